@@ -1,0 +1,86 @@
+//! E-mail addresses: which texts count as one, and when two are the same.
+
+use std::fmt;
+
+/// The longest address there is: 64 octets, `@`, 255 octets (RFC 5321 §4.5.3.1).
+const LENGTH_MAX: usize = 320;
+
+/// What Okta renames the login of a deleted user to: never an address of a person.
+const DELETED: &str = "@deleted.invalid";
+
+/// An address as it was written somewhere, known to be address-shaped.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(String);
+
+impl Address {
+    /// Takes `text` if it is shaped like an address that could belong to a person.
+    ///
+    /// `None` for logins that are no address, for anything with white space or control characters, for more than 320
+    /// bytes, and for what Okta puts in place of a deleted user's login (`…@deleted.invalid`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (local, host) = text.rsplit_once('@')?;
+        let shaped = !local.is_empty()
+            && !host.is_empty()
+            && text.len() <= LENGTH_MAX
+            && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+        (shaped && !text.to_lowercase().ends_with(DELETED)).then(|| Self(text.to_owned()))
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What two spellings of the same address have in common: lower case.
+    pub fn key(&self) -> String {
+        self.0.to_lowercase()
+    }
+
+    /// What follows the last `@`, in lower case.
+    pub fn domain(&self) -> String {
+        self.0.rsplit_once('@').map_or_else(String::new, |(_, host)| host.to_lowercase())
+    }
+
+    /// The same address, whatever the case of its letters?
+    pub fn same(&self, other: &str) -> bool {
+        self.key() == other.trim().to_lowercase()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_as_an_address() {
+        for yes in ["a@b", "Ann.O'Hara+x@Example.com", "jörg@exämple.de", "\"a b\"@c".trim_matches('"'), "a@b@c"] {
+            assert_eq!(Address::parse(yes).is_some(), !yes.contains(' '), "{yes}");
+        }
+        for no in ["", "ann", "@b", "a@", "a b@c", "a@b\n@c", "00u1@deleted.invalid", "00u1@Deleted.Invalid"] {
+            assert_eq!(Address::parse(no), None, "{no}");
+        }
+        assert_eq!(Address::parse(&format!("{}@b", "a".repeat(400))), None);
+    }
+
+    #[test]
+    fn case_does_not_make_another_address() {
+        let address = Address::parse(" Ann@Example.COM ").unwrap();
+        assert_eq!(address.as_str(), "Ann@Example.COM");
+        assert_eq!(address.key(), "ann@example.com");
+        assert_eq!(address.domain(), "example.com");
+        assert!(address.same("ANN@example.com"));
+    }
+}

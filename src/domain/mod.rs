@@ -1,0 +1,22 @@
+//! The words of this program as types, and its rules as pure functions: no remote, no database, no file.
+//!
+//! Everything here can be read, and tested, without knowing that Okta and Auth0 are reached over HTTP.
+
+pub mod account;
+pub mod address;
+pub mod backoff;
+pub mod clock;
+pub mod event;
+pub mod mark;
+pub mod outcome;
+pub mod policy;
+pub mod user;
+
+pub use account::{Account, AccountId};
+pub use address::Address;
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp, timestamp_text};
+pub use event::{Event, Signal};
+pub use mark::{Mark, Patch};
+pub use outcome::{Cause, Held, Lane, Outcome, Skipped};
+pub use policy::{Policy, Verdict};
+pub use user::{OktaUser, OktaUserId, Status};

@@ -1,0 +1,177 @@
+//! From what Okta says of a user to what Auth0 shall do with their accounts. Pure: the same answer gives the same verdict.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::{Address, OktaUser, OktaUserId, Signal, Status};
+
+/// What shall be true of a user's accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Their accounts are marked, so that Auth0 lets them in no more.
+    Deny,
+    /// No account carries a mark for them.
+    Allow,
+    /// Nothing is written, in either direction.
+    Leave,
+}
+
+impl Verdict {
+    /// The word used in the store and on screens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+            Self::Leave => "leave",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who is denied, and who never is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The statuses that deny. `DEPROVISIONED` and `DELETED` unless configured otherwise.
+    pub deny_statuses: BTreeSet<Status>,
+    /// Only people with an address in one of these domains (lower case) are denied. Empty: everybody.
+    pub email_domains: BTreeSet<String>,
+    /// Address keys and Okta ids of people who are never denied.
+    pub exempt: BTreeSet<String>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            deny_statuses: [Status::Deprovisioned, Status::Deleted].into(),
+            email_domains: BTreeSet::new(),
+            exempt: BTreeSet::new(),
+        }
+    }
+}
+
+impl Policy {
+    /// The verdict on a status.
+    ///
+    /// | status | verdict |
+    /// |---|---|
+    /// | one of `deny_statuses` | `Deny` |
+    /// | `ACTIVE`, `PROVISIONED`, `RECOVERY`, `PASSWORD_EXPIRED`, `LOCKED_OUT`, `ACTIVATING` | `Allow` |
+    /// | `STAGED`, `SUSPENDED`, `DEPROVISIONED` and `DELETED` when not asked for, and every status we do not know | `Leave` |
+    pub fn verdict(&self, status: &Status) -> Verdict {
+        if self.deny_statuses.contains(status) {
+            return Verdict::Deny;
+        }
+        match status {
+            Status::Active
+            | Status::Provisioned
+            | Status::Recovery
+            | Status::PasswordExpired
+            | Status::LockedOut
+            | Status::Activating => Verdict::Allow,
+            Status::Staged | Status::Suspended | Status::Deprovisioned | Status::Deleted | Status::Unknown(_) => {
+                Verdict::Leave
+            }
+        }
+    }
+
+    /// Does an event with this signal say the opposite of `verdict`? Then Okta's answer may be older than the log.
+    pub fn contradicts(&self, signal: Signal, verdict: Verdict) -> bool {
+        match signal {
+            Signal::Left => verdict == Verdict::Allow,
+            Signal::Suspended => self.deny_statuses.contains(&Status::Suspended) && verdict == Verdict::Allow,
+            Signal::Returned => verdict == Verdict::Deny,
+            Signal::Changed | Signal::Nothing => false,
+        }
+    }
+
+    /// Is this person one of those that are never denied?
+    pub fn is_exempt(&self, id: &OktaUserId, addresses: &[Address]) -> bool {
+        !self.exempt.is_empty()
+            && (self.exempt.contains(id.as_str())
+                || addresses.iter().any(|address| self.exempt.contains(&address.key())))
+    }
+
+    /// The addresses that `email_domains` lets through.
+    pub fn in_scope<'a>(&self, addresses: &'a [Address]) -> Vec<&'a Address> {
+        addresses
+            .iter()
+            .filter(|address| self.email_domains.is_empty() || self.email_domains.contains(&address.domain()))
+            .collect()
+    }
+
+    /// Does `other` hold `address` now, and is `other` someone to let in? Then whoever else once had the address cannot
+    /// be denied by it.
+    pub fn is_shared_with(&self, address: &Address, other: &OktaUser) -> bool {
+        self.verdict(&other.status) == Verdict::Allow && other.holds(address)
+    }
+
+    /// One line that tells two policies apart: stored, so that a changed one is noticed and reconciled.
+    pub fn fingerprint(&self) -> String {
+        let list = |items: Vec<&str>| items.join(",");
+        format!(
+            "deny={} domains={} exempt={}",
+            list(self.deny_statuses.iter().map(Status::as_str).collect()),
+            list(self.email_domains.iter().map(String::as_str).collect()),
+            list(self.exempt.iter().map(String::as_str).collect()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let policy = Policy::default();
+        for (status, verdict) in [
+            ("DEPROVISIONED", Verdict::Deny),
+            ("DELETED", Verdict::Deny),
+            ("ACTIVE", Verdict::Allow),
+            ("PROVISIONED", Verdict::Allow),
+            ("RECOVERY", Verdict::Allow),
+            ("PASSWORD_EXPIRED", Verdict::Allow),
+            ("LOCKED_OUT", Verdict::Allow),
+            ("ACTIVATING", Verdict::Allow),
+            ("STAGED", Verdict::Leave),
+            ("SUSPENDED", Verdict::Leave),
+            ("HIBERNATING", Verdict::Leave),
+        ] {
+            assert_eq!(policy.verdict(&Status::parse(status)), verdict, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_denied_and_what_is_not_is_left() {
+        let policy = Policy { deny_statuses: [Status::Suspended].into(), ..Policy::default() };
+        assert_eq!(policy.verdict(&Status::Suspended), Verdict::Deny);
+        assert_eq!(policy.verdict(&Status::Deprovisioned), Verdict::Leave);
+        assert_eq!(policy.verdict(&Status::Deleted), Verdict::Leave);
+    }
+
+    #[test]
+    fn exemption_is_by_id_or_by_address_in_any_case() {
+        let policy = Policy { exempt: ["00u1".to_owned(), "ann@example.com".to_owned()].into(), ..Policy::default() };
+        let id = |text| OktaUserId::parse(text).unwrap();
+        let ann = Address::parse("ANN@Example.com").unwrap();
+        assert!(policy.is_exempt(&id("00u1"), &[]));
+        assert!(policy.is_exempt(&id("00u2"), &[ann]));
+        assert!(!policy.is_exempt(&id("00u2"), &[]));
+    }
+
+    #[test]
+    fn only_opposites_contradict() {
+        let policy = Policy::default();
+        assert!(policy.contradicts(Signal::Left, Verdict::Allow));
+        assert!(policy.contradicts(Signal::Returned, Verdict::Deny));
+        assert!(!policy.contradicts(Signal::Left, Verdict::Leave));
+        assert!(!policy.contradicts(Signal::Suspended, Verdict::Allow), "suspension is not asked for");
+        let strict = Policy { deny_statuses: [Status::Suspended].into(), ..policy };
+        assert!(strict.contradicts(Signal::Suspended, Verdict::Allow));
+    }
+}
