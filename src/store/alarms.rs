@@ -1,0 +1,216 @@
+//! What a person should know of: raised once, open until it is over.
+
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::{Store, StoreError};
+use crate::domain::{Timestamp, timestamp_text};
+
+/// The kinds of alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AlarmKind {
+    /// More first denials than the guard allows.
+    Guard,
+    /// A user is held for another reason.
+    Held,
+    /// A user's looks keep failing.
+    Failed,
+    /// An entry of the log could not be read.
+    Quarantined,
+    /// An exempt person was deactivated.
+    ExemptLeft,
+    /// Marks of an account were removed three times in a day.
+    Restored,
+    /// The cursor was given up and the log is read anew from a time.
+    Reanchored,
+    /// The log may have a gap: events may have expired before they were read.
+    Gap,
+    /// Okta answered with a status that this version does not know.
+    UnknownStatus,
+    /// A remote cannot be reached, or fails.
+    RemoteDown,
+    /// A remote refuses our credentials or our rights.
+    RemoteRefuses,
+    /// The log's next link names another host.
+    ForeignNext,
+    /// The Action is not bound: marks have no effect.
+    ActionMissing,
+    /// No good poll for too long.
+    PollLate,
+    /// A denial came too long after the deactivation.
+    DenialLate,
+    /// The mirror in `user_metadata` could not be written; the mark is in force.
+    MirrorRefused,
+    /// Ending sessions is asked for and the tenant's plan has no such endpoint.
+    SessionsUnavailable,
+    /// An account is marked by somebody else's flow, for nobody.
+    ForeignFlag,
+}
+
+impl AlarmKind {
+    /// Every kind.
+    pub const ALL: [Self; 18] = [
+        Self::Guard,
+        Self::Held,
+        Self::Failed,
+        Self::Quarantined,
+        Self::ExemptLeft,
+        Self::Restored,
+        Self::Reanchored,
+        Self::Gap,
+        Self::UnknownStatus,
+        Self::RemoteDown,
+        Self::RemoteRefuses,
+        Self::ForeignNext,
+        Self::ActionMissing,
+        Self::PollLate,
+        Self::DenialLate,
+        Self::MirrorRefused,
+        Self::SessionsUnavailable,
+        Self::ForeignFlag,
+    ];
+
+    /// The stable name: in the store, in logs, in webhooks.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Guard => "guard",
+            Self::Held => "held",
+            Self::Failed => "failed",
+            Self::Quarantined => "quarantined",
+            Self::ExemptLeft => "exempt_left",
+            Self::Restored => "restored",
+            Self::Reanchored => "reanchored",
+            Self::Gap => "gap",
+            Self::UnknownStatus => "unknown_status",
+            Self::RemoteDown => "remote_down",
+            Self::RemoteRefuses => "remote_refuses",
+            Self::ForeignNext => "foreign_next",
+            Self::ActionMissing => "action_missing",
+            Self::PollLate => "poll_late",
+            Self::DenialLate => "denial_late",
+            Self::MirrorRefused => "mirror_refused",
+            Self::SessionsUnavailable => "sessions_unavailable",
+            Self::ForeignFlag => "foreign_flag",
+        }
+    }
+}
+
+/// An alarm to raise, or one that was raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Which kind.
+    pub kind: AlarmKind,
+    /// Whom or what it is about; empty: the installation.
+    pub subject: String,
+    /// What happened.
+    pub detail: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// An alarm as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlarmRow {
+    /// Its number.
+    pub id: i64,
+    /// [`AlarmKind::as_str`].
+    pub kind: String,
+    /// Whom or what it is about.
+    pub subject: String,
+    /// What happened.
+    pub detail: String,
+    /// What to do.
+    pub remedy: String,
+    /// Since when.
+    pub raised_at: String,
+    /// When it was over.
+    pub cleared_at: Option<String>,
+}
+
+impl Store {
+    /// Raises an alarm. One of the same kind and subject that is open is kept, with the newer detail.
+    ///
+    /// Returns whether it is new.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn raise_alarm(&self, alarm: &Alarm, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let raised = self.raise_in(&mut tx, alarm, now).await?;
+        self.commit(tx).await?;
+        Ok(raised)
+    }
+
+    /// Ends the open alarm of this kind and subject, if there is one. Returns whether there was.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn clear_alarm(&self, kind: AlarmKind, subject: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let cleared =
+            sqlx::query("UPDATE alarms SET cleared_at = ? WHERE kind = ? AND subject = ? AND cleared_at IS NULL")
+                .bind(timestamp_text(now))
+                .bind(kind.as_str())
+                .bind(subject)
+                .execute(self.writer())
+                .await
+                .map_err(|error| self.error(error))?;
+        Ok(cleared.rows_affected() > 0)
+    }
+
+    /// The alarms that are open, oldest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn open_alarms(&self) -> Result<Vec<AlarmRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at FROM alarms WHERE cleared_at IS NULL
+             ORDER BY id LIMIT 1000",
+        )
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        rows.iter().map(|row| alarm_row(row).map_err(|error| self.error(error))).collect()
+    }
+
+    pub(super) async fn raise_in(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        alarm: &Alarm,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let updated = sqlx::query(
+            "UPDATE alarms SET detail = ?, remedy = ? WHERE kind = ? AND subject = ? AND cleared_at IS NULL",
+        )
+        .bind(&alarm.detail)
+        .bind(&alarm.remedy)
+        .bind(alarm.kind.as_str())
+        .bind(&alarm.subject)
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| self.error(error))?;
+        if updated.rows_affected() > 0 {
+            return Ok(false);
+        }
+        sqlx::query("INSERT INTO alarms (kind, subject, detail, remedy, raised_at) VALUES (?, ?, ?, ?, ?)")
+            .bind(alarm.kind.as_str())
+            .bind(&alarm.subject)
+            .bind(&alarm.detail)
+            .bind(&alarm.remedy)
+            .bind(timestamp_text(now))
+            .execute(&mut **tx)
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(true)
+    }
+}
+
+pub(super) fn alarm_row(row: &sqlx::sqlite::SqliteRow) -> Result<AlarmRow, sqlx::Error> {
+    Ok(AlarmRow {
+        id: row.try_get("id")?,
+        kind: row.try_get("kind")?,
+        subject: row.try_get("subject")?,
+        detail: row.try_get("detail")?,
+        remedy: row.try_get("remedy")?,
+        raised_at: row.try_get("raised_at")?,
+        cleared_at: row.try_get("cleared_at")?,
+    })
+}

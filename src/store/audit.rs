@@ -1,0 +1,175 @@
+//! The decisions as evidence: each row hashed, each hash chained to the one before.
+//!
+//! `digest` is SHA-256 over the row's values, `chain` is SHA-256 over the chain before it and the digest. A changed, added
+//! or removed row breaks the chain from there on. Taking a person out (`forget`) removes the values but keeps the digest,
+//! so that the rest stays provable; retention removes the oldest rows and keeps the chain value before the first one left.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::looks::Decision;
+use super::{Store, StoreError};
+use crate::domain::{Timestamp, timestamp_text};
+
+/// The columns that the digest covers, in its order.
+const COLUMNS: &str = "at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before, after, \
+                       outcome, why, request_id, version, policy, lag_ms";
+
+/// What [`Store::verify_decisions`] went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Rows whose values and place are proven.
+    pub rows: u64,
+    /// Rows whose values were taken out by `forget`; their place is proven.
+    pub forgotten: u64,
+}
+
+impl Store {
+    /// Appends decisions in a transaction that is under way.
+    pub(super) async fn append_decisions(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        decisions: &[Decision],
+        policy: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let sql = |error| self.error(error);
+        let mut chain: Vec<u8> = sqlx::query_scalar(
+            "SELECT coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))",
+        )
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(sql)?;
+        let at = timestamp_text(now);
+        for decision in decisions {
+            let lag = decision.lag_ms.map(|lag| lag.to_string());
+            let values = [
+                Some(at.as_str()),
+                decision.okta_user_id.as_deref(),
+                decision.email.as_deref(),
+                decision.auth0_user_id.as_deref(),
+                Some(decision.cause.as_str()),
+                decision.event_id.as_deref(),
+                decision.actor.as_deref(),
+                decision.status.as_deref(),
+                decision.verdict.map(crate::domain::Verdict::as_str),
+                decision.before.as_deref(),
+                decision.after.as_deref(),
+                Some(decision.outcome.as_str()),
+                decision.why.as_deref(),
+                decision.request_id.as_deref(),
+                Some(env!("CARGO_PKG_VERSION")),
+                Some(policy),
+                lag.as_deref(),
+            ];
+            let digest = digest_of(&values);
+            chain = chained(&chain, &digest);
+            sqlx::query(
+                "INSERT INTO decision_log (at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict,
+                     before, after, outcome, why, request_id, version, policy, lag_ms, digest, chain)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&at)
+            .bind(&decision.okta_user_id)
+            .bind(&decision.email)
+            .bind(&decision.auth0_user_id)
+            .bind(&decision.cause)
+            .bind(&decision.event_id)
+            .bind(&decision.actor)
+            .bind(&decision.status)
+            .bind(decision.verdict.map(crate::domain::Verdict::as_str))
+            .bind(&decision.before)
+            .bind(&decision.after)
+            .bind(&decision.outcome)
+            .bind(&decision.why)
+            .bind(&decision.request_id)
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(policy)
+            .bind(decision.lag_ms)
+            .bind(&digest)
+            .bind(&chain)
+            .execute(&mut **tx)
+            .await
+            .map_err(sql)?;
+        }
+        Ok(())
+    }
+
+    /// Proves that the decisions are those that were written.
+    ///
+    /// # Errors
+    /// [`StoreError::Tampered`], naming the first row that is not as it was.
+    pub async fn verify_decisions(&self) -> Result<Verified, StoreError> {
+        let sql = |error| self.error(error);
+        let mut tx = self.reader().begin().await.map_err(sql)?;
+        let mut chain: Vec<u8> =
+            sqlx::query_scalar("SELECT chain FROM decision_log_root").fetch_one(&mut *tx).await.map_err(sql)?;
+        let (mut last, mut verified) = (0_i64, Verified::default());
+        loop {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "SELECT id, forgotten_at IS NOT NULL AS forgotten, digest, chain, {COLUMNS} FROM decision_log
+                 WHERE id > ? ORDER BY id LIMIT 1000"
+            )))
+            .bind(last)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(sql)?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in rows {
+                last = row.try_get("id").map_err(sql)?;
+                let digest: Vec<u8> = row.try_get("digest").map_err(sql)?;
+                if row.try_get::<bool, _>("forgotten").map_err(sql)? {
+                    verified.forgotten += 1;
+                } else {
+                    let mut values = Vec::with_capacity(17);
+                    for column in COLUMNS.split(", ") {
+                        values.push(if column == "lag_ms" {
+                            row.try_get::<Option<i64>, _>(column).map_err(sql)?.map(|lag| lag.to_string())
+                        } else {
+                            row.try_get::<Option<String>, _>(column).map_err(sql)?
+                        });
+                    }
+                    let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
+                    if digest_of(&values) != digest {
+                        return Err(StoreError::Tampered(format!(
+                            "row {last} does not have the values it was written with"
+                        )));
+                    }
+                    verified.rows += 1;
+                }
+                chain = chained(&chain, &digest);
+                if chain != row.try_get::<Vec<u8>, _>("chain").map_err(sql)? {
+                    return Err(StoreError::Tampered(format!(
+                        "row {last} does not follow the row before it: a row was removed, added or moved"
+                    )));
+                }
+            }
+        }
+        Ok(verified)
+    }
+}
+
+/// Each value with its length before it, so that no two rows of different values look alike.
+fn digest_of(values: &[Option<&str>]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    for value in values {
+        match value {
+            None => context.update(&[0]),
+            Some(text) => {
+                context.update(&[1]);
+                context.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+                context.update(text.as_bytes());
+            }
+        }
+    }
+    context.finish().as_ref().to_vec()
+}
+
+fn chained(before: &[u8], digest: &[u8]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    context.update(before);
+    context.update(digest);
+    context.finish().as_ref().to_vec()
+}

@@ -1,0 +1,163 @@
+//! What can be wrong with the state, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the state: a daemon, a `sync`.
+    #[error(
+        "the state {path} is in use by another okta-auth0-sync process{holder}; stop it, or use a command that works beside it (status, events, user, retry, approve)"
+    )]
+    Busy {
+        /// The state file.
+        path: PathBuf,
+        /// ` (pid 123)`, or nothing.
+        holder: String,
+    },
+    /// There is no state yet.
+    #[error("there is no state at {path}: nothing has run yet with this configuration (start `run`, or try `sync`)")]
+    Missing {
+        /// The state file.
+        path: PathBuf,
+    },
+    /// The folder of the state file does not exist or cannot be written.
+    #[error(
+        "cannot keep the state at {path}: {source}; create the folder, or set [store] path to a place that this user can write"
+    )]
+    Place {
+        /// The state file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Some other file.
+    #[error("{path} is not a state of okta-auth0-sync ({what}); set [store] path to another file, nothing was changed")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        what: String,
+    },
+    /// A later version wrote it.
+    #[error(
+        "the state {path} has schema {found}, and this version knows schemas up to {known}: it was written by a newer okta-auth0-sync; install that version, or restore the copy made before the upgrade ({path}.schema-*.bak)"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// An older version wrote it, and this command must not migrate.
+    #[error(
+        "the state {path} has schema {found}, this version needs {known}: start `run` or `sync` once, which migrates it"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The state belongs to another org or tenant.
+    #[error(
+        "the state {path} belongs to {what} {bound}, and the configuration names {configured}; a state is of one Okta org and one Auth0 tenant: set [store] path to a file of its own for each pair, or mend the configuration"
+    )]
+    OtherTenant {
+        /// The file.
+        path: PathBuf,
+        /// `the Okta org`, `the Auth0 tenant`.
+        what: &'static str,
+        /// What the state is bound to.
+        bound: String,
+        /// What was asked for.
+        configured: String,
+    },
+    /// The linked SQLite is too old to be trusted with WAL.
+    #[error(
+        "the linked SQLite is {0}; 3.51.3 or later is needed (before it, a race can corrupt a database in WAL mode)"
+    )]
+    SqliteTooOld(String),
+    /// Somebody else moved the checkpoint.
+    #[error(
+        "the checkpoint was moved by another process (expected step {expected}): the page was not stored and will be asked for again"
+    )]
+    CheckpointMoved {
+        /// The step that was read before.
+        expected: i64,
+    },
+    /// A row that must be there is not.
+    #[error("the state has no {what} {id}: it was removed while it was being worked on")]
+    Gone {
+        /// What is missing.
+        what: &'static str,
+        /// Which one.
+        id: String,
+    },
+    /// The decisions are not what was written.
+    #[error("the decisions were changed: {0}")]
+    Tampered(String),
+    /// A value in the database cannot be read.
+    #[error("the state holds {what} that cannot be read: {value:?}; it was edited or is damaged: restore a backup")]
+    Unreadable {
+        /// What kind of value.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// SQLite refused.
+    #[error("the state {path}: {source}{remedy}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: sqlx::Error,
+        /// What to do, where it is known.
+        remedy: &'static str,
+    },
+    /// A migration failed.
+    #[error("the state {path} could not be migrated: {source}; the copy {copy} is as it was before")]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// The copy made before.
+        copy: String,
+        /// What happened.
+        source: Box<sqlx::migrate::MigrateError>,
+    },
+}
+
+impl StoreError {
+    /// Is this a matter of the configuration (exit code 78), not of the moment?
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Place { .. }
+                | Self::NotOurs { .. }
+                | Self::Newer { .. }
+                | Self::OtherTenant { .. }
+                | Self::SqliteTooOld(_)
+        )
+    }
+}
+
+/// What to do about the SQLite errors that an administrator can mend.
+pub(super) fn remedy(error: &sqlx::Error) -> &'static str {
+    let Some(code) = error.as_database_error().and_then(|error| error.code()) else { return "" };
+    // Primary result codes are the low byte of the extended ones.
+    match code.parse::<u32>().map(|code| code & 0xff) {
+        Ok(5 | 6) => "; another program holds the database locked: end it",
+        Ok(8) => "; the file or its folder is read-only",
+        Ok(10) => "; the disk reported an error: look at the kernel log",
+        Ok(11) => "; the file is damaged: stop the service and restore a backup",
+        Ok(13) => "; the disk is full: make room, nothing is lost and work goes on by itself",
+        Ok(14) => "; check the permissions of the file and its folder",
+        Ok(26) => "; the file is no SQLite database, or is encrypted",
+        _ => "",
+    }
+}

@@ -1,0 +1,41 @@
+//! The state on disk: one SQLite file. The only room that names sqlx.
+//!
+//! Its public operations are whole transactions, in the words of the program: *record a page*, *begin a look*, *finish a
+//! look*. There is no half of one. Three rules hold them together:
+//!
+//! 1. **A page and its cursor are one transaction** ([`Store::record_page`]). Were the cursor moved first, a crash would
+//!    lose the page; were the events stored first, a crash would only have them asked for again, but two processes could
+//!    move the cursor past each other. So it is one, and the cursor moves by compare-and-swap.
+//! 2. **A reason to look is a number that rises** (`due_seq`). A look claims the number it saw and settles up to it
+//!    ([`Store::finish_look`]); a reason that arrived meanwhile has a higher number and stays.
+//! 3. **One writer.** Every write transaction is `BEGIN IMMEDIATE` on the one write connection: a deferred one that reads
+//!    first cannot be upgraded once another process has written, whatever the busy time-out. Readers have their own
+//!    connections and never block it (WAL).
+
+mod alarms;
+mod audit;
+mod error;
+mod intake;
+mod looks;
+mod open;
+mod reports;
+mod requests;
+mod runs;
+mod sweeps;
+
+#[cfg(test)]
+mod tests;
+
+pub use alarms::{Alarm, AlarmKind, AlarmRow};
+pub use audit::Verified;
+pub use error::StoreError;
+pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
+pub use looks::{
+    AccountChange, Admission, Decision, DueUser, EventSeen, Finished, GuardWindow, LookFinish, LookStart,
+    MarkedAccount, UserRead,
+};
+pub use open::{Access, Binding, Opened, Store, is_in_use};
+pub use reports::{AccountRow, DecisionRow, EventRow, PersonRow, Progress, RemoteRow, StatusRow};
+pub use requests::{Made, Who};
+pub use runs::{RemoteError, RunCounts, RunKind};
+pub use sweeps::Sweep;

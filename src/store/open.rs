@@ -1,0 +1,431 @@
+//! Opening: whose file it is, who else has it, which schema it has.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::StoreError;
+use super::error::remedy;
+use crate::domain::{Timestamp, timestamp_text};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// `PRAGMA application_id` of our files: "oa0s".
+const APPLICATION_ID: i64 = 0x6f61_3073;
+const READERS: u32 = 3;
+const BUSY: Duration = Duration::from_secs(10);
+/// Older ones have the WAL-reset race (fixed in SQLite 3.51.3).
+const SQLITE_MIN: [u32; 3] = [3, 51, 3];
+
+/// How a state is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// By the one process that works: creates and migrates the file, and holds its lock until dropped.
+    Exclusive,
+    /// Beside a process that works, to write requests into it.
+    Beside,
+    /// To read only: also a copy in a folder that cannot be written.
+    Read,
+}
+
+/// What a state belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Origin of the Okta org.
+    pub okta_url: String,
+    /// Origin of the Auth0 tenant.
+    pub auth0_url: String,
+    /// Identifier of its Management API: the tenant's name, whatever domain it is reached by.
+    pub auth0_audience: String,
+    /// Are marks written?
+    pub enforce: bool,
+    /// [`crate::domain::Policy::fingerprint`].
+    pub policy: String,
+}
+
+/// What [`Store::open`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The file was made just now.
+    pub created: bool,
+    /// The copy made before a migration.
+    pub migrated_from: Option<PathBuf>,
+    /// `enforce` was off at the last run and is on now.
+    pub enforcement_switched_on: bool,
+    /// The policy at the last run was another one.
+    pub policy_changed: bool,
+    /// The file could be read by others; it cannot any more.
+    pub tightened: bool,
+}
+
+/// The state of one installation.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Held for as long as the store lives; the system lets go of it when the process dies, however it dies.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens the state at `path` for the one process that works, making it if there is none.
+    ///
+    /// The file is locked (`path`.lock), created with mode 0600, checked to be ours, copied and migrated if its schema is
+    /// older, and bound to the org and the tenant.
+    ///
+    /// # Errors
+    /// Every [`StoreError`] that says why the state cannot be used; nothing was changed then.
+    pub async fn open(path: &Path, binding: &Binding, now: Timestamp) -> Result<(Self, Opened), StoreError> {
+        let lock = take_lock(path)?;
+        let created = create_if_missing(path)?;
+        let tightened = tighten(path)?;
+        check_header(path)?;
+        let writer = connect(path, writing(path), 1).await?;
+        let store_error = |source| sqlite_error(path, source);
+        require_sqlite(&writer, path).await?;
+        require_ours(&writer, path).await?;
+        let migrated_from = migrate(&writer, path).await?;
+        // Readers come after the writer, which has made the WAL that they need.
+        let readers = connect(path, reading(path), READERS).await?;
+        let store = Self { path: path.to_owned(), writer, readers, _lock: Some(lock) };
+
+        let mut tx = store.begin().await?;
+        let before: Option<(String, String, bool, String)> =
+            sqlx::query_as("SELECT okta_url, auth0_audience, enforce, policy FROM installation")
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(store_error)?;
+        if let Some((okta_url, audience, ..)) = &before {
+            store.require_bound("the Okta org", okta_url, &binding.okta_url)?;
+            store.require_bound("the Auth0 tenant", audience, &binding.auth0_audience)?;
+        }
+        sqlx::query(
+            "INSERT INTO installation (id, okta_url, auth0_url, auth0_audience, enforce, policy, version, first_run_at)
+             VALUES (1, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET auth0_url = excluded.auth0_url, enforce = excluded.enforce,
+                 policy = excluded.policy, version = excluded.version",
+        )
+        .bind(&binding.okta_url)
+        .bind(&binding.auth0_url)
+        .bind(&binding.auth0_audience)
+        .bind(binding.enforce)
+        .bind(&binding.policy)
+        .bind(env!("CARGO_PKG_VERSION"))
+        .bind(timestamp_text(now))
+        .execute(&mut *tx)
+        .await
+        .map_err(store_error)?;
+        tx.commit().await.map_err(store_error)?;
+
+        let opened = Opened {
+            created,
+            migrated_from,
+            enforcement_switched_on: before.as_ref().is_some_and(|(_, _, enforced, _)| !enforced && binding.enforce),
+            policy_changed: before.as_ref().is_some_and(|(_, _, _, policy)| *policy != binding.policy),
+            tightened,
+        };
+        Ok((store, opened))
+    }
+
+    /// Opens a state that exists, to read it or to write requests beside the process that works.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is none; [`StoreError::Older`] and [`StoreError::Newer`] when its schema is not
+    /// this version's.
+    pub async fn open_beside(path: &Path, access: Access) -> Result<Self, StoreError> {
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { path: path.to_owned() });
+            }
+            Err(source) => return Err(StoreError::Place { path: path.to_owned(), source }),
+            Ok(metadata) if metadata.len() == 0 => return Err(StoreError::Missing { path: path.to_owned() }),
+            Ok(_) => check_header(path)?,
+        }
+        let readers = match connect(path, reading(path), READERS).await {
+            Ok(readers) => readers,
+            // A copy in a read-only folder has no WAL index and cannot get one. Without a WAL there is nothing to index.
+            Err(_) if !sibling(path, "-wal").exists() => connect(path, reading(path).immutable(true), READERS).await?,
+            Err(error) => return Err(error),
+        };
+        let store = Self {
+            path: path.to_owned(),
+            writer: if access == Access::Read { readers.clone() } else { connect(path, writing(path), 1).await? },
+            readers,
+            _lock: None,
+        };
+        require_ours(&store.readers, path).await?;
+        let (found, known) = (schema(&store.readers, path).await?, known_schema());
+        match found.cmp(&known) {
+            std::cmp::Ordering::Less => Err(StoreError::Older { path: path.to_owned(), found, known }),
+            std::cmp::Ordering::Greater => Err(StoreError::Newer { path: path.to_owned(), found, known }),
+            std::cmp::Ordering::Equal => Ok(store),
+        }
+    }
+
+    /// Refuses to go on when the state is bound to another org than the one that answered.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherTenant`].
+    pub async fn bind_org(&self, org_id: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let bound: Option<String> = sqlx::query_scalar("SELECT okta_org_id FROM installation")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(|error| self.error(error))?;
+        if let Some(bound) = bound {
+            return self.require_bound("the Okta org with id", &bound, org_id);
+        }
+        sqlx::query("UPDATE installation SET okta_org_id = ?")
+            .bind(org_id)
+            .execute(&mut *tx)
+            .await
+            .map_err(|error| self.error(error))?;
+        tx.commit().await.map_err(|error| self.error(error))
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is in memory and lets go of the file: readers first, so that the writer can fold the WAL in.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    fn require_bound(&self, what: &'static str, bound: &str, configured: &str) -> Result<(), StoreError> {
+        if bound == configured {
+            return Ok(());
+        }
+        Err(StoreError::OtherTenant {
+            path: self.path.clone(),
+            what,
+            bound: bound.to_owned(),
+            configured: configured.to_owned(),
+        })
+    }
+
+    /// A write transaction. It has the write lock from its first moment.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.error(error))
+    }
+
+    pub(super) async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+        tx.commit().await.map_err(|error| self.error(error))
+    }
+
+    pub(super) fn reader(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    pub(super) fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    pub(super) fn error(&self, source: sqlx::Error) -> StoreError {
+        sqlite_error(&self.path, source)
+    }
+}
+
+/// Is a process working with the state at `path` now?
+///
+/// # Errors
+/// When the lock file cannot be opened.
+pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
+    match take_lock(path) {
+        Ok(_) => Ok(false),
+        Err(StoreError::Busy { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn sqlite_error(path: &Path, source: sqlx::Error) -> StoreError {
+    StoreError::Sqlite { path: path.to_owned(), remedy: remedy(&source), source }
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The lock is a file of its own: SQLite's locks come and go with transactions, and a lock on the database file itself
+/// would be lost whenever SQLite closes any descriptor of it.
+fn take_lock(path: &Path) -> Result<File, StoreError> {
+    let place = |source| StoreError::Place { path: path.to_owned(), source };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(sibling(path, ".lock"))
+        .map_err(place)?;
+    match file.try_lock() {
+        Ok(()) => {
+            // For whoever finds it taken. Not being able to write a number is no reason not to work.
+            let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+            Ok(file)
+        }
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.take(20).read_to_string(&mut holder);
+            let holder = holder.parse::<u32>().map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
+            Err(StoreError::Busy { path: path.to_owned(), holder })
+        }
+        Err(fs::TryLockError::Error(source)) => Err(place(source)),
+    }
+}
+
+fn create_if_missing(path: &Path) -> Result<bool, StoreError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(StoreError::Place { path: path.to_owned(), source }),
+    }
+}
+
+/// The file holds names and addresses: nobody else may read it. SQLite gives its WAL the same mode.
+fn tighten(path: &Path) -> Result<bool, StoreError> {
+    let place = |source| StoreError::Place { path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(place)?;
+    if !metadata.is_file() {
+        return Err(StoreError::NotOurs { path: path.to_owned(), what: "not a regular file".to_owned() });
+    }
+    if metadata.permissions().mode() & 0o077 == 0 {
+        return Ok(false);
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(place)?;
+    Ok(true)
+}
+
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let mut header = Vec::with_capacity(16);
+    File::open(path)
+        .and_then(|file| file.take(16).read_to_end(&mut header))
+        .map_err(|source| StoreError::Place { path: path.to_owned(), source })?;
+    if header.is_empty() || header == b"SQLite format 3\0" {
+        return Ok(());
+    }
+    Err(StoreError::NotOurs { path: path.to_owned(), what: "not an SQLite database".to_owned() })
+}
+
+/// What every connection is told: SQLite keeps none of it in the file.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+        .pragma("trusted_schema", "OFF")
+        .pragma("temp_store", "MEMORY")
+}
+
+fn reading(path: &Path) -> SqliteConnectOptions {
+    options(path).read_only(true)
+}
+
+fn writing(path: &Path) -> SqliteConnectOptions {
+    options(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .optimize_on_close(true, None)
+        .pragma("journal_size_limit", "16777216")
+}
+
+async fn connect(path: &Path, options: SqliteConnectOptions, connections: u32) -> Result<SqlitePool, StoreError> {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(Duration::from_secs(60))
+        .connect_with(options)
+        .await
+        .map_err(|source| sqlite_error(path, source))
+}
+
+async fn require_sqlite(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(pool)
+        .await
+        .map_err(|source| sqlite_error(path, source))?;
+    let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();
+    if numbers.as_slice() >= SQLITE_MIN.as_slice() { Ok(()) } else { Err(StoreError::SqliteTooOld(version)) }
+}
+
+async fn require_ours(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let error = |source| sqlite_error(path, source);
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await.map_err(error)?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(pool).await.map_err(error)?;
+    // An empty file is one that we made just now, or died over before its first migration.
+    if application == APPLICATION_ID || (application == 0 && tables == 0) {
+        return Ok(());
+    }
+    // A kill between sqlx's own table and our first migration leaves just that table, without rows.
+    let only_ours: bool = sqlx::query_scalar(
+        "SELECT count(*) = 0 FROM sqlite_schema WHERE name NOT LIKE '%sqlx_migrations%' AND name NOT LIKE 'sqlite_%'",
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(error)?;
+    if application == 0 && only_ours {
+        return Ok(());
+    }
+    Err(StoreError::NotOurs { path: path.to_owned(), what: "a database of another program".to_owned() })
+}
+
+fn known_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+async fn schema(pool: &SqlitePool, path: &Path) -> Result<i64, StoreError> {
+    let error = |source| sqlite_error(path, source);
+    let exists: bool =
+        sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = '_sqlx_migrations' AND type = 'table'")
+            .fetch_one(pool)
+            .await
+            .map_err(error)?;
+    if !exists {
+        return Ok(0);
+    }
+    sqlx::query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
+        .fetch_one(pool)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(error)
+}
+
+/// Brings the schema up to date. A state that has data is copied first, beside itself.
+async fn migrate(pool: &SqlitePool, path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let (found, known) = (schema(pool, path).await?, known_schema());
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    let mut copy = None;
+    if found > 0 && found < known {
+        let target = sibling(path, &format!(".schema-{found}.bak"));
+        // A copy of the same schema that an earlier, failed attempt left is replaced: it holds less.
+        let _ = fs::remove_file(&target);
+        sqlx::query("VACUUM INTO ?")
+            .bind(target.to_string_lossy().into_owned())
+            .execute(pool)
+            .await
+            .map_err(|source| sqlite_error(path, source))?;
+        tighten(&target)?;
+        copy = Some(target);
+    }
+    MIGRATIONS.run(pool).await.map_err(|source| StoreError::Migration {
+        path: path.to_owned(),
+        copy: copy.as_ref().map_or_else(|| "(none: it was empty)".to_owned(), |copy| copy.display().to_string()),
+        source: Box::new(source),
+    })?;
+    Ok(copy)
+}

@@ -1,0 +1,321 @@
+//! What commands and queries show. Read only.
+
+use sqlx::FromRow;
+
+use super::looks::user_id;
+use super::{Store, StoreError};
+use crate::domain::{Address, OktaUserId};
+
+/// The one row of the view `status`.
+#[derive(Clone, Debug, PartialEq, FromRow)]
+#[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
+pub struct StatusRow {
+    pub version: String,
+    pub okta_url: String,
+    pub auth0_url: String,
+    pub enforce: bool,
+    pub first_run_at: String,
+    pub last_poll_at: Option<String>,
+    pub last_poll_ok_at: Option<String>,
+    pub last_apply_ok_at: Option<String>,
+    pub last_reconcile_ok_at: Option<String>,
+    pub cursor_moved_at: Option<String>,
+    pub pending: i64,
+    pub failed: i64,
+    pub held: i64,
+    pub quarantined: i64,
+    pub denied: i64,
+    pub lag_p50_s: Option<f64>,
+    pub lag_p99_s: Option<f64>,
+    pub lag_max_s: Option<f64>,
+    pub oldest_pending_at: Option<String>,
+    pub last_okta_error: Option<String>,
+    pub last_auth0_error: Option<String>,
+    pub needs_attention: bool,
+}
+
+/// How a remote is.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct RemoteRow {
+    /// `okta` or `auth0`.
+    pub remote: String,
+    /// When it last answered well, as far as that was worth noting.
+    pub ok_at: Option<String>,
+    /// When it last failed.
+    pub error_at: Option<String>,
+    /// How.
+    pub error_kind: Option<String>,
+    /// With which words.
+    pub error: Option<String>,
+}
+
+impl RemoteRow {
+    /// Is the error still the last word?
+    pub fn is_failing(&self) -> bool {
+        self.error_at.is_some() && self.ok_at < self.error_at
+    }
+}
+
+/// A row of the view `recent_events`, with what was wrong with a quarantined one.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
+pub struct EventRow {
+    pub event_id: String,
+    pub event_type: String,
+    pub okta_user_id: Option<String>,
+    pub login: Option<String>,
+    pub actor: Option<String>,
+    pub published: Option<String>,
+    pub received_at: String,
+    pub settled_at: Option<String>,
+    pub outcome: String,
+    pub why: Option<String>,
+}
+
+/// What the store knows of a person, in short.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct PersonRow {
+    /// Okta's id.
+    pub okta_user_id: String,
+    /// The login when last read.
+    pub login: Option<String>,
+    /// The e-mail when last read.
+    pub email: Option<String>,
+    /// The status when last read.
+    pub status: Option<String>,
+    /// When that was.
+    pub status_at: Option<String>,
+    /// The last outcome.
+    pub outcome: Option<String>,
+    /// Its reason.
+    pub why: Option<String>,
+    /// Since when.
+    pub since: String,
+    /// The next look.
+    pub due_at: Option<String>,
+    /// What made them due last.
+    pub cause: String,
+    /// Failed attempts so far.
+    pub attempts: i64,
+    /// The last error.
+    pub last_error: Option<String>,
+    /// Is there a reason that is not settled?
+    pub open: bool,
+}
+
+/// How far a requested look has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Who.
+    pub id: OktaUserId,
+    /// The reasons that a look has been through, settled or not.
+    pub looked_seq: i64,
+    /// The outcome.
+    pub outcome: Option<String>,
+    /// Its reason.
+    pub why: Option<String>,
+}
+
+/// An account of a person, as the store knows it.
+#[derive(Clone, Debug, PartialEq, FromRow)]
+pub struct AccountRow {
+    /// Auth0's id.
+    pub auth0_user_id: String,
+    /// Its address.
+    pub email: Option<String>,
+    /// Its connection.
+    pub connection: Option<String>,
+    /// Does it carry our mark?
+    pub denied: bool,
+    /// Did we block it?
+    pub blocked: bool,
+    /// Since when.
+    pub denied_at: Option<String>,
+    /// Because of which event.
+    pub event_id: Option<String>,
+    /// Seconds from `published` to the mark.
+    pub lag_s: Option<f64>,
+}
+
+/// A row of the view `decisions`, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
+pub struct DecisionRow {
+    pub id: i64,
+    pub at: String,
+    pub okta_user_id: Option<String>,
+    pub email: Option<String>,
+    pub auth0_user_id: Option<String>,
+    pub cause: String,
+    pub event_id: Option<String>,
+    pub actor: Option<String>,
+    pub status: Option<String>,
+    pub verdict: Option<String>,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub outcome: String,
+    pub why: Option<String>,
+    pub request_id: Option<String>,
+    pub version: String,
+    pub policy: String,
+}
+
+const PERSON: &str = "SELECT okta_user_id, login, email, status, status_at, outcome, why, since, due_at, cause, attempts, \
+                      last_error, due_seq > settled_seq AS open FROM users";
+
+impl Store {
+    /// The view `status`: `None` when nothing has run yet.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn status(&self) -> Result<Option<StatusRow>, StoreError> {
+        sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await.map_err(|error| self.error(error))
+    }
+
+    /// How the remotes are.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn remotes(&self) -> Result<Vec<RemoteRow>, StoreError> {
+        sqlx::query_as("SELECT remote, ok_at, error_at, error_kind, error FROM remotes ORDER BY remote DESC")
+            .fetch_all(self.reader())
+            .await
+            .map_err(|error| self.error(error))
+    }
+
+    /// The latest events, newest first; with `outcome`, only those that ended so (or stand so).
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn recent_events(&self, outcome: Option<&str>, limit: u32) -> Result<Vec<EventRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE ?1 IS NULL OR r.outcome = ?1 LIMIT ?2",
+        )
+        .bind(outcome)
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// The events of one person, newest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn events_of(&self, id: &OktaUserId, limit: u32) -> Result<Vec<EventRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE r.okta_user_id = ? LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// The people that `text` may mean: an Okta id, a login, an address ever read (in any case), an Auth0 id.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn find_people(&self, text: &str) -> Result<Vec<PersonRow>, StoreError> {
+        let key = Address::parse(text).map_or_else(|| text.trim().to_lowercase(), |address| address.key());
+        sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "{PERSON} WHERE okta_user_id IN (
+                 SELECT okta_user_id FROM users WHERE okta_user_id = ?1
+                 UNION SELECT okta_user_id FROM users WHERE lower(login) = ?2
+                 UNION SELECT okta_user_id FROM addresses WHERE address_key = ?2
+                 UNION SELECT okta_user_id FROM accounts WHERE auth0_user_id = ?1)
+             ORDER BY okta_user_id LIMIT 100"
+        )))
+        .bind(text.trim())
+        .bind(key)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// Everybody whose last outcome is one of `outcomes`, the longest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn people_with_outcome(&self, outcome: &str, limit: u32) -> Result<Vec<PersonRow>, StoreError> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{PERSON} WHERE outcome = ? ORDER BY since LIMIT ?")))
+            .bind(outcome)
+            .bind(limit)
+            .fetch_all(self.reader())
+            .await
+            .map_err(|error| self.error(error))
+    }
+
+    /// Every address of a person.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn addresses_of(&self, id: &OktaUserId) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("SELECT address FROM addresses WHERE okta_user_id = ? ORDER BY seen_at, address")
+            .bind(id.as_str())
+            .fetch_all(self.reader())
+            .await
+            .map_err(|error| self.error(error))
+    }
+
+    /// The accounts of a person.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn accounts_of(&self, id: &OktaUserId) -> Result<Vec<AccountRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT auth0_user_id, email, connection, denied, blocked, denied_at, event_id, lag_ms / 1000.0 AS lag_s
+             FROM accounts WHERE okta_user_id = ? ORDER BY auth0_user_id",
+        )
+        .bind(id.as_str())
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// The decisions on one person (or on everybody), oldest first, after row `after`, at or after `since`.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn decisions(
+        &self,
+        of: Option<&OktaUserId>,
+        since: Option<&str>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before, after, outcome,
+                 why, request_id, version, policy
+             FROM decision_log
+             WHERE id > ?1 AND (?2 IS NULL OR okta_user_id = ?2) AND (?3 IS NULL OR at >= ?3) ORDER BY id LIMIT ?4",
+        )
+        .bind(after)
+        .bind(of.map(OktaUserId::as_str))
+        .bind(since)
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// How far the looks at these users have come.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn progress(&self, ids: &[OktaUserId]) -> Result<Vec<Progress>, StoreError> {
+        let ids = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
+        let rows: Vec<(String, i64, Option<String>, Option<String>)> = sqlx::query_as(
+            "SELECT okta_user_id, looked_seq, outcome, why FROM users
+             WHERE okta_user_id IN (SELECT value FROM json_each(?)) ORDER BY okta_user_id",
+        )
+        .bind(ids)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        rows.into_iter()
+            .map(|(id, looked_seq, outcome, why)| Ok(Progress { id: user_id(&id)?, looked_seq, outcome, why }))
+            .collect()
+    }
+}

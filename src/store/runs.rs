@@ -1,0 +1,216 @@
+//! The record of runs, and how the remotes are.
+
+use super::{Store, StoreError};
+use crate::domain::{Timestamp, timestamp_text};
+
+/// What ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunKind {
+    /// A life of the daemon.
+    Run,
+    /// A poll that brought something, or failed after one that did not.
+    Poll,
+    /// One whole pass by command.
+    Sync,
+    /// A comparison.
+    Reconcile,
+    /// The removal of every mark.
+    Purge,
+}
+
+impl RunKind {
+    /// The word used in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Poll => "poll",
+            Self::Sync => "sync",
+            Self::Reconcile => "reconcile",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunCounts {
+    /// Pages of the log, or of users.
+    pub pages: u64,
+    /// New events.
+    pub events: u64,
+    /// Users looked at.
+    pub looks: u64,
+    /// Accounts written.
+    pub writes: u64,
+}
+
+/// An error of a remote, as `status` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteError<'a> {
+    /// `okta` or `auth0`.
+    pub remote: &'static str,
+    /// A stable word: `unauthorized`, `forbidden`, `unreachable` …
+    pub kind: &'static str,
+    /// What it said.
+    pub text: &'a str,
+}
+
+impl Store {
+    /// Notes that a run began; the number is for [`Store::finish_run`].
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn begin_run(&self, kind: RunKind, now: Timestamp) -> Result<i64, StoreError> {
+        let done = sqlx::query("INSERT INTO run_log (kind, started_at) VALUES (?, ?)")
+            .bind(kind.as_str())
+            .bind(timestamp_text(now))
+            .execute(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(done.last_insert_rowid())
+    }
+
+    /// Notes how a run ended.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn finish_run(
+        &self,
+        run: i64,
+        counts: RunCounts,
+        error: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let done = sqlx::query(
+            "UPDATE run_log SET finished_at = ?, ok = ?, pages = ?, events = ?, looks = ?, writes = ?, error = ? WHERE id = ?",
+        )
+        .bind(timestamp_text(now))
+        .bind(error.is_none())
+        .bind(count(counts.pages))
+        .bind(count(counts.events))
+        .bind(count(counts.looks))
+        .bind(count(counts.writes))
+        .bind(error)
+        .bind(run)
+        .execute(self.writer())
+        .await
+        .map_err(|error| self.error(error))?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "run", id: run.to_string() }) }
+    }
+
+    /// Notes that a poll was tried: when, even if nothing came of it.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn note_poll(&self, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("UPDATE installation SET last_poll_at = ?")
+            .bind(timestamp_text(now))
+            .execute(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
+    /// Notes that a remote failed.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn note_remote_error(&self, failure: RemoteError<'_>, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("UPDATE remotes SET error_at = ?, error_kind = ?, error = ? WHERE remote = ?")
+            .bind(timestamp_text(now))
+            .bind(failure.kind)
+            .bind(failure.text)
+            .bind(failure.remote)
+            .execute(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
+    /// Notes that a remote answered well (again).
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn note_remote_ok(&self, remote: &'static str, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("UPDATE remotes SET ok_at = ? WHERE remote = ?")
+            .bind(timestamp_text(now))
+            .bind(remote)
+            .execute(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
+    /// Removes what is older than `before`: settled events, decisions, finished runs, ended alarms; at most `limit` rows of
+    /// each, so that no transaction is long. Returns how many rows went; zero: there is no more.
+    ///
+    /// Users, their addresses and their accounts stay: they are the present, not the past.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn expire(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let sql = |error| self.error(error);
+        let before = timestamp_text(before);
+        let mut tx = self.begin().await?;
+        let mut gone = 0;
+        gone += sqlx::query(
+            "DELETE FROM events WHERE seq IN (
+                 SELECT seq FROM events e WHERE received_at < ? AND state <> 'quarantined'
+                   AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = e.seq AND eu.settled_at IS NULL)
+                 ORDER BY received_at LIMIT ?)",
+        )
+        .bind(&before)
+        .bind(limit)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?
+        .rows_affected();
+        // The chain value of the last row that goes is the root of those that stay.
+        // Only an unbroken row of old ones goes, even if a clock was set back in between.
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT max(id) FROM (
+                 SELECT id FROM decision_log
+                 WHERE id < coalesce((SELECT min(id) FROM decision_log WHERE at >= ?1), 9223372036854775807)
+                 ORDER BY id LIMIT ?2)",
+        )
+        .bind(&before)
+        .bind(limit)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql)?;
+        if let Some(last) = last {
+            sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut *tx).await.map_err(sql)?;
+            sqlx::query("UPDATE decision_log_root SET chain = (SELECT chain FROM decision_log WHERE id = ?)")
+                .bind(last)
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+            gone += sqlx::query("DELETE FROM decision_log WHERE id <= ?")
+                .bind(last)
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?
+                .rows_affected();
+            sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut *tx).await.map_err(sql)?;
+        }
+        gone += sqlx::query(
+            "DELETE FROM run_log WHERE id IN (SELECT id FROM run_log WHERE started_at < ? AND finished_at IS NOT NULL LIMIT ?)",
+        )
+        .bind(&before)
+        .bind(limit)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?
+        .rows_affected();
+        gone += sqlx::query("DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ? LIMIT ?)")
+            .bind(&before)
+            .bind(limit)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?
+            .rows_affected();
+        self.commit(tx).await?;
+        Ok(gone)
+    }
+}

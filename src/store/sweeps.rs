@@ -1,0 +1,144 @@
+//! Where a reconcile stands, so that a restart goes on and does not begin anew.
+
+use super::intake::read_time;
+use super::{Store, StoreError};
+use crate::domain::{OktaUserId, Timestamp, timestamp_text};
+
+use super::looks::user_id;
+
+/// A reconcile, under way or done.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Sweep {
+    /// `all`, or the RFC 3339 time since which a status must have changed.
+    pub scope: String,
+    /// Why it was started.
+    pub reason: String,
+    /// Which part it is at.
+    pub stage: String,
+    /// Where that part goes on.
+    pub next: Option<String>,
+    /// Users seen so far.
+    pub listed: i64,
+    /// Users found to need a look so far.
+    pub made_due: i64,
+    /// Since when.
+    pub started_at: String,
+    /// Until when.
+    pub finished_at: Option<String>,
+}
+
+impl Store {
+    /// The reconcile that is under way, if one is.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn sweep_under_way(&self) -> Result<Option<Sweep>, StoreError> {
+        sqlx::query_as(
+            "SELECT scope, reason, stage, next, listed, made_due, started_at, finished_at FROM sweep
+             WHERE finished_at IS NULL",
+        )
+        .fetch_optional(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// Begins a reconcile; one that is under way is replaced.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn begin_sweep(&self, scope: &str, reason: &str, stage: &str, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("INSERT OR REPLACE INTO sweep (id, scope, reason, stage, started_at) VALUES (1, ?, ?, ?, ?)")
+            .bind(scope)
+            .bind(reason)
+            .bind(stage)
+            .bind(timestamp_text(now))
+            .execute(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
+    /// Notes how far a reconcile has come.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn move_sweep(
+        &self,
+        stage: &str,
+        next: Option<&str>,
+        listed: u64,
+        made_due: u64,
+    ) -> Result<(), StoreError> {
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        sqlx::query(
+            "UPDATE sweep SET stage = ?, next = ?, listed = listed + ?, made_due = made_due + ? WHERE finished_at IS NULL",
+        )
+        .bind(stage)
+        .bind(next)
+        .bind(count(listed))
+        .bind(count(made_due))
+        .execute(self.writer())
+        .await
+        .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
+    /// Notes that the reconcile has come to its end.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn finish_sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for statement in [
+            "UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL",
+            "UPDATE installation SET last_reconcile_ok_at = ?",
+        ] {
+            sqlx::query(statement)
+                .bind(timestamp_text(now))
+                .execute(&mut *tx)
+                .await
+                .map_err(|error| self.error(error))?;
+        }
+        self.commit(tx).await
+    }
+
+    /// A page of the users that a reconcile must look at whatever Okta lists: those who are denied, held, skipped, failed,
+    /// or without an account (since `accountless_since`); in the order of ids, after `after`.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn users_to_compare(
+        &self,
+        after: Option<&str>,
+        accountless_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<OktaUserId>, StoreError> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT okta_user_id FROM users u
+             WHERE okta_user_id > ?1
+               AND (outcome IN ('held', 'skipped', 'failed')
+                    OR (outcome = 'no_account' AND since > ?2)
+                    OR EXISTS (SELECT 1 FROM accounts a WHERE a.okta_user_id = u.okta_user_id AND (a.denied = 1 OR a.sessions_owed = 1)))
+             ORDER BY okta_user_id LIMIT ?3",
+        )
+        .bind(after.unwrap_or(""))
+        .bind(timestamp_text(accountless_since))
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        ids.iter().map(|id| user_id(id)).collect()
+    }
+
+    /// When the last reconcile came to its end.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn last_reconcile_ok_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let text: Option<String> = sqlx::query_scalar("SELECT last_reconcile_ok_at FROM installation")
+            .fetch_one(self.reader())
+            .await
+            .map_err(|error| self.error(error))?;
+        text.map(|text| read_time("the time of the last reconcile", &text)).transpose()
+    }
+}
