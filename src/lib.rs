@@ -3,4 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod auth0;
 pub mod domain;
+pub mod http;
+pub mod okta;
