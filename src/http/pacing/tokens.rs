@@ -9,7 +9,8 @@
 //! * the **rate** counts them over the time itself, for spans that are long enough.
 //!
 //! While learning, only what is left for others holds us back, so that the floor rises to the refill. When it rises no
-//! more, we keep to our share of the rate, and learn again after a while, because plans and neighbours change.
+//! more, we keep to our share of the rate. Plans and neighbours change, so after a while we learn again, as soon as live
+//! work would go faster; sweeps never ask for that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -35,7 +36,7 @@ const RISE: f64 = 1.02;
 /// Learning ends when the floor has not risen for so long, in spite of so many calls.
 const STILL_FOR: Duration = Duration::from_secs(15);
 const STILL_CALLS: u32 = 20;
-/// How long what was learned is kept.
+/// How long what was learned is kept at least.
 const RELEARN_AFTER: Duration = Duration::from_secs(600);
 /// The longest pause after a refusal that does not come from `Retry-After`.
 const PAUSE_MAX: Duration = Duration::from_secs(70);
@@ -54,7 +55,7 @@ struct Anchor {
 enum Phase {
     /// Since when has the floor not risen above `floor`, and through how many calls?
     Learning { floor: f64, since: Duration, calls: u32 },
-    /// We keep to our share until then.
+    /// We keep to our share, at least until then.
     Settled { until: Duration },
 }
 
@@ -149,12 +150,6 @@ impl Tokens {
         self.ours.refill(rate, size, now);
         let sweeps = self.shares.sweeps;
         self.sweeps.refill(rate * sweeps, (size * sweeps).max(1.0), now);
-        if let Phase::Settled { until } = self.phase
-            && now >= until
-        {
-            self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0 };
-            self.anchors.clear();
-        }
     }
 
     /// `None`: go. Otherwise, how long to wait.
@@ -171,11 +166,19 @@ impl Tokens {
         // A window's tokens come back all at once, at a moment that lies ahead.
         let until_refill = self.level_at.saturating_sub(now);
         let mut wait = wait_for(missing, self.floor).map(|span| span + until_refill);
-        if matches!(self.phase, Phase::Settled { .. }) {
-            wait = wait.max(self.ours.wait(self.our_rate()));
-        }
-        if priority == Priority::Sweep {
-            wait = wait.max(self.sweeps.wait(self.our_rate() * self.shares.sweeps));
+        if let Phase::Settled { until } = self.phase {
+            let for_share = match priority {
+                Priority::Live => self.ours.wait(self.our_rate()),
+                Priority::Sweep => {
+                    self.ours.wait(self.our_rate()).max(self.sweeps.wait(self.our_rate() * self.shares.sweeps))
+                }
+            };
+            if priority == Priority::Live && for_share.is_some() && now >= until {
+                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0 };
+                self.anchors.clear();
+            } else {
+                wait = wait.max(for_share);
+            }
         }
         wait
     }
