@@ -3,5 +3,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod auth0;
 pub mod domain;
 pub mod store;
+pub mod http;
+pub mod okta;

@@ -1,0 +1,80 @@
+//! The body of the one PATCH there is: the mark, its mirror and its block, and nothing else.
+//!
+//! Metadata is merged on its first level only, and `{}` for a whole object wipes it (Auth0 docs: Manage Metadata with
+//! the Management API). So our object is written whole, the mirror's object is written with everything that was in it,
+//! and what is not to be changed is not mentioned.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::record::{MIRROR_FLAG, MIRROR_OBJECT, Shallow};
+use crate::domain::{Mark, Patch};
+
+#[derive(Serialize)]
+struct Body<'a> {
+    app_metadata: BTreeMap<&'a str, WireMark<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_metadata: Option<BTreeMap<&'a str, Shallow>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct WireMark<'a> {
+    /// A text, never a boolean: one type on all accounts, or searching for it breaks.
+    deactivated: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    okta_user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    blocked: bool,
+}
+
+const fn flag(on: bool) -> &'static str {
+    if on { "true" } else { "false" }
+}
+
+impl<'a> From<&'a Mark> for WireMark<'a> {
+    fn from(mark: &'a Mark) -> Self {
+        Self {
+            deactivated: flag(mark.deactivated),
+            okta_user_id: mark.okta_user_id.as_ref().map(|id| id.as_str()),
+            status: mark.status.as_deref(),
+            at: mark.at.as_deref(),
+            event_id: mark.event_id.as_deref(),
+            blocked: mark.blocked,
+        }
+    }
+}
+
+/// The body for `patch`. `beside_mirror` is what `user_metadata.okta` holds now; if that is no object, the mirror is
+/// left out, since writing it would destroy what somebody else keeps there.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn of(
+    patch: &Patch,
+    metadata_key: &str,
+    beside_mirror: Option<&Shallow>,
+) -> Result<Box<RawValue>, serde_json::Error> {
+    let user_metadata = match (patch.mirror, beside_mirror) {
+        (Some(on), Some(beside)) => {
+            let mut okta = beside.clone();
+            okta.insert(MIRROR_FLAG.to_owned(), to_raw_value(flag(on))?);
+            Some([(MIRROR_OBJECT, okta)].into())
+        }
+        _ => None,
+    };
+    to_raw_value(&Body {
+        app_metadata: [(metadata_key, WireMark::from(&patch.mark))].into(),
+        user_metadata,
+        blocked: patch.blocked,
+    })
+}

@@ -1,0 +1,150 @@
+//! The Auth0 tenant: accounts, the mark on them, and their sessions.
+//!
+//! Each call is made once and its answer classified; see [`crate::http`]. Only a call whose access token was refused is
+//! repeated, once, with a new token.
+
+use std::sync::Arc;
+
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::value::RawValue;
+use url::{Url, form_urlencoded};
+
+use crate::domain::{AccountId, Clock};
+use crate::http::jws::SigningKey;
+use crate::http::{Answer, Bucket, Call, Failure, Http, Limits, Pacer, Remote};
+
+mod body;
+mod read;
+mod record;
+mod token;
+mod write;
+
+pub use read::{AccountQuery, SearchPage};
+pub use record::AccountRecord;
+pub use write::Patched;
+
+use token::Authenticator;
+
+/// How the tenant is reached.
+#[derive(Debug)]
+pub struct Auth0Options {
+    /// The tenant's origin or its custom domain, e.g. `https://acme.eu.auth0.com`. A path is ignored.
+    pub url: Url,
+    /// The Management API's identifier, `https://acme.eu.auth0.com/api/v2/`.
+    pub audience: String,
+    /// Who we are there.
+    pub credentials: Credentials,
+    /// The name of our object in `app_metadata`.
+    pub metadata_key: String,
+}
+
+/// Who we are. The `Debug` of each part shows no secret.
+#[derive(Debug)]
+pub enum Credentials {
+    /// A machine-to-machine application with a secret.
+    Secret {
+        /// Its client id.
+        client_id: String,
+        /// Its secret.
+        client_secret: SecretString,
+    },
+    /// One that signs with its private key (Auth0 Enterprise).
+    PrivateKeyJwt {
+        /// Its client id.
+        client_id: String,
+        /// Its private key: RSA.
+        key: SigningKey,
+        /// `kid`, if it is not the one in the key's JWK.
+        key_id: Option<String>,
+    },
+}
+
+/// A client of one tenant.
+#[derive(Debug)]
+pub struct Auth0 {
+    origin: Url,
+    metadata_key: String,
+    http: Http,
+    pacer: Arc<Pacer>,
+    clock: Arc<dyn Clock>,
+    authenticator: Authenticator,
+}
+
+impl Auth0 {
+    /// A client that has asked nothing yet.
+    ///
+    /// It reports each call to `pacer`, and never waits for it: acquire a permit before.
+    pub fn new(options: Auth0Options, http: Http, pacer: Arc<Pacer>, clock: Arc<dyn Clock>) -> Self {
+        let mut origin = options.url;
+        origin.set_path("/");
+        origin.set_query(None);
+        origin.set_fragment(None);
+        let authenticator = Authenticator::new(options.credentials, options.audience, &origin);
+        Self { origin, metadata_key: options.metadata_key, http, pacer, clock, authenticator }
+    }
+
+    /// What the application may do: the scopes of its present access token.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn granted_scopes(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.authenticator.token(&self.http, self.clock.as_ref()).await?.scopes)
+    }
+
+    /// An address on the tenant's own origin, whatever `path` holds.
+    fn address(&self, path: &str) -> Url {
+        let mut address = self.origin.clone();
+        address.set_path(path);
+        address
+    }
+
+    /// The address of an account, or of something below it (`"/sessions"`).
+    ///
+    /// # Errors
+    /// For an id that would make it the address of something else.
+    fn account_address(&self, endpoint: &'static str, id: &AccountId, below: &str) -> Result<Url, Failure> {
+        // An empty segment would be the list of all accounts, and dots walk up, percent-encoded or not.
+        if matches!(id.as_str(), "" | "." | "..") {
+            return Err(Failure::rejected(Remote::Auth0, endpoint, "this can be no account's id"));
+        }
+        // As in a form, except that a space in a path is never a plus.
+        let segment: String = form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();
+        Ok(self.address(&format!("/api/v2/users/{}{below}", segment.replace('+', "%20"))))
+    }
+
+    /// One authenticated call; a refused token is made good for once.
+    async fn call(
+        &self,
+        endpoint: &'static str,
+        bucket: Bucket,
+        method: Method,
+        url: Url,
+        body: Option<&RawValue>,
+    ) -> Result<Answer, Failure> {
+        let call = Call { remote: Remote::Auth0, endpoint, limits: Limits::PLAIN };
+        let mut renewed = false;
+        loop {
+            let token = self.authenticator.token(&self.http, self.clock.as_ref()).await?;
+            let mut request = self
+                .http
+                .client()
+                .request(method.clone(), url.clone())
+                .header(AUTHORIZATION, token::bearer(token.secret.expose_secret())?);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let flight = self.pacer.depart(bucket, self.clock.as_ref());
+            let answer = self.http.send(call, request, Some(flight), self.clock.as_ref()).await?;
+            if answer.status != StatusCode::UNAUTHORIZED || renewed {
+                return Ok(answer);
+            }
+            self.authenticator.forget(&token).await;
+            renewed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

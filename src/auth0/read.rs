@@ -1,0 +1,146 @@
+//! Finding accounts: by id and by e-mail, both always up to date, and by search, which lags (Auth0 docs: User Search).
+
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::record::AccountRecord;
+use super::{Answer, Auth0, Bucket, Failure};
+use crate::domain::{AccountId, Address, OktaUserId};
+
+const BY_EMAIL: &str = "GET /api/v2/users-by-email";
+const ACCOUNT: &str = "GET /api/v2/users/{id}";
+const SEARCH: &str = "GET /api/v2/users";
+
+/// What is asked for of an account. An unknown name is refused with 400.
+const FIELDS: &str = "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata";
+/// The most accounts a page.
+const PER_PAGE: &str = "100";
+
+/// What to search accounts for. Auth0 shows the first 1,000 hits only.
+#[derive(Clone, Debug)]
+pub enum AccountQuery<'a> {
+    /// Accounts with one of these e-mails, in any case.
+    Emails(&'a [Address]),
+    /// Accounts that our mark denies.
+    Marked,
+    /// Accounts with our mark for this user, on or off.
+    MarkedFor(&'a OktaUserId),
+}
+
+impl AccountQuery<'_> {
+    /// In Auth0's subset of Lucene's syntax. `None` if nothing is asked for.
+    fn text(&self, metadata_key: &str) -> Option<String> {
+        match self {
+            Self::Emails([]) => None,
+            Self::Emails(addresses) => {
+                let terms: Vec<String> =
+                    addresses.iter().map(|address| format!("email:{}", quoted(address.as_str()))).collect();
+                Some(terms.join(" OR "))
+            }
+            Self::Marked => Some(format!("app_metadata.{metadata_key}.deactivated:\"true\"")),
+            Self::MarkedFor(user) => {
+                Some(format!("app_metadata.{metadata_key}.okta_user_id:{}", quoted(user.as_str())))
+            }
+        }
+    }
+}
+
+/// A page of hits.
+#[derive(Clone, Debug)]
+pub struct SearchPage {
+    /// The accounts, as the index has them: read one again by id before writing to it.
+    pub accounts: Vec<AccountRecord>,
+    /// How many hits there are in all, on all pages.
+    pub total: u64,
+}
+
+#[derive(Deserialize)]
+struct Hits<'a> {
+    #[serde(borrow)]
+    users: Vec<&'a RawValue>,
+    total: u64,
+}
+
+impl Auth0 {
+    /// Every account with exactly this e-mail, letter case included: connections other than Auth0's own databases keep
+    /// it as their provider wrote it.
+    ///
+    /// # Errors
+    /// Classified; [`crate::http::Kind::Malformed`] names the account that cannot be read.
+    pub async fn accounts_by_email(&self, email: &str) -> Result<Vec<AccountRecord>, Failure> {
+        let mut url = self.address("/api/v2/users-by-email");
+        url.query_pairs_mut()
+            .append_pair("email", email)
+            .append_pair("fields", FIELDS)
+            .append_pair("include_fields", "true");
+        let answer = self.call(BY_EMAIL, Bucket::Auth0Read, Method::GET, url, None).await?;
+        let answer = answer.success(self.clock.as_ref())?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let raw: Vec<&RawValue> = serde_json::from_str(&text).map_err(|_| answer.malformed("this is no list"))?;
+        raw.into_iter().map(|raw| self.record(&answer, raw)).collect()
+    }
+
+    /// The account with this id. `None` if there is none (any more): 404.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Failure> {
+        let mut url = self.account_address(ACCOUNT, id, "")?;
+        url.query_pairs_mut().append_pair("fields", FIELDS).append_pair("include_fields", "true");
+        let answer = self.call(ACCOUNT, Bucket::Auth0Read, Method::GET, url, None).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = answer.success(self.clock.as_ref())?;
+        self.record_of(&answer, id).map(Some)
+    }
+
+    /// One page (from 0) of the accounts that match: at most 100, eventually consistent.
+    ///
+    /// # Errors
+    /// Classified; [`crate::http::Kind::Malformed`] names the account that cannot be read.
+    pub async fn search(&self, query: &AccountQuery<'_>, page: u32) -> Result<SearchPage, Failure> {
+        let Some(text) = query.text(&self.metadata_key) else {
+            return Ok(SearchPage { accounts: Vec::new(), total: 0 });
+        };
+        let mut url = self.address("/api/v2/users");
+        url.query_pairs_mut()
+            .append_pair("q", &text)
+            .append_pair("search_engine", "v3")
+            .append_pair("sort", "created_at:1")
+            .append_pair("page", &page.to_string())
+            .append_pair("per_page", PER_PAGE)
+            .append_pair("include_totals", "true")
+            .append_pair("fields", FIELDS)
+            .append_pair("include_fields", "true");
+        let answer = self.call(SEARCH, Bucket::Auth0Read, Method::GET, url, None).await?;
+        let answer = answer.success(self.clock.as_ref())?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let hits: Hits<'_> =
+            serde_json::from_str(&text).map_err(|_| answer.malformed("this is no page of a search with totals"))?;
+        let accounts = hits.users.into_iter().map(|raw| self.record(&answer, raw)).collect::<Result<_, _>>()?;
+        Ok(SearchPage { accounts, total: hits.total })
+    }
+
+    fn record(&self, answer: &Answer, raw: &RawValue) -> Result<AccountRecord, Failure> {
+        AccountRecord::read(raw, &self.metadata_key).map_err(|why| answer.malformed(why))
+    }
+
+    /// The account that the whole answer is; it must be the one that was asked for.
+    pub(super) fn record_of(&self, answer: &Answer, id: &AccountId) -> Result<AccountRecord, Failure> {
+        let text = String::from_utf8_lossy(&answer.body);
+        let raw: &RawValue = serde_json::from_str(&text).map_err(|_| answer.malformed("this is no JSON"))?;
+        let record = self.record(answer, raw)?;
+        if record.account.id == *id {
+            Ok(record)
+        } else {
+            Err(answer.malformed(format!("asked for account {id}, got {}", record.account.id)))
+        }
+    }
+}
+
+/// A phrase: quoted, so that nobody's address becomes a part of the query.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

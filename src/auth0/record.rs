@@ -1,0 +1,123 @@
+//! An account as Auth0 answers it, with what has to be kept when it is written.
+//!
+//! Metadata is anybody's: texts where objects should be, lists, any depth. None of that fails the account; it is kept
+//! as raw JSON, and only the few values that are ours are read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::account::Mirror;
+use crate::domain::{Account, AccountId, Address, Mark, OktaUserId};
+use crate::http::lenient;
+
+/// An object of which only the first level was read.
+pub(super) type Shallow = BTreeMap<String, Box<RawValue>>;
+
+/// The object in `user_metadata` that the original flow writes and its Action reads.
+pub(super) const MIRROR_OBJECT: &str = "okta";
+/// The one value in it that we write.
+pub(super) const MIRROR_FLAG: &str = "deactivated";
+
+/// An account, and the parts of its metadata that a PATCH has to carry along.
+#[derive(Clone)]
+pub struct AccountRecord {
+    /// What the program works with.
+    pub account: Account,
+    /// `user_metadata.okta` as it was: the merge on Auth0's side is of the first level only, so that writing our flag
+    /// alone would delete what others keep beside it. `None` if it was something else than an object.
+    pub(super) beside_mirror: Option<Shallow>,
+}
+
+impl fmt::Debug for AccountRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What others keep in a person's metadata is none of a log's business.
+        f.debug_struct("AccountRecord").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(default, deserialize_with = "lenient::text")]
+    user_id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    email: Option<String>,
+    email_verified: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    identities: Vec<Identity>,
+    blocked: Option<Box<RawValue>>,
+    app_metadata: Option<Box<RawValue>>,
+    user_metadata: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Identity {
+    #[serde(default, deserialize_with = "lenient::text")]
+    connection: Option<String>,
+}
+
+impl AccountRecord {
+    /// Reads one account of an answer.
+    ///
+    /// # Errors
+    /// Says why it is none, naming its id if there is one.
+    pub(super) fn read(raw: &RawValue, metadata_key: &str) -> Result<Self, String> {
+        let wire: Wire = serde_json::from_str(raw.get()).map_err(|error| format!("this is no account: {error}"))?;
+        let id = wire.user_id.filter(|id| !id.is_empty()).ok_or("an account without a user_id")?;
+        let mark = shallow(wire.app_metadata.as_deref())
+            .and_then(|mut metadata| metadata.remove(metadata_key))
+            .and_then(|object| shallow(Some(&object)))
+            .map(|object| mark(&object));
+        let okta = shallow(wire.user_metadata.as_deref())
+            .and_then(|mut metadata| metadata.remove(MIRROR_OBJECT))
+            .filter(|object| !lenient::is_null(object.get()));
+        let (mirror, beside_mirror) = match okta {
+            None => (Mirror::Absent, Some(Shallow::new())),
+            Some(object) => match shallow(Some(&object)) {
+                None => (Mirror::Foreign, None),
+                Some(object) => {
+                    let mirror = match object.get(MIRROR_FLAG) {
+                        None => Mirror::Absent,
+                        Some(flag) if lenient::is_true(flag.get()) => Mirror::On,
+                        Some(_) => Mirror::Off,
+                    };
+                    (mirror, Some(object))
+                }
+            },
+        };
+        let account = Account {
+            id: AccountId::new(id),
+            email: wire.email.as_deref().and_then(Address::parse),
+            email_verified: is_true(wire.email_verified.as_deref()),
+            connections: wire.identities.into_iter().filter_map(|identity| identity.connection).collect(),
+            blocked: is_true(wire.blocked.as_deref()),
+            mark,
+            mirror,
+        };
+        Ok(Self { account, beside_mirror })
+    }
+}
+
+/// The first level of an object; `None` for anything else.
+fn shallow(raw: Option<&RawValue>) -> Option<Shallow> {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+fn is_true(raw: Option<&RawValue>) -> bool {
+    raw.is_some_and(|raw| lenient::is_true(raw.get()))
+}
+
+fn mark(object: &Shallow) -> Mark {
+    let text = |name: &str| object.get(name).and_then(|value| lenient::string(value.get()));
+    let flag = |name: &str| is_true(object.get(name).map(AsRef::as_ref));
+    Mark {
+        deactivated: flag("deactivated"),
+        okta_user_id: text("okta_user_id").as_deref().and_then(OktaUserId::parse),
+        status: text("status"),
+        at: text("at"),
+        event_id: text("event_id"),
+        blocked: flag("blocked"),
+    }
+}

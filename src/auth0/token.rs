@@ -1,0 +1,81 @@
+//! Access tokens by client credentials (Auth0 docs: Get Management API Access Tokens for Production).
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use secrecy::ExposeSecret;
+use url::Url;
+
+use super::Credentials;
+use crate::domain::Clock;
+use crate::http::assertion::{self, client_assertion};
+use crate::http::token::{Token, TokenAnswer, TokenCache};
+use crate::http::{Call, Failure, Http, Limits, Remote};
+
+const ENDPOINT: &str = "POST /oauth/token";
+
+/// A token of a day is renewed so long before its end.
+const RENEW_EARLY: Duration = Duration::from_secs(300);
+
+/// Gets tokens, and keeps one.
+pub(super) struct Authenticator {
+    credentials: Credentials,
+    audience: String,
+    token_url: Url,
+    /// What an assertion is addressed to: the origin with a slash at its end.
+    issuer: String,
+    cache: TokenCache,
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
+
+impl Authenticator {
+    pub(super) fn new(credentials: Credentials, audience: String, origin: &Url) -> Self {
+        let mut token_url = origin.clone();
+        token_url.set_path("/oauth/token");
+        let issuer = origin.as_str().to_owned();
+        Self { credentials, audience, token_url, issuer, cache: TokenCache::new(RENEW_EARLY) }
+    }
+
+    pub(super) async fn token(&self, http: &Http, clock: &dyn Clock) -> Result<Token, Failure> {
+        self.cache.get(clock, || self.fetch(http, clock)).await
+    }
+
+    pub(super) async fn forget(&self, refused: &Token) {
+        self.cache.forget(refused).await;
+    }
+
+    async fn fetch(&self, http: &Http, clock: &dyn Clock) -> Result<TokenAnswer, Failure> {
+        let mut form = vec![("grant_type", "client_credentials".to_owned()), ("audience", self.audience.clone())];
+        match &self.credentials {
+            Credentials::Secret { client_id, client_secret } => {
+                form.push(("client_id", client_id.clone()));
+                form.push(("client_secret", client_secret.expose_secret().to_owned()));
+            }
+            Credentials::PrivateKeyJwt { client_id, key, key_id } => {
+                let assertion = client_assertion(key, key_id.as_deref(), client_id, &self.issuer, clock.now())
+                    .map_err(|error| Failure::rejected(Remote::Auth0, ENDPOINT, error.to_string()))?;
+                form.push(("client_id", client_id.clone()));
+                form.push(("client_assertion_type", assertion::TYPE.to_owned()));
+                form.push(("client_assertion", assertion));
+            }
+        }
+        let call = Call { remote: Remote::Auth0, endpoint: ENDPOINT, limits: Limits::PLAIN };
+        let request = http.client().post(self.token_url.clone()).form(&form);
+        let answer = http.send(call, request, None, clock).await?.success(clock)?;
+        serde_json::from_slice(&answer.body).map_err(|_| answer.malformed("this is no answer of a token endpoint"))
+    }
+}
+
+/// The header of a call, which no log shows.
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| Failure::malformed(Remote::Auth0, ENDPOINT, "the access token cannot be sent in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,101 @@
+//! Who is being looked at right now: one look at a time for each user, and for each address.
+//!
+//! Two users with one address are looked at one after the other, so that what the second look finds is what the first one
+//! left. Claims live in memory: they die with their process, and the state is used by one process at a time.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::{Address, OktaUserId};
+
+#[derive(Debug, Default)]
+struct Held {
+    users: BTreeSet<OktaUserId>,
+    address_keys: BTreeSet<String>,
+}
+
+/// The claims of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Mutex<Held>);
+
+/// A claim; gives everything back when dropped.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    claims: &'a Claims,
+    user: OktaUserId,
+    address_keys: BTreeSet<String>,
+}
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a user and the addresses known for them, or nothing.
+    pub(crate) fn claim(&self, user: &OktaUserId, addresses: &[Address]) -> Option<Claim<'_>> {
+        let keys: BTreeSet<String> = addresses.iter().map(Address::key).collect();
+        let mut held = self.lock();
+        if held.users.contains(user) || keys.iter().any(|key| held.address_keys.contains(key)) {
+            return None;
+        }
+        held.users.insert(user.clone());
+        held.address_keys.extend(keys.iter().cloned());
+        Some(Claim { claims: self, user: user.clone(), address_keys: keys })
+    }
+}
+
+impl Claim<'_> {
+    /// Claims more addresses for the same look. `false`: another look has one of them; nothing was claimed then.
+    ///
+    /// There is no waiting for it: two looks that each wait for the other's address would wait for ever.
+    pub(crate) fn extend(&mut self, addresses: &[Address]) -> bool {
+        let new: BTreeSet<String> =
+            addresses.iter().map(Address::key).filter(|key| !self.address_keys.contains(key)).collect();
+        let mut held = self.claims.lock();
+        if new.iter().any(|key| held.address_keys.contains(key)) {
+            return false;
+        }
+        held.address_keys.extend(new.iter().cloned());
+        self.address_keys.extend(new);
+        true
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut held = self.claims.lock();
+        held.users.remove(&self.user);
+        for key in &self.address_keys {
+            held.address_keys.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: &str) -> OktaUserId {
+        OktaUserId::parse(id).unwrap()
+    }
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_user_and_an_address_are_claimed_once() {
+        let claims = Claims::default();
+        let first = claims.claim(&user("u1"), &[address("a@x")]);
+        assert!(first.is_some());
+        assert!(claims.claim(&user("u1"), &[]).is_none(), "the user is taken");
+        assert!(claims.claim(&user("u2"), &[address("A@X")]).is_none(), "the address is taken, in any case");
+        let mut second = claims.claim(&user("u2"), &[address("b@x")]).unwrap();
+        assert!(!second.extend(&[address("c@x"), address("a@x")]));
+        drop(first);
+        assert!(second.extend(&[address("c@x"), address("a@x")]));
+        assert!(claims.claim(&user("u1"), &[address("c@x")]).is_none());
+        drop(second);
+        assert!(claims.claim(&user("u1"), &[address("c@x")]).is_some());
+    }
+}

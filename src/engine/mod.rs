@@ -1,0 +1,189 @@
+//! The work: poll the log, look at who is due, compare who nobody told of; and the waking and supervising of all three.
+//!
+//! Four ideas carry everything here:
+//!
+//! 1. **A page of the log and its cursor are one transaction** ([`poller`]). The checkpoint never waits for Auth0 and never
+//!    passes an event that is not on disk.
+//! 2. **An event is a ping, not a command.** Log order is not causal order, so no event is obeyed. It makes a user due; a
+//!    [`look`] reads that user in Okta now, decides, and makes Auth0 agree. A deactivation, a reactivation, a deletion, a
+//!    sweep after an outage and "this one person, now" are the same code.
+//! 3. **Auth0 is made to agree, not told to change.** A look reads the accounts, computes the difference as a pure
+//!    function, and writes only if there is one. Looking again writes nothing.
+//! 4. **Clients classify, the engine decides** ([`gate`]). Whether to wait, to try again, to hold or to raise an alarm is
+//!    decided here, and what is to be tried again stands in the store, not in memory.
+//!
+//! Activations take no input: a tick, a page with something new and a restart all only wake a loop, which then finds out
+//! from the store what there is to do. So "we were told" and "we woke up anyway" are one path, and a lost wake-up costs a
+//! second, never a person.
+
+pub mod applier;
+mod claims;
+mod find;
+pub mod gate;
+pub mod look;
+pub mod poller;
+pub mod reconciler;
+pub mod supervisor;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::auth0::Auth0;
+use crate::domain::mark::MarkOptions;
+use crate::domain::{Clock, Policy, Timestamp};
+use crate::http::pacing::Pacer;
+use crate::http::Remote;
+use crate::okta::Okta;
+use crate::store::{GuardWindow, Store, StoreError};
+
+use claims::Claims;
+use gate::Gate;
+
+/// How the work is done: the part of the configuration that the engine needs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who is denied, and who never is.
+    pub policy: Policy,
+    /// What a mark consists of.
+    pub mark: MarkOptions,
+    /// Only accounts with an identity in one of these connections. Empty: all.
+    pub connections: Vec<String>,
+    /// Only accounts whose address Auth0 has verified.
+    pub require_verified_email: bool,
+    /// Also use the case-insensitive search.
+    pub search: bool,
+    /// End sessions and refresh tokens of denied accounts.
+    pub end_sessions: bool,
+    /// Write to Auth0 at all.
+    pub enforce: bool,
+    /// Looks at the same time.
+    pub concurrency: usize,
+    /// Attempts until a user counts as failed.
+    pub max_attempts: u32,
+    /// How many first denials are let through in a window.
+    pub guard: GuardWindow,
+    /// How far back the log is read at the first start.
+    pub initial_lookback: Duration,
+    /// How long what is over is kept.
+    pub retention: Duration,
+    /// Origin of the org: part of what a stored cursor belongs to.
+    pub okta_url: String,
+}
+
+/// What the engine says of itself while it works, for whoever shows progress.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// A page of the log was recorded.
+    Page {
+        /// Entries that were new.
+        new_events: u64,
+    },
+    /// A look ended.
+    Look(look::Report),
+    /// A reconcile has gone through a page of users.
+    Swept {
+        /// Users seen in it.
+        listed: u64,
+        /// Users made due by it.
+        made_due: u64,
+    },
+}
+
+/// An error that no waiting mends.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The state cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A schedule cannot be kept.
+    #[error("the schedule {0}")]
+    Schedule(String),
+    /// A part of the work ended by itself.
+    #[error("the {0} ended unexpectedly: {1}")]
+    Ended(&'static str, String),
+}
+
+/// What wakes the loops.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    pub(crate) poll: Notify,
+    pub(crate) apply: Notify,
+    pub(crate) reconcile: Notify,
+}
+
+/// Both remotes, the store and the rules, wired together.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) okta: Okta,
+    pub(crate) auth0: Auth0,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    pub(crate) okta_gate: Gate,
+    pub(crate) auth0_gate: Gate,
+    pub(crate) wakes: Wakes,
+    pub(crate) claims: Claims,
+    pub(crate) pulse: supervisor::Pulse,
+    policy_text: String,
+    notes: Option<mpsc::UnboundedSender<Note>>,
+}
+
+impl Engine {
+    /// Wires the parts together. The pacers are those that the clients report to.
+    pub fn new(
+        okta: (Okta, Pacer),
+        auth0: (Auth0, Pacer),
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Self {
+        Self {
+            okta_gate: Gate::new(Remote::Okta, okta.1, store.clone(), clock.clone()),
+            auth0_gate: Gate::new(Remote::Auth0, auth0.1, store.clone(), clock.clone()),
+            okta: okta.0,
+            auth0: auth0.0,
+            wakes: Wakes::default(),
+            claims: Claims::default(),
+            pulse: supervisor::Pulse::default(),
+            policy_text: options.policy.fingerprint(),
+            notes: None,
+            store,
+            clock,
+            options,
+        }
+    }
+
+    /// Also tells `notes` what happens.
+    #[must_use]
+    pub fn with_notes(mut self, notes: mpsc::UnboundedSender<Note>) -> Self {
+        self.notes = Some(notes);
+        self
+    }
+
+    /// The state it works on.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The gate of a remote: its pauses, its counts.
+    pub fn gate(&self, remote: Remote) -> &Gate {
+        match remote {
+            Remote::Okta => &self.okta_gate,
+            Remote::Auth0 => &self.auth0_gate,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Nobody listening is no error: notes are for screens.
+    fn note(&self, note: Note) {
+        if let Some(notes) = &self.notes {
+            let _ = notes.send(note);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Reading the log on, page by page, from where the store says to where there is no more.
+//!
+//! Only polling mode: ascending, no `until`. Its order is that of persistence, and only its `next` links are loss-free
+//! (Okta docs: System Log query, "Transferring data"). The position comes from the store before every page and is moved in
+//! the transaction that stores the page, so this file keeps nothing between two pages that a crash could lose.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::gate::{Endpoint, Stopped};
+use super::{Engine, Note};
+use crate::domain::clock::{self, timestamp_text};
+use crate::domain::{Event, Timestamp};
+use crate::http::pacing::Priority;
+use crate::http::{Failure, Kind};
+use crate::okta::{LogEntry, LogPage, LogPosition, filter_fingerprint};
+use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind, StoreError};
+
+/// Entries a page: the most that Okta gives.
+const LIMIT: u16 = 1000;
+/// Pages a pass: after so many others get their turn, and the pass is begun again at once.
+const PAGES_MAX: u64 = 500;
+/// How far before the last good answer a new anchor is set. Polling filters by persistence time, so this only has to
+/// cover the difference between that and the `Date` of an answer.
+const OVERLAP: Duration = Duration::from_secs(600);
+/// A cursor that has not moved for so long drifts towards the end of Okta's retention.
+const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Okta keeps the log for 90 days; a gap is assumed some time before that.
+const GAP_AFTER: Duration = Duration::from_secs(80 * 86_400);
+/// Okta refuses `since` from 180 days on (E0000053).
+const SINCE_MAX: Duration = Duration::from_secs(179 * 86_400);
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Pages recorded.
+    pub pages: u64,
+    /// Entries that were new.
+    pub events: u64,
+    /// Users made due.
+    pub made_due: u64,
+    /// There is more; the pass stopped because it was long.
+    pub more: bool,
+}
+
+/// Why a pass did not come to its end. What was recorded before stays recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// Okta cannot be asked now.
+    #[error("{why}")]
+    Paused {
+        /// How long, at least.
+        wait: Duration,
+        /// Why.
+        why: String,
+    },
+    /// Okta answered something that cannot be worked with.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The state refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Reads the log from the checkpoint to a short or empty page.
+    ///
+    /// # Errors
+    /// See [`PassError`]; the next pass goes on where this one stopped.
+    pub async fn poll(&self, stop: &CancellationToken) -> Result<Pass, PassError> {
+        let started = self.now();
+        let mut pass = Pass::default();
+        let result = self.poll_pages(&mut pass, stop).await;
+        if let Err(error) = &result
+            && !matches!(error, PassError::Store(_))
+        {
+            self.store.note_poll(self.now()).await?;
+        }
+        // A quiet pass leaves no row: the state says when the last good one was.
+        if pass.events > 0 {
+            let run = self.store.begin_run(RunKind::Poll, started).await?;
+            let counts = RunCounts { pages: pass.pages, events: pass.events, ..RunCounts::default() };
+            let error = result.as_ref().err().map(ToString::to_string);
+            self.store.finish_run(run, counts, error.as_deref(), self.now()).await?;
+        }
+        if pass.made_due > 0 {
+            self.wakes.apply.notify_one();
+        }
+        result.map(|()| pass)
+    }
+
+    async fn poll_pages(&self, pass: &mut Pass, stop: &CancellationToken) -> Result<(), PassError> {
+        let fingerprint = format!("{} {}", self.options.okta_url, filter_fingerprint());
+        let mut refused_once = false;
+        while pass.pages < PAGES_MAX {
+            self.pulse.poller.stamp(self.clock.as_ref());
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            let checkpoint = self.store.checkpoint().await?;
+            let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else { continue };
+            let page = match self.page(&position).await {
+                Ok(page) => page,
+                Err(PassError::Failed(failure)) if failure.kind == Kind::Rejected => {
+                    // Once more, lest a hiccup costs the cursor; then the cursor is given up, never the log.
+                    if !refused_once {
+                        refused_once = true;
+                        continue;
+                    }
+                    match checkpoint {
+                        Some(checkpoint) if checkpoint.next.is_some() => {
+                            self.reanchor(&checkpoint, &fingerprint, &format!("Okta refused the cursor: {failure}")).await?;
+                            refused_once = false;
+                            continue;
+                        }
+                        _ => return Err(failure.into()),
+                    }
+                }
+                Err(error) => return Err(error),
+            };
+            refused_once = false;
+            let asked = match &position {
+                LogPosition::Next(next) => Some(next.clone()),
+                LogPosition::Since(_) => None,
+            };
+            let moved = page.next.is_some() && page.next != asked;
+            let full = page.full;
+            let recorded = self.record(&page, asked.as_deref(), expected_seq, &fingerprint).await?;
+            pass.pages += 1;
+            pass.events += recorded.new_events;
+            pass.made_due += recorded.made_due;
+            if recorded.new_events > 0 {
+                self.wakes.apply.notify_one();
+            }
+            self.note(Note::Page { new_events: recorded.new_events });
+            if !full || !moved {
+                return Ok(());
+            }
+        }
+        pass.more = true;
+        Ok(())
+    }
+
+    /// Where to ask from. `None`: the checkpoint was just re-anchored, read it again.
+    async fn position(
+        &self,
+        checkpoint: Option<&Checkpoint>,
+        fingerprint: &str,
+    ) -> Result<Option<(LogPosition, i64)>, PassError> {
+        let now = self.now();
+        let Some(checkpoint) = checkpoint else {
+            let since = clock::sub(now, self.options.initial_lookback);
+            info!(event = "first_poll", since = %timestamp_text(since), "reading the log for the first time");
+            return Ok(Some((LogPosition::Since(since), 0)));
+        };
+        if clock::since(now, checkpoint.anchor_at) > GAP_AFTER {
+            self.note_gap(checkpoint, now).await?;
+        }
+        if let Some(next) = &checkpoint.next {
+            let why = if checkpoint.fingerprint != fingerprint {
+                "the cursor belongs to another org address or event filter".to_owned()
+            } else if clock::since(now, checkpoint.moved_at) > IDLE_MAX {
+                "the cursor has not moved for 30 days".to_owned()
+            } else {
+                return Ok(Some((LogPosition::Next(next.clone()), checkpoint.seq)));
+            };
+            self.reanchor(checkpoint, fingerprint, &why).await?;
+            return Ok(None);
+        }
+        let oldest = clock::sub(now, SINCE_MAX);
+        Ok(Some((LogPosition::Since(checkpoint.anchor_at.max(oldest)), checkpoint.seq)))
+    }
+
+    async fn page(&self, position: &LogPosition) -> Result<LogPage, PassError> {
+        self.bind_org().await?;
+        self.okta_gate
+            .call(Endpoint::OktaLog, Priority::Live, "poller", || self.okta.log_page(position, LIMIT))
+            .await
+            .map_err(|stopped| match stopped {
+                Stopped::Paused { wait, why } => PassError::Paused { wait, why },
+                Stopped::Failed(failure) => PassError::Failed(failure),
+            })
+    }
+
+    /// Once in a process: is it the org that the state belongs to? A custom domain may point elsewhere one day.
+    async fn bind_org(&self) -> Result<(), PassError> {
+        self.org_bound
+            .get_or_try_init(|| async {
+                let org = self
+                    .okta_gate
+                    .call(Endpoint::OktaOrg, Priority::Live, "poller", || self.okta.org_id())
+                    .await
+                    .map_err(|stopped| match stopped {
+                        Stopped::Paused { wait, why } => PassError::Paused { wait, why },
+                        Stopped::Failed(failure) => PassError::Failed(failure),
+                    })?;
+                self.store.bind_org(&org).await.map_err(PassError::Store)
+            })
+            .await
+            .copied()
+    }
+
+    async fn record(
+        &self,
+        page: &LogPage,
+        asked: Option<&str>,
+        expected_seq: i64,
+        fingerprint: &str,
+    ) -> Result<crate::store::Recorded, PassError> {
+        let now = self.now();
+        let mut events: Vec<Event> = Vec::with_capacity(page.entries.len());
+        let mut quarantined = Vec::new();
+        for entry in &page.entries {
+            match entry {
+                LogEntry::Event(event) => events.push(event.clone()),
+                LogEntry::Unreadable { event_id, event_type, published, raw, why } => quarantined.push(QuarantinedEvent {
+                    event_id: event_id.clone().unwrap_or_else(|| id_of_text(raw)),
+                    event_type: event_type.clone(),
+                    published: *published,
+                    raw: raw.clone(),
+                    why: why.clone(),
+                }),
+            }
+        }
+        let recorded = self
+            .store
+            .record_page(
+                Page {
+                    expected_seq,
+                    events: &events,
+                    quarantined: &quarantined,
+                    // A page without a next link leaves us where we are, which costs a page and loses nothing.
+                    next: page.next.as_deref().or(asked),
+                    fingerprint,
+                    server_time: page.server_time.unwrap_or(now),
+                },
+                now,
+            )
+            .await?;
+        if recorded.new_quarantined > 0 {
+            let first = quarantined.first().map_or(String::new(), |entry| format!("; {}: {}", entry.event_id, entry.why));
+            error!(event = "quarantined", count = recorded.new_quarantined, "entries of the log cannot be read{first}");
+            let alarm = Alarm {
+                kind: AlarmKind::Quarantined,
+                subject: String::new(),
+                detail: format!("{} entries of the log could not be read{first}", recorded.new_quarantined),
+                remedy: "`events --state quarantined` shows them; look at the users they are about with `user <who> --sync`, \
+                         then `approve <event id>`; please report the shape"
+                    .to_owned(),
+            };
+            self.store.raise_alarm(&alarm, now).await?;
+        }
+        if let Some(host) = &page.foreign_next_host {
+            let alarm = Alarm {
+                kind: AlarmKind::ForeignNext,
+                subject: host.clone(),
+                detail: format!("Okta's next link names the host {host}; its query was asked of {} instead", self.options.okta_url),
+                remedy: "set [okta] url to the org's own address if it is a custom domain; otherwise look at what stands \
+                         between here and Okta"
+                    .to_owned(),
+            };
+            if self.store.raise_alarm(&alarm, now).await? {
+                warn!(event = "foreign_next", %host, "{}", alarm.detail);
+            }
+        }
+        Ok(recorded)
+    }
+
+    async fn reanchor(&self, checkpoint: &Checkpoint, fingerprint: &str, why: &str) -> Result<(), PassError> {
+        let now = self.now();
+        let since = clock::sub(checkpoint.anchor_at, OVERLAP);
+        warn!(event = "reanchored", since = %timestamp_text(since), "{why}: the log is read again from a time; known events are recognised");
+        self.store.reanchor(checkpoint.seq, fingerprint, since, now).await?;
+        let alarm = Alarm {
+            kind: AlarmKind::Reanchored,
+            subject: String::new(),
+            detail: format!("{why}; the log was read again from {}", timestamp_text(since)),
+            remedy: "nothing is lost and nothing needs to be done; tell us if it happens often".to_owned(),
+        };
+        self.store.raise_alarm(&alarm, now).await?;
+        // Informative, not lasting: over as soon as it is told.
+        self.store.clear_alarm(AlarmKind::Reanchored, "", now).await?;
+        Ok(())
+    }
+
+    /// The log may have lost what we have not read: only a comparison with the directory finds out.
+    async fn note_gap(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PassError> {
+        let alarm = Alarm {
+            kind: AlarmKind::Gap,
+            subject: String::new(),
+            detail: format!(
+                "the log was last read at {}; Okta keeps it for 90 days, so events may be gone",
+                timestamp_text(checkpoint.anchor_at)
+            ),
+            remedy: "everybody is compared by itself now (`reconcile --all`); the alarm ends when that is done".to_owned(),
+        };
+        if self.store.raise_alarm(&alarm, now).await? {
+            error!(event = "gap", "{}", alarm.detail);
+            self.request_reconcile_all("a gap in the log").await?;
+        }
+        Ok(())
+    }
+}
+
+/// The same unreadable text is the same entry, whenever it comes.
+fn id_of_text(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("unreadable-{hex}")
+}

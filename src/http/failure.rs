@@ -1,0 +1,315 @@
+//! What went wrong with a call, and the one table that decides of which kind it is.
+//!
+//! The kind is decided by the HTTP status first: Okta sends the same `errorCode` with different statuses (Okta docs:
+//! System Log query, "Errors"; Error codes). The body's code refines it in the few cases of [`refine`] only.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+
+use super::{remedy, when};
+use crate::domain::Timestamp;
+
+/// The longest message of a remote that is kept, in characters.
+const MESSAGE_CHARS_MAX: usize = 500;
+/// The longest code or request id that is kept, in characters.
+const CODE_CHARS_MAX: usize = 120;
+
+/// Who was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Remote {
+    /// The Okta org.
+    Okta,
+    /// The Auth0 tenant.
+    Auth0,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Okta => "Okta",
+            Self::Auth0 => "Auth0",
+        })
+    }
+}
+
+/// What follows from a failure: one kind for each thing that the engine can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The credential is not accepted (and was renewed once already where it can be).
+    Unauthorized,
+    /// The credential is accepted and this is not allowed to it: scope, role, grant, network zone or plan.
+    Forbidden,
+    /// What was asked for does not exist.
+    NotFound,
+    /// The request itself is refused: the same one again will be too.
+    Rejected,
+    /// Too many calls.
+    RateLimited,
+    /// The remote failed.
+    Server,
+    /// No complete answer in time.
+    Timeout,
+    /// No connection, or it broke.
+    Unreachable,
+    /// An answer that the API does not describe.
+    Malformed,
+}
+
+impl Kind {
+    /// The word used in logs and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not found",
+            Self::Rejected => "rejected",
+            Self::RateLimited => "rate limited",
+            Self::Server => "server error",
+            Self::Timeout => "timed out",
+            Self::Unreachable => "unreachable",
+            Self::Malformed => "malformed answer",
+        }
+    }
+
+    /// What a status other than 2xx means, whoever sends it.
+    const fn of_status(status: u16) -> Self {
+        match status {
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 | 410 => Self::NotFound,
+            // A proxy between us and the remote wants a password: the remote was never reached.
+            407 => Self::Unreachable,
+            408 | 504 => Self::Timeout,
+            // 421 and 425 ask for the same request again on another connection.
+            421 | 425 => Self::Server,
+            429 => Self::RateLimited,
+            400..=499 => Self::Rejected,
+            500..=599 => Self::Server,
+            // Neither API redirects, and no redirect is followed with a credential.
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// A call that did not end in a usable answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it means.
+    pub kind: Kind,
+    /// Who was called.
+    pub remote: Remote,
+    /// Method and path, without ids, e.g. `GET /api/v1/logs`.
+    pub endpoint: &'static str,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// The remote's own code: `E0000011`, `insufficient_scope`, `invalid_client` …
+    pub code: Option<String>,
+    /// The remote's own message, bounded and with control characters escaped; or what the connection died of.
+    pub message: String,
+    /// What the remote calls this exchange, for its support.
+    pub request_id: Option<String>,
+    /// For [`Kind::RateLimited`]: how long the remote asks to wait, measured by its own clock. `None` if it names
+    /// nothing.
+    pub retry_after: Option<Duration>,
+    /// What a person can do about it, if we know.
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.remote, self.endpoint, self.kind.as_str())?;
+        match (self.status, &self.code) {
+            (Some(status), Some(code)) => write!(f, " ({status} {code})")?,
+            (Some(status), None) => write!(f, " ({status})")?,
+            (None, Some(code)) => write!(f, " ({code})")?,
+            (None, None) => {}
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        if let Some(remedy) = &self.remedy {
+            write!(f, " — {remedy}")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " [request {id}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {}
+
+/// The bodies of errors in all four shapes: Okta's API, Okta's and Auth0's token endpoints, Auth0's API.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Body {
+    #[serde(rename = "errorCode", deserialize_with = "super::lenient::text")]
+    error_code: Option<String>,
+    #[serde(rename = "errorSummary", deserialize_with = "super::lenient::text")]
+    error_summary: Option<String>,
+    #[serde(rename = "errorCauses", deserialize_with = "super::lenient::list")]
+    error_causes: Vec<Cause>,
+    #[serde(deserialize_with = "super::lenient::text")]
+    error: Option<String>,
+    #[serde(deserialize_with = "super::lenient::text")]
+    error_description: Option<String>,
+    #[serde(deserialize_with = "super::lenient::text")]
+    message: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Cause {
+    #[serde(rename = "errorSummary", deserialize_with = "super::lenient::text")]
+    error_summary: Option<String>,
+}
+
+impl Failure {
+    /// What an answer other than 2xx means. `now` stands in for a missing `Date` header.
+    pub fn of_answer(
+        remote: Remote,
+        endpoint: &'static str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Self {
+        let body: Body = serde_json::from_slice(body).unwrap_or_default();
+        // Auth0's API repeats the status's name in `error`; only the token endpoints put a code there.
+        let is_oauth = body.error_description.is_some() || (body.message.is_none() && body.error_summary.is_none());
+        let code = body.error_code.or_else(|| body.error.filter(|_| is_oauth));
+        let code = code.as_deref().map(|code| bounded(code, CODE_CHARS_MAX));
+        let mut message = body.error_summary.or(body.message).or(body.error_description).unwrap_or_default();
+        for cause in body.error_causes.into_iter().filter_map(|cause| cause.error_summary) {
+            message.push_str("; ");
+            message.push_str(&cause);
+        }
+        if message.is_empty() {
+            message = status.canonical_reason().unwrap_or("no reason given").to_owned();
+        }
+        let kind = refine(remote, Kind::of_status(status.as_u16()), code.as_deref());
+        let retry_after = (kind == Kind::RateLimited)
+            .then(|| when::retry_after(headers, now).or_else(|| when::reset_in(headers, now)))
+            .flatten();
+        let message = bounded(&message, MESSAGE_CHARS_MAX);
+        let remedy = remedy::of(remote, kind, status.as_u16(), code.as_deref(), &message);
+        Self {
+            kind,
+            remote,
+            endpoint,
+            status: Some(status.as_u16()),
+            code,
+            message,
+            request_id: request_id(headers),
+            retry_after,
+            remedy,
+        }
+    }
+
+    /// What a connection that gave no complete answer means. The address is left out: it may carry e-mails.
+    pub fn of_transport(remote: Remote, endpoint: &'static str, error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let kind = if error.is_timeout() {
+            Kind::Timeout
+        } else if error.is_decode() || error.is_redirect() {
+            Kind::Malformed
+        } else if error.is_builder() {
+            Kind::Rejected
+        } else {
+            Kind::Unreachable
+        };
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        let remedy = remedy::of_transport(kind, &message);
+        let message = bounded(&message, MESSAGE_CHARS_MAX);
+        Self { remedy, ..Self::bare(kind, remote, endpoint, message) }
+    }
+
+    /// A success that is not what the API describes.
+    pub fn malformed(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
+        Self::bare(Kind::Malformed, remote, endpoint, bounded(&message.into(), MESSAGE_CHARS_MAX))
+    }
+
+    /// A call that was not even made, because the remote would refuse it.
+    pub fn rejected(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
+        Self::bare(Kind::Rejected, remote, endpoint, bounded(&message.into(), MESSAGE_CHARS_MAX))
+    }
+
+    const fn bare(kind: Kind, remote: Remote, endpoint: &'static str, message: String) -> Self {
+        Self {
+            kind,
+            remote,
+            endpoint,
+            status: None,
+            code: None,
+            message,
+            request_id: None,
+            retry_after: None,
+            remedy: None,
+        }
+    }
+
+    /// The same with the status of the answer.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status.as_u16());
+        self
+    }
+}
+
+/// The few codes that mean something else than their status.
+fn refine(remote: Remote, kind: Kind, code: Option<&str>) -> Kind {
+    match (remote, kind, code) {
+        // OAuth answers a refused credential with 400 as well as 401 (RFC 6749 §5.2; RFC 9449 §5, §8).
+        (_, Kind::Rejected, Some("invalid_client" | "invalid_dpop_proof" | "use_dpop_nonce" | "invalid_token")) => {
+            Kind::Unauthorized
+        }
+        // Scopes that were never granted, or a client without a grant.
+        (
+            _,
+            Kind::Rejected,
+            Some("invalid_scope" | "access_denied" | "unauthorized_client" | "no_scope_allowed" | "insufficient_scope"),
+        ) => Kind::Forbidden,
+        // A bearer token that is no JWT at all: Auth0 answers 400 with this code (Auth0 community 11660).
+        (Remote::Auth0, Kind::Rejected, Some("Bearer")) => Kind::Unauthorized,
+        (_, kind, _) => kind,
+    }
+}
+
+/// The remote's name of this exchange.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let value =
+        ["x-okta-request-id", "x-request-id", "x-auth0-requestid"].iter().find_map(|name| headers.get(*name))?;
+    value.to_str().ok().map(|text| bounded(text, CODE_CHARS_MAX)).filter(|text| !text.is_empty())
+}
+
+/// `text` on one line and not too long: control characters escaped, cut with an ellipsis.
+pub(crate) fn bounded(text: &str, chars_max: usize) -> String {
+    let mut out = String::new();
+    for (count, c) in text.trim().chars().enumerate() {
+        if count == chars_max {
+            out.push('…');
+            break;
+        }
+        // Bidirectional overrides could make a terminal show something else than what is written.
+        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

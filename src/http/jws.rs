@@ -1,0 +1,374 @@
+//! Signing keys and signed tokens: JWS in compact form (RFC 7515), JWK (RFC 7517) and its thumbprint (RFC 7638).
+
+use std::fmt;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaKeyPair,
+};
+use aws_lc_rs::{digest, rsa};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+
+/// The shortest RSA key taken, in bits.
+const RSA_BITS_MIN: usize = 2048;
+
+/// Why a text is no key that we sign with.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// Neither PEM nor JSON.
+    #[error("this is neither a PEM private key nor a private JWK")]
+    Unrecognised,
+    /// A PEM key under a passphrase.
+    #[error("the private key is encrypted: decrypt it first, e.g. with `openssl pkey`")]
+    Encrypted,
+    /// A public key or certificate.
+    #[error("this is a public key or a certificate: the private key is needed")]
+    Public,
+    /// Another key type or curve.
+    #[error("the private key is of an unsupported type: RSA, and EC on P-256, P-384 or P-521 are supported")]
+    Unsupported,
+    /// Too short an RSA key.
+    #[error("the RSA key is too short: at least 2048 bits are needed")]
+    TooShort,
+    /// Right kind, wrong content.
+    #[error("the private key is damaged: its parts cannot be read or do not fit together")]
+    Damaged,
+    /// A JWK naming an algorithm that its key cannot do.
+    #[error("the JWK names an algorithm that does not fit its key, or that is not supported")]
+    Algorithm,
+}
+
+/// An algorithm of RFC 7518 §3.1 that we sign with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
+}
+
+impl Algorithm {
+    const ALL: [Self; 6] = [Self::Rs256, Self::Rs384, Self::Rs512, Self::Es256, Self::Es384, Self::Es512];
+    const ON_CURVES: [Self; 3] = [Self::Es256, Self::Es384, Self::Es512];
+
+    /// The name in a header's `alg`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+        }
+    }
+
+    /// The curve, as signer and by its name; `None` for RSA.
+    fn curve(self) -> Option<(&'static EcdsaSigningAlgorithm, &'static str)> {
+        match self {
+            Self::Rs256 | Self::Rs384 | Self::Rs512 => None,
+            Self::Es256 => Some((&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256")),
+            Self::Es384 => Some((&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384")),
+            Self::Es512 => Some((&ECDSA_P521_SHA512_FIXED_SIGNING, "P-521")),
+        }
+    }
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair),
+}
+
+/// A private key and how it signs. Its `Debug` shows the algorithm only.
+pub struct SigningKey {
+    pair: Pair,
+    algorithm: Algorithm,
+    /// `kid` of the JWK it was read from.
+    id: Option<String>,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("algorithm", &self.algorithm.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// The public half of a key. The fields stand in the order that a thumbprint wants (RFC 7638 §3.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PublicJwk {
+    /// On a curve.
+    Ec {
+        /// The curve.
+        crv: &'static str,
+        /// Always `EC`.
+        kty: &'static str,
+        /// Base64url.
+        x: String,
+        /// Base64url.
+        y: String,
+    },
+    /// RSA.
+    Rsa {
+        /// Exponent, base64url.
+        e: String,
+        /// Always `RSA`.
+        kty: &'static str,
+        /// Modulus, base64url.
+        n: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct PrivateJwk {
+    kty: String,
+    crv: Option<String>,
+    alg: Option<String>,
+    kid: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    d: Option<String>,
+    p: Option<String>,
+    q: Option<String>,
+    dp: Option<String>,
+    dq: Option<String>,
+    qi: Option<String>,
+}
+
+impl SigningKey {
+    /// Reads a private key: PEM (PKCS#8, PKCS#1, SEC1) or a private JWK.
+    ///
+    /// RSA signs with RS256 and EC with its curve's ES algorithm, unless a JWK's `alg` says otherwise.
+    ///
+    /// # Errors
+    /// Says what is wrong, and never shows a part of the key.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        if text.starts_with('{') { Self::from_jwk(text) } else { Self::from_pem(text) }
+    }
+
+    /// A new key on P-256.
+    ///
+    /// # Errors
+    /// When the machine gives no random numbers.
+    pub fn generate() -> Result<Self, KeyError> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| KeyError::Damaged)?;
+        Ok(Self { pair: Pair::Ec(pair), algorithm: Algorithm::Es256, id: None })
+    }
+
+    fn from_pem(text: &str) -> Result<Self, KeyError> {
+        if text.contains("ENCRYPTED") {
+            return Err(KeyError::Encrypted);
+        }
+        let Ok(der) = PrivateKeyDer::from_pem_slice(text.as_bytes()) else {
+            return Err(match text {
+                _ if text.contains("BEGIN PUBLIC KEY")
+                    || text.contains("BEGIN CERTIFICATE")
+                    || text.contains("BEGIN RSA PUBLIC KEY") =>
+                {
+                    KeyError::Public
+                }
+                _ if text.contains("PRIVATE KEY-----") => KeyError::Damaged,
+                _ => KeyError::Unrecognised,
+            });
+        };
+        let rsa = match &der {
+            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()).ok(),
+            PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok(),
+            _ => None,
+        };
+        if let Some(pair) = rsa {
+            return Self::rsa(pair, Algorithm::Rs256, None);
+        }
+        for algorithm in Algorithm::ON_CURVES {
+            if let Some((curve, _)) = algorithm.curve()
+                && let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, der.secret_der())
+            {
+                return Ok(Self { pair: Pair::Ec(pair), algorithm, id: None });
+            }
+        }
+        // The library refuses short RSA keys without saying why; their whole DER is short as well.
+        let is_rsa = matches!(der, PrivateKeyDer::Pkcs1(_)) || contains(der.secret_der(), &RSA_ENCRYPTION_OID);
+        Err(match der.secret_der().len() {
+            64..=900 if is_rsa => KeyError::TooShort,
+            _ if is_rsa => KeyError::Damaged,
+            _ => KeyError::Unsupported,
+        })
+    }
+
+    fn from_jwk(text: &str) -> Result<Self, KeyError> {
+        let jwk: PrivateJwk = serde_json::from_str(text).map_err(|_| KeyError::Unrecognised)?;
+        if jwk.d.is_none() && matches!(jwk.kty.as_str(), "RSA" | "EC") {
+            return Err(KeyError::Public);
+        }
+        let named = match &jwk.alg {
+            Some(name) => Some(
+                Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name).ok_or(KeyError::Algorithm)?,
+            ),
+            None => None,
+        };
+        match jwk.kty.as_str() {
+            "RSA" => {
+                let components = rsa::KeyPairComponents {
+                    public_key: rsa::PublicKeyComponents { n: number(&jwk.n)?, e: number(&jwk.e)? },
+                    d: number(&jwk.d)?,
+                    p: number(&jwk.p)?,
+                    q: number(&jwk.q)?,
+                    dP: number(&jwk.dp)?,
+                    dQ: number(&jwk.dq)?,
+                    qInv: number(&jwk.qi)?,
+                };
+                if components.public_key.n.len() * 8 < RSA_BITS_MIN {
+                    return Err(KeyError::TooShort);
+                }
+                let pair = RsaKeyPair::from_components(&components).map_err(|_| KeyError::Damaged)?;
+                Self::rsa(pair, named.unwrap_or(Algorithm::Rs256), jwk.kid)
+            }
+            "EC" => {
+                let (algorithm, curve) = Algorithm::ON_CURVES
+                    .into_iter()
+                    .find_map(|algorithm| {
+                        let (curve, name) = algorithm.curve()?;
+                        (jwk.crv.as_deref() == Some(name)).then_some((algorithm, curve))
+                    })
+                    .ok_or(KeyError::Unsupported)?;
+                if named.is_some_and(|named| named != algorithm) {
+                    return Err(KeyError::Algorithm);
+                }
+                let point = [&[4_u8][..], &number(&jwk.x)?, &number(&jwk.y)?].concat();
+                let pair = EcdsaKeyPair::from_private_key_and_public_key(curve, &number(&jwk.d)?, &point)
+                    .map_err(|_| KeyError::Damaged)?;
+                Ok(Self { pair: Pair::Ec(pair), algorithm, id: jwk.kid })
+            }
+            _ => Err(KeyError::Unsupported),
+        }
+    }
+
+    fn rsa(pair: RsaKeyPair, algorithm: Algorithm, id: Option<String>) -> Result<Self, KeyError> {
+        if pair.public_modulus_len() * 8 < RSA_BITS_MIN {
+            return Err(KeyError::TooShort);
+        }
+        if algorithm.curve().is_some() {
+            return Err(KeyError::Algorithm);
+        }
+        Ok(Self { pair: Pair::Rsa(pair), algorithm, id })
+    }
+
+    /// How it signs.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The `kid` of the JWK that it was read from.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The public half.
+    pub fn public_jwk(&self) -> PublicJwk {
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let key = pair.public_key();
+                let unsigned = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(without_leading_zeros(bytes));
+                PublicJwk::Rsa {
+                    e: unsigned(key.exponent().big_endian_without_leading_zero()),
+                    kty: "RSA",
+                    n: unsigned(key.modulus().big_endian_without_leading_zero()),
+                }
+            }
+            Pair::Ec(pair) => {
+                // Uncompressed: 4, x, y (SEC 1 §2.3.3).
+                let point = pair.public_key().as_ref().get(1..).unwrap_or_default();
+                let (x, y) = point.split_at(point.len() / 2);
+                PublicJwk::Ec {
+                    crv: self.algorithm.curve().map_or("", |(_, name)| name),
+                    kty: "EC",
+                    x: URL_SAFE_NO_PAD.encode(x),
+                    y: URL_SAFE_NO_PAD.encode(y),
+                }
+            }
+        }
+    }
+
+    /// Signs `claims` under `header`, to which `alg` is added. Compact form.
+    ///
+    /// # Errors
+    /// When the machine gives no random numbers, or the claims cannot be written as JSON.
+    pub fn sign(&self, header: &serde_json::Value, claims: &impl Serialize) -> Result<String, SignError> {
+        let mut header = header.clone();
+        header["alg"] = self.algorithm.as_str().into();
+        let payload = serde_json::to_vec(claims).map_err(|_| SignError)?;
+        let mut jws = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
+        let signature = self.signature(jws.as_bytes())?;
+        jws.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
+        Ok(jws)
+    }
+
+    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Ec(pair) => Ok(pair.sign(&random, message).map_err(|_| SignError)?.as_ref().to_vec()),
+            Pair::Rsa(pair) => {
+                let scheme = match self.algorithm {
+                    Algorithm::Rs384 => &RSA_PKCS1_SHA384,
+                    Algorithm::Rs512 => &RSA_PKCS1_SHA512,
+                    _ => &RSA_PKCS1_SHA256,
+                };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(scheme, &random, message, &mut signature).map_err(|_| SignError)?;
+                Ok(signature)
+            }
+        }
+    }
+}
+
+impl PublicJwk {
+    /// The SHA-256 thumbprint, base64url (RFC 7638): what a DPoP token is bound to.
+    pub fn thumbprint(&self) -> String {
+        // Two or three texts always serialise; the order of the fields is that of the RFC.
+        sha256_base64url(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
+}
+
+/// The signature could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the signature could not be made")]
+pub struct SignError;
+
+/// SHA-256 in base64url, as DPoP's `ath` wants it (RFC 9449 §4.2).
+pub fn sha256_base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
+}
+
+/// 1.2.840.113549.1.1.1, DER.
+const RSA_ENCRYPTION_OID: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes.get(zeros..).unwrap_or_default()
+}
+
+fn number(text: &Option<String>) -> Result<Vec<u8>, KeyError> {
+    let text = text.as_deref().ok_or(KeyError::Damaged)?;
+    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| KeyError::Damaged)
+}

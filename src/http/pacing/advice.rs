@@ -1,0 +1,34 @@
+//! What one answer says of the rate limit.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+
+use super::super::when;
+use crate::domain::Timestamp;
+
+/// The rate-limit headers of one answer; Okta writes `x-rate-limit-…`, Auth0 `x-ratelimit-…`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Advice {
+    /// Was the call refused for its rate?
+    pub(super) refused: bool,
+    pub(super) limit: Option<u32>,
+    pub(super) remaining: Option<u32>,
+    /// From the answer's `Date`. Zero for a reset that has passed.
+    pub(super) reset_in: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Advice {
+    pub(super) fn read(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Self {
+        let either = |okta, auth0| when::count(headers, okta).or_else(|| when::count(headers, auth0));
+        Self {
+            refused: status == StatusCode::TOO_MANY_REQUESTS,
+            limit: either("x-rate-limit-limit", "x-ratelimit-limit"),
+            remaining: either("x-rate-limit-remaining", "x-ratelimit-remaining"),
+            reset_in: when::reset_in(headers, now),
+            retry_after: when::retry_after(headers, now),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Who waits, who may go, and which meter counts whom. Pure: it is told the time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::advice::Advice;
+use super::tokens::Tokens;
+use super::window::Window;
+use super::{Bucket, BucketSnapshot, Priority, Shares};
+
+/// No wait is shorter: a waiter never spins.
+const WAIT_MIN: Duration = Duration::from_millis(5);
+/// After no longer than this a waiter looks again, whatever it was told.
+const WAIT_MAX: Duration = Duration::from_secs(70);
+/// How many calls of one remote may be under way at most. Okta advises few (an org of the free plan has 35 for all its
+/// clients); Auth0's token buckets are small.
+const IN_FLIGHT_MAX: f64 = 16.0;
+
+/// What counts a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum MeterId {
+    /// One bucket by itself. For Auth0: as long as no answer has shown its limit.
+    Bucket(Bucket),
+    /// Auth0: all buckets whose answers show this limit. Where a plan counts all calls together, all show the same one;
+    /// where it counts kinds of calls, their limits differ (Auth0 docs: Rate Limit Configurations). Two kinds that
+    /// happen to have equal limits are counted together, which is merely slower.
+    Limit(u32),
+}
+
+enum Meter {
+    Window(Window),
+    Tokens(Tokens),
+}
+
+/// A call under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departure {
+    meter: MeterId,
+    pub(super) departed_at: Duration,
+    /// How many calls of this meter had been answered when this one departed.
+    pub(super) answered_before: u64,
+}
+
+/// May a waiter go?
+#[derive(Debug, PartialEq)]
+pub(super) enum Admission {
+    /// Yes, counted by this meter.
+    Granted { meter: MeterId },
+    /// Not before this span has passed, or something has changed.
+    Wait(Duration),
+}
+
+struct Waiter {
+    bucket: Bucket,
+    priority: Priority,
+    has_waited: bool,
+}
+
+#[derive(Default)]
+struct Counters {
+    waits: u64,
+    waited: Duration,
+    refusals: u64,
+}
+
+pub(super) struct State {
+    shares: Shares,
+    is_okta: bool,
+    random: fastrand::Rng,
+    /// By ticket, hence oldest first.
+    waiters: BTreeMap<u64, Waiter>,
+    tickets: u64,
+    meters: BTreeMap<MeterId, Meter>,
+    /// Auth0: what each bucket's last answer showed.
+    limits: BTreeMap<Bucket, u32>,
+    counters: BTreeMap<Bucket, Counters>,
+    in_flight: u32,
+    /// Halved by a concurrency refusal, regained bit by bit with each answer.
+    in_flight_max: f64,
+}
+
+impl State {
+    pub(super) fn okta(shares: Shares, random: fastrand::Rng) -> Self {
+        Self::new(shares, true, random)
+    }
+
+    pub(super) fn auth0(shares: Shares, random: fastrand::Rng) -> Self {
+        Self::new(shares, false, random)
+    }
+
+    fn new(shares: Shares, is_okta: bool, random: fastrand::Rng) -> Self {
+        let share = |value: f64| if value.is_finite() { value.clamp(0.01, 1.0) } else { 1.0 };
+        Self {
+            shares: Shares { ours: share(shares.ours), sweeps: share(shares.sweeps) },
+            is_okta,
+            random,
+            waiters: BTreeMap::new(),
+            tickets: 0,
+            meters: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            in_flight: 0,
+            in_flight_max: IN_FLIGHT_MAX,
+        }
+    }
+
+    fn meter_id(&self, bucket: Bucket) -> MeterId {
+        self.limits.get(&bucket).map_or(MeterId::Bucket(bucket), |limit| MeterId::Limit(*limit))
+    }
+
+    fn meter(&mut self, id: MeterId) -> &mut Meter {
+        let (shares, is_okta) = (self.shares, self.is_okta);
+        self.meters.entry(id).or_insert_with(|| {
+            if is_okta { Meter::Window(Window::new(shares)) } else { Meter::Tokens(Tokens::new(shares)) }
+        })
+    }
+
+    pub(super) fn enqueue(&mut self, bucket: Bucket, priority: Priority) -> u64 {
+        self.tickets += 1;
+        self.waiters.insert(self.tickets, Waiter { bucket, priority, has_waited: false });
+        self.tickets
+    }
+
+    pub(super) fn dequeue(&mut self, ticket: u64) {
+        self.waiters.remove(&ticket);
+    }
+
+    /// `began` is when the waiter came.
+    pub(super) fn admit(&mut self, ticket: u64, began: Duration, now: Duration) -> Admission {
+        let Some(waiter) = self.waiters.get(&ticket) else { return Admission::Wait(WAIT_MAX) };
+        let (bucket, priority) = (waiter.bucket, waiter.priority);
+        let id = self.meter_id(bucket);
+        let is_first = self
+            .waiters
+            .iter()
+            .filter(|(_, other)| self.meter_id(other.bucket) == id)
+            .min_by_key(|(ticket, other)| (other.priority, **ticket))
+            .is_none_or(|(first, _)| *first == ticket);
+        let has_room = f64::from(self.in_flight) < self.in_flight_max.floor().max(1.0);
+        let wait = match self.meter(id) {
+            Meter::Window(window) => window.wait(priority, now),
+            Meter::Tokens(tokens) => tokens.wait(priority, now),
+        };
+        match wait {
+            None if is_first && has_room => {
+                match self.meter(id) {
+                    Meter::Window(window) => window.grant(priority),
+                    Meter::Tokens(tokens) => tokens.grant(priority, now),
+                }
+                self.in_flight += 1;
+                if let Some(waiter) = self.waiters.remove(&ticket)
+                    && waiter.has_waited
+                {
+                    let counters = self.counters.entry(bucket).or_default();
+                    counters.waits += 1;
+                    counters.waited += now.saturating_sub(began);
+                }
+                Admission::Granted { meter: id }
+            }
+            wait => {
+                if let Some(waiter) = self.waiters.get_mut(&ticket) {
+                    waiter.has_waited = true;
+                }
+                // Whoever is not first, or waits for another's answer, is woken by the change; the span is a net.
+                Admission::Wait(wait.unwrap_or(WAIT_MAX).clamp(WAIT_MIN, WAIT_MAX))
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, meter: MeterId) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match self.meter(meter) {
+            Meter::Window(window) => window.release(),
+            Meter::Tokens(tokens) => tokens.release(),
+        }
+    }
+
+    pub(super) fn depart(&mut self, bucket: Bucket, now: Duration) -> Departure {
+        let meter = self.meter_id(bucket);
+        self.counters.entry(bucket).or_default();
+        let answered_before = match self.meter(meter) {
+            Meter::Window(_) => 0,
+            Meter::Tokens(tokens) => tokens.depart(),
+        };
+        Departure { meter, departed_at: now, answered_before }
+    }
+
+    pub(super) fn answered(&mut self, bucket: Bucket, departure: Departure, advice: Advice, now: Duration) {
+        if advice.refused {
+            self.counters.entry(bucket).or_default().refusals += 1;
+        }
+        if self.is_okta {
+            self.answered_by_okta(departure.meter, advice, now);
+        } else {
+            self.answered_by_auth0(bucket, departure, advice, now);
+        }
+    }
+
+    fn answered_by_okta(&mut self, meter: MeterId, advice: Advice, now: Duration) {
+        let spread = self.random.f64();
+        // Limit 0 means too many at once, not too many a minute (Okta docs: Rate limits, "Concurrency").
+        if advice.refused && advice.limit == Some(0) {
+            self.in_flight_max = (f64::from(self.in_flight.max(2)).min(self.in_flight_max) / 2.0).max(1.0);
+        } else if !advice.refused {
+            // One more for each round of answers.
+            self.in_flight_max = (self.in_flight_max + 1.0 / self.in_flight_max).min(IN_FLIGHT_MAX);
+        }
+        if let Meter::Window(window) = self.meter(meter) {
+            window.answered(advice, spread, now);
+        }
+    }
+
+    fn answered_by_auth0(&mut self, bucket: Bucket, departure: Departure, advice: Advice, now: Duration) {
+        let spread = self.random.f64();
+        let before = departure.meter;
+        if let Some(limit) = advice.limit.filter(|limit| *limit > 0) {
+            self.limits.insert(bucket, limit);
+        }
+        let after = self.meter_id(bucket);
+        if before == after {
+            if let Meter::Tokens(tokens) = self.meter(before) {
+                tokens.answered(departure, advice, spread, now);
+            }
+            return;
+        }
+        // The call belongs to another meter than was thought when it departed.
+        if let Meter::Tokens(tokens) = self.meter(before) {
+            tokens.lost();
+        }
+        if let Meter::Tokens(tokens) = self.meter(after) {
+            let answered_before = tokens.depart();
+            tokens.answered(Departure { answered_before, ..departure }, advice, spread, now);
+        }
+    }
+
+    pub(super) fn lost(&mut self, departure: Departure) {
+        if let Meter::Tokens(tokens) = self.meter(departure.meter) {
+            tokens.lost();
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Duration) -> Vec<BucketSnapshot> {
+        self.counters
+            .iter()
+            .map(|(bucket, counters)| {
+                let mut snapshot = BucketSnapshot {
+                    bucket: *bucket,
+                    limit: None,
+                    remaining: None,
+                    reset_in: None,
+                    calls_per_second: None,
+                    in_flight: 0,
+                    waits: counters.waits,
+                    waited: counters.waited,
+                    refusals: counters.refusals,
+                };
+                match self.meters.get(&self.meter_id(*bucket)) {
+                    Some(Meter::Window(window)) => window.describe(&mut snapshot, now),
+                    Some(Meter::Tokens(tokens)) => tokens.describe(&mut snapshot, now),
+                    None => {}
+                }
+                snapshot
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,105 @@
+//! Moments and spans in headers: `Date`, `Retry-After`, and the resets of rate limits.
+//!
+//! A span is measured against the answer's own `Date`, so that a wrong clock of this machine drops out of it.
+
+use std::time::Duration;
+
+use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+
+use crate::domain::{Timestamp, clock};
+
+static HTTP_DATE: DateTimeParser = DateTimeParser::new();
+
+/// The longest `Retry-After` that is believed.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// `x-rate-limit-reset` (Okta) and `x-ratelimit-reset` (Auth0): both are UNIX seconds, UTC.
+const RESETS: [HeaderName; 2] =
+    [HeaderName::from_static("x-rate-limit-reset"), HeaderName::from_static("x-ratelimit-reset")];
+
+/// The `Date` of an answer (RFC 9110 §6.6.1).
+pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
+/// An HTTP date in the form that servers send (IMF-fixdate, RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    HTTP_DATE.parse_timestamp(text.trim()).ok()
+}
+
+/// `Retry-After` in either form (RFC 9110 §10.2.3), at most an hour. `now` stands in for a missing `Date`.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let span = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => clock::since(http_date(text)?, date(headers).unwrap_or(now)),
+    };
+    Some(span.min(RETRY_AFTER_MAX))
+}
+
+/// How long from the answer's `Date` to the reset of its rate limit. Zero if the reset has passed already.
+pub fn reset_in(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let reset = RESETS.iter().find_map(|name| headers.get(name))?;
+    let reset = Timestamp::from_second(reset.to_str().ok()?.trim().parse().ok()?).ok()?;
+    Some(clock::since(reset, date(headers).unwrap_or(now)))
+}
+
+/// A header that holds a whole number.
+pub fn count(headers: &HeaderMap, name: &'static str) -> Option<u32> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    const RECORDED: &str = "Thu, 27 Aug 2020 18:19:50 GMT";
+
+    fn local() -> Timestamp {
+        "2020-08-27T19:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn the_wait_is_measured_by_the_remotes_own_clock() {
+        // As recorded from Okta: Date …18:19:50, reset 1598552424 = 18:20:24.
+        let recorded = headers(&[("date", RECORDED), ("x-rate-limit-reset", "1598552424")]);
+        assert_eq!(reset_in(&recorded, local()), Some(Duration::from_secs(34)));
+        let undated = headers(&[("x-ratelimit-reset", "1598552424")]);
+        assert_eq!(reset_in(&undated, local()), Some(Duration::ZERO), "without a Date, by ours: it has passed");
+    }
+
+    #[test]
+    fn retry_after_in_both_forms_and_bounded() {
+        for (value, expected) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Thu, 27 Aug 2020 18:20:00 GMT", Some(10)),
+            ("Thu, 27 Aug 2020 18:00:00 GMT", Some(0)),
+            ("999999999", Some(3600)),
+            ("soon", None),
+            ("-3", None),
+            ("18446744073709551616", None),
+        ] {
+            let headers = headers(&[("date", RECORDED), ("retry-after", value)]);
+            assert_eq!(retry_after(&headers, local()), expected.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), local()), None);
+    }
+
+    #[test]
+    fn nonsense_is_no_reset() {
+        for value in ["", "x", "-99999999999999999999", "99999999999999999999"] {
+            assert_eq!(reset_in(&headers(&[("x-rate-limit-reset", value)]), local()), None, "{value}");
+        }
+    }
+}

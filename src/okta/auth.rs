@@ -1,0 +1,241 @@
+//! Who we are in the org: an API token, or an OAuth service app with a private key (and DPoP, if the app requires it).
+//!
+//! Okta docs: Create an API token; Implement OAuth for Okta with a service app; Configure OAuth 2.0 DPoP.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::dpop::Prover;
+use crate::domain::Clock;
+use crate::http::assertion::{self, client_assertion};
+use crate::http::jws::SigningKey;
+use crate::http::token::{Token, TokenAnswer, TokenCache};
+use crate::http::{Answer, Call, Failure, Http, Limits, Remote};
+
+/// What the service app must be granted.
+pub const SCOPES: [&str; 2] = ["okta.logs.read", "okta.users.read"];
+
+/// A token of an hour is renewed so long before its end.
+const RENEW_EARLY: Duration = Duration::from_secs(300);
+
+/// The token endpoint of the org authorization server, the only one that grants Okta's own scopes.
+const TOKEN_PATH: &str = "/oauth2/v1/token";
+const TOKEN_ENDPOINT: &str = "POST /oauth2/v1/token";
+
+/// Who we are. The `Debug` of each part shows no secret.
+#[derive(Debug)]
+pub enum Credentials {
+    /// `SSWS`: has the rights of the administrator who made it, and dies with them.
+    ApiToken(SecretString),
+    /// A service app that signs with its private key.
+    PrivateKeyJwt {
+        /// The app's client id, `0oa…`.
+        client_id: String,
+        /// Its private key.
+        key: SigningKey,
+        /// `kid`, if it is not the one in the key's JWK.
+        key_id: Option<String>,
+        /// Whether calls carry proofs of possession.
+        dpop: DpopMode,
+    },
+}
+
+/// Whether calls carry proofs of possession (DPoP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DpopMode {
+    /// When Okta asks for them.
+    Auto,
+    /// From the first call.
+    Always,
+    /// Never: a token that needs them is an error.
+    Never,
+}
+
+/// Puts the credential on calls.
+pub(super) enum Authenticator {
+    ApiToken(SecretString),
+    OAuth(Box<OAuth>),
+}
+
+pub(super) struct OAuth {
+    client_id: String,
+    key: SigningKey,
+    key_id: Option<String>,
+    token_url: Url,
+    mode: DpopMode,
+    /// Has Okta asked for proofs (or are we told to give them)?
+    is_bound: AtomicBool,
+    /// Made on the first use, so that a machine without DPoP needs no second key.
+    prover: Result<Prover, crate::http::jws::KeyError>,
+    cache: TokenCache,
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiToken(_) => f.write_str("ApiToken"),
+            Self::OAuth(oauth) => f.debug_tuple("OAuth").field(&oauth.client_id).finish(),
+        }
+    }
+}
+
+/// What one call was authenticated with, so that exactly that can be forgotten.
+pub(super) struct Used(Option<Token>);
+
+impl Authenticator {
+    pub(super) fn new(credentials: Credentials, origin: &Url) -> Self {
+        match credentials {
+            Credentials::ApiToken(token) => Self::ApiToken(token),
+            Credentials::PrivateKeyJwt { client_id, key, key_id, dpop } => {
+                let mut token_url = origin.clone();
+                token_url.set_path(TOKEN_PATH);
+                Self::OAuth(Box::new(OAuth {
+                    client_id,
+                    key,
+                    key_id,
+                    token_url,
+                    mode: dpop,
+                    is_bound: AtomicBool::new(dpop == DpopMode::Always),
+                    prover: Prover::new(),
+                    cache: TokenCache::new(RENEW_EARLY),
+                }))
+            }
+        }
+    }
+
+    /// The headers of one attempt.
+    pub(super) async fn headers(
+        &self,
+        http: &Http,
+        clock: &dyn Clock,
+        method: &str,
+        url: &Url,
+    ) -> Result<(Used, HeaderMap), Failure> {
+        let mut headers = HeaderMap::new();
+        match self {
+            Self::ApiToken(token) => {
+                headers.insert(AUTHORIZATION, sensitive(&format!("SSWS {}", token.expose_secret()))?);
+                Ok((Used(None), headers))
+            }
+            Self::OAuth(oauth) => {
+                let token = oauth.token(http, clock).await?;
+                let secret = token.secret.expose_secret();
+                if token.is_dpop {
+                    headers.insert(AUTHORIZATION, sensitive(&format!("DPoP {secret}"))?);
+                    headers.insert("dpop", oauth.proof(method, url, Some(secret), clock)?);
+                } else {
+                    headers.insert(AUTHORIZATION, sensitive(&format!("Bearer {secret}"))?);
+                }
+                Ok((Used(Some(token)), headers))
+            }
+        }
+    }
+
+    /// Does Okta want this very call again, with the nonce that its answer hands out?
+    pub(super) fn wants_nonce(&self, answer: &Answer) -> bool {
+        let Self::OAuth(oauth) = self else { return false };
+        let Ok(prover) = &oauth.prover else { return false };
+        let is_new = prover.keep_nonce(&answer.headers);
+        is_new && matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) && asks_for_nonce(answer)
+    }
+
+    /// Forgets the token that `answer` refused. Is there any use in trying again with a new one?
+    pub(super) async fn forget(&self, used: &Used, answer: &Answer) -> bool {
+        match (self, &used.0) {
+            (Self::OAuth(oauth), Some(token)) if answer.status == StatusCode::UNAUTHORIZED => {
+                oauth.cache.forget(token).await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The scopes of the present token and whether it is bound to a key; `None` for an API token.
+    pub(super) async fn token(&self, http: &Http, clock: &dyn Clock) -> Result<Option<Token>, Failure> {
+        match self {
+            Self::ApiToken(_) => Ok(None),
+            Self::OAuth(oauth) => oauth.token(http, clock).await.map(Some),
+        }
+    }
+}
+
+impl OAuth {
+    async fn token(&self, http: &Http, clock: &dyn Clock) -> Result<Token, Failure> {
+        self.cache.get(clock, || self.fetch(http, clock)).await
+    }
+
+    /// Up to three attempts, each with a fresh assertion, since Okta takes each once even if it refuses the request:
+    /// without a proof, with one, and with the nonce that was then asked for.
+    async fn fetch(&self, http: &Http, clock: &dyn Clock) -> Result<TokenAnswer, Failure> {
+        let mut nonce_used = false;
+        loop {
+            let bound = self.is_bound.load(Ordering::Relaxed);
+            let answer = self.ask(http, clock, bound).await?;
+            if let Ok(prover) = &self.prover {
+                prover.keep_nonce(&answer.headers);
+            }
+            if answer.status.is_success() {
+                let token: TokenAnswer = serde_json::from_slice(&answer.body)
+                    .map_err(|_| answer.malformed("this is no answer of a token endpoint"))?;
+                return Ok(token);
+            }
+            let failure = answer.failure(clock);
+            match failure.code.as_deref() {
+                Some("invalid_dpop_proof") if !bound && self.mode == DpopMode::Auto => {
+                    self.is_bound.store(true, Ordering::Relaxed);
+                }
+                Some("use_dpop_nonce") if bound && !nonce_used => nonce_used = true,
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    async fn ask(&self, http: &Http, clock: &dyn Clock, bound: bool) -> Result<Answer, Failure> {
+        let assertion =
+            client_assertion(&self.key, self.key_id.as_deref(), &self.client_id, self.token_url.as_str(), clock.now())
+                .map_err(|error| Failure::rejected(Remote::Okta, TOKEN_ENDPOINT, error.to_string()))?;
+        let mut request = http.client().post(self.token_url.clone()).form(&[
+            ("grant_type", "client_credentials"),
+            ("scope", &SCOPES.join(" ")),
+            ("client_assertion_type", assertion::TYPE),
+            ("client_assertion", &assertion),
+        ]);
+        if bound {
+            request = request.header("dpop", self.proof("POST", &self.token_url, None, clock)?);
+        }
+        let call = Call { remote: Remote::Okta, endpoint: TOKEN_ENDPOINT, limits: Limits::PLAIN };
+        http.send(call, request, None, clock).await
+    }
+
+    fn proof(&self, method: &str, url: &Url, token: Option<&str>, clock: &dyn Clock) -> Result<HeaderValue, Failure> {
+        let refused = |message: String| Failure::rejected(Remote::Okta, TOKEN_ENDPOINT, message);
+        let prover = self.prover.as_ref().map_err(|error| refused(error.to_string()))?;
+        let proof = prover.proof(method, url, token, clock.now()).map_err(|error| refused(error.to_string()))?;
+        sensitive(&proof)
+    }
+}
+
+/// RFC 9449 §9: the resource server says so in `WWW-Authenticate`; Okta's token endpoint in the body.
+fn asks_for_nonce(answer: &Answer) -> bool {
+    let in_header = answer
+        .headers
+        .get_all(reqwest::header::WWW_AUTHENTICATE)
+        .iter()
+        .any(|value| value.as_bytes().windows(14).any(|window| window == b"use_dpop_nonce"));
+    in_header || answer.body.windows(14).any(|window| window == b"use_dpop_nonce")
+}
+
+/// A header that no log shows.
+fn sensitive(text: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        Failure::rejected(Remote::Okta, "Authorization", "the credential holds characters that no header can carry")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
