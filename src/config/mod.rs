@@ -11,6 +11,8 @@ mod raw;
 mod resolve;
 mod schedule;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::net::SocketAddr;
