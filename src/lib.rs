@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth0;
+pub mod config;
 pub mod domain;
 pub mod store;
 pub mod http;

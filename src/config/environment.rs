@@ -1,0 +1,55 @@
+//! The environment variables that matter here, taken once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// What the variables of single settings begin with; the rest is the key, with `__` for each dot.
+pub(super) const PREFIX: &str = "OKTA_AUTH0_SYNC__";
+
+/// Names the configuration file.
+pub const FILE_VARIABLE: &str = "OKTA_AUTH0_SYNC_CONFIG";
+
+/// Where systemd puts a unit's credentials (`LoadCredential=`).
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// Environment variables: the process's own, or a test's.
+#[derive(Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, OsString>,
+}
+
+impl Environment {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
+    }
+
+    /// The directory of the credentials that systemd handed over.
+    pub(super) fn credentials_directory(&self) -> Option<&Path> {
+        self.variables.get(CREDENTIALS_VARIABLE).filter(|value| !value.is_empty()).map(Path::new)
+    }
+
+    /// The file that [`FILE_VARIABLE`] names.
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        self.variables.get(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// The variables that name settings, known or not.
+    pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &OsString)> {
+        self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self { variables: pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    /// Names only: the values may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}

@@ -1,0 +1,59 @@
+//! Shows the place of an error in the file: line, column, key and a caret, but never a secret.
+
+use super::problem::Problem;
+use super::raw::Raw;
+
+/// The longest part of a line that is shown, in characters.
+const SHOWN_MAX: usize = 160;
+
+/// Tells `error` with its place in `text`.
+pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, key: &str) -> Problem {
+    let message = error.message();
+    let Some(span) = error.span() else {
+        let subject = if key.is_empty() { source_name } else { key };
+        return Problem::new(subject, message);
+    };
+    let start = floor(text, span.start);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let number = text[..line_start].matches('\n').count() + 1;
+    let column = text[line_start..start].chars().count() + 1;
+    let place = format!("{source_name}, line {number}, column {column}");
+    let subject = if key.is_empty() { place } else { format!("{place}, {key}") };
+    let shown = presentable(line);
+    if column > shown.chars().count() + 1 {
+        return Problem::new(subject, message);
+    }
+    let width = text[start..floor(text, span.end.max(start))].lines().next().map_or(0, |part| part.chars().count());
+    let room = shown.chars().count() + 1 - (column - 1);
+    let carets = "^".repeat(width.clamp(1, room.max(1)));
+    let gutter = " ".repeat(number.to_string().len());
+    let indent = " ".repeat(column - 1);
+    Problem::new(subject, format!("{message}\n{gutter} |\n{number} | {shown}\n{gutter} | {indent}{carets}"))
+}
+
+/// As much of a line as cannot be a secret: a table's head, or a key with its value if the key is known to hold none.
+/// The value of any other key (perhaps a misspelt secret) and whatever stands on lines of its own is left out.
+fn presentable(line: &str) -> String {
+    let shown = match line.split_once('=') {
+        Some((key, _)) if Raw::is_open(key.trim()) => line,
+        Some((key, _)) if is_bare(key.trim()) => return format!("{}= …", clean(key)),
+        None if line.trim_start().starts_with('[') => line,
+        _ => return String::new(),
+    };
+    clean(shown)
+}
+
+/// Could this be a key of ours, perhaps misspelt? A line of a PEM is longer and has capitals.
+fn is_bare(key: &str) -> bool {
+    key.len() <= 40 && key.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'-' | b'.' | b'0'..=b'9'))
+}
+
+fn clean(text: &str) -> String {
+    text.chars().take(SHOWN_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The nearest character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    text.floor_char_boundary(at.min(text.len()))
+}

@@ -1,0 +1,45 @@
+//! What can be wrong with a configuration, told so that it can be mended.
+
+use std::fmt;
+
+/// One thing that is wrong: where, what, and how to mend it. Never repeats a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key (`okta.url`), environment variable or file.
+    pub subject: String,
+    /// What is wrong with it and how to mend it. May have several lines.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn new(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { subject: subject.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.message)
+    }
+}
+
+/// A configuration that cannot be used, with everything that is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Error {
+    /// Where it came from: a path, or words when there was no file.
+    pub source_name: String,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wrong configuration ({})", self.source_name)?;
+        for problem in &self.problems {
+            for (number, line) in problem.to_string().lines().enumerate() {
+                write!(f, "\n  {}{line}", if number == 0 { "" } else { "  " })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! What was typed: every key there is, its type and its default, and nothing that needs more than one key to judge.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use serde::Deserialize;
+
+use super::Schedule;
+use super::environment::{Environment, PREFIX};
+use super::problem::Problem;
+use super::value::{
+    DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MetadataKey, OptionalListen, OptionalPath,
+    Origin, Place, Setting, Share, Span, StatusName, Text, Whole,
+};
+use crate::domain::Status;
+
+/// Defines tables of keys. Each key has a type and a default; a key that must be given is an `Option` without one.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $table:ident at $path:literal {
+        $($key:ident: $type:ty = $default:expr;)*
+        $([$sub:ident: $subtable:ident])?
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $table {
+            $(pub(super) $key: $type,)*
+            $(pub(super) $sub: $subtable,)?
+        }
+
+        impl Default for $table {
+            fn default() -> Self {
+                Self { $($key: $default,)* $($sub: $subtable::default(),)? }
+            }
+        }
+
+        impl $table {
+            fn overlay(&mut self, variables: &mut Variables<'_>) {
+                $(variables.set(concat!($path, ".", stringify!($key)), &mut self.$key);)*
+                $(self.$sub.overlay(variables);)?
+            }
+
+            /// Every key with its value, in debug form.
+            #[cfg(test)]
+            fn list(&self, into: &mut Vec<(&'static str, String)>) {
+                $(into.push((concat!($path, ".", stringify!($key)), format!("{:?}", self.$key)));)*
+                $(self.$sub.list(into);)?
+            }
+        }
+        )*
+
+        /// The last part of every key.
+        const NAMES: &[&str] = &[$($(stringify!($key),)*)*];
+    };
+}
+
+tables! {
+    /// `[okta]`
+    Okta at "okta" {
+        url: Option<Origin> = None;
+        deny_statuses: List<StatusName> = List(vec![StatusName(Status::Deprovisioned), StatusName(Status::Deleted)]);
+        initial_lookback: Span = Span::from_days(7);
+        api_token: Option<InlineSecret> = None;
+        api_token_file: OptionalPath = OptionalPath::default();
+        [oauth: Oauth]
+    }
+
+    /// `[okta.oauth]`
+    Oauth at "okta.oauth" {
+        client_id: Option<Text> = None;
+        private_key: Option<InlineSecret> = None;
+        private_key_file: OptionalPath = OptionalPath::default();
+        key_id: Option<Text> = None;
+        dpop: Dpop = Dpop::Auto;
+    }
+
+    /// `[auth0]`
+    Auth0 at "auth0" {
+        url: Option<Origin> = None;
+        audience: Option<Text> = None;
+        client_id: Option<Text> = None;
+        client_secret: Option<InlineSecret> = None;
+        client_secret_file: OptionalPath = OptionalPath::default();
+        private_key: Option<InlineSecret> = None;
+        private_key_file: OptionalPath = OptionalPath::default();
+        key_id: Option<Text> = None;
+        connections: List<Text> = List(Vec::new());
+        require_verified_email: bool = false;
+        search: bool = true;
+        write_to: List<Place> = List(vec![Place::AppMetadata, Place::UserMetadata]);
+        metadata_key: MetadataKey = MetadataKey("okta_sync".to_owned());
+        block: bool = false;
+        end_sessions: bool = false;
+    }
+
+    /// `[scope]`
+    Scope at "scope" {
+        email_domains: List<DomainName> = List(Vec::new());
+        exempt: List<Exempt> = List(Vec::new());
+    }
+
+    /// `[schedule]`
+    Schedules at "schedule" {
+        poll: Schedule = Schedule::built_in("*/15 * * * * *");
+        reconcile: Schedule = Schedule::built_in("0 0 3 * * *");
+    }
+
+    /// `[engine]`
+    Engine at "engine" {
+        enforce: bool = true;
+        concurrency: Whole<1, 64> = Whole(4);
+        max_attempts: Whole<1, 1000> = Whole(12);
+    }
+
+    /// `[limits]`
+    Limits at "limits" {
+        okta_share: Share = Share(0.9);
+        auth0_share: Share = Share(0.8);
+        reconcile_share: Share = Share(0.25);
+    }
+
+    /// `[guard]`
+    Guard at "guard" {
+        max_denials: Whole<0, 1_000_000> = Whole(200);
+        window: Span = Span::from_hours(1);
+    }
+
+    /// `[store]`
+    Store at "store" {
+        path: Text = Text("/var/lib/okta-auth0-sync/state.db".to_owned());
+        retention: Span = Span::from_days(400);
+    }
+
+    /// `[log]`
+    Log at "log" {
+        format: LogFormat = LogFormat::Auto;
+        filter: LogFilter = LogFilter("info".to_owned());
+    }
+
+    /// `[tls]`
+    Tls at "tls" {
+        ca_file: OptionalPath = OptionalPath::default();
+    }
+
+    /// `[alert]`
+    Alert at "alert" {
+        webhook_url: Option<InlineSecret> = None;
+        webhook_url_file: OptionalPath = OptionalPath::default();
+        heartbeat_url: Option<InlineSecret> = None;
+        heartbeat_url_file: OptionalPath = OptionalPath::default();
+    }
+
+    /// `[http]`
+    Http at "http" {
+        listen: OptionalListen = OptionalListen::default();
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) okta: Okta,
+    pub(super) auth0: Auth0,
+    pub(super) scope: Scope,
+    pub(super) schedule: Schedules,
+    pub(super) engine: Engine,
+    pub(super) limits: Limits,
+    pub(super) guard: Guard,
+    pub(super) store: Store,
+    pub(super) log: Log,
+    pub(super) tls: Tls,
+    pub(super) alert: Alert,
+    pub(super) http: Http,
+}
+
+impl Raw {
+    /// Puts what the environment says over what the file says. Returns the keys that came from the environment.
+    ///
+    /// # Errors
+    /// For each variable with our prefix that names no key, or whose text its key cannot be.
+    pub(super) fn overlay(&mut self, environment: &Environment) -> Result<Vec<&'static str>, Vec<Problem>> {
+        let mut variables = Variables { left: environment.settings().collect(), set: Vec::new(), problems: Vec::new() };
+        self.okta.overlay(&mut variables);
+        self.auth0.overlay(&mut variables);
+        self.scope.overlay(&mut variables);
+        self.schedule.overlay(&mut variables);
+        self.engine.overlay(&mut variables);
+        self.limits.overlay(&mut variables);
+        self.guard.overlay(&mut variables);
+        self.store.overlay(&mut variables);
+        self.log.overlay(&mut variables);
+        self.tls.overlay(&mut variables);
+        self.alert.overlay(&mut variables);
+        self.http.overlay(&mut variables);
+        let Variables { left, set, mut problems } = variables;
+        problems.extend(left.into_keys().map(|name| {
+            Problem::new(
+                format!("environment variable {}", name.escape_debug()),
+                "names no setting: each is called by its key, such as OKTA_AUTH0_SYNC__OKTA__API_TOKEN for api_token in \
+                 [okta]",
+            )
+        }));
+        self.displace(&set);
+        if problems.is_empty() { Ok(set) } else { Err(problems) }
+    }
+
+    /// A secret from the environment takes the place of the other form of the same secret in the file.
+    fn displace(&mut self, set: &[&'static str]) {
+        let Self { okta: Okta { api_token, api_token_file, oauth, .. }, auth0, alert, .. } = self;
+        for (key, value, file) in [
+            ("okta.api_token", api_token, api_token_file),
+            ("okta.oauth.private_key", &mut oauth.private_key, &mut oauth.private_key_file),
+            ("auth0.client_secret", &mut auth0.client_secret, &mut auth0.client_secret_file),
+            ("auth0.private_key", &mut auth0.private_key, &mut auth0.private_key_file),
+            ("alert.webhook_url", &mut alert.webhook_url, &mut alert.webhook_url_file),
+            ("alert.heartbeat_url", &mut alert.heartbeat_url, &mut alert.heartbeat_url_file),
+        ] {
+            let from_environment = |key: &str| set.contains(&key);
+            match (from_environment(key), from_environment(&format!("{key}_file"))) {
+                (true, false) => *file = OptionalPath::default(),
+                (false, true) => *value = None,
+                (true, true) | (false, false) => {}
+            }
+        }
+    }
+
+    /// Can the value of the key that ends in `name` be shown to anybody? Not if it is a secret, nor if there is no such
+    /// key: it may be a secret under a misspelt name.
+    pub(super) fn is_open(name: &str) -> bool {
+        let secret = NAMES.contains(&format!("{name}_file").as_str());
+        NAMES.contains(&name) && !secret
+    }
+
+    /// Every key with its value, in debug form.
+    #[cfg(test)]
+    pub(super) fn list(&self) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        self.okta.list(&mut all);
+        self.auth0.list(&mut all);
+        self.scope.list(&mut all);
+        self.schedule.list(&mut all);
+        self.engine.list(&mut all);
+        self.limits.list(&mut all);
+        self.guard.list(&mut all);
+        self.store.list(&mut all);
+        self.log.list(&mut all);
+        self.tls.list(&mut all);
+        self.alert.list(&mut all);
+        self.http.list(&mut all);
+        all
+    }
+}
+
+/// The environment variable of a key.
+pub(super) fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// The variables that no key has claimed yet, and what came of the others.
+struct Variables<'a> {
+    left: BTreeMap<&'a str, &'a OsString>,
+    set: Vec<&'static str>,
+    problems: Vec<Problem>,
+}
+
+impl Variables<'_> {
+    fn set<T: Setting>(&mut self, key: &'static str, place: &mut T) {
+        let name = variable_of(key);
+        let Some(value) = self.left.remove(name.as_str()) else { return };
+        let read = value.to_str().ok_or_else(|| "is no UTF-8 text".to_owned()).and_then(T::from_variable);
+        match read {
+            Ok(value) => {
+                *place = value;
+                self.set.push(key);
+            }
+            Err(message) => self.problems.push(Problem::new(format!("environment variable {name}"), message)),
+        }
+    }
+}

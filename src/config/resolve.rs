@@ -1,0 +1,326 @@
+//! From what was typed to what the program needs: what takes more than one key to judge.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use url::Url;
+
+use super::environment::Environment;
+use super::raw::{self, Raw, variable_of};
+use super::secret::{Kind, Secret};
+use super::value::{InlineSecret, OptionalPath, Origin, Place, Span, Text};
+use super::{
+    Alert, Auth0, Auth0Credentials, Config, Engine, Guard, Http, Limits, Log, Okta, OktaCredentials, Problem,
+    Schedules, Store, Tls, excerpt,
+};
+use crate::domain::mark::MarkOptions;
+use crate::domain::{Policy, Status};
+
+/// Okta refuses a `since` older than 180 days (Okta docs: "System Log query", errors); a day is left for the way.
+const LOOKBACK_MAX: Duration = Span::from_days(179).0;
+
+/// Okta keeps its log for 90 days (Okta docs: "System Log query", data retention).
+const LOG_RETENTION: Duration = Span::from_days(90).0;
+
+/// Okta's smallest plan lets one credential ask for the log ten times a minute; faster than that is only refused.
+const POLL_PERIOD_MIN: Duration = Duration::from_secs(6);
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Span::from_days(1).0;
+
+/// Reads and judges everything.
+pub(super) fn resolve(
+    text: &str,
+    source_name: &str,
+    base: &Path,
+    environment: &Environment,
+) -> Result<Config, Vec<Problem>> {
+    let mut raw = parse(text, source_name).map_err(|problem| vec![problem])?;
+    let from_environment = raw.overlay(environment)?;
+    Resolver { base, environment, from_environment, problems: Vec::new(), warnings: Vec::new() }.config(raw)
+}
+
+/// The keys of secrets that stand in `text` itself.
+pub(super) fn inline_secrets(text: &str) -> Vec<&'static str> {
+    let Ok(raw) = parse(text, "") else { return Vec::new() };
+    [
+        ("okta.api_token", raw.okta.api_token.is_some()),
+        ("okta.oauth.private_key", raw.okta.oauth.private_key.is_some()),
+        ("auth0.client_secret", raw.auth0.client_secret.is_some()),
+        ("auth0.private_key", raw.auth0.private_key.is_some()),
+        ("alert.webhook_url", raw.alert.webhook_url.is_some()),
+        ("alert.heartbeat_url", raw.alert.heartbeat_url.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(key, inline)| inline.then_some(key))
+    .collect()
+}
+
+/// Reads `text`; an error has its line, column, key and a caret.
+pub(super) fn parse(text: &str, source_name: &str) -> Result<Raw, Problem> {
+    let syntax = |error: &toml::de::Error, key: &str| excerpt::problem(text, source_name, error, key);
+    let deserializer = toml::Deserializer::parse(text).map_err(|error| syntax(&error, ""))?;
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let key = error.path().to_string();
+        syntax(error.inner(), if key == "." { "" } else { &key })
+    })
+}
+
+struct Resolver<'a> {
+    base: &'a Path,
+    environment: &'a Environment,
+    from_environment: Vec<&'static str>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Resolver<'_> {
+    fn config(mut self, raw: Raw) -> Result<Config, Vec<Problem>> {
+        let policy = Policy {
+            deny_statuses: raw.okta.deny_statuses.0.iter().map(|name| name.0.clone()).collect(),
+            email_domains: raw.scope.email_domains.0.into_iter().map(|name| name.0).collect(),
+            exempt: raw.scope.exempt.0.into_iter().map(|who| who.0).collect(),
+        };
+        self.judge_statuses(&policy.deny_statuses);
+        let okta = self.okta(raw.okta);
+        let auth0 = self.auth0(raw.auth0);
+        if raw.schedule.poll.period() < POLL_PERIOD_MIN {
+            self.warn("schedule.poll", "asks more often than Okta's smallest plan allows (ten times a minute)");
+        }
+        self.within("guard.window", raw.guard.window.0, MINUTE, DAY * 30);
+        self.within("store.retention", raw.store.retention.0, DAY, DAY * 36_500);
+        let alert = Alert {
+            webhook_url: self.secret(
+                "alert.webhook_url",
+                Kind::Address,
+                raw.alert.webhook_url,
+                &raw.alert.webhook_url_file,
+            ),
+            heartbeat_url: self.secret(
+                "alert.heartbeat_url",
+                Kind::Address,
+                raw.alert.heartbeat_url,
+                &raw.alert.heartbeat_url_file,
+            ),
+        };
+        let (Some(okta), Some(auth0), true) = (okta, auth0, self.problems.is_empty()) else {
+            return Err(self.problems);
+        };
+        Ok(Config {
+            file: None,
+            okta,
+            auth0,
+            policy,
+            schedule: Schedules { poll: raw.schedule.poll, reconcile: raw.schedule.reconcile },
+            engine: Engine {
+                enforce: raw.engine.enforce,
+                concurrency: raw.engine.concurrency.0 as usize,
+                max_attempts: raw.engine.max_attempts.0,
+            },
+            limits: Limits {
+                okta_share: raw.limits.okta_share.0,
+                auth0_share: raw.limits.auth0_share.0,
+                reconcile_share: raw.limits.reconcile_share.0,
+            },
+            guard: Guard { max_denials: raw.guard.max_denials.0, window: raw.guard.window.0 },
+            store: Store { path: self.base.join(raw.store.path.0), retention: raw.store.retention.0 },
+            log: Log { format: raw.log.format, filter: raw.log.filter.0 },
+            tls: Tls { ca_file: raw.tls.ca_file.0.map(|path| self.base.join(path)) },
+            alert,
+            http: Http { listen: raw.http.listen.0 },
+            warnings: self.warnings,
+        })
+    }
+
+    fn okta(&mut self, raw: raw::Okta) -> Option<Okta> {
+        self.within("okta.initial_lookback", raw.initial_lookback.0, Duration::ZERO, LOOKBACK_MAX);
+        if raw.initial_lookback.0 > LOG_RETENTION {
+            self.warn("okta.initial_lookback", "reaches further back than Okta keeps its log (90 days)");
+        }
+        let url = self.origin("okta.url", raw.url, "https://acme.okta.com");
+        if let Some(url) = &url
+            && let Some(host) = url.host_str().filter(|host| host.contains("-admin.okta"))
+        {
+            self.wrong("okta.url", format!("`{host}` is the address of the admin console: leave out `-admin`"));
+        }
+        let token = self.secret("okta.api_token", Kind::Token, raw.api_token, &raw.api_token_file);
+        let raw::Oauth { client_id, private_key, private_key_file, key_id, dpop } = raw.oauth;
+        let oauth = client_id.is_some() || key_id.is_some() || private_key.is_some() || private_key_file.is_some();
+        let key = self.secret("okta.oauth.private_key", Kind::PrivateKey, private_key, &private_key_file);
+        let credentials = match (token, oauth) {
+            (Some(token), false) => OktaCredentials::ApiToken(token),
+            (None, true) => {
+                let client_id =
+                    self.required("okta.oauth.client_id", client_id, "the client id of the service app, 0oa…");
+                if key.is_none() {
+                    self.wrong(
+                        "okta.oauth.private_key",
+                        "is missing: set okta.oauth.private_key_file to the app's private key (PEM or JWK)",
+                    );
+                }
+                OktaCredentials::PrivateKey { client_id: client_id?, key: key?, key_id: key_id.map(|id| id.0), dpop }
+            }
+            (Some(_), true) => {
+                self.wrong("okta", "has two credentials, api_token and [okta.oauth]: keep one (better: [okta.oauth])");
+                return None;
+            }
+            (None, false) => {
+                // A secret that is wrong in itself has been reported already.
+                if !self.problems.iter().any(|problem| problem.subject.contains("okta.api_token")) {
+                    self.wrong(
+                        "okta",
+                        "has no credential: set one of api_token_file or api_token (an API token), or client_id and \
+                         private_key_file in [okta.oauth] (a service app)",
+                    );
+                }
+                return None;
+            }
+        };
+        Some(Okta { url: url?, credentials, initial_lookback: raw.initial_lookback.0 })
+    }
+
+    fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0> {
+        let url = self.origin("auth0.url", raw.url, "https://acme.eu.auth0.com");
+        let client_id =
+            self.required("auth0.client_id", raw.client_id, "the client id of the machine-to-machine application");
+        let secret = self.secret("auth0.client_secret", Kind::Password, raw.client_secret, &raw.client_secret_file);
+        let key = self.secret("auth0.private_key", Kind::PrivateKey, raw.private_key, &raw.private_key_file);
+        if key.is_none() && raw.key_id.is_some() {
+            self.wrong(
+                "auth0.key_id",
+                "belongs to a private key, and there is none: set private_key_file, or leave it out",
+            );
+        }
+        let credentials = match (secret, key) {
+            (Some(secret), None) => Some(Auth0Credentials::ClientSecret(secret)),
+            (None, Some(key)) => Some(Auth0Credentials::PrivateKey { key, key_id: raw.key_id.map(|id| id.0) }),
+            (Some(_), Some(_)) => {
+                self.wrong("auth0", "has two credentials, client_secret and private_key: keep one");
+                None
+            }
+            (None, None) => {
+                let reported = |problem: &Problem| {
+                    problem.subject.contains("auth0.client_secret") || problem.subject.contains("auth0.private_key")
+                };
+                if !self.problems.iter().any(reported) {
+                    self.wrong(
+                        "auth0",
+                        "has no credential: set one of client_secret_file or client_secret (the application's secret), \
+                         or private_key_file or private_key (its key)",
+                    );
+                }
+                None
+            }
+        };
+        if !raw.write_to.0.contains(&Place::AppMetadata) {
+            self.wrong("auth0.write_to", "must contain \"app_metadata\": only what users cannot edit can deny them");
+        }
+        let url = url?;
+        let audience = raw.audience.map_or_else(|| format!("{url}api/v2/"), |text| text.0);
+        if !audience.ends_with("/api/v2/") {
+            self.warn(
+                "auth0.audience",
+                "does not end with `/api/v2/`, as the identifier of Auth0's Management API does",
+            );
+        }
+        Some(Auth0 {
+            url,
+            audience,
+            client_id: client_id?,
+            credentials: credentials?,
+            connections: raw.connections.0.into_iter().map(|name| name.0).collect(),
+            require_verified_email: raw.require_verified_email,
+            search: raw.search,
+            mark: MarkOptions { mirror: raw.write_to.0.contains(&Place::UserMetadata), block: raw.block },
+            metadata_key: raw.metadata_key.0,
+            end_sessions: raw.end_sessions,
+        })
+    }
+
+    fn judge_statuses(&mut self, statuses: &BTreeSet<Status>) {
+        if statuses.is_empty() {
+            self.wrong("okta.deny_statuses", "is empty: nobody would ever be denied");
+        }
+        if statuses.contains(&Status::Active) {
+            self.wrong("okta.deny_statuses", "contains ACTIVE: everybody would be denied");
+        } else if !statuses.is_empty() && !statuses.contains(&Status::Deprovisioned) {
+            self.warn("okta.deny_statuses", "lacks DEPROVISIONED: people who are deactivated are not denied");
+        }
+    }
+
+    /// What to call `key` in a message: the environment variable if that is where it was set.
+    fn subject(&self, key: &str) -> String {
+        if self.from_environment.contains(&key) {
+            format!("{key} (environment variable {})", variable_of(key))
+        } else {
+            key.to_owned()
+        }
+    }
+
+    fn wrong(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(self.subject(key), message));
+    }
+
+    fn warn(&mut self, key: &str, message: impl Into<String>) {
+        self.warnings.push(Problem::new(self.subject(key), message));
+    }
+
+    fn within(&mut self, key: &str, span: Duration, least: Duration, most: Duration) {
+        if span < least {
+            self.wrong(key, format!("must be at least {}", humantime::format_duration(least)));
+        } else if span > most {
+            self.wrong(key, format!("must be at most {} days", most.as_secs() / DAY.as_secs()));
+        }
+    }
+
+    fn origin(&mut self, key: &str, origin: Option<Origin>, example: &str) -> Option<Url> {
+        if origin.is_none() {
+            self.wrong(key, format!("is missing: set it to where yours is, such as \"{example}\""));
+        }
+        origin.map(|origin| origin.0)
+    }
+
+    fn required(&mut self, key: &str, text: Option<Text>, what: &str) -> Option<String> {
+        if text.is_none() {
+            self.wrong(key, format!("is missing: set it to {what}"));
+        }
+        text.map(|text| text.0)
+    }
+
+    /// The secret `key`, given in place or as `key_file`.
+    fn secret(
+        &mut self,
+        key: &'static str,
+        kind: Kind,
+        value: Option<InlineSecret>,
+        file: &OptionalPath,
+    ) -> Option<Secret> {
+        let file_key = format!("{key}_file");
+        match (value, &file.0) {
+            (Some(_), Some(_)) => {
+                self.wrong(key, format!("is given twice, in place and by {file_key}: keep one"));
+                None
+            }
+            (Some(value), None) => {
+                let secret = Secret::inline(self.subject(key), kind, value.0);
+                // What stands in place can be judged at once.
+                match secret.read() {
+                    Ok(_) => Some(secret),
+                    Err(problem) => {
+                        self.problems.push(problem);
+                        None
+                    }
+                }
+            }
+            (None, Some(file)) => Some(Secret::in_file(
+                self.subject(&file_key),
+                kind,
+                file,
+                self.base,
+                self.environment.credentials_directory(),
+            )),
+            (None, None) => None,
+        }
+    }
+}

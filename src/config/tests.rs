@@ -1,0 +1,450 @@
+use secrecy::ExposeSecret;
+
+use super::raw::Raw;
+use super::*;
+use crate::domain::{Status, Verdict};
+
+const MINIMAL: &str = r#"
+[okta]
+url = "https://acme.okta.com"
+api_token = "t0psecret"
+[auth0]
+url = "https://acme.eu.auth0.com"
+client_id = "client"
+client_secret = "hush hush"
+"#;
+
+const SHIPPED: &str = include_str!("../../config.toml");
+
+/// [`MINIMAL`] with `line` put into `table`.
+fn with(table: &str, line: &str) -> String {
+    let head = format!("[{table}]\n");
+    match MINIMAL.split_once(&head) {
+        Some((before, after)) => format!("{before}{head}{line}\n{after}"),
+        None => format!("{MINIMAL}{head}{line}\n"),
+    }
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| (*name, *value)).collect()
+}
+
+fn read(text: &str, pairs: &[(&str, &str)]) -> Result<Config, Error> {
+    Config::from_toml_str(text, Path::new("/base"), &environment(pairs))
+}
+
+fn refusal(text: &str, pairs: &[(&str, &str)]) -> String {
+    read(text, pairs).map(|config| panic!("accepted: {config:?}")).unwrap_err().to_string()
+}
+
+fn credentials(config: &Config) -> Vec<String> {
+    config.secrets().iter().map(|(_, secret)| secret.read().unwrap().expose_secret().to_owned()).collect()
+}
+
+#[test]
+fn the_minimal_configuration_has_the_defaults_of_the_contract() {
+    let config = read(MINIMAL, &[]).unwrap();
+    assert_eq!(config.auth0.audience, "https://acme.eu.auth0.com/api/v2/");
+    assert_eq!(config.policy, Policy::default());
+    assert_eq!(config.okta.initial_lookback, Duration::from_secs(7 * 86_400));
+    assert_eq!(config.schedule.poll.period(), Duration::from_secs(15));
+    assert_eq!(config.schedule.reconcile.pattern(), "0 0 3 * * *");
+    assert_eq!(config.auth0.mark, MarkOptions { mirror: true, block: false });
+    assert!(config.auth0.search && config.engine.enforce && !config.auth0.require_verified_email);
+    assert_eq!((config.engine.concurrency, config.engine.max_attempts, config.guard.max_denials), (4, 12, 200));
+    assert_eq!(config.store.path, Path::new("/var/lib/okta-auth0-sync/state.db"));
+    assert_eq!(config.store.retention, Duration::from_secs(400 * 86_400));
+    assert_eq!(config.http.listen, None);
+    assert!(config.alert.webhook_url.is_none());
+    assert_eq!(config.warnings, []);
+    assert_eq!(credentials(&config), ["t0psecret", "hush hush"]);
+}
+
+#[test]
+fn lists_are_normalised() {
+    let config = read(
+        &with("scope", "email_domains = [\"Example.COM\"]\nexempt = [\"Ann@Example.com\", \"00uAbC\"]"),
+        &[("OKTA_AUTH0_SYNC__OKTA__DENY_STATUSES", "deprovisioned, SUSPENDED")],
+    )
+    .unwrap();
+    assert_eq!(config.policy.email_domains, ["example.com".to_owned()].into());
+    assert_eq!(config.policy.exempt, ["00uAbC".to_owned(), "ann@example.com".to_owned()].into());
+    assert_eq!(config.policy.verdict(&Status::Suspended), Verdict::Deny);
+    assert_eq!(config.policy.verdict(&Status::Deleted), Verdict::Leave);
+}
+
+#[test]
+fn the_shipped_file_loads_as_it_is() {
+    let config = Config::from_toml_str(SHIPPED, Path::new("/etc/okta-auth0-sync"), &Environment::default()).unwrap();
+    assert_eq!(config.warnings, []);
+    let origins: Vec<String> = config.secrets().iter().map(|(_, secret)| secret.origin()).collect();
+    assert_eq!(
+        origins,
+        [
+            "okta.api_token_file: /etc/okta-auth0-sync/credentials/okta-api-token",
+            "auth0.client_secret_file: /etc/okta-auth0-sync/credentials/auth0-client-secret",
+        ]
+    );
+}
+
+/// The file with every `#key = value` uncommented.
+fn shipped_in_full() -> String {
+    let is_key = |line: &str| {
+        line.strip_prefix('#').and_then(|rest| rest.split_once(" = ")).is_some_and(|(key, _)| {
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+        })
+    };
+    SHIPPED.lines().map(|line| if is_key(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_shipped_file_shows_every_key_with_its_default() {
+    let shipped = resolve::parse(&shipped_in_full(), "config.toml").unwrap().list();
+    let built_in = Raw::default().list();
+    // Keys without a default, for which the file holds an example.
+    let examples = [
+        "okta.url",
+        "okta.api_token_file",
+        "okta.oauth.client_id",
+        "okta.oauth.private_key_file",
+        "okta.oauth.key_id",
+        "auth0.url",
+        "auth0.audience",
+        "auth0.client_id",
+        "auth0.client_secret_file",
+        "auth0.private_key_file",
+        "auth0.key_id",
+    ];
+    let text = shipped_in_full();
+    for ((key, shown), (_, default)) in shipped.iter().zip(&built_in) {
+        let is_inline_secret = built_in.iter().any(|(other, _)| *other == format!("{key}_file"));
+        if examples.contains(key) {
+            assert_ne!(shown, default, "{key} has no example in config.toml");
+        } else {
+            assert_eq!(shown, default, "{key} differs between config.toml and the built-in default");
+            let (table, name) = key.rsplit_once('.').unwrap();
+            let section = text.split_once(&format!("\n[{table}]\n")).unwrap().1;
+            let section = section.split("\n[").next().unwrap();
+            let stands_there = section.lines().any(|line| line.starts_with(&format!("{name} = ")));
+            assert!(stands_there || is_inline_secret, "{key} is missing in config.toml");
+        }
+    }
+}
+
+/// For each key a text that its variable may have.
+fn other_value(key: &str) -> &'static str {
+    match key {
+        "okta.url" | "auth0.url" => "http://localhost:1234",
+        "okta.deny_statuses" => "DEPROVISIONED,SUSPENDED",
+        "auth0.write_to" => "[\"app_metadata\"]",
+        "auth0.connections" => "a, b",
+        "scope.email_domains" => "example.org",
+        "scope.exempt" => "[\"00u1\"]",
+        "schedule.poll" | "schedule.reconcile" => "0 */5 * * * *",
+        "okta.oauth.dpop" => "never",
+        "log.format" => "json",
+        "log.filter" => "warn",
+        "http.listen" => "127.0.0.1:9465",
+        "okta.initial_lookback" | "guard.window" | "store.retention" => "3days",
+        "auth0.search" | "engine.enforce" => "false",
+        "auth0.require_verified_email" | "auth0.block" | "auth0.end_sessions" => "true",
+        "engine.concurrency" | "engine.max_attempts" | "guard.max_denials" => "7",
+        "limits.okta_share" | "limits.auth0_share" | "limits.reconcile_share" => "0.5",
+        _ => "something",
+    }
+}
+
+#[test]
+fn every_key_can_be_an_environment_variable() {
+    let keys: Vec<&str> = Raw::default().list().into_iter().map(|(key, _)| key).collect();
+    for key in keys {
+        let name = format!("OKTA_AUTH0_SYNC__{}", key.to_uppercase().replace('.', "__"));
+        let mut raw = Raw::default();
+        let set = raw.overlay(&environment(&[(&name, other_value(key))])).unwrap();
+        assert_eq!(set, [key]);
+        let changed: Vec<&str> = raw
+            .list()
+            .into_iter()
+            .zip(Raw::default().list())
+            .filter_map(|((key, now), (_, before))| (now != before).then_some(key))
+            .collect();
+        assert_eq!(changed, [key], "{name} changes its key and no other");
+    }
+}
+
+#[test]
+fn a_secret_from_the_environment_displaces_either_form_in_the_file() {
+    let by_file = MINIMAL.replace("api_token = \"t0psecret\"", "api_token_file = \"/nowhere\"");
+    let config = read(&by_file, &[("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "fresh")]).unwrap();
+    assert_eq!(credentials(&config)[0], "fresh");
+    let config = read(MINIMAL, &[("OKTA_AUTH0_SYNC__OKTA__API_TOKEN_FILE", "/nowhere")]).unwrap();
+    assert!(config.secrets()[0].1.read().unwrap_err().message.contains("there is no file /nowhere"));
+}
+
+#[test]
+fn the_environment_alone_may_do() {
+    let config = read(
+        "",
+        &[
+            ("OKTA_AUTH0_SYNC__OKTA__URL", "https://acme.okta.com"),
+            ("OKTA_AUTH0_SYNC__OKTA__OAUTH__CLIENT_ID", "0oa1"),
+            ("OKTA_AUTH0_SYNC__OKTA__OAUTH__PRIVATE_KEY", "{\"kty\":\"EC\"}"),
+            ("OKTA_AUTH0_SYNC__AUTH0__URL", "http://[::1]:3000"),
+            ("OKTA_AUTH0_SYNC__AUTH0__CLIENT_ID", "client"),
+            ("OKTA_AUTH0_SYNC__AUTH0__PRIVATE_KEY_FILE", "auth0-key"),
+        ],
+    )
+    .unwrap();
+    assert!(matches!(&config.okta.credentials, OktaCredentials::PrivateKey { client_id, .. } if client_id == "0oa1"));
+    assert!(matches!(config.auth0.credentials, Auth0Credentials::PrivateKey { key_id: None, .. }));
+    assert_eq!(config.auth0.audience, "http://[::1]:3000/api/v2/");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place_and_remedy() {
+    for (table, line, expected) in [
+        ("okta", "initial_lookback = \"7 dys\"", "line 3, column 20, okta.initial_lookback: is not a time span"),
+        ("okta", "initial_lookback = \"200days\"", "okta.initial_lookback: must be at most 179 days"),
+        ("okta", "initial_lookback = 30", "expected a time span such as \"30s\" or \"7days\""),
+        ("okta", "deny_statuses = [\"FIRED\"]", "`FIRED` is no status of Okta: use one of STAGED, PROVISIONED"),
+        ("okta", "deny_statuses = []", "nobody would ever be denied"),
+        ("okta", "deny_statuses = [\"ACTIVE\"]", "everybody would be denied"),
+        ("okta", "api_token_file = \"x\"", "okta.api_token: is given twice, in place and by okta.api_token_file"),
+        ("okta", "uri = 1", "line 3, column 1, okta.uri: unknown field `uri`, expected one of `url`"),
+        ("okta.oauth", "client_id = \"0oa1\"", "okta: has two credentials"),
+        ("auth0", "private_key = \"{}\"", "auth0: has two credentials"),
+        ("auth0", "key_id = \"1\"", "auth0.key_id: belongs to a private key"),
+        ("auth0", "write_to = [\"user_metadata\"]", "auth0.write_to: must contain \"app_metadata\""),
+        ("auth0", "write_to = [\"root\"]", "`root` is no place for the mark"),
+        ("auth0", "metadata_key = \"okta\"", "`okta` means something else"),
+        ("auth0", "metadata_key = \"email\"", "`email` means something else"),
+        ("auth0", "metadata_key = \"a.b\"", "1 to 64 letters"),
+        ("auth0", "metadata_key = \"$a\"", "1 to 64 letters"),
+        ("scope", "email_domains = [\"@example.com\"]", "is no mail domain"),
+        ("scope", "exempt = [\"ann\"]", "neither an e-mail address nor an Okta user id"),
+        ("schedule", "poll = \"0 0 0 30 2 *\"", "schedule.poll: never fires"),
+        ("schedule", "poll = \"soon\"", "has 1 fields instead of six"),
+        ("engine", "concurrency = 65", "engine.concurrency: must be a whole number from 1 to 64"),
+        ("engine", "concurrency = 0", "must be a whole number from 1 to 64"),
+        ("engine", "max_attempts = 0", "must be a whole number from 1 to 1000"),
+        ("engine", "enforce = \"no\"", "engine.enforce: invalid type: string \"no\", expected a boolean"),
+        ("limits", "okta_share = 0", "limits.okta_share: must be more than 0 and at most 1"),
+        ("limits", "auth0_share = 1.5", "must be more than 0 and at most 1"),
+        ("guard", "window = \"1s\"", "guard.window: must be at least 1m"),
+        ("store", "retention = \"1h\"", "store.retention: must be at least 1day"),
+        ("store", "path = \"\"", "store.path: is empty"),
+        ("log", "format = \"xml\"", "is none of \"auto\", \"text\" and \"json\""),
+        ("log", "filter = \"x=loud\"", "is no log filter"),
+        ("http", "listen = \"9465\"", "write it like \"127.0.0.1:9465\""),
+        ("alert", "webhook_url = \"http://example.com/x\"", "alert.webhook_url: would send credentials in the clear"),
+        ("alert", "webhook_url = \"example\"", "alert.webhook_url: is not an address"),
+        ("colour", "red = 1", "unknown field `colour`"),
+    ] {
+        let message = refusal(&with(table, line), &[]);
+        assert!(message.contains(expected), "{line}\n  expected: {expected}\n  got: {message}");
+    }
+}
+
+#[test]
+fn a_caret_points_at_the_value() {
+    let message = refusal(&with("okta", "initial_lookback = \"7 dys\""), &[]);
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
+    let shown = lines.iter().position(|line| *line == "3 | initial_lookback = \"7 dys\"").unwrap();
+    assert_eq!(lines[shown + 1], "|                    ^^^^^^^");
+}
+
+#[test]
+fn addresses_must_be_origins_and_private() {
+    for (url, expected) in [
+        ("http://acme.okta.com", "would send credentials in the clear: use https://"),
+        ("http://127.0.0.1.example.com", "in the clear"),
+        ("ftp://acme.okta.com", "has the scheme `ftp`"),
+        ("acme.okta.com", "write it with its scheme"),
+        ("https://acme.okta.com/api/v1", "must end after the host: write \"https://acme.okta.com\""),
+        ("https://acme.okta.com/?a=b", "must end after the host"),
+        ("https://me:secret@acme.okta.com", "must not hold a user name or password"),
+        ("https://acme-admin.okta.com", "the address of the admin console"),
+    ] {
+        let message = refusal(&MINIMAL.replace("https://acme.okta.com", url), &[]);
+        assert!(message.contains(expected), "{url}: {message}");
+    }
+    for url in ["http://localhost:1", "http://127.1.2.3", "http://[::1]:80", "https://login.example.com/"] {
+        read(&MINIMAL.replace("https://acme.okta.com", url), &[]).unwrap();
+    }
+}
+
+#[test]
+fn everything_that_is_missing_is_told_at_once() {
+    let message = refusal("", &[]);
+    for expected in [
+        "okta.url: is missing",
+        "okta: has no credential: set one of api_token_file or api_token",
+        "client_id and private_key_file in [okta.oauth]",
+        "auth0.url: is missing",
+        "auth0.client_id: is missing",
+        "auth0: has no credential: set one of client_secret_file or client_secret",
+        "private_key_file or private_key (its key)",
+    ] {
+        assert!(message.contains(expected), "expected: {expected}\n{message}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_told_by_the_variable() {
+    for (name, value, expected) in [
+        ("OKTA_AUTH0_SYNC__ENGINE__CONCURRENCY", "many", "must be a whole number from 1 to 64"),
+        ("OKTA_AUTH0_SYNC__ENGINE__ENFORCE", "yes", "is neither `true` nor `false`"),
+        ("OKTA_AUTH0_SYNC__LIMITS__OKTA_SHARE", "90%", "must be a number such as 0.8"),
+        ("OKTA_AUTH0_SYNC__OKTA__URL", "acme", "is not an address"),
+        ("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "", "is empty"),
+        ("OKTA_AUTH0_SYNC__OKTA__INITIAL_LOOKBACK", "200days", "must be at most 179 days"),
+        ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[1]", "must be an array of texts"),
+        ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[", "is no TOML array"),
+        ("OKTA_AUTH0_SYNC__OKTA__TOKEN", "x", "names no setting"),
+        ("OKTA_AUTH0_SYNC__OKTA_API_TOKEN", "x", "names no setting"),
+    ] {
+        let message = refusal(MINIMAL, &[(name, value)]);
+        assert!(message.contains(&format!("environment variable {name}")), "{message}");
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+}
+
+#[test]
+fn no_error_and_no_debug_form_shows_a_secret() {
+    let debug =
+        format!("{:?}", read(&with("alert", "webhook_url = \"https://hooks.example/t0psecret\""), &[]).unwrap());
+    assert!(!debug.contains("t0psecret") && !debug.contains("hush"), "{debug}");
+    for text in [
+        MINIMAL.replace("api_token = \"t0psecret\"", "api_token = \"t0psecret"),
+        MINIMAL.replace("api_token =", "api_tokn ="),
+        MINIMAL.replace("api_token = \"t0psecret\"", "api_token = \"t0psecret\" x"),
+        MINIMAL.replace("api_token = \"t0psecret\"", "api_token = [\"t0psecret\"]"),
+        MINIMAL.replace("api_token = \"t0psecret\"", "api_token = \"t0psecret with a blank\""),
+        MINIMAL.replace("api_token = \"t0psecret\"", "api_token = \"t0psecret\\q\""),
+        MINIMAL.replace("[okta]\n", "okta = { api_token = \"t0psecret\", x = 1 }\n"),
+        MINIMAL.replace("api_token = \"t0psecret\"", "t0psecret"),
+        with("okta.oauth", "private_key = \"\"\"-----BEGIN\nt0psecretAA==\n\\q\"\"\""),
+        with("alert", "heartbeat_url = \"http://example.com/t0psecret\""),
+    ] {
+        let message = refusal(&text, &[]);
+        assert!(!message.contains("t0psecret"), "{text}\n{message}");
+        let debug = format!("{:?}", read(&text, &[]).unwrap_err());
+        assert!(!debug.contains("t0psecret"), "{debug}");
+    }
+    let variable = ("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "t0psecret\u{7}");
+    assert!(!refusal(MINIMAL, &[variable]).contains("t0psecret"));
+    assert!(!format!("{:?}", environment(&[variable])).contains("t0psecret"));
+}
+
+#[test]
+fn odd_but_allowed_settings_are_warned_of() {
+    for (table, line, key) in [
+        ("okta", "initial_lookback = \"100days\"", "okta.initial_lookback"),
+        ("okta", "deny_statuses = [\"DELETED\"]", "okta.deny_statuses"),
+        ("schedule", "poll = \"* * * * * *\"", "schedule.poll"),
+        ("auth0", "audience = \"https://acme.eu.auth0.com\"", "auth0.audience"),
+    ] {
+        let warnings = read(&with(table, line), &[]).unwrap().warnings;
+        assert_eq!(warnings.iter().map(|warning| warning.subject.as_str()).collect::<Vec<_>>(), [key]);
+    }
+}
+
+mod files {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn token_from(file: &str, base: &Path, credentials_directory: Option<&Path>) -> Result<String, Problem> {
+        let text = MINIMAL.replace("api_token = \"t0psecret\"", &format!("api_token_file = \"{file}\""));
+        let environment = credentials_directory
+            .map(|directory| ("CREDENTIALS_DIRECTORY", directory.as_os_str()))
+            .into_iter()
+            .collect();
+        let config = Config::from_toml_str(&text, base, &environment).unwrap();
+        config.secrets()[0].1.read().map(|secret| secret.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn a_bare_name_is_a_credential_of_systemd_or_lies_beside_the_file() {
+        let base = tempfile::tempdir().unwrap();
+        let given = tempfile::tempdir().unwrap();
+        write(&base.path().join("credentials/token"), "beside\n", 0o600);
+        assert_eq!(token_from("token", base.path(), None).unwrap(), "beside");
+        assert_eq!(token_from("token", base.path(), Some(given.path())).unwrap(), "beside");
+        write(&given.path().join("token"), "given\r\n", 0o444);
+        assert_eq!(token_from("token", base.path(), Some(given.path())).unwrap(), "given");
+        let path = given.path().join("token").display().to_string();
+        assert_eq!(token_from(&path, base.path(), Some(given.path())).unwrap(), "given");
+        let error = token_from("none", base.path(), Some(given.path())).unwrap_err().to_string();
+        assert!(error.contains(&format!(
+            "{}/none nor {}/credentials/none",
+            given.path().display(),
+            base.path().display()
+        )));
+    }
+
+    #[test]
+    fn a_path_is_taken_from_the_directory_of_the_file() {
+        let base = tempfile::tempdir().unwrap();
+        write(&base.path().join("keys/token"), "by-path", 0o400);
+        assert_eq!(token_from("keys/token", base.path(), None).unwrap(), "by-path");
+        assert_eq!(token_from("./keys/token", base.path(), None).unwrap(), "by-path");
+    }
+
+    #[test]
+    fn a_bad_secret_file_is_refused_by_name_and_with_a_remedy() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("credentials/token");
+        let shown = path.display();
+        for (text, mode, expected) in [
+            ("abc", 0o644, format!("(mode 0644): chmod 600 '{shown}'")),
+            ("abc", 0o640, format!("(mode 0640): chmod 600 '{shown}'")),
+            ("\n", 0o600, "is empty".to_owned()),
+            ("a b", 0o600, "holds white space".to_owned()),
+            (&"a".repeat(70_000), 0o600, format!("{shown} is larger than 64 KiB")),
+        ] {
+            write(&path, text, 0o600);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = token_from("token", base.path(), None).unwrap_err();
+            assert_eq!(error.subject, "okta.api_token_file");
+            assert!(error.message.contains(&expected), "{error}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(token_from("token", base.path(), None).unwrap_err().message.contains("is no file"));
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_told_before_it_is_used() {
+        let text = MINIMAL.replace("client_secret = \"hush hush\"", "private_key = \"-----BEGIN CERTIFICATE-----\"");
+        assert!(refusal(&text, &[]).contains("auth0.private_key: is no private key in PEM"));
+    }
+
+    #[test]
+    fn the_named_file_wins_and_an_open_one_with_secrets_is_warned_of() {
+        let base = tempfile::tempdir().unwrap();
+        let (one, other) = (base.path().join("one.toml"), base.path().join("other.toml"));
+        write(&one, MINIMAL, 0o644);
+        write(&other, &MINIMAL.replace("acme.okta", "other.okta"), 0o600);
+        let environment: Environment = [(FILE_VARIABLE, other.as_os_str())].into_iter().collect();
+        let config = Config::load(None, &environment).unwrap();
+        assert_eq!(config.okta.url.as_str(), "https://other.okta.com/");
+        assert_eq!((config.file.as_deref(), config.warnings.as_slice()), (Some(other.as_path()), &[][..]));
+        let config = Config::load(Some(&one), &environment).unwrap();
+        assert_eq!(config.okta.url.as_str(), "https://acme.okta.com/");
+        assert_eq!(config.warnings[0].subject, "okta.api_token, auth0.client_secret");
+        assert!(config.warnings[0].message.contains(&format!("chmod 600 '{}'", one.display())));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Some(Path::new("/nowhere/config.toml")), &Environment::default()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/config.toml: cannot be read: No such file"), "{error}");
+    }
+}

@@ -1,0 +1,542 @@
+//! What a single setting may be: each type refuses what it cannot mean, wherever it was typed.
+//!
+//! A text setting is [`FromStr`], and is read the same way from TOML and from an environment variable.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use url::{Host, Url};
+
+use crate::domain::{Address, OktaUserId, Status};
+
+/// A setting that an environment variable can hold.
+pub(super) trait Setting: Sized {
+    /// Reads the text of a variable. The error says what is wrong, without repeating the text.
+    fn from_variable(text: &str) -> Result<Self, String>;
+}
+
+/// Reads a TOML string by `T`'s own [`FromStr`], so that the caret of an error points at it.
+fn text<'de, T, D>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>
+where
+    T: FromStr<Err = String>,
+    D: Deserializer<'de>,
+{
+    struct Text<T>(&'static str, PhantomData<T>);
+    impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text(expecting, PhantomData))
+}
+
+/// Gives a [`FromStr`] type its two ways in.
+macro_rules! text_setting {
+    ($($type:ty: $expecting:literal;)*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text(deserializer, $expecting)
+            }
+        }
+
+        impl Setting for $type {
+            fn from_variable(text: &str) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+    )*};
+}
+
+text_setting! {
+    Origin: "an address such as \"https://acme.okta.com\"";
+    Text: "a text";
+    OptionalPath: "a path, or \"\" for none";
+    OptionalListen: "an address and port such as \"127.0.0.1:9465\", or \"\" for none";
+    InlineSecret: "a text";
+    Span: "a time span such as \"30s\" or \"7days\"";
+    StatusName: "a status of Okta";
+    DomainName: "a mail domain such as \"example.com\"";
+    Exempt: "an e-mail address or an Okta user id";
+    Place: "\"app_metadata\" or \"user_metadata\"";
+    MetadataKey: "a text";
+    Dpop: "\"auto\", \"always\" or \"never\"";
+    LogFormat: "\"auto\", \"text\" or \"json\"";
+    LogFilter: "a log filter such as \"info\"";
+    super::Schedule: "a schedule such as \"*/15 * * * * *\"";
+}
+
+/// Where a remote is: scheme, host and port, nothing else. `https`, or `http` on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin(pub(super) Url);
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text.trim()).map_err(|error| {
+            format!("is not an address ({error}): write it with its scheme, such as \"https://acme.okta.com\"")
+        })?;
+        require_private_transport(&url)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("must not hold a user name or password: credentials have settings of their own".to_owned());
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(format!(
+                "must end after the host: write \"{}\", without a path, query or fragment",
+                url.origin().ascii_serialization()
+            ));
+        }
+        Ok(Self(url))
+    }
+}
+
+/// Refuses everything but `https://`, and `http://` to this machine: credentials must not cross a network in the clear.
+///
+/// # Errors
+/// With what is wrong and how to mend it.
+pub(super) fn require_private_transport(url: &Url) -> Result<(), String> {
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match (url.scheme(), loopback) {
+        ("https", _) | ("http", true) => Ok(()),
+        ("http", false) => {
+            Err("would send credentials in the clear: use https:// (http:// is for loopback hosts only)".to_owned())
+        }
+        (other, _) => Err(format!("has the scheme `{other}`: use https://")),
+    }
+}
+
+/// A text that says something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
+impl FromStr for Text {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err("is empty: give it a value, or leave it out".to_owned());
+        }
+        if text.chars().any(char::is_control) {
+            return Err("holds a control character".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A path; the empty text means none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OptionalPath(pub(super) Option<PathBuf>);
+
+impl OptionalPath {
+    /// Is there one?
+    pub(super) const fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl FromStr for OptionalPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self((!text.is_empty()).then(|| Path::new(text).to_owned())))
+    }
+}
+
+/// Where to listen; the empty text means nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OptionalListen(pub(super) Option<SocketAddr>);
+
+impl FromStr for OptionalListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| {
+            "is not an IP address and a port: write it like \"127.0.0.1:9465\" or \"[::1]:9465\"".to_owned()
+        })
+    }
+}
+
+/// A secret that was typed in place.
+#[derive(Clone, Debug)]
+pub(super) struct InlineSecret(pub(super) SecretString);
+
+impl FromStr for InlineSecret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(SecretString::from(text)))
+    }
+}
+
+/// A length of time in the form of humantime: `30s`, `7days`, `1h 30min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Duration);
+
+impl Span {
+    pub(super) const fn from_hours(hours: u64) -> Self {
+        Self(Duration::from_secs(hours * 3600))
+    }
+
+    pub(super) const fn from_days(days: u64) -> Self {
+        Self::from_hours(days * 24)
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text.trim()).map(Self).map_err(|error| {
+            format!(
+                "is not a time span ({error}): write a number and its unit, such as \"30s\", \"15min\" or \"7days\""
+            )
+        })
+    }
+}
+
+/// A status by its name in Okta, or `DELETED`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StatusName(pub(super) Status);
+
+impl FromStr for StatusName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Status::parse(&text.trim().to_ascii_uppercase()) {
+            Status::Unknown(_) => {
+                let known: Vec<&str> = Status::KNOWN.iter().map(Status::as_str).collect();
+                Err(format!("`{}` is no status of Okta: use one of {}", text.escape_debug(), known.join(", ")))
+            }
+            known => Ok(Self(known)),
+        }
+    }
+}
+
+/// A mail domain, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DomainName(pub(super) String);
+
+impl FromStr for DomainName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.trim().to_lowercase();
+        let shaped = !name.is_empty()
+            && !name.contains(['@', '/', '*'])
+            && !name.chars().any(|c| c.is_whitespace() || c.is_control())
+            && !name.starts_with('.')
+            && !name.ends_with('.');
+        if shaped {
+            return Ok(Self(name));
+        }
+        Err(format!(
+            "`{}` is no mail domain: write what follows the @, such as \"example.com\" (sub-domains are listed one by one)",
+            text.escape_debug()
+        ))
+    }
+}
+
+/// Somebody who is never denied: an address in lower case, or an Okta id as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Exempt(pub(super) String);
+
+impl FromStr for Exempt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Some(address) = Address::parse(text) {
+            return Ok(Self(address.key()));
+        }
+        OktaUserId::parse(text)
+            .filter(|id| id.as_str().starts_with("00u"))
+            .map(|id| Self(id.as_str().to_owned()))
+            .ok_or_else(|| format!("`{}` is neither an e-mail address nor an Okta user id (00u…)", text.escape_debug()))
+    }
+}
+
+/// Where the mark is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    AppMetadata,
+    UserMetadata,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "app_metadata" => Ok(Self::AppMetadata),
+            "user_metadata" => Ok(Self::UserMetadata),
+            other => Err(format!(
+                "`{}` is no place for the mark: use \"app_metadata\", and \"user_metadata\" beside it if wanted",
+                other.escape_debug()
+            )),
+        }
+    }
+}
+
+/// The name of our object in `app_metadata`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MetadataKey(pub(super) String);
+
+/// Names that mean something else to Auth0: the attributes of a profile's root, over which `app_metadata` is merged in
+/// Actions, and the names that Auth0 forbids there (Auth0 docs: "Metadata field names and data types", "User profile
+/// structure").
+const RESERVED: [&str; 45] = [
+    "__tenant",
+    "_id",
+    "app_metadata",
+    "blocked",
+    "blocked_for",
+    "client_id",
+    "clientID",
+    "connection",
+    "created_at",
+    "email",
+    "email_verified",
+    "family_name",
+    "given_name",
+    "globalClientID",
+    "global_client_id",
+    "guardian_authenticators",
+    "guardian_enrollments",
+    "identities",
+    "last_ip",
+    "last_login",
+    "last_password_reset",
+    "lastIP",
+    "lastLogin",
+    "logins_count",
+    "loginsCount",
+    "metadata",
+    "multifactor",
+    "multifactor_last_modified",
+    "name",
+    "nickname",
+    "okta",
+    "password",
+    "persona",
+    "phone_number",
+    "phone_verified",
+    "picture",
+    "provider",
+    "sub",
+    "tenant",
+    "updated_at",
+    "user_id",
+    "user_metadata",
+    "username",
+    "verify_email",
+    "verify_phone_number",
+];
+
+impl FromStr for MetadataKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shaped = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+            && !text.starts_with('-');
+        if !shaped {
+            return Err(
+                "must be 1 to 64 letters, digits, `_` or `-`: Auth0 forbids `.` and `$`, and searches by this \
+                        name"
+                    .to_owned(),
+            );
+        }
+        if RESERVED.contains(&text) {
+            return Err(format!(
+                "`{text}` means something else in an Auth0 profile: use a name of our own, such as \
+                                \"okta_sync\""
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// When Okta's tokens are bound to a key of ours (RFC 9449).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dpop {
+    /// When Okta asks for it.
+    #[default]
+    Auto,
+    /// From the first request on.
+    Always,
+    /// Not even when Okta asks for it.
+    Never,
+}
+
+impl FromStr for Dpop {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err("is none of \"auto\", \"always\" and \"never\"".to_owned()),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Without time but with a priority under journald, otherwise `Text`.
+    #[default]
+    Auto,
+    /// For people: time, level, message, fields; in colour on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("is none of \"auto\", \"text\" and \"json\"".to_owned()),
+        }
+    }
+}
+
+/// What is logged: the directives of tracing's `EnvFilter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LogFilter(pub(super) String);
+
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err("is empty: use \"off\" to log nothing".to_owned());
+        }
+        tracing_subscriber::EnvFilter::try_new(text).map(|_| Self(text.to_owned())).map_err(|error| {
+            format!(
+                "is no log filter ({error}): write a level, or levels by module such as \"info,okta_auth0_sync=debug\""
+            )
+        })
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    fn from_variable(text: &str) -> Result<Self, String> {
+        T::from_variable(text).map(Some)
+    }
+}
+
+impl Setting for bool {
+    fn from_variable(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| "is neither `true` nor `false`".to_owned())
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole<const MIN: u32, const MAX: u32>(pub(super) u32);
+
+impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
+    fn new(number: i64) -> Result<Self, String> {
+        u32::try_from(number)
+            .ok()
+            .filter(|number| (MIN..=MAX).contains(number))
+            .map(Self)
+            .ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
+    }
+}
+
+impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(i64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
+    fn from_variable(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| format!("must be a whole number from {MIN} to {MAX}")).and_then(Self::new)
+    }
+}
+
+/// A part of a whole: more than 0, at most 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Share(pub(super) f64);
+
+impl Share {
+    fn new(number: f64) -> Result<Self, String> {
+        if number > 0.0 && number <= 1.0 {
+            return Ok(Self(number));
+        }
+        Err("must be more than 0 and at most 1, such as 0.8".to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Setting for Share {
+    fn from_variable(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| "must be a number such as 0.8".to_owned()).and_then(Self::new)
+    }
+}
+
+/// Several settings of one kind; in a variable a TOML array, or separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<T: FromStr<Err = String>> Setting for List<T> {
+    fn from_variable(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let items: Vec<String> = if text.starts_with('[') {
+            let array: toml::Table = format!("list = {text}")
+                .parse()
+                .map_err(|_| "starts with `[` but is no TOML array such as [\"a\", \"b\"]".to_owned())?;
+            let items = array.get("list").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+            items
+                .into_iter()
+                .map(|item| item.as_str().map(str::to_owned).ok_or("must be an array of texts such as [\"a\", \"b\"]"))
+                .collect::<Result<_, _>>()?
+        } else if text.is_empty() {
+            Vec::new()
+        } else {
+            text.split(',').map(|item| item.trim().to_owned()).collect()
+        };
+        items.iter().map(|item| item.parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
