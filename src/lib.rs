@@ -6,6 +6,7 @@
 pub mod auth0;
 pub mod config;
 pub mod domain;
-pub mod store;
+pub mod engine;
 pub mod http;
 pub mod okta;
+pub mod store;

@@ -4,7 +4,7 @@
 //! left. Claims live in memory: they die with their process, and the state is used by one process at a time.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::{Address, OktaUserId};
 
@@ -20,8 +20,8 @@ pub(crate) struct Claims(Mutex<Held>);
 
 /// A claim; gives everything back when dropped.
 #[derive(Debug)]
-pub(crate) struct Claim<'a> {
-    claims: &'a Claims,
+pub(crate) struct Claim {
+    claims: Arc<Claims>,
     user: OktaUserId,
     address_keys: BTreeSet<String>,
 }
@@ -32,7 +32,7 @@ impl Claims {
     }
 
     /// Claims a user and the addresses known for them, or nothing.
-    pub(crate) fn claim(&self, user: &OktaUserId, addresses: &[Address]) -> Option<Claim<'_>> {
+    pub(crate) fn claim(self: &Arc<Self>, user: &OktaUserId, addresses: &[Address]) -> Option<Claim> {
         let keys: BTreeSet<String> = addresses.iter().map(Address::key).collect();
         let mut held = self.lock();
         if held.users.contains(user) || keys.iter().any(|key| held.address_keys.contains(key)) {
@@ -40,11 +40,12 @@ impl Claims {
         }
         held.users.insert(user.clone());
         held.address_keys.extend(keys.iter().cloned());
-        Some(Claim { claims: self, user: user.clone(), address_keys: keys })
+        drop(held);
+        Some(Claim { claims: self.clone(), user: user.clone(), address_keys: keys })
     }
 }
 
-impl Claim<'_> {
+impl Claim {
     /// Claims more addresses for the same look. `false`: another look has one of them; nothing was claimed then.
     ///
     /// There is no waiting for it: two looks that each wait for the other's address would wait for ever.
@@ -61,7 +62,7 @@ impl Claim<'_> {
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
         let mut held = self.claims.lock();
         held.users.remove(&self.user);
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_user_and_an_address_are_claimed_once() {
-        let claims = Claims::default();
+        let claims = Arc::new(Claims::default());
         let first = claims.claim(&user("u1"), &[address("a@x")]);
         assert!(first.is_some());
         assert!(claims.claim(&user("u1"), &[]).is_none(), "the user is taken");

@@ -309,7 +309,8 @@ impl Gate {
                 Kind::RateLimited => None,
                 Kind::Server | Kind::Timeout | Kind::Malformed => {
                     state.suspects.insert(subject.to_owned());
-                    (state.suspects.len() >= SUSPECTS || state.pauses.contains_key(&Scope::Remote)).then_some(Scope::Remote)
+                    (state.suspects.len() >= SUSPECTS || state.pauses.contains_key(&Scope::Remote))
+                        .then_some(Scope::Remote)
                 }
                 Kind::NotFound | Kind::Rejected => None,
             };
@@ -330,7 +331,8 @@ impl Gate {
                     Some(pause) if pause.until > now => pause.until,
                     _ => now + wait,
                 };
-                let probes = if state.pauses.get(&scope).is_some_and(|pause| pause.until > now) { probes - 1 } else { probes };
+                let probes =
+                    if state.pauses.get(&scope).is_some_and(|pause| pause.until > now) { probes - 1 } else { probes };
                 state.pauses.insert(scope, Pause { until, probes, probing: false, why: why.clone() });
                 (until.saturating_sub(now).max(Duration::from_secs(1)), why)
             });
@@ -361,7 +363,8 @@ impl Gate {
         let (note, alarm) = {
             let mut state = self.lock();
             let monotonic = self.clock.monotonic();
-            let note = state.noted.is_none_or(|(kind, at)| kind != failure.kind || monotonic.saturating_sub(at) >= NOTE_EVERY);
+            let note =
+                state.noted.is_none_or(|(kind, at)| kind != failure.kind || monotonic.saturating_sub(at) >= NOTE_EVERY);
             if note {
                 state.noted = Some((failure.kind, monotonic));
             }
@@ -378,9 +381,18 @@ impl Gate {
             }
             if let Some(kind) = alarm {
                 let remedy = failure.remedy.clone().unwrap_or_else(|| {
-                    format!("look at the network and at the status page of {}; work goes on by itself when it is back", self.remote)
+                    format!(
+                        "look at the network and at the status page of {}; work goes on by itself when it is back",
+                        self.remote
+                    )
                 });
-                let alarm = Alarm { kind, subject: self.name().to_owned(), detail: failure.to_string(), remedy };
+                let alarm = Alarm {
+                    momentary: false,
+                    kind,
+                    subject: self.name().to_owned(),
+                    detail: failure.to_string(),
+                    remedy,
+                };
                 self.store.raise_alarm(&alarm, now).await?;
             }
             Ok::<(), crate::store::StoreError>(())

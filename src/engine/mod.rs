@@ -34,8 +34,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::auth0::Auth0;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Clock, Policy, Timestamp};
-use crate::http::pacing::Pacer;
 use crate::http::Remote;
+use crate::http::pacing::Pacer;
 use crate::okta::Okta;
 use crate::store::{GuardWindow, Store, StoreError};
 
@@ -76,6 +76,11 @@ pub struct Options {
 /// What the engine says of itself while it works, for whoever shows progress.
 #[derive(Clone, Debug)]
 pub enum Note {
+    /// A pass through the log came to its end, or did not.
+    Pass {
+        /// What kept it from its end.
+        error: Option<String>,
+    },
     /// A page of the log was recorded.
     Page {
         /// Entries that were new.
@@ -125,7 +130,11 @@ pub struct Engine {
     pub(crate) okta_gate: Gate,
     pub(crate) auth0_gate: Gate,
     pub(crate) wakes: Wakes,
-    pub(crate) claims: Claims,
+    pub(crate) claims: Arc<Claims>,
+    /// Once in a process: the org that answers is the one that the state belongs to.
+    pub(crate) org_bound: tokio::sync::OnceCell<()>,
+    /// Has this process told of a next link to another host?
+    pub(crate) foreign_next: std::sync::atomic::AtomicBool,
     pub(crate) pulse: supervisor::Pulse,
     policy_text: String,
     notes: Option<mpsc::UnboundedSender<Note>>,
@@ -146,7 +155,10 @@ impl Engine {
             okta: okta.0,
             auth0: auth0.0,
             wakes: Wakes::default(),
-            claims: Claims::default(),
+            claims: Arc::default(),
+            org_bound: tokio::sync::OnceCell::new(),
+            // An earlier life may have told of it.
+            foreign_next: std::sync::atomic::AtomicBool::new(true),
             pulse: supervisor::Pulse::default(),
             policy_text: options.policy.fingerprint(),
             notes: None,

@@ -4,6 +4,7 @@
 //! (Okta docs: System Log query, "Transferring data"). The position comes from the store before every page and is moved in
 //! the transaction that stores the page, so this file keeps nothing between two pages that a crash could lose.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -100,7 +101,9 @@ impl Engine {
                 return Ok(());
             }
             let checkpoint = self.store.checkpoint().await?;
-            let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else { continue };
+            let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else {
+                continue;
+            };
             let page = match self.page(&position).await {
                 Ok(page) => page,
                 Err(PassError::Failed(failure)) if failure.kind == Kind::Rejected => {
@@ -111,7 +114,8 @@ impl Engine {
                     }
                     match checkpoint {
                         Some(checkpoint) if checkpoint.next.is_some() => {
-                            self.reanchor(&checkpoint, &fingerprint, &format!("Okta refused the cursor: {failure}")).await?;
+                            self.reanchor(&checkpoint, &fingerprint, &format!("Okta refused the cursor: {failure}"))
+                                .await?;
                             refused_once = false;
                             continue;
                         }
@@ -215,13 +219,15 @@ impl Engine {
         for entry in &page.entries {
             match entry {
                 LogEntry::Event(event) => events.push(event.clone()),
-                LogEntry::Unreadable { event_id, event_type, published, raw, why } => quarantined.push(QuarantinedEvent {
-                    event_id: event_id.clone().unwrap_or_else(|| id_of_text(raw)),
-                    event_type: event_type.clone(),
-                    published: *published,
-                    raw: raw.clone(),
-                    why: why.clone(),
-                }),
+                LogEntry::Unreadable { event_id, event_type, published, raw, why } => {
+                    quarantined.push(QuarantinedEvent {
+                        event_id: event_id.clone().unwrap_or_else(|| id_of_text(raw)),
+                        event_type: event_type.clone(),
+                        published: *published,
+                        raw: raw.clone(),
+                        why: why.clone(),
+                    })
+                }
             }
         }
         let recorded = self
@@ -240,9 +246,11 @@ impl Engine {
             )
             .await?;
         if recorded.new_quarantined > 0 {
-            let first = quarantined.first().map_or(String::new(), |entry| format!("; {}: {}", entry.event_id, entry.why));
+            let first =
+                quarantined.first().map_or(String::new(), |entry| format!("; {}: {}", entry.event_id, entry.why));
             error!(event = "quarantined", count = recorded.new_quarantined, "entries of the log cannot be read{first}");
             let alarm = Alarm {
+                momentary: false,
                 kind: AlarmKind::Quarantined,
                 subject: String::new(),
                 detail: format!("{} entries of the log could not be read{first}", recorded.new_quarantined),
@@ -254,16 +262,24 @@ impl Engine {
         }
         if let Some(host) = &page.foreign_next_host {
             let alarm = Alarm {
+                momentary: false,
                 kind: AlarmKind::ForeignNext,
                 subject: host.clone(),
-                detail: format!("Okta's next link names the host {host}; its query was asked of {} instead", self.options.okta_url),
-                remedy: "set [okta] url to the org's own address if it is a custom domain; otherwise look at what stands \
+                detail: format!(
+                    "Okta's next link names the host {host}; its query was asked of {} instead",
+                    self.options.okta_url
+                ),
+                remedy:
+                    "set [okta] url to the org's own address if it is a custom domain; otherwise look at what stands \
                          between here and Okta"
-                    .to_owned(),
+                        .to_owned(),
             };
             if self.store.raise_alarm(&alarm, now).await? {
                 warn!(event = "foreign_next", %host, "{}", alarm.detail);
             }
+            self.foreign_next.store(true, Ordering::Relaxed);
+        } else if page.next.is_some() && self.foreign_next.swap(false, Ordering::Relaxed) {
+            self.store.clear_alarms(AlarmKind::ForeignNext, now).await?;
         }
         Ok(recorded)
     }
@@ -274,27 +290,28 @@ impl Engine {
         warn!(event = "reanchored", since = %timestamp_text(since), "{why}: the log is read again from a time; known events are recognised");
         self.store.reanchor(checkpoint.seq, fingerprint, since, now).await?;
         let alarm = Alarm {
+            momentary: true,
             kind: AlarmKind::Reanchored,
             subject: String::new(),
             detail: format!("{why}; the log was read again from {}", timestamp_text(since)),
             remedy: "nothing is lost and nothing needs to be done; tell us if it happens often".to_owned(),
         };
         self.store.raise_alarm(&alarm, now).await?;
-        // Informative, not lasting: over as soon as it is told.
-        self.store.clear_alarm(AlarmKind::Reanchored, "", now).await?;
         Ok(())
     }
 
     /// The log may have lost what we have not read: only a comparison with the directory finds out.
     async fn note_gap(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PassError> {
         let alarm = Alarm {
+            momentary: false,
             kind: AlarmKind::Gap,
             subject: String::new(),
             detail: format!(
                 "the log was last read at {}; Okta keeps it for 90 days, so events may be gone",
                 timestamp_text(checkpoint.anchor_at)
             ),
-            remedy: "everybody is compared by itself now (`reconcile --all`); the alarm ends when that is done".to_owned(),
+            remedy: "everybody is compared by itself now (`reconcile --all`); the alarm ends when that is done"
+                .to_owned(),
         };
         if self.store.raise_alarm(&alarm, now).await? {
             error!(event = "gap", "{}", alarm.detail);

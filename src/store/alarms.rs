@@ -94,9 +94,11 @@ impl AlarmKind {
     }
 }
 
-/// An alarm to raise, or one that was raised.
+/// An alarm to raise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
+    /// It happened and is over: told, and never open.
+    pub momentary: bool,
     /// Which kind.
     pub kind: AlarmKind,
     /// Whom or what it is about; empty: the installation.
@@ -156,6 +158,20 @@ impl Store {
         Ok(cleared.rows_affected() > 0)
     }
 
+    /// Ends every open alarm of this kind.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn clear_alarms(&self, kind: AlarmKind, now: Timestamp) -> Result<u64, StoreError> {
+        let cleared = sqlx::query("UPDATE alarms SET cleared_at = ? WHERE kind = ? AND cleared_at IS NULL")
+            .bind(timestamp_text(now))
+            .bind(kind.as_str())
+            .execute(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(cleared.rows_affected())
+    }
+
     /// The alarms that are open, oldest first.
     ///
     /// # Errors
@@ -190,12 +206,15 @@ impl Store {
         if updated.rows_affected() > 0 {
             return Ok(false);
         }
-        sqlx::query("INSERT INTO alarms (kind, subject, detail, remedy, raised_at) VALUES (?, ?, ?, ?, ?)")
+        sqlx::query(
+            "INSERT INTO alarms (kind, subject, detail, remedy, raised_at, cleared_at) VALUES (?1, ?2, ?3, ?4, ?5, iif(?6, ?5, NULL))",
+        )
             .bind(alarm.kind.as_str())
             .bind(&alarm.subject)
             .bind(&alarm.detail)
             .bind(&alarm.remedy)
             .bind(timestamp_text(now))
+            .bind(alarm.momentary)
             .execute(&mut **tx)
             .await
             .map_err(|error| self.error(error))?;

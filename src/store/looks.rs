@@ -261,6 +261,19 @@ impl Store {
             .collect()
     }
 
+    /// When the next user with an open reason is due; later looks at settled users do not count.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn next_open_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let text: Option<String> =
+            sqlx::query_scalar("SELECT min(due_at) FROM users WHERE due_seq > settled_seq AND due_at IS NOT NULL")
+                .fetch_one(self.reader())
+                .await
+                .map_err(|error| self.error(error))?;
+        text.map(|text| read_time("the time of a look", &text)).transpose()
+    }
+
     /// Everything that is known of a user, as one snapshot.
     ///
     /// # Errors
@@ -573,6 +586,28 @@ impl Store {
                     &now_text,
                 )
                 .await?;
+        }
+        if settles {
+            // The newest look knows whether what an older one complained of still is so.
+            let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
+            sqlx::query(
+                "UPDATE alarms SET cleared_at = ?1 WHERE subject = ?2 AND cleared_at IS NULL
+                   AND kind NOT IN (SELECT value FROM json_each(?3))",
+            )
+            .bind(&now_text)
+            .bind(look.user.as_str())
+            .bind(serde_json::Value::from(kinds).to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+            sqlx::query(
+                "UPDATE alarms SET cleared_at = ? WHERE kind = 'guard' AND cleared_at IS NULL
+                   AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard')",
+            )
+            .bind(&now_text)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
         }
         for alarm in look.alarms {
             self.raise_in(&mut tx, alarm, now).await?;

@@ -99,14 +99,25 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn dismiss_event(&self, event_id: &str) -> Result<bool, StoreError> {
+    pub async fn dismiss_event(&self, event_id: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let sql = |error| self.error(error);
+        let mut tx = self.begin().await?;
         let done = sqlx::query(
             "UPDATE events SET state = 'dismissed', raw = NULL WHERE event_id = ? AND state = 'quarantined'",
         )
         .bind(event_id)
-        .execute(self.writer())
+        .execute(&mut *tx)
         .await
-        .map_err(|error| self.error(error))?;
+        .map_err(sql)?;
+        sqlx::query(
+            "UPDATE alarms SET cleared_at = ? WHERE kind = 'quarantined' AND cleared_at IS NULL
+               AND NOT EXISTS (SELECT 1 FROM events WHERE state = 'quarantined')",
+        )
+        .bind(timestamp_text(now))
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?;
+        self.commit(tx).await?;
         Ok(done.rows_affected() > 0)
     }
 

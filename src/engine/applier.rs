@@ -1,0 +1,235 @@
+//! Working off who is due: the most urgent first, several at a time, for as long as the remotes bear it.
+//!
+//! The store says who is due; this file only decides how many looks are under way. What it keeps in memory (who is being
+//! looked at, a short list fetched ahead) may be lost at any moment without anybody being lost.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::Engine;
+use super::gate::Endpoint;
+use super::look::Report;
+use crate::domain::clock;
+use crate::domain::{OktaUserId, Outcome};
+use crate::store::{DueUser, LookFinish, LookStart, StoreError};
+
+/// How often the store is asked for due users when nothing woke us: requests of other processes, looks whose time has come.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// After the store failed.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
+/// How many due users are fetched ahead, for each look that may be under way.
+const AHEAD: usize = 16;
+
+/// What a look needs. While one of these is refused there is no use in beginning more than one look to find out.
+const NEEDED: [Endpoint; 6] = [
+    Endpoint::OktaUser,
+    Endpoint::OktaUsers,
+    Endpoint::Auth0ByEmail,
+    Endpoint::Auth0Account,
+    Endpoint::Auth0Search,
+    Endpoint::Auth0Patch,
+];
+
+/// How long to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until told to stop.
+    Stopped,
+    /// Until nobody with an open reason is due now, or within this patience.
+    Idle(Duration),
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Users looked at.
+    pub looks: u64,
+    /// Accounts written.
+    pub writes: u64,
+}
+
+/// A look that has ended, whichever way.
+type Ended = (OktaUserId, Result<Report, StoreError>);
+
+impl Engine {
+    /// Looks at everybody who is due.
+    ///
+    /// When told to stop it begins no new look and waits for those under way: a look that is cut off would leave a write
+    /// unrecorded.
+    ///
+    /// # Errors
+    /// With [`Until::Idle`], when the state fails; with [`Until::Stopped`] it is tried again.
+    pub async fn apply(self: &Arc<Self>, until: Until, stop: &CancellationToken) -> Result<Applied, StoreError> {
+        let mut done = Applied::default();
+        let mut running: JoinSet<Ended> = JoinSet::new();
+        let mut under_way: HashMap<Id, LookStart> = HashMap::new();
+        let mut ahead: VecDeque<DueUser> = VecDeque::new();
+        loop {
+            self.pulse.applier.stamp(self.clock.as_ref());
+            let mut wait = ASK_EVERY;
+            if !stop.is_cancelled() {
+                match self.begin_looks(&mut running, &mut under_way, &mut ahead).await {
+                    Ok(Begun::Some) => {}
+                    Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY * 5),
+                    Err(error) if until == Until::Stopped => {
+                        error!(event = "store_failed", %error, "the state fails; nothing is lost, trying again");
+                        wait = STORE_AGAIN;
+                    }
+                    Err(error) => {
+                        drain(&mut running).await;
+                        return Err(error);
+                    }
+                }
+            }
+            if running.is_empty() {
+                if stop.is_cancelled() {
+                    return Ok(done);
+                }
+                if let Until::Idle(patience) = until {
+                    match self.until_next(patience).await? {
+                        Some(next) => wait = next,
+                        None => return Ok(done),
+                    }
+                }
+            }
+            tokio::select! {
+                Some(ended) = running.join_next_with_id() => {
+                    let (id, result) = match ended {
+                        Ok((id, (_, result))) => (id, result.map(Some)),
+                        Err(panicked) => {
+                            let id = panicked.id();
+                            (id, self.note_panic(under_way.get(&id)).await)
+                        }
+                    };
+                    under_way.remove(&id);
+                    match result {
+                        Ok(report) => {
+                            done.looks += 1;
+                            done.writes += report.map_or(0, |report| report.writes);
+                        }
+                        Err(error) if until == Until::Stopped => {
+                            error!(event = "store_failed", %error, "a look could not be recorded; it will be repeated");
+                            self.clock.sleep(STORE_AGAIN).await;
+                        }
+                        Err(error) => {
+                            drain(&mut running).await;
+                            return Err(error);
+                        }
+                    }
+                }
+                () = self.wakes.apply.notified() => ahead.clear(),
+                () = self.clock.sleep(wait) => ahead.clear(),
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+            }
+        }
+    }
+
+    /// Begins as many looks as may be under way.
+    async fn begin_looks(
+        self: &Arc<Self>,
+        running: &mut JoinSet<Ended>,
+        under_way: &mut HashMap<Id, LookStart>,
+        ahead: &mut VecDeque<DueUser>,
+    ) -> Result<Begun, StoreError> {
+        let pause = self.okta_gate.paused(&NEEDED).max(self.auth0_gate.paused(&NEEDED));
+        let room = match pause {
+            None => self.options.concurrency,
+            Some(wait) if wait.is_zero() => 1,
+            Some(wait) => return Ok(Begun::Paused(wait)),
+        };
+        if running.len() >= room {
+            return Ok(Begun::Some);
+        }
+        let now = self.clock.now();
+        if ahead.is_empty() {
+            let limit = self.options.concurrency.saturating_mul(AHEAD).saturating_add(running.len());
+            ahead.extend(self.store.due(now, u32::try_from(limit).unwrap_or(u32::MAX)).await?);
+        }
+        let busy: HashSet<OktaUserId> = under_way.values().map(|start| start.id.clone()).collect();
+        while running.len() < room {
+            let Some(due) = ahead.pop_front() else { break };
+            if busy.contains(&due.id) {
+                continue;
+            }
+            let start = match self.store.begin_look(&due.id, now).await {
+                Ok(start) => start,
+                // Forgotten by another process since it was listed.
+                Err(StoreError::Gone { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            // An address that another look has: that look's end brings us here again.
+            let Some(claim) = self.claims.claim(&start.id, &start.addresses) else { continue };
+            let engine = self.clone();
+            let look = start.clone();
+            let task = running.spawn(async move {
+                let result = engine.look(&look, claim).await;
+                (look.id, result)
+            });
+            under_way.insert(task.id(), start);
+        }
+        Ok(Begun::Some)
+    }
+
+    /// How long until there is something to do, if that is not too long.
+    async fn until_next(&self, patience: Duration) -> Result<Option<Duration>, StoreError> {
+        let Some(due) = self.store.next_open_due().await? else { return Ok(None) };
+        let pause = self.okta_gate.paused(&NEEDED).max(self.auth0_gate.paused(&NEEDED)).unwrap_or_default();
+        let wait = clock::since(due, self.clock.now()).max(pause);
+        Ok((wait <= patience).then_some(wait.max(Duration::from_millis(10))))
+    }
+
+    /// A defect of ours must not take everybody down with it, and must not spin: it is this user's failed attempt.
+    async fn note_panic(&self, start: Option<&LookStart>) -> Result<Option<Report>, StoreError> {
+        let Some(start) = start else { return Ok(None) };
+        error!(event = "panicked", user = %start.id, "a look ended in a defect of this program; please report it");
+        let why = "a defect of okta-auth0-sync: see the log".to_owned();
+        let now = self.clock.now();
+        let failed = start.attempts.saturating_add(1) >= self.options.max_attempts;
+        let after = crate::domain::backoff::LOOKS.wait(start.attempts.saturating_add(1), fastrand::f64());
+        let (outcome, next) = if failed {
+            (Outcome::Failed(why), clock::add(now, Duration::from_secs(86_400)))
+        } else {
+            (Outcome::Retry { after, why }, clock::add(now, after))
+        };
+        self.store
+            .finish_look(
+                LookFinish {
+                    user: &start.id,
+                    claimed_seq: start.claimed_seq,
+                    read: None,
+                    outcome: &outcome,
+                    depends_on: None,
+                    next_look: Some(next),
+                    recheck_step: 0,
+                    decisions: &[],
+                    accounts: &[],
+                    belated_event: None,
+                    wake_dependants: false,
+                    wake_sharers: false,
+                    forget_guard: false,
+                    alarms: &[],
+                    policy: &self.policy_text,
+                },
+                now,
+            )
+            .await?;
+        Ok(None)
+    }
+}
+
+enum Begun {
+    /// As many as there was room and work for.
+    Some,
+    /// None: a remote is paused for so long.
+    Paused(Duration),
+}
+
+/// Waits for looks under way: a write that was sent has to be recorded.
+async fn drain(running: &mut JoinSet<Ended>) {
+    while running.join_next().await.is_some() {}
+}

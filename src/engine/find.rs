@@ -1,0 +1,277 @@
+//! Finding: which accounts are this person's, and who else holds their addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::gate::Endpoint;
+use super::look::{Interrupted, Looking};
+use crate::auth0::{AccountQuery, AccountRecord};
+use crate::domain::{AccountId, Address, Held, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
+use crate::store::Decision;
+
+/// The most other holders of an address that are asked for by id: more people on one address are a mailing list.
+const HOLDERS_MAX: usize = 50;
+/// Auth0 shows the first 1,000 hits of a search, 100 a page.
+const SEARCH_PAGES_MAX: u32 = 10;
+
+impl Looking<'_> {
+    /// Makes every account of these addresses, and every account already marked for this user, denied.
+    pub(super) async fn deny_accounts(&mut self, addresses: &[Address]) -> Result<(), Interrupted> {
+        let mut done: BTreeSet<AccountId> = BTreeSet::new();
+        let mut sharers = None;
+
+        // First the immediately consistent look-up, and its hits at once: it is exact about upper and lower case, and only
+        // Auth0's own database connections store lower case, so both spellings are asked for.
+        let mut found = Vec::new();
+        for spelling in spellings(addresses) {
+            found.extend(self.by_email(&spelling).await?);
+        }
+        self.deny_each(found, addresses, &mut done, &mut sharers).await?;
+
+        // Then what carries our mark already, whatever its address has become.
+        let marked: Vec<AccountId> = self
+            .start
+            .accounts
+            .iter()
+            .filter(|account| (account.denied || account.sessions_owed) && !done.contains(&account.id))
+            .map(|account| account.id.clone())
+            .collect();
+        for id in marked {
+            match self.account(&id).await? {
+                Some(record) => {
+                    done.insert(id);
+                    self.share(&mut sharers, addresses).await?;
+                    self.deny_account(record, sharers.as_ref()).await?;
+                }
+                None => self.account_is_gone(&id),
+            }
+        }
+
+        // Then the search, which finds any spelling but lags: it only names accounts, each is read before it is written.
+        if self.engine.options.search && !addresses.is_empty() {
+            let mut late = Vec::new();
+            for id in self.search(addresses).await? {
+                if !done.contains(&id)
+                    && let Some(record) = self.account(&id).await?
+                {
+                    late.push(record);
+                }
+            }
+            self.deny_each(late, addresses, &mut done, &mut sharers).await?;
+        }
+        if self.changes.is_empty() {
+            self.weigh(Outcome::NoAccount);
+        }
+        Ok(())
+    }
+
+    async fn deny_each(
+        &mut self,
+        records: Vec<AccountRecord>,
+        addresses: &[Address],
+        done: &mut BTreeSet<AccountId>,
+        sharers: &mut Option<Sharers>,
+    ) -> Result<(), Interrupted> {
+        for record in records {
+            let account = &record.account;
+            let by_address = account
+                .email
+                .as_ref()
+                .is_some_and(|email| addresses.iter().any(|address| address.same(email.as_str())));
+            if !by_address || !done.insert(account.id.clone()) {
+                continue;
+            }
+            let options = &self.engine.options;
+            let outside = !options.connections.is_empty()
+                && !account.connections.iter().any(|connection| options.connections.contains(connection));
+            let unverified = options.require_verified_email && !account.email_verified;
+            let ours = self.start.accounts.iter().any(|known| known.denied && known.id == account.id);
+            if (outside || unverified) && !ours {
+                let why = if outside { "connection_out_of_scope" } else { "email_not_verified" };
+                self.decisions.push(Decision {
+                    auth0_user_id: Some(account.id.as_str().to_owned()),
+                    before: Some(account.summary()),
+                    after: Some(account.summary()),
+                    outcome: "skipped".to_owned(),
+                    why: Some(why.to_owned()),
+                    ..Decision::default()
+                });
+                continue;
+            }
+            self.share(sharers, addresses).await?;
+            self.deny_account(record, sharers.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn deny_account(&mut self, record: AccountRecord, sharers: Option<&Sharers>) -> Result<(), Interrupted> {
+        let account = &record.account;
+        let other = account.email.as_ref().and_then(|email| sharers.and_then(|sharers| sharers.holder(email)));
+        let Some(other) = other.cloned() else { return self.write_denial(record).await };
+        let marked_for_us = account
+            .mark
+            .as_ref()
+            .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(&self.start.id));
+        if !marked_for_us {
+            let skipped = Skipped::SharedAddress(other);
+            self.decide(account, account.summary(), "skipped", Some(skipped.to_string()), None);
+            self.skipped(skipped);
+            return Ok(());
+        }
+        if self.start.approved {
+            self.write_lift(record).await?;
+            self.skipped(Skipped::SharedAddress(other));
+            return Ok(());
+        }
+        let held = Held::AddressReused(other);
+        self.decide(account, account.summary(), "held", Some(held.to_string()), None);
+        self.keep_denied(account);
+        self.held(&held);
+        Ok(())
+    }
+
+    /// Lifts what is marked for this user, and nothing else.
+    pub(super) async fn allow(&mut self) -> Result<(), Interrupted> {
+        let marked: Vec<AccountId> = self
+            .start
+            .accounts
+            .iter()
+            .filter(|account| account.denied || account.blocked)
+            .map(|account| account.id.clone())
+            .collect();
+        self.weigh(Outcome::Unchanged);
+        for id in marked {
+            let Some(record) = self.account(&id).await? else {
+                self.account_is_gone(&id);
+                continue;
+            };
+            let reused = match &record.account.email {
+                Some(email) if !self.start.approved => {
+                    let sharers = self.sharers(std::slice::from_ref(email)).await?;
+                    sharers.holder(email).cloned()
+                }
+                _ => None,
+            };
+            match reused {
+                Some(other) => {
+                    let held = Held::AddressReused(other);
+                    let account = &record.account;
+                    self.decide(account, account.summary(), "held", Some(held.to_string()), None);
+                    self.keep_denied(account);
+                    self.held(&held);
+                }
+                None => self.write_lift(record).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, Interrupted> {
+        let auth0 = &self.engine.auth0;
+        Ok(self
+            .engine
+            .auth0_gate
+            .call(Endpoint::Auth0ByEmail, self.priority, self.start.id.as_str(), || auth0.accounts_by_email(spelling))
+            .await?)
+    }
+
+    pub(super) async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Interrupted> {
+        let auth0 = &self.engine.auth0;
+        Ok(self
+            .engine
+            .auth0_gate
+            .call(Endpoint::Auth0Account, self.priority, self.start.id.as_str(), || auth0.account(id))
+            .await?)
+    }
+
+    async fn search(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Interrupted> {
+        let auth0 = &self.engine.auth0;
+        let query = AccountQuery::Emails(addresses);
+        let mut ids = Vec::new();
+        for page in 0..SEARCH_PAGES_MAX {
+            let hits = self
+                .engine
+                .auth0_gate
+                .call(Endpoint::Auth0Search, self.priority, self.start.id.as_str(), || auth0.search(&query, page))
+                .await?;
+            let last = hits.accounts.is_empty();
+            ids.extend(hits.accounts.into_iter().map(|record| record.account.id));
+            if last || u64::try_from(ids.len()).unwrap_or(u64::MAX) >= hits.total {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Finds out who shares, if that is not known yet.
+    async fn share(&self, sharers: &mut Option<Sharers>, addresses: &[Address]) -> Result<(), Interrupted> {
+        if sharers.is_none() {
+            *sharers = Some(self.sharers(addresses).await?);
+        }
+        Ok(())
+    }
+
+    /// Who else, someone to let in, holds one of these addresses now? Asked of Okta's search (any case, but lagging) and of
+    /// the store (everybody who ever had it), each confirmed by id (never lagging).
+    async fn sharers(&self, addresses: &[Address]) -> Result<Sharers, Interrupted> {
+        let me = &self.start.id;
+        let (okta, policy) = (&self.engine.okta, &self.engine.options.policy);
+        let searched = self
+            .engine
+            .okta_gate
+            .call(Endpoint::OktaUsers, self.priority, me.as_str(), || okta.holders(addresses))
+            .await?;
+        let may_be_let_in = |user: &OktaUser| policy.verdict(&user.status) == Verdict::Allow;
+        let mut candidates: Vec<OktaUserId> =
+            searched.iter().filter(|user| user.id != *me && may_be_let_in(user)).map(|user| user.id.clone()).collect();
+        for (id, status) in self.engine.store.known_holders(addresses, me).await? {
+            let maybe = status.is_none_or(|status| policy.verdict(&status) == Verdict::Allow);
+            if maybe && !candidates.contains(&id) {
+                candidates.push(id);
+            }
+        }
+        let mut sharers = Sharers::default();
+        for id in candidates.iter().take(HOLDERS_MAX) {
+            let user =
+                self.engine.okta_gate.call(Endpoint::OktaUser, self.priority, me.as_str(), || okta.user(id)).await?;
+            if let Some(user) = user {
+                for address in addresses.iter().filter(|address| policy.is_shared_with(address, &user)) {
+                    sharers.0.entry(address.key()).or_insert_with(|| user.id.clone());
+                }
+            }
+        }
+        Ok(sharers)
+    }
+}
+
+/// Who else, someone to let in, holds an address: by the address's key.
+#[derive(Debug, Default)]
+pub(super) struct Sharers(BTreeMap<String, OktaUserId>);
+
+impl Sharers {
+    fn holder(&self, address: &Address) -> Option<&OktaUserId> {
+        self.0.get(&address.key())
+    }
+}
+
+/// Each address as it is and in lower case, each spelling once.
+fn spellings(addresses: &[Address]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::with_capacity(addresses.len() * 2);
+    for spelling in addresses.iter().flat_map(|address| [address.as_str().to_owned(), address.key()]) {
+        if !all.contains(&spelling) {
+            all.push(spelling);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lower_case_address_is_asked_for_once() {
+        let addresses =
+            ["Ann@Example.com", "ann@example.com", "bob@example.com"].map(|text| Address::parse(text).unwrap());
+        assert_eq!(spellings(&addresses), ["Ann@Example.com", "ann@example.com", "bob@example.com"]);
+    }
+}

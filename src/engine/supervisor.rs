@@ -1,0 +1,283 @@
+//! The daemon's life: three loops, the schedule that wakes them, and one rule: if one of them ends unasked, all end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_cron_scheduler::{Job, JobScheduler};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::applier::Until;
+use super::poller::PassError;
+use super::{Engine, Fatal, Note};
+use crate::domain::{Clock, clock};
+use crate::store::{Alarm, AlarmKind, StoreError};
+
+/// Loops stamp at least this often, whatever their schedule: half of the shortest sensible watchdog interval.
+const STAMP_EVERY: Duration = Duration::from_secs(10);
+/// Installations that were set up from one template shall not all poll in the same instant.
+const JITTER_MAX_MS: u64 = 1000;
+/// No good poll for so long is an alarm.
+const POLL_LATE: Duration = Duration::from_secs(300);
+
+/// When a loop last made progress.
+#[derive(Debug, Default)]
+pub struct Beat(AtomicU64);
+
+impl Beat {
+    pub(super) fn stamp(&self, clock: &dyn Clock) {
+        self.0.store(millis(clock.monotonic()), Ordering::Relaxed);
+    }
+
+    /// How long ago that was.
+    pub fn age(&self, clock: &dyn Clock) -> Duration {
+        Duration::from_millis(millis(clock.monotonic()).saturating_sub(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The heartbeats of the loops: health is progress, not the ticking of a timer.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// The loop that reads the log.
+    pub poller: Beat,
+    /// The loop that looks at users.
+    pub applier: Beat,
+    /// The loop that compares.
+    pub reconciler: Beat,
+}
+
+impl Pulse {
+    /// How long the slowest loop has made no progress, and which one that is.
+    pub fn slowest(&self, clock: &dyn Clock) -> (&'static str, Duration) {
+        [("poller", &self.poller), ("applier", &self.applier), ("reconciler", &self.reconciler)]
+            .map(|(name, beat)| (name, beat.age(clock)))
+            .into_iter()
+            .max_by_key(|(_, age)| *age)
+            .unwrap_or(("poller", Duration::ZERO))
+    }
+}
+
+/// When something runs by itself: six-field cron, UTC.
+#[derive(Clone, Debug)]
+pub struct Timetable {
+    /// The log is read.
+    pub poll: String,
+    /// Everything is compared.
+    pub reconcile: String,
+}
+
+impl Engine {
+    /// Polls, applies and reconciles until told to stop; then finishes what is in flight.
+    ///
+    /// # Errors
+    /// When a loop ended unasked, or the state cannot be used at all.
+    pub async fn run(self: &Arc<Self>, timetable: &Timetable, stop: CancellationToken) -> Result<(), Fatal> {
+        for beat in [&self.pulse.poller, &self.pulse.applier, &self.pulse.reconciler] {
+            beat.stamp(self.clock.as_ref());
+        }
+        let mut scheduler = self.schedule(timetable).await?;
+        let mut loops: JoinSet<(&'static str, Result<(), Fatal>)> = JoinSet::new();
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move { ("poller", engine.poll_loop(&token).await) });
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move {
+            ("applier", engine.apply(Until::Stopped, &token).await.map(|_| ()).map_err(Fatal::Store))
+        });
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move { ("reconciler", engine.reconcile_loop(&token).await) });
+
+        let mut first_error = None;
+        while let Some(ended) = loops.join_next().await {
+            let error = match ended {
+                Ok((_, Ok(()))) if stop.is_cancelled() => None,
+                Ok((name, Ok(()))) => Some(Fatal::Ended(name, "without being asked".to_owned())),
+                Ok((_, Err(error))) => Some(error),
+                Err(panicked) => Some(Fatal::Ended("work", panicked.to_string())),
+            };
+            if let Some(error) = error {
+                error!(event = "ended", %error, "stopping: a part of the work has ended");
+                first_error.get_or_insert(error);
+                stop.cancel();
+            }
+        }
+        if let Err(error) = scheduler.shutdown().await {
+            warn!(%error, "the scheduler did not stop cleanly");
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// A tick only rings a bell. Work inside a job would overlap with itself, be cut off at shutdown, and a panic in it
+    /// would be reported to nobody.
+    async fn schedule(self: &Arc<Self>, timetable: &Timetable) -> Result<JobScheduler, Fatal> {
+        let scheduler = JobScheduler::new().await.map_err(refused)?;
+        let engine = self.clone();
+        let poll = Job::new(timetable.poll.as_str(), move |_, _| engine.wakes.poll.notify_one()).map_err(refused)?;
+        scheduler.add(poll).await.map_err(refused)?;
+        let engine = self.clone();
+        let reconcile =
+            Job::new(timetable.reconcile.as_str(), move |_, _| engine.wakes.reconcile.notify_one()).map_err(refused)?;
+        scheduler.add(reconcile).await.map_err(refused)?;
+        scheduler.start().await.map_err(refused)?;
+        Ok(scheduler)
+    }
+
+    /// Polls at once, then at each tick; and again as soon as a pause is over.
+    async fn poll_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
+        let jitter = Duration::from_millis(fastrand::u64(0..=JITTER_MAX_MS));
+        let mut last_good = self.clock.monotonic();
+        let mut failing = false;
+        loop {
+            self.pulse.poller.stamp(self.clock.as_ref());
+            let mut again = None;
+            let result = self.poll(stop).await;
+            self.note(Note::Pass { error: result.as_ref().err().map(ToString::to_string) });
+            match result {
+                Ok(pass) => {
+                    if pass.pages > 0 {
+                        last_good = self.clock.monotonic();
+                    }
+                    if failing {
+                        failing = false;
+                        info!(event = "poll_back", "the log is read again");
+                        self.poll_alarm_over().await;
+                    }
+                    if pass.more {
+                        continue;
+                    }
+                }
+                Err(PassError::Store(error)) if error.is_configuration() => return Err(error.into()),
+                Err(error) => {
+                    if let PassError::Paused { wait, .. } = &error {
+                        again = Some(*wait);
+                    }
+                    if !failing {
+                        failing = true;
+                        warn!(event = "poll_failed", "the log could not be read on: {error}");
+                    }
+                    if self.clock.monotonic().saturating_sub(last_good) > POLL_LATE {
+                        self.poll_is_late(&error).await;
+                    }
+                }
+            }
+            if !self.wait_for_tick(again, jitter, stop).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `false`: asked to stop.
+    async fn wait_for_tick(&self, again: Option<Duration>, jitter: Duration, stop: &CancellationToken) -> bool {
+        let until = again.map(|wait| self.clock.monotonic().saturating_add(wait));
+        loop {
+            self.pulse.poller.stamp(self.clock.as_ref());
+            let left = until.map(|until| until.saturating_sub(self.clock.monotonic()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = self.wakes.poll.notified() => {
+                    tokio::select! {
+                        () = stop.cancelled() => return false,
+                        () = self.clock.sleep(jitter) => return true,
+                    }
+                }
+                () = self.clock.sleep(left.map_or(STAMP_EVERY, |left| left.min(STAMP_EVERY))) => {}
+            }
+        }
+    }
+
+    async fn poll_is_late(&self, error: &PassError) {
+        let alarm = Alarm {
+            momentary: false,
+            kind: AlarmKind::PollLate,
+            subject: String::new(),
+            detail: format!("the log could not be read for {} minutes: {error}", POLL_LATE.as_secs() / 60),
+            remedy: "deactivations are not noticed meanwhile and will be when it is back; `check` shows what is wrong"
+                .to_owned(),
+        };
+        if let Err(error) = self.store.raise_alarm(&alarm, self.clock.now()).await {
+            warn!(%error, "could not raise an alarm");
+        }
+    }
+
+    async fn poll_alarm_over(&self) {
+        if let Err(error) = self.store.clear_alarm(AlarmKind::PollLate, "", self.clock.now()).await {
+            warn!(%error, "could not end an alarm");
+        }
+    }
+
+    /// Compares at each tick; goes on with what a restart interrupted; tidies up afterwards.
+    async fn reconcile_loop(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Fatal> {
+        let mut under_way = self.store.sweep_under_way().await?.is_some();
+        loop {
+            self.pulse.reconciler.stamp(self.clock.as_ref());
+            if under_way {
+                match self.go_on_reconciling(stop).await {
+                    Ok(done) => under_way = !done,
+                    Err(error) => warn!(event = "reconcile_failed", "the comparison waits and goes on later: {error}"),
+                }
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                if !under_way {
+                    self.tidy(stop).await;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.wakes.reconcile.notified() => {
+                    if self.store.sweep_under_way().await?.is_none() {
+                        self.begin_nightly().await?;
+                    }
+                    under_way = true;
+                }
+                () = self.clock.sleep(STAMP_EVERY) => {}
+            }
+        }
+    }
+
+    /// Removes what is older than the retention, in small steps.
+    async fn tidy(&self, stop: &CancellationToken) {
+        let before = clock::sub(self.clock.now(), self.options.retention);
+        while !stop.is_cancelled() {
+            self.pulse.reconciler.stamp(self.clock.as_ref());
+            match self.store.expire(before, 5000).await {
+                Ok(0) => return,
+                Ok(rows) => info!(event = "expired", rows, "removed what is older than the retention"),
+                Err(error) => {
+                    warn!(%error, "could not remove what is older than the retention");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn refused(error: impl fmt::Display) -> Fatal {
+    Fatal::Schedule(format!("was refused: {error}"))
+}
+
+impl From<PassError> for Fatal {
+    fn from(error: PassError) -> Self {
+        match error {
+            PassError::Store(error) => Self::Store(error),
+            other => Self::Ended("poller", other.to_string()),
+        }
+    }
+}
+
+/// Nothing but the state can make the work impossible.
+impl Fatal {
+    /// Is it a matter of the configuration (exit code 78), not of the moment?
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Store(error) if StoreError::is_configuration(error)) || matches!(self, Self::Schedule(_))
+    }
+}

@@ -1,0 +1,414 @@
+//! Writing: the one place from which Auth0 is changed.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::gate::{Endpoint, Stopped};
+use super::look::{Change, Interrupted, Looking};
+use crate::auth0::{AccountRecord, Patched};
+use crate::domain::clock::{self, parse_timestamp};
+use crate::domain::mark::{self, Difference};
+use crate::domain::{Account, AccountId, Held, Lane, Outcome, Patch, Skipped};
+use crate::http::Kind;
+use crate::store::{AccountChange, Admission, AlarmKind, Decision};
+
+/// So many restorations of one account in a day are an alarm.
+const RESTORATIONS_MAX: u32 = 3;
+/// A denial later than this after its event is told.
+const LATE_MS: i64 = 300_000;
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Looking<'_> {
+    /// Makes an account denied for this user.
+    pub(super) async fn write_denial(&mut self, record: AccountRecord) -> Result<(), Interrupted> {
+        let account = &record.account;
+        let known = self.start.accounts.iter().find(|known| known.id == account.id);
+        let known_denied = known.is_some_and(|known| known.denied);
+        let patch = match mark::deny(account, &self.reason(), self.engine.options.mark) {
+            Difference::None if known_denied => {
+                self.decide(account, account.summary(), "unchanged", None, None);
+                self.weigh(Outcome::Unchanged);
+                self.keep_denied(account);
+                return self.end_owed_sessions(&account.id).await;
+            }
+            // The mark is there and the state does not know it: written by a life that died before it could say so, or the
+            // state is younger than the mark.
+            Difference::None => {
+                self.decide(account, account.summary(), "confirmed", None, None);
+                self.weigh(Outcome::Unchanged);
+                self.confirm_denied(account);
+                return self.end_owed_sessions(&account.id).await;
+            }
+            Difference::Theirs(owner) => {
+                self.decide(account, account.summary(), "unchanged", Some(format!("denied for {owner}")), None);
+                self.weigh(Outcome::Unchanged);
+                return Ok(());
+            }
+            Difference::Patch(patch) => patch,
+        };
+        // What was denied before is not a first denial, whatever removed the mark.
+        if !self.admitted && !self.start.accounts.iter().any(|known| known.denied) && !self.admit().await? {
+            self.decide(account, account.summary(), "held", Some(Held::Guard.to_string()), None);
+            self.held(&Held::Guard);
+            return Ok(());
+        }
+        if !self.engine.options.enforce {
+            self.plan(account, &patch);
+            return Ok(());
+        }
+        let owing = self.engine.options.end_sessions;
+        if owing {
+            let now = self.engine.now();
+            self.engine.store.owe_sessions(&self.start.id, &account.id, account.email.as_ref(), now).await?;
+        }
+        let Some(patched) = self.patch(&record, &patch).await? else { return Ok(()) };
+        let restored = known_denied && !account.mark.as_ref().is_some_and(|mark| mark.deactivated);
+        self.writes += 1;
+        self.weigh(Outcome::Applied);
+        let now = self.engine.now();
+        let published = self.event.filter(|_| !known_denied).map(|event| event.published);
+        let first_poll = self.engine.store.first_poll_at().await?;
+        let lag_ms = published
+            .filter(|published| first_poll.is_some_and(|first| *published > first))
+            .and_then(|published| i64::try_from(clock::since(now, published).as_millis()).ok());
+        let outcome = if restored { "restored" } else { "applied" };
+        let after = patched.account.account.summary();
+        self.decide(account, after, outcome, None, patched.request_id);
+        if let Some(decision) = self.decisions.last_mut() {
+            decision.lag_ms = lag_ms;
+        }
+        self.accounts.push(AccountChange {
+            id: account.id.clone(),
+            email: account.email.clone(),
+            connection: account.connections.first().cloned(),
+            denied: true,
+            blocked: patch.mark.blocked,
+            denied_at: (!known_denied).then_some(now),
+            event_id: self.event.map(|event| event.id.clone()),
+            published,
+            lag_ms,
+            sessions_owed: owing,
+        });
+        if restored {
+            self.count_restoration(&account.id).await?;
+        }
+        if let Some(lag_ms) = lag_ms.filter(|lag_ms| *lag_ms > LATE_MS) {
+            self.alarms.push(crate::store::Alarm {
+                momentary: true,
+                kind: AlarmKind::DenialLate,
+                subject: self.start.id.to_string(),
+                detail: format!(
+                    "{} was denied {} s after the deactivation was published",
+                    self.start.id,
+                    lag_ms / 1000
+                ),
+                remedy: "`status` shows what was in the way: a remote that was down, a limit, an outage of ours"
+                    .to_owned(),
+            });
+        }
+        if owing {
+            self.end_sessions(&account.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Lifts this user's mark from an account.
+    pub(super) async fn write_lift(&mut self, record: AccountRecord) -> Result<(), Interrupted> {
+        let account = &record.account;
+        let lifted = AccountChange {
+            id: account.id.clone(),
+            email: account.email.clone(),
+            connection: account.connections.first().cloned(),
+            denied: false,
+            blocked: false,
+            denied_at: None,
+            event_id: None,
+            published: None,
+            lag_ms: None,
+            sessions_owed: false,
+        };
+        match mark::allow(account, &self.reason()) {
+            Difference::None => {
+                self.decide(account, account.summary(), "unchanged", None, None);
+                self.accounts.push(lifted);
+            }
+            // Somebody else's by now: their look keeps it.
+            Difference::Theirs(owner) => {
+                self.decide(account, account.summary(), "unchanged", Some(format!("denied for {owner}")), None);
+            }
+            Difference::Patch(patch) => {
+                if !self.engine.options.enforce {
+                    self.plan(account, &patch);
+                    return Ok(());
+                }
+                let Some(patched) = self.patch(&record, &patch).await? else { return Ok(()) };
+                self.writes += 1;
+                self.lifted = true;
+                self.weigh(Outcome::Applied);
+                self.decide(account, patched.account.account.summary(), "applied", None, patched.request_id);
+                self.accounts.push(lifted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the guard, once in a look.
+    async fn admit(&mut self) -> Result<bool, Interrupted> {
+        let Some(read) = &self.read else { return Ok(false) };
+        let sweep = self.start.lane == Lane::Sweep;
+        let admission = self
+            .engine
+            .store
+            .prepare_denial(
+                &self.start.id,
+                read,
+                sweep,
+                self.start.approved,
+                self.engine.options.guard,
+                self.engine.now(),
+            )
+            .await?;
+        self.admitted = admission == Admission::Admitted;
+        Ok(self.admitted)
+    }
+
+    /// Writes, and makes sure that it took hold. `None`: this account's outcome is noted and others can go on.
+    async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Option<Patched>, Interrupted> {
+        let (engine, account) = (self.engine, &record.account);
+        let call = |authority_only: bool| {
+            engine.auth0_gate.call(Endpoint::Auth0Patch, self.priority, self.start.id.as_str(), move || async move {
+                if authority_only {
+                    engine.auth0.patch_authority_only(record, patch).await
+                } else {
+                    engine.auth0.patch(record, patch).await
+                }
+            })
+        };
+        let mut answer = call(false).await;
+        let mut refused_mirror = None;
+        // The authority has to get through even where the whole does not: a metadata limit, a connection's own rules.
+        if let Err(Stopped::Failed(failure)) = &answer
+            && matches!(failure.status, Some(400 | 413))
+            && patch.mirror.is_some()
+        {
+            refused_mirror = Some(failure.to_string());
+            answer = call(true).await;
+        }
+        let patched = match answer {
+            Ok(patched) => patched,
+            Err(Stopped::Failed(failure)) if failure.kind == Kind::NotFound => {
+                return Err(Interrupted::Moved(format!(
+                    "the account {} was deleted or linked between the look-up and the write: looking again",
+                    account.id
+                )));
+            }
+            // One account that cannot be written must not keep the person's others open.
+            Err(Stopped::Failed(failure)) => {
+                let why = failure.to_string();
+                self.decide(account, account.summary(), "retry", Some(why), failure.request_id.clone());
+                let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+                self.weigh(outcome);
+                return Ok(None);
+            }
+            Err(paused) => return Err(paused.into()),
+        };
+        if let Some(why) = refused_mirror {
+            warn!(event = "mirror_refused", user = %self.start.id, account = %account.id, "the mirror was refused, the mark is in force: {why}");
+            self.alarm(
+                AlarmKind::MirrorRefused,
+                format!("user_metadata of {} could not be written: {why}", account.id),
+                "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or take \
+                 user_metadata out of [auth0] write_to",
+            );
+        }
+        if !mark::took_hold(&patched.account.account, patch) {
+            return Err(Interrupted::Moved(format!(
+                "Auth0 took the write to {} and answered without the mark: something else writes the same key",
+                account.id
+            )));
+        }
+        Ok(Some(patched))
+    }
+
+    /// Ends what an earlier look owed and did not come to.
+    async fn end_owed_sessions(&mut self, id: &AccountId) -> Result<(), Interrupted> {
+        if self.start.accounts.iter().any(|known| known.id == *id && known.sessions_owed) {
+            return self.end_sessions(id).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions and refresh tokens of a denied account. What a tenant's plan does not have is said once, and is no
+    /// failure of the look.
+    async fn end_sessions(&mut self, id: &AccountId) -> Result<(), Interrupted> {
+        let (engine, user) = (self.engine, self.start.id.as_str());
+        let sessions = engine
+            .auth0_gate
+            .call(Endpoint::Auth0Sessions, self.priority, user, || engine.auth0.delete_sessions(id))
+            .await;
+        let tokens = match sessions {
+            Ok(()) | Err(Stopped::Failed(_)) => {
+                engine
+                    .auth0_gate
+                    .call(Endpoint::Auth0Sessions, self.priority, user, || engine.auth0.delete_refresh_tokens(id))
+                    .await
+            }
+            Err(_) => Ok(()),
+        };
+        let mut owed = false;
+        for answer in [sessions, tokens] {
+            match answer {
+                Ok(()) => {}
+                Err(Stopped::Failed(failure)) if failure.kind == Kind::NotFound => {
+                    self.sessions_unavailable(&failure.to_string());
+                }
+                Err(Stopped::Failed(failure)) => {
+                    owed = true;
+                    let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+                    self.weigh(outcome);
+                }
+                // A 403 pauses this endpoint alone: the mark is in force, and the debt stays.
+                Err(Stopped::Paused { why, .. }) => {
+                    owed = true;
+                    self.sessions_unavailable(&why);
+                }
+            }
+        }
+        if let Some(change) = self.accounts.iter_mut().find(|change| change.id == *id) {
+            change.sessions_owed = owed;
+        }
+        Ok(())
+    }
+
+    fn sessions_unavailable(&mut self, why: &str) {
+        self.alarms.push(crate::store::Alarm {
+            momentary: false,
+            kind: AlarmKind::SessionsUnavailable,
+            subject: String::new(),
+            detail: format!("sessions or refresh tokens could not be ended: {why}"),
+            remedy: "the marks are in force; set [auth0] end_sessions = false if the tenant's plan has no such endpoint, or \
+                     grant delete:sessions and delete:refresh_tokens"
+                .to_owned(),
+        });
+    }
+
+    async fn count_restoration(&mut self, id: &AccountId) -> Result<(), Interrupted> {
+        let since = clock::sub(self.engine.now(), DAY);
+        let before = self.engine.store.restorations(id, since).await?;
+        if before + 1 >= RESTORATIONS_MAX {
+            self.alarm(
+                AlarmKind::Restored,
+                format!("the mark of {id} was removed and restored {} times within a day", before + 1),
+                "find out what else writes app_metadata of this account: an import, a Rule or Action, another tool",
+            );
+        }
+        Ok(())
+    }
+
+    /// Without enforcement: what would be written.
+    fn plan(&mut self, account: &Account, patch: &Patch) {
+        let planned = Account {
+            mark: Some(patch.mark.clone()),
+            blocked: patch.blocked.unwrap_or(account.blocked),
+            mirror: match patch.mirror {
+                Some(true) => crate::domain::account::Mirror::On,
+                Some(false) => crate::domain::account::Mirror::Off,
+                None => account.mirror,
+            },
+            ..account.clone()
+        };
+        self.decide(account, planned.summary(), "not_enforced", None, None);
+        self.skipped(Skipped::NotEnforced);
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        account: &Account,
+        after: String,
+        outcome: &str,
+        why: Option<String>,
+        request_id: Option<String>,
+    ) {
+        self.changes.push(Change {
+            account: account.id.as_str().to_owned(),
+            before: account.summary(),
+            after: after.clone(),
+            outcome: outcome.to_owned(),
+        });
+        self.decisions.push(Decision {
+            auth0_user_id: Some(account.id.as_str().to_owned()),
+            before: Some(account.summary()),
+            after: Some(after),
+            outcome: outcome.to_owned(),
+            why,
+            request_id,
+            ..Decision::default()
+        });
+    }
+
+    /// The account carries our mark, as the state says already.
+    pub(super) fn keep_denied(&mut self, account: &Account) {
+        let known = self.start.accounts.iter().find(|known| known.id == account.id);
+        self.accounts.push(AccountChange {
+            id: account.id.clone(),
+            email: account.email.clone(),
+            connection: account.connections.first().cloned(),
+            denied: true,
+            blocked: account.mark.as_ref().is_some_and(|mark| mark.blocked),
+            denied_at: None,
+            event_id: None,
+            published: None,
+            lag_ms: None,
+            sessions_owed: known.is_some_and(|known| known.sessions_owed),
+        });
+    }
+
+    /// The account carries our mark, and the state learns it now.
+    fn confirm_denied(&mut self, account: &Account) {
+        let Some(mark) = &account.mark else { return };
+        let event = self.start.events.iter().find(|event| Some(&event.id) == mark.event_id.as_ref());
+        let denied_at = mark.at.as_deref().and_then(|at| parse_timestamp(at).ok()).unwrap_or_else(|| self.engine.now());
+        self.accounts.push(AccountChange {
+            id: account.id.clone(),
+            email: account.email.clone(),
+            connection: account.connections.first().cloned(),
+            denied: true,
+            blocked: mark.blocked,
+            denied_at: Some(denied_at),
+            event_id: mark.event_id.clone(),
+            published: event.map(|event| event.published),
+            lag_ms: event.and_then(|event| i64::try_from(clock::since(denied_at, event.published).as_millis()).ok()),
+            sessions_owed: self.start.accounts.iter().any(|known| known.id == account.id && known.sessions_owed),
+        });
+    }
+
+    /// An account that the state says is marked does not exist any more.
+    pub(super) fn account_is_gone(&mut self, id: &AccountId) {
+        self.changes.push(Change {
+            account: id.as_str().to_owned(),
+            before: "denied".to_owned(),
+            after: "gone".to_owned(),
+            outcome: "unchanged".to_owned(),
+        });
+        self.decisions.push(Decision {
+            auth0_user_id: Some(id.as_str().to_owned()),
+            after: Some("gone".to_owned()),
+            outcome: "unchanged".to_owned(),
+            why: Some("the account does not exist any more".to_owned()),
+            ..Decision::default()
+        });
+        self.accounts.push(AccountChange {
+            id: id.clone(),
+            email: None,
+            connection: None,
+            denied: false,
+            blocked: false,
+            denied_at: None,
+            event_id: None,
+            published: None,
+            lag_ms: None,
+            sessions_owed: false,
+        });
+    }
+}
