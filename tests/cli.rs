@@ -1,5 +1,7 @@
 //! The binary, from the outside: exit codes, what goes where, and how errors read.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +12,7 @@ use tempfile::TempDir;
 
 /// The binary in an empty directory, with an environment of its own.
 fn program(directory: &Path) -> Command {
-    let mut command = Command::cargo_bin("okta-auth0-sync").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
     command.current_dir(directory).env_clear().env("PATH", "/usr/bin:/bin");
     command
 }
@@ -115,7 +117,7 @@ fn what_is_wrong_exits_78_and_says_how_to_mend_it() {
         ("https://example.okta.com", "https://acme.okta.com", "is still the example's"),
         ("client_id = \"abc\"\n", "", "auth0.client_id: is missing"),
         ("\"auth0\"", "\"nothing\"", "there is no file ./credentials/nothing"),
-        ("[auth0]", "[auth0", "./config.toml, line 6, column 7".trim_start_matches("./")),
+        ("[auth0]", "[auth0", "config.toml, line 6, column 7"),
         ("[auth0]\n", "[auth0]\ncolour = 1\n", "unknown field `colour`"),
     ] {
         let directory = configured();
