@@ -4,9 +4,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth0;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod http;
+pub mod logging;
 pub mod okta;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod store;
+pub mod systemd;

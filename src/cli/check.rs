@@ -1,0 +1,216 @@
+//! `check`: line by line, what passes, what warns and what fails, and how to mend it.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Exit, screen};
+use crate::config::{Auth0Credentials, Config, Environment, OktaCredentials, Problem, Schedule};
+use crate::domain::{Timestamp, escape, timestamp_text};
+
+/// How many firings of each schedule are shown.
+const RUNS_SHOWN: usize = 3;
+
+/// What came of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// In order.
+    Pass,
+    /// Allowed, and yet perhaps a mistake.
+    Warn,
+    /// Wrong.
+    Fail,
+}
+
+impl Verdict {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked, in few words.
+    pub name: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What was found, and how to mend it. May have several lines.
+    pub detail: String,
+}
+
+/// What all checks came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of checking.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Adds something that is in order.
+    pub fn pass(&mut self, name: impl Into<String>, detail: impl Into<String>) {
+        self.add(name, Verdict::Pass, detail);
+    }
+
+    /// Adds something that may be a mistake.
+    pub fn warn(&mut self, name: impl Into<String>, detail: impl Into<String>) {
+        self.add(name, Verdict::Warn, detail);
+    }
+
+    /// Adds something that is wrong.
+    pub fn fail(&mut self, name: impl Into<String>, detail: impl Into<String>) {
+        self.add(name, Verdict::Fail, detail);
+    }
+
+    fn add(&mut self, name: impl Into<String>, verdict: Verdict, detail: impl Into<String>) {
+        self.findings.push(Finding { name: name.into(), verdict, detail: detail.into() });
+    }
+
+    /// Did anything fail?
+    pub fn failed(&self) -> bool {
+        self.findings.iter().any(|finding| finding.verdict == Verdict::Fail)
+    }
+
+    /// `{"ok": …, "findings": [{"name", "verdict": "pass" | "warn" | "fail", "detail"}]}`
+    pub fn to_json(&self) -> Value {
+        let findings: Vec<Value> = self
+            .findings
+            .iter()
+            .map(|finding| {
+                json!({ "name": finding.name, "verdict": finding.verdict.as_str(), "detail": finding.detail })
+            })
+            .collect();
+        json!({ "ok": !self.failed(), "findings": findings })
+    }
+
+    /// For people; with colour, which [`screen::out`] takes out where it is not wanted.
+    pub fn to_text(&self) -> String {
+        let width = self.findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0);
+        let mut text = String::new();
+        for Finding { name, verdict, detail } in &self.findings {
+            let style = match verdict {
+                Verdict::Pass => screen::GOOD,
+                Verdict::Warn => screen::WARNING,
+                Verdict::Fail => screen::BAD,
+            };
+            let name = escape(name);
+            for (number, line) in detail.lines().enumerate() {
+                let head = if number == 0 {
+                    format!("{}  {name:width$}", screen::paint(style, verdict.as_str()))
+                } else {
+                    " ".repeat(6 + width)
+                };
+                text.push_str(&format!("{head}  {}\n", escape(line)));
+            }
+        }
+        let count = |verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();
+        let (warned, failed) = (count(Verdict::Warn), count(Verdict::Fail));
+        text.push_str(&match (failed, warned) {
+            (0, 0) => format!("\n{}\n", screen::paint(screen::GOOD, "All is well.")),
+            (0, _) => format!("\nNothing failed; {warned} to look at.\n"),
+            (_, _) => format!("\n{}\n", screen::paint(screen::BAD, &format!("{failed} failed."))),
+        });
+        text
+    }
+
+    /// Prints it.
+    ///
+    /// # Errors
+    /// When standard output does not take it.
+    pub fn print(&self, as_json: bool) -> io::Result<()> {
+        if as_json { screen::out(&format!("{:#}\n", self.to_json())) } else { screen::out(&self.to_text()) }
+    }
+}
+
+/// `check --offline`: the configuration alone, without network or state.
+///
+/// # Errors
+/// When standard output does not take the report.
+pub fn offline(file: Option<&Path>, environment: &Environment, now: Timestamp, as_json: bool) -> io::Result<Exit> {
+    let report = match Config::load(file, environment) {
+        Ok(config) => of_config(&config, now),
+        Err(error) => {
+            let mut report = Report::default();
+            for problem in error.problems {
+                report.fail("configuration", problem.to_string());
+            }
+            report
+        }
+    };
+    report.print(as_json)?;
+    Ok(if report.failed() { Exit::Config } else { Exit::Done })
+}
+
+/// What can be said of a configuration without asking anybody.
+pub fn of_config(config: &Config, now: Timestamp) -> Report {
+    let mut report = Report::default();
+    let file = config.file.as_ref().map_or_else(|| "environment".to_owned(), |file| file.display().to_string());
+    report.pass("configuration", file);
+    for Problem { subject, message } in &config.warnings {
+        report.warn(subject, message);
+    }
+    address(&mut report, "okta.url", config.okta.url.as_str(), "https://acme.okta.com/");
+    address(&mut report, "auth0.url", config.auth0.url.as_str(), "https://acme.eu.auth0.com/");
+    if config.auth0.client_id == "YOUR_CLIENT_ID" {
+        report.fail("auth0.client_id", "is still the example's: set it to your application's client id");
+    }
+    secrets(&mut report, config);
+    if let Some(path) = &config.tls.ca_file {
+        match std::fs::File::open(path) {
+            Ok(_) => report.pass("tls.ca_file", path.display().to_string()),
+            Err(error) => report.fail("tls.ca_file", format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    let denied: Vec<&str> = config.policy.deny_statuses.iter().map(|status| status.as_str()).collect();
+    report.pass("denied", denied.join(", "));
+    if !config.policy.exempt.is_empty() {
+        report.pass("never denied", format!("{} people ([scope] exempt)", config.policy.exempt.len()));
+    }
+    if !config.engine.enforce {
+        report.warn("engine.enforce", "is false: nothing is written to Auth0, and nobody is denied");
+    }
+    schedule(&mut report, "schedule.poll", &config.schedule.poll, now);
+    schedule(&mut report, "schedule.reconcile", &config.schedule.reconcile, now);
+    report
+}
+
+fn address(report: &mut Report, key: &str, url: &str, example: &str) {
+    if url == example {
+        report.fail(key, format!("{url} is still the example's: set it to your own"));
+    } else {
+        report.pass(key, url);
+    }
+}
+
+fn secrets(report: &mut Report, config: &Config) {
+    let how = |secret: &str| match (secret, &config.okta.credentials, &config.auth0.credentials) {
+        ("Okta private key", OktaCredentials::PrivateKey { client_id, .. }, _) => format!(" (service app {client_id})"),
+        ("Auth0 client secret" | "Auth0 private key", _, Auth0Credentials::ClientSecret(_))
+        | ("Auth0 private key", _, Auth0Credentials::PrivateKey { .. }) => {
+            format!(" (application {})", config.auth0.client_id)
+        }
+        _ => String::new(),
+    };
+    for (name, secret) in config.secrets() {
+        match secret.read() {
+            Ok(_) => report.pass(name, format!("{}{}", secret.origin(), how(name))),
+            Err(problem) => report.fail(name, problem.to_string()),
+        }
+    }
+    if matches!(config.okta.credentials, OktaCredentials::ApiToken(_)) {
+        report.warn(
+            "Okta API token",
+            "dies with the account of the administrator who made it: a service app ([okta.oauth]) does not",
+        );
+    }
+}
+
+fn schedule(report: &mut Report, key: &str, schedule: &Schedule, now: Timestamp) {
+    let runs: Vec<String> = schedule.next_runs(now, RUNS_SHOWN).into_iter().map(timestamp_text).collect();
+    report.pass(key, format!("{schedule}  next: {}", runs.join(", ")));
+}

@@ -1,0 +1,100 @@
+//! The commands: what can be typed, and what each prints.
+//!
+//! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
+//! command ends.
+
+pub mod args;
+pub mod check;
+pub mod exit;
+mod manual;
+pub mod screen;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser};
+
+use crate::config::{Config, Environment};
+use crate::domain::{Clock, SystemClock};
+use crate::{config, logging};
+use args::{Cli, Command};
+pub use exit::Exit;
+
+/// Does what the arguments ask for. Results and remarks have been printed when it returns.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no error. There is nowhere to tell of a failure to print.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    match dispatch(cli, &clock) {
+        Ok(exit) => exit,
+        Err(error) => {
+            screen::remark(&format!("{}: {error}", screen::paint(screen::BAD, "error")));
+            error.exit()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
+    let environment = Environment::of_process();
+    let file = cli.config.as_deref();
+    match cli.command {
+        Command::Check(arguments) if arguments.offline => {
+            check::offline(file, &environment, clock.now(), arguments.json).map_err(Error::Output)
+        }
+        Command::Completions(arguments) => {
+            let mut text = Vec::new();
+            clap_complete::generate(arguments.shell, &mut Cli::command(), "okta-auth0-sync", &mut text);
+            screen::out_raw(&text).map(|()| Exit::Done).map_err(Error::Output)
+        }
+        Command::Man(arguments) => manual::run(arguments.dir.as_deref()).map(|()| Exit::Done).map_err(Error::Output),
+        other => Err(Error::NotBuilt(other.name())),
+    }
+}
+
+/// Reads the configuration and starts the log by it: the beginning of every command that works with either.
+///
+/// # Errors
+/// When the configuration is wrong, or the log has been started already.
+pub fn configure(file: Option<&Path>, environment: &Environment, clock: &Arc<dyn Clock>) -> Result<Config, Error> {
+    let config = Config::load(file, environment)?;
+    logging::init(&config.log, clock.clone())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The log cannot be started.
+    #[error(transparent)]
+    Log(#[from] logging::Error),
+    /// The result could not be written.
+    #[error("cannot write: {0}")]
+    Output(#[source] std::io::Error),
+    /// This version does not have the command.
+    #[error("this version cannot `{0}` yet")]
+    NotBuilt(&'static str),
+}
+
+impl Error {
+    /// The exit code that tells a shell of it.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Log(_) | Self::Output(_) => Exit::Failed,
+            Self::NotBuilt(_) => Exit::Usage,
+        }
+    }
+}

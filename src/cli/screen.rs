@@ -1,0 +1,142 @@
+//! What commands print: tables, times, colour. Results go to standard output; colour only to a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Effects, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::domain::{Timestamp, clock, escape};
+
+/// For what is in order.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// For what a person should know.
+pub const WARNING: Style = AnsiColor::Yellow.on_default();
+/// For what is wrong.
+pub const BAD: Style = AnsiColor::Red.on_default();
+/// For what matters less.
+pub const DIM: Style = Style::new().effects(Effects::DIMMED);
+/// For heads.
+pub const STRONG: Style = Style::new().effects(Effects::BOLD);
+
+/// `text` in `style`. Where colour is not wanted, [`out`] takes it out again.
+pub fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Writes a result to standard output: without colour unless that is a terminal and `NO_COLOR` is unset.
+///
+/// # Errors
+/// When standard output does not take it. A reader that has seen enough (`| head`) is no error.
+pub fn out(text: &str) -> io::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    forgive_closed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// Writes bytes to standard output just as they are.
+///
+/// # Errors
+/// As [`out`].
+pub fn out_raw(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    forgive_closed(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+fn forgive_closed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a remark to standard error.
+pub fn remark(text: &str) {
+    // There is nowhere left to tell of a standard error that is gone.
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// A table without lines, for people and for `grep`: as wide as the terminal, and unwrapped where there is none. Cells
+/// are escaped: they may hold what a remote wrote.
+pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    table_of_width(head, rows, terminal_width())
+}
+
+fn table_of_width<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    width: Option<u16>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    match width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    for row in rows {
+        table.add_row(row.map(|cell| escape(&cell)));
+    }
+    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    if text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+/// How many columns standard output shows; `None` if it is no terminal.
+fn terminal_width() -> Option<u16> {
+    let stdout = io::stdout();
+    stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout).map_or(80, |(width, _)| width.0))
+}
+
+/// How long ago, for people: `just now`, `3 min ago`, `2 days ago`, `in 5 min`.
+pub fn relative(at: Timestamp, now: Timestamp) -> String {
+    let (past, future) = (clock::since(now, at), clock::since(at, now));
+    if past.max(future) < Duration::from_secs(1) {
+        "just now".to_owned()
+    } else if future.is_zero() {
+        format!("{} ago", span(past))
+    } else {
+        format!("in {}", span(future))
+    }
+}
+
+/// A length of time in its largest unit, for people: `45 s`, `3 min`, `7 h`, `2 days`.
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_their_largest_unit() {
+        let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+        for (at, expected) in [
+            ("2026-11-23T10:00:00Z", "just now"),
+            ("2026-11-23T09:59:15Z", "45 s ago"),
+            ("2026-11-23T09:56:30Z", "3 min ago"),
+            ("2026-11-22T10:00:00Z", "24 h ago"),
+            ("2026-11-20T10:00:00Z", "3 days ago"),
+            ("2026-11-23T10:05:00Z", "in 5 min"),
+        ] {
+            assert_eq!(relative(at.parse().unwrap(), now), expected);
+        }
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_is_not_wrapped_elsewhere() {
+        let rows = || [["00u1".to_owned(), "word ".repeat(30)], ["00u2".to_owned(), "a\u{1b}[2Jb\nc".to_owned()]];
+        let piped = table_of_width(["id", "why"], rows(), None);
+        assert_eq!(piped.lines().count(), 3, "{piped}");
+        assert!(piped.contains("a\\u{1b}[2Jb\\nc"), "{piped}");
+        let shown = table_of_width(["id", "why"], rows(), Some(40));
+        assert!(shown.lines().count() > 4 && shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
+    }
+}

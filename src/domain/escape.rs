@@ -1,0 +1,30 @@
+//! Text that somebody else wrote, made safe to show.
+
+/// Shows control characters (line ends and terminal escapes among them) and characters that change how others are seen
+/// (direction marks, zero-width signs) as escapes such as `\n` and `\u{1b}`. Everything else stays as it is.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_invisible(c) {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Direction overrides, line separators, zero-width signs.
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_deceives_is_escaped() {
+        assert_eq!(escape("é\t\u{1b}[2J\u{9b}\u{202e}漢"), "é\\t\\u{1b}[2J\\u{9b}\\u{202e}漢");
+    }
+}

@@ -1,0 +1,401 @@
+//! The log: one line an event, to standard error.
+//!
+//! Three forms: for people (time, level, message, fields; in colour on a terminal), for journald (a syslog priority
+//! `<N>` in front, as sd-daemon(3) has it; no time, for journald has its own), and JSON (one object a line). Text that
+//! a remote wrote is escaped, so that it can neither forge a line nor command a terminal, and every line is bounded.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Effects, Style};
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::{Log, LogFormat};
+use crate::domain::{Clock, escape, timestamp_text};
+
+/// The longest line, in bytes. journald splits longer ones at 48 KiB, and most collectors at 8 or 16.
+const LINE_MAX: usize = 8 * 1024;
+
+/// The longest single field, in bytes: one that a remote filled must not push the others out of the line.
+const FIELD_MAX: usize = 2 * 1024;
+
+/// The longest part of a line that tells the fields of one span, in bytes, and the number of spans told.
+const SPAN_MAX: usize = 200;
+const SPANS_MAX: usize = 4;
+
+/// Starts the log, once in the life of a process. Times come from `clock`.
+///
+/// # Errors
+/// When the filter is none (a validated [`Log`] has one) or a log has been started before.
+pub fn init(log: &Log, clock: Arc<dyn Clock>) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&log.filter)?;
+    let lines = Lines { form: Form::of_stderr(log.format), clock };
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).fmt_fields(Fields).with_writer(io::stderr);
+    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    Ok(())
+}
+
+/// Why the log cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter is none.
+    #[error("log.filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// There is one already.
+    #[error(transparent)]
+    Started(#[from] TryInitError),
+}
+
+/// At most `bytes` of `text`, with `…` where something is missing.
+fn bounded(text: &mut String, bytes: usize) {
+    const MISSING: &str = "…";
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes - MISSING.len()));
+        text.push_str(MISSING);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text { colour: bool },
+    Journal,
+    Json,
+}
+
+impl Form {
+    fn of_stderr(format: LogFormat) -> Self {
+        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match format {
+            LogFormat::Json => Self::Json,
+            LogFormat::Auto if journald_reads_stderr() => Self::Journal,
+            LogFormat::Auto | LogFormat::Text => Self::Text { colour },
+        }
+    }
+}
+
+/// Is standard error the stream that systemd connected to journald? `$JOURNAL_STREAM` holds its device and inode
+/// (systemd.exec(5)); it alone proves nothing, for it is inherited by programs whose stderr is elsewhere.
+fn journald_reads_stderr() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let metadata = io::stderr().as_fd().try_clone_to_owned().and_then(|fd| std::fs::File::from(fd).metadata());
+    metadata.is_ok_and(|metadata| stream == format!("{}:{}", metadata.dev(), metadata.ino()))
+}
+
+/// Writes events as lines.
+struct Lines {
+    form: Form,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Collected::default();
+        event.record(&mut fields);
+        let spans: Vec<String> = context
+            .event_scope()
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+            .take(SPANS_MAX)
+            .map(|span| {
+                let fields = span.extensions().get::<FormattedFields<N>>().map(|known| known.fields.clone());
+                match fields.filter(|fields| !fields.is_empty()) {
+                    Some(mut fields) => {
+                        bounded(&mut fields, SPAN_MAX);
+                        format!("{}{{{fields}}}", span.name())
+                    }
+                    None => span.name().to_owned(),
+                }
+            })
+            .collect();
+        let metadata = event.metadata();
+        let line = match self.form {
+            Form::Json => self.json(metadata, fields, spans),
+            Form::Text { colour } => self.text(metadata, &fields, &spans, colour),
+            Form::Journal => Self::journal(metadata, &fields, &spans),
+        };
+        writeln!(writer, "{line}")
+    }
+}
+
+impl Lines {
+    fn text(&self, metadata: &tracing::Metadata<'_>, fields: &Collected, spans: &[String], colour: bool) -> String {
+        let paint = |style: Style, text: &str| {
+            if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        };
+        let dim = Style::new().effects(Effects::DIMMED);
+        let level = paint(style_of(*metadata.level()), &format!("{:>5}", metadata.level().as_str()));
+        // Bounded before it is painted, so that no colour is left on.
+        let mut rest = fields.to_text(spans);
+        bounded(&mut rest, LINE_MAX - 200);
+        format!("{} {level} {} {rest}", paint(dim, &timestamp_text(self.clock.now())), paint(dim, metadata.target()))
+    }
+
+    fn journal(metadata: &tracing::Metadata<'_>, fields: &Collected, spans: &[String]) -> String {
+        // Priorities of syslog: 3 error, 4 warning, 6 informational, 7 debug.
+        let priority = match *metadata.level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        let mut line = format!("<{priority}>{}", fields.to_text(spans));
+        bounded(&mut line, LINE_MAX);
+        line
+    }
+
+    fn json(&self, metadata: &tracing::Metadata<'_>, mut fields: Collected, spans: Vec<String>) -> String {
+        let mut line = Map::new();
+        line.insert("time".to_owned(), timestamp_text(self.clock.now()).into());
+        line.insert("level".to_owned(), metadata.level().as_str().to_ascii_lowercase().into());
+        line.insert("target".to_owned(), metadata.target().into());
+        line.insert("message".to_owned(), std::mem::take(&mut fields.message).into());
+        if !spans.is_empty() {
+            line.insert("spans".to_owned(), spans.into());
+        }
+        let mut left = LINE_MAX.saturating_sub(Value::Object(line.clone()).to_string().len() + 100);
+        for (name, value) in fields.others {
+            // What does not fit is left out whole: half a line is no JSON.
+            let size = value.to_string().len() + name.len() + "\"field_\":,".len();
+            if size > left {
+                line.insert("fields_left_out".to_owned(), true.into());
+                break;
+            }
+            left -= size;
+            let name = if line.contains_key(name) { format!("field_{name}") } else { name.to_owned() };
+            line.insert(name, value);
+        }
+        Value::Object(line).to_string()
+    }
+}
+
+fn style_of(level: Level) -> Style {
+    let colour = match level {
+        Level::ERROR => AnsiColor::Red,
+        Level::WARN => AnsiColor::Yellow,
+        Level::INFO => AnsiColor::Green,
+        Level::DEBUG => AnsiColor::Blue,
+        Level::TRACE => AnsiColor::Magenta,
+    };
+    Style::new().fg_color(Some(colour.into()))
+}
+
+/// The message and the other fields of an event, each escaped and bounded.
+#[derive(Default)]
+struct Collected {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Collected {
+    fn put(&mut self, field: &Field, text: &str) {
+        let mut escaped = escape(text);
+        bounded(&mut escaped, FIELD_MAX);
+        if field.name() == "message" {
+            self.message = escaped;
+        } else {
+            self.others.push((field.name(), escaped.into()));
+        }
+    }
+
+    /// `message field=value field="a value" (span{field=value}: span)`
+    fn to_text(&self, spans: &[String]) -> String {
+        let mut text = self.message.clone();
+        for (name, value) in &self.others {
+            let gap = if text.is_empty() { "" } else { " " };
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{gap}{name}={}", plain(value));
+        }
+        if !spans.is_empty() {
+            let _ = write!(text, " ({})", spans.join(": "));
+        }
+        text
+    }
+}
+
+/// A value as text; in quotes only if it would run into its neighbours.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.is_empty() || text.contains([' ', '"', '=']) => format!("{text:?}"),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl Visit for Collected {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(cause) = source {
+            let _ = write!(text, ": {cause}");
+            source = cause.source();
+        }
+        self.put(field, &text);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.others.push((field.name(), value.into()));
+    }
+}
+
+/// Writes the fields of spans, in the form that [`Lines`] shows them.
+struct Fields;
+
+impl<'writer> FormatFields<'writer> for Fields {
+    fn format_fields<R: tracing_subscriber::field::RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        let mut collected = Collected::default();
+        fields.record(&mut collected);
+        writer.write_str(&collected.to_text(&[]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::domain::ManualClock;
+
+    /// What `log` writes in `form`.
+    fn written(form: Form, log: impl FnOnce()) -> String {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let clock = Arc::new(ManualClock::new("2026-11-23T10:00:00.0625Z".parse().unwrap()));
+        let layer =
+            tracing_subscriber::fmt::layer().event_format(Lines { form, clock }).fmt_fields(Fields).with_writer({
+                let bytes = bytes.clone();
+                move || Sink(bytes.clone())
+            });
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let written = bytes.lock().unwrap().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn an_event() {
+        let span = tracing::info_span!("look", user = "00u1");
+        let _inside = span.enter();
+        tracing::warn!(status = 503_u64, why = "two words", ok = false, "Auth0 is away");
+    }
+
+    #[test]
+    fn for_people() {
+        assert_eq!(
+            written(Form::Text { colour: false }, an_event),
+            "2026-11-23T10:00:00.062Z  WARN okta_auth0_sync::logging::tests Auth0 is away status=503 \
+             why=\"two words\" ok=false (look{user=00u1})\n"
+        );
+        assert!(written(Form::Text { colour: true }, an_event).contains("\u{1b}[33m WARN\u{1b}[0m"));
+    }
+
+    #[test]
+    fn for_journald() {
+        assert_eq!(
+            written(Form::Journal, an_event),
+            "<4>Auth0 is away status=503 why=\"two words\" ok=false (look{user=00u1})\n"
+        );
+        assert_eq!(written(Form::Journal, || tracing::error!("x")), "<3>x\n");
+        assert_eq!(written(Form::Journal, || tracing::info!("x")), "<6>x\n");
+        assert_eq!(written(Form::Journal, || tracing::debug!("x")), "<7>x\n");
+    }
+
+    #[test]
+    fn as_json() {
+        let line: Value = serde_json::from_str(&written(Form::Json, an_event)).unwrap();
+        assert_eq!(
+            line,
+            serde_json::json!({
+                "time": "2026-11-23T10:00:00.062Z", "level": "warn", "target": "okta_auth0_sync::logging::tests",
+                "message": "Auth0 is away", "status": 503, "why": "two words", "ok": false, "spans": ["look{user=00u1}"],
+            })
+        );
+        let clash = written(Form::Json, || tracing::info!(level = "mine", "x"));
+        let clash: Value = serde_json::from_str(&clash).unwrap();
+        assert_eq!((clash["level"].as_str(), clash["field_level"].as_str()), (Some("info"), Some("mine")));
+    }
+
+    #[test]
+    fn what_a_remote_wrote_cannot_forge_a_line_or_command_a_terminal() {
+        let evil = "a\n<0>forged\r\u{1b}[2J\u{9b}\u{202e}z";
+        for form in [Form::Text { colour: true }, Form::Journal, Form::Json] {
+            let line = written(form, || tracing::info!(evil, debug = ?evil, display = %evil, "{evil}"));
+            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+            assert!(!line.contains("\u{1b}[2J") && !line.contains(['\r', '\u{9b}', '\u{202e}']), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_bounded_and_json_stays_json() {
+        let long = "é\"".repeat(10_000);
+        for form in [Form::Text { colour: false }, Form::Journal, Form::Json] {
+            let line = written(form, || {
+                tracing::info!(a = %long, b = %long, c = %long, d = %long, e = %long, f = %long, g = %long, "{long}");
+            });
+            assert!(line.len() <= LINE_MAX + 1, "{}", line.len());
+            if form == Form::Json {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(line["fields_left_out"], true);
+            } else {
+                assert!(line.contains('…'), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::other("inner"));
+        let line = written(Form::Journal, || tracing::error!(error = &error as &dyn std::error::Error, "no"));
+        assert_eq!(line, "<3>no error=\"outer: inner\"\n");
+    }
+}

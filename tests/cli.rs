@@ -1,0 +1,190 @@
+//! The binary, from the outside: exit codes, what goes where, and how errors read.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary in an empty directory, with an environment of its own.
+fn program(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
+    command.current_dir(directory).env_clear().env("PATH", "/usr/bin:/bin");
+    command
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn run(command: &mut Command) -> Ran {
+    let output = command.output().unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A directory with a sound configuration, and its secrets in files.
+fn configured() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(
+        directory.path().join("config.toml"),
+        "[okta]\nurl = \"https://example.okta.com\"\n[okta.oauth]\nclient_id = \"0oa1\"\nprivate_key_file = \"okta\"\n\
+         [auth0]\nurl = \"https://example.auth0.com\"\nclient_id = \"abc\"\nclient_secret_file = \"auth0\"\n",
+    )
+    .unwrap();
+    let credentials = directory.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    for (name, text) in [("okta", "{\"kty\":\"t0psecret\"}\n"), ("auth0", "t0psecret\n")] {
+        fs::write(credentials.join(name), text).unwrap();
+        fs::set_permissions(credentials.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn wrong_usage_exits_64_and_help_0() {
+    let directory = tempfile::tempdir().unwrap();
+    for (arguments, expected) in [
+        (&[][..], "Usage: okta-auth0-sync"),
+        (&["frobnicate"], "unrecognized subcommand"),
+        (&["sync", "--wet-run"], "unexpected argument"),
+        (&["retry"], "required"),
+        (&["retry", "ann", "--failed"], "cannot be used with"),
+        (&["user", "ann", "--dry-run"], "--sync"),
+        (&["reconcile", "--since", "yesterday"], "90days"),
+        (&["reconcile", "--since", "1day", "--all"], "cannot be used with"),
+        (&["events", "--limit", "0"], "0 is not in"),
+    ] {
+        let ran = run(program(directory.path()).args(arguments));
+        assert_eq!((ran.code, ran.out.as_str()), (64, ""), "{arguments:?}: {}", ran.err);
+        assert!(ran.err.contains(expected), "{arguments:?}: {}", ran.err);
+    }
+    for arguments in [&["--help"][..], &["--version"], &["help", "reconcile"], &["action", "deploy", "--help"]] {
+        let ran = run(program(directory.path()).args(arguments));
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
+        assert!(ran.out.contains("okta-auth0-sync"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_sound_configuration_passes_with_its_sources_and_next_runs() {
+    let directory = configured();
+    let ran = run(program(directory.path()).args(["check", "--offline"]));
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert_eq!(ran.err, "");
+    for expected in [
+        "pass  configuration",
+        "https://example.okta.com/",
+        "okta.oauth.private_key_file: ./credentials/okta (service app 0oa1)",
+        "auth0.client_secret_file: ./credentials/auth0 (application abc)",
+        "0 0 3 * * *  next: ",
+        "T03:00:00.000Z, ",
+        "All is well.",
+    ] {
+        assert!(ran.out.contains(expected), "expected: {expected}\n{}", ran.out);
+    }
+    assert!(!ran.out.contains("t0psecret") && !ran.out.contains('\u{1b}'), "{}", ran.out);
+}
+
+#[test]
+fn the_report_is_json_if_asked() {
+    let directory = configured();
+    let ran = run(program(directory.path()).args(["check", "--offline", "--json"]));
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &report["ok"]), (0, &Value::Bool(true)));
+    assert!(report["findings"].as_array().unwrap().iter().all(|finding| finding["verdict"] == "pass"), "{report}");
+
+    fs::remove_file(directory.path().join("credentials/okta")).unwrap();
+    let ran = run(program(directory.path()).args(["check", "--offline", "--json"]));
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &report["ok"]), (78, &Value::Bool(false)));
+}
+
+#[test]
+fn what_is_wrong_exits_78_and_says_how_to_mend_it() {
+    for (from, to, expected) in [
+        ("https://example.okta.com", "http://example.okta.com", "in the clear: use https://"),
+        ("client_id = \"abc\"", "client_id = \"YOUR_CLIENT_ID\"", "is still the example's"),
+        ("https://example.okta.com", "https://acme.okta.com", "is still the example's"),
+        ("client_id = \"abc\"\n", "", "auth0.client_id: is missing"),
+        ("\"auth0\"", "\"nothing\"", "there is no file ./credentials/nothing"),
+        ("[auth0]", "[auth0", "config.toml, line 6, column 7"),
+        ("[auth0]\n", "[auth0]\ncolour = 1\n", "unknown field `colour`"),
+    ] {
+        let directory = configured();
+        let file = directory.path().join("config.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from));
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        let ran = run(program(directory.path()).args(["check", "--offline"]));
+        assert_eq!(ran.code, 78, "{to}: {}{}", ran.out, ran.err);
+        assert!(ran.out.contains(expected), "{to}: expected: {expected}\n{}", ran.out);
+        assert!(!ran.out.contains("t0psecret"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_refused() {
+    let directory = configured();
+    let secret = directory.path().join("credentials/auth0");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = run(program(directory.path()).args(["check", "--offline"]));
+    assert_eq!(ran.code, 78);
+    assert!(ran.out.contains("chmod 600 './credentials/auth0'"), "{}", ran.out);
+    let given = directory.path().join("credentials");
+    let ran = run(program(directory.path()).args(["check", "--offline"]).env("CREDENTIALS_DIRECTORY", given));
+    assert_eq!(ran.code, 0, "systemd sees to its own credentials: {}", ran.out);
+}
+
+#[test]
+fn the_configuration_is_found_in_the_order_of_the_contract() {
+    let directory = configured();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let named = directory.path().join("config.toml");
+    let by_variable = run(program(elsewhere.path())
+        .args(["check", "--offline"])
+        .env("OKTA_AUTH0_SYNC_CONFIG", &named)
+        .env("OKTA_AUTH0_SYNC__SCHEDULE__POLL", "*/30 * * * * *"));
+    assert_eq!(by_variable.code, 0, "{}", by_variable.out);
+    assert!(by_variable.out.contains(&named.display().to_string()));
+    assert!(by_variable.out.contains("*/30 * * * * *  next: "));
+    let explicit = run(program(elsewhere.path())
+        .args(["check", "--offline", "--config"])
+        .arg(&named)
+        .env("OKTA_AUTH0_SYNC_CONFIG", "/nowhere"));
+    assert_eq!(explicit.code, 0, "{}", explicit.out);
+    if !Path::new("/etc/okta-auth0-sync/config.toml").exists() {
+        let none = run(program(elsewhere.path()).args(["check", "--offline"]));
+        assert_eq!(none.code, 78);
+        assert!(none.out.contains("name one by --config FILE or OKTA_AUTH0_SYNC_CONFIG"), "{}", none.out);
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    for (shell, expected) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+        let ran = run(program(directory.path()).args(["completions", shell]));
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains(expected), "{shell}");
+    }
+    let ran = run(program(directory.path()).arg("man"));
+    assert!(ran.code == 0 && ran.out.contains(".TH okta-auth0-sync 1"), "{}", ran.out);
+    let ran = run(program(directory.path()).args(["man", "--dir", "."]));
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{}", ran.err);
+    for page in ["okta-auth0-sync.1", "okta-auth0-sync-check.1", "okta-auth0-sync-action-deploy.1"] {
+        assert!(directory.path().join(page).exists(), "{page}");
+    }
+    let ran = run(program(directory.path()).args(["man", "--dir", "nowhere"]));
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("error: cannot write: "), "{}", ran.err);
+}
