@@ -13,6 +13,8 @@ CREATE TABLE installation (
     auth0_audience       TEXT NOT NULL,
     enforce              INTEGER NOT NULL CHECK (enforce IN (0, 1)),
     policy               TEXT NOT NULL,     -- what was denied by when this was last written
+    swept_policy         TEXT NOT NULL,     -- the policy that everybody was, or need not be, compared by
+    seq_floor            INTEGER NOT NULL DEFAULT 0 CHECK (seq_floor >= 0), -- above every number of a forgotten user
     version              TEXT NOT NULL,     -- of the program
     first_run_at         TEXT NOT NULL,
     first_poll_at        TEXT,              -- the first good page
@@ -66,6 +68,7 @@ CREATE INDEX event_users_open ON event_users (okta_user_id, due_seq) WHERE settl
 CREATE TABLE users (
     okta_user_id TEXT PRIMARY KEY CHECK (length(okta_user_id) > 0),
     login        TEXT,
+    login_key    TEXT,               -- in lower case
     email        TEXT,
     status       TEXT,               -- as last read
     status_at    TEXT,
@@ -86,15 +89,22 @@ CREATE TABLE users (
     last_error   TEXT,
     since        TEXT NOT NULL,      -- of the present outcome
     CHECK (settled_seq <= due_seq),
+    CHECK (looked_seq <= due_seq),
+    CHECK ((login IS NULL) = (login_key IS NULL)),
     CHECK (due_seq = settled_seq OR due_since IS NOT NULL),
-    CHECK (due_seq = settled_seq OR due_at IS NOT NULL OR outcome = 'held'), -- no reason without a look or a person
+    CHECK (due_seq = settled_seq OR due_at IS NOT NULL OR outcome IS 'held'), -- no reason without a look or a person
     CHECK (outcome IS NOT 'held' OR why IS NOT NULL),
     CHECK (outcome IS NOT 'failed' OR (due_at IS NOT NULL AND why IS NOT NULL)),
     CHECK (outcome IS NOT 'retry' OR (attempts > 0 AND due_at IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX users_due ON users (lane, due_at) WHERE due_at IS NOT NULL;
+-- What lies further ahead than any wait but that of failed users: looked for after a clock was set back.
+CREATE INDEX users_far ON users (due_at) WHERE due_at IS NOT NULL AND outcome IS NOT 'failed';
 CREATE INDEX users_open ON users (outcome, due_since) WHERE due_seq > settled_seq;
-CREATE INDEX users_outcome ON users (outcome, since) WHERE outcome IN ('skipped', 'no_account', 'held', 'failed');
+-- Spelled with OR: SQLite does not see that `outcome = 'held'` implies an IN list.
+CREATE INDEX users_outcome ON users (outcome, since)
+    WHERE outcome = 'skipped' OR outcome = 'no_account' OR outcome = 'held' OR outcome = 'failed';
+CREATE INDEX users_login ON users (login_key) WHERE login_key IS NOT NULL;
 CREATE INDEX users_depending ON users (depends_on) WHERE depends_on IS NOT NULL;
 CREATE INDEX users_status ON users (status, status_at);
 
@@ -161,9 +171,13 @@ CREATE INDEX decision_log_at ON decision_log (at);
 -- Open only inside the transaction of `forget` or of retention.
 CREATE TABLE decision_log_gate (id INTEGER PRIMARY KEY CHECK (id = 1), open INTEGER NOT NULL CHECK (open IN (0, 1))) STRICT;
 INSERT INTO decision_log_gate VALUES (1, 0);
--- The chain value before the oldest row that is kept.
-CREATE TABLE decision_log_root (id INTEGER PRIMARY KEY CHECK (id = 1), chain BLOB NOT NULL CHECK (length(chain) = 32)) STRICT;
-INSERT INTO decision_log_root VALUES (1, zeroblob(32));
+-- The last row that retention removed, and its chain value: the one before the oldest row that is kept.
+CREATE TABLE decision_log_root (
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    last  INTEGER NOT NULL CHECK (last >= 0),
+    chain BLOB NOT NULL CHECK (length(chain) = 32)
+) STRICT;
+INSERT INTO decision_log_root VALUES (1, 0, zeroblob(32));
 CREATE TRIGGER decision_log_keeps_rows BEFORE DELETE ON decision_log
 WHEN (SELECT open FROM decision_log_gate) = 0
 BEGIN SELECT RAISE(ABORT, 'decisions are only appended'); END;
@@ -193,6 +207,7 @@ CREATE TABLE run_log (
     CHECK ((finished_at IS NULL) = (ok IS NULL))
 ) STRICT;
 CREATE INDEX run_log_started ON run_log (started_at);
+CREATE INDEX run_log_open ON run_log (id) WHERE finished_at IS NULL;
 
 CREATE TABLE remotes (
     remote     TEXT PRIMARY KEY CHECK (remote IN ('okta', 'auth0')),
@@ -258,7 +273,9 @@ CREATE VIEW recent_events AS
 SELECT e.event_id, e.event_type, eu.okta_user_id, eu.login, e.actor, e.published, e.received_at, eu.settled_at,
        CASE WHEN e.state IN ('quarantined', 'dismissed') THEN e.state
             WHEN eu.outcome IS NOT NULL THEN eu.outcome
-            ELSE coalesce((SELECT outcome FROM users u WHERE u.okta_user_id = eu.okta_user_id), 'pending') END AS outcome
+            -- Not settled: how the last look ended tells why, unless it had dealt with what came before this event.
+            ELSE coalesce((SELECT outcome FROM users u WHERE u.okta_user_id = eu.okta_user_id
+                             AND outcome IN ('held', 'failed', 'retry', 'snooze')), 'pending') END AS outcome
 FROM events e LEFT JOIN event_users eu ON eu.event_seq = e.seq
 ORDER BY e.seq DESC;
 

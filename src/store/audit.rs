@@ -1,7 +1,8 @@
 //! The decisions as evidence: each row hashed, each hash chained to the one before.
 //!
 //! `digest` is SHA-256 over the row's values, `chain` is SHA-256 over the chain before it and the digest. A changed, added
-//! or removed row breaks the chain from there on. Taking a person out (`forget`) removes the values but keeps the digest,
+//! or removed row breaks the chain from there on; rows missing at either end are missed by their numbers. This finds
+//! accidents and careless hands; who can write the file and recompute the chain is found only by an export kept elsewhere. Taking a person out (`forget`) removes the values but keeps the digest,
 //! so that the rest stays provable; retention removes the oldest rows and keeps the chain value before the first one left.
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -102,9 +103,14 @@ impl Store {
     pub async fn verify_decisions(&self) -> Result<Verified, StoreError> {
         let sql = |error| self.error(error);
         let mut tx = self.reader().begin().await.map_err(sql)?;
-        let mut chain: Vec<u8> =
-            sqlx::query_scalar("SELECT chain FROM decision_log_root").fetch_one(&mut *tx).await.map_err(sql)?;
-        let (mut last, mut verified) = (0_i64, Verified::default());
+        let (mut last, mut chain): (i64, Vec<u8>) =
+            sqlx::query_as("SELECT last, chain FROM decision_log_root").fetch_one(&mut *tx).await.map_err(sql)?;
+        let newest: i64 =
+            sqlx::query_scalar("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'), 0)")
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(sql)?;
+        let mut verified = Verified::default();
         loop {
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
                 "SELECT id, forgotten_at IS NOT NULL AS forgotten, digest, chain, {COLUMNS} FROM decision_log
@@ -146,6 +152,9 @@ impl Store {
                     )));
                 }
             }
+        }
+        if last < newest {
+            return Err(StoreError::Tampered(format!("rows {} to {newest} were removed", last + 1)));
         }
         Ok(verified)
     }

@@ -99,6 +99,22 @@ pub enum StoreError {
         /// Which one.
         id: String,
     },
+    /// A backup could not be made, or is not what it should be.
+    #[error("no backup was made at {path}: {why}")]
+    Backup {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// What was deleted cannot be taken out of the WAL while somebody reads it.
+    #[error(
+        "the state {path} is being read by another program, which keeps its log from being emptied; end it and try again"
+    )]
+    StillRead {
+        /// The state file.
+        path: PathBuf,
+    },
     /// The decisions are not what was written.
     #[error("the decisions were changed: {0}")]
     Tampered(String),
@@ -133,6 +149,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Did the system refuse to open or write a file (SQLite's CANTOPEN, READONLY)?
+    pub(super) fn is_refused_by_the_system(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if matches!(primary_code(source), Some(8 | 14)))
+    }
+
     /// Is this a matter of the configuration (exit code 78), not of the moment?
     pub fn is_configuration(&self) -> bool {
         matches!(
@@ -146,18 +167,22 @@ impl StoreError {
     }
 }
 
+/// SQLite's primary result code: the low byte of the extended one.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
 /// What to do about the SQLite errors that an administrator can mend.
 pub(super) fn remedy(error: &sqlx::Error) -> &'static str {
-    let Some(code) = error.as_database_error().and_then(|error| error.code()) else { return "" };
-    // Primary result codes are the low byte of the extended ones.
-    match code.parse::<u32>().map(|code| code & 0xff) {
-        Ok(5 | 6) => "; another program holds the database locked: end it",
-        Ok(8) => "; the file or its folder is read-only",
-        Ok(10) => "; the disk reported an error: look at the kernel log",
-        Ok(11) => "; the file is damaged: stop the service and restore a backup",
-        Ok(13) => "; the disk is full: make room, nothing is lost and work goes on by itself",
-        Ok(14) => "; check the permissions of the file and its folder",
-        Ok(26) => "; the file is no SQLite database, or is encrypted",
+    match primary_code(error) {
+        Some(5 | 6) => "; another program holds the database locked: end it",
+        Some(8) => "; the file or its folder is read-only",
+        Some(10) => "; the disk reported an error: look at the kernel log",
+        Some(11) => "; the file is damaged: stop the service and restore a backup",
+        Some(13) => "; the disk is full: make room, nothing is lost and work goes on by itself",
+        Some(14) => "; check the permissions of the file and its folder",
+        Some(26) => "; the file is no SQLite database, or is encrypted",
         _ => "",
     }
 }

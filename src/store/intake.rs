@@ -1,5 +1,7 @@
 //! Taking in: a page of the log, the users that it makes due, and the checkpoint, in one transaction.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use sqlx::Row;
 
@@ -84,6 +86,7 @@ struct EventRow<'a> {
 struct EventUserRow<'a> {
     id: &'a str,
     login: Option<&'a str>,
+    login_key: Option<String>,
     address: Option<String>,
     address_key: Option<String>,
     lane: i64,
@@ -121,8 +124,15 @@ impl Store {
     /// [`StoreError::CheckpointMoved`] when somebody else recorded a page since `expected_seq` was read; nothing is stored
     /// then.
     pub async fn record_page(&self, page: Page<'_>, now: Timestamp) -> Result<Recorded, StoreError> {
-        let rows: Vec<EventRow<'_>> =
-            page.events.iter().map(event_row).chain(page.quarantined.iter().map(quarantined_row)).collect();
+        // An entry that stands twice in the page counts once; where only one of the two can be read, that one.
+        let mut ids = HashSet::new();
+        let rows: Vec<EventRow<'_>> = page
+            .events
+            .iter()
+            .map(event_row)
+            .chain(page.quarantined.iter().map(quarantined_row))
+            .filter(|row| ids.insert(row.id))
+            .collect();
         let rows = serde_json::to_string(&rows)
             .map_err(|error| StoreError::Unreadable { what: "a page", value: error.to_string() })?;
         let now_text = timestamp_text(now);
@@ -147,7 +157,7 @@ impl Store {
 
         let mut made_due = 0;
         if new_events > 0 {
-            // A user may stand twice in one event, and an entry twice in one page: the keys see to it.
+            // A user may stand twice in one event: the key sees to it.
             sqlx::query(
                 "INSERT OR IGNORE INTO event_users (event_seq, okta_user_id, login, due_seq, settled_at, outcome)
                  SELECT e.seq, u.value ->> 'id', u.value ->> 'login', 0,
@@ -161,24 +171,26 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(sql)?;
-            // What failed before is tried afresh. What is held stays held until a look or a person says otherwise, but it
-            // is looked at: the person may be allowed again.
+            // What failed before is tried afresh. Any other outcome stands until a look ends otherwise: what is held is
+            // held, and who was skipped or had no account has been so since then, whoever asks in between.
             made_due = sqlx::query(
-                "INSERT INTO users (okta_user_id, login, left_seen, due_seq, due_at, lane, cause, due_since, since)
-                 SELECT u.value ->> 'id', max(u.value ->> 'login'), max(u.value ->> 'left'), count(*), ?2,
-                        min(u.value ->> 'lane'), 'event', ?2, ?2
-                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u
+                "INSERT INTO users (okta_user_id, login, login_key, left_seen, due_seq, settled_seq, due_at, lane, cause,
+                     due_since, since)
+                 SELECT u.value ->> 'id', max(u.value ->> 'login'), u.value ->> 'login_key', max(u.value ->> 'left'),
+                        i.seq_floor + count(*), i.seq_floor, ?2, min(u.value ->> 'lane'), 'event', ?2, ?2
+                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u,
+                      installation i
                  WHERE e.seq > ?3 AND e.state = 'recorded'
                  GROUP BY u.value ->> 'id'
                  ON CONFLICT (okta_user_id) DO UPDATE SET
                      left_seen = max(left_seen, excluded.left_seen),
                      lane = iif(due_seq > settled_seq, min(lane, excluded.lane), excluded.lane),
                      due_since = iif(due_seq > settled_seq, due_since, excluded.due_since),
-                     due_seq = due_seq + excluded.due_seq,
+                     due_seq = due_seq + excluded.due_seq - excluded.settled_seq,
                      due_at = excluded.due_at, cause = 'event', attempts = 0, recheck_step = 0,
-                     since = iif(outcome IS 'held', since, excluded.since),
-                     why = iif(outcome IS 'held', why, NULL),
-                     outcome = iif(outcome IS 'held', outcome, NULL)",
+                     since = iif(outcome IN ('retry', 'snooze', 'failed'), excluded.since, since),
+                     why = iif(outcome IN ('retry', 'snooze', 'failed'), NULL, why),
+                     outcome = iif(outcome IN ('retry', 'snooze', 'failed'), NULL, outcome)",
             )
             .bind(&rows)
             .bind(&now_text)
@@ -312,6 +324,7 @@ fn event_row(event: &Event) -> EventRow<'_> {
                 EventUserRow {
                     id: user.id.as_str(),
                     login: user.login.as_deref(),
+                    login_key: user.login.as_deref().map(str::to_lowercase),
                     address_key: address.as_ref().map(crate::domain::Address::key),
                     address: address.map(|address| address.as_str().to_owned()),
                     lane: lane.rank(),

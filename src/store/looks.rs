@@ -7,7 +7,7 @@ use sqlx::{Row, Sqlite, Transaction};
 use super::intake::read_time;
 use super::{Alarm, Store, StoreError};
 use crate::domain::{
-    AccountId, Address, Cause, Lane, OktaUserId, Outcome, Status, Timestamp, Verdict, clock, timestamp_text,
+    AccountId, Address, Cause, Held, Lane, OktaUserId, Outcome, Status, Timestamp, Verdict, clock, timestamp_text,
 };
 
 /// No wait that we choose is longer, but for that of failed users. What is due later than this is so because a clock was
@@ -196,7 +196,8 @@ pub struct LookFinish<'a> {
     pub outcome: &'a Outcome,
     /// Because of whom, for skipped and held.
     pub depends_on: Option<&'a OktaUserId>,
-    /// The next look, if one is to come without a new reason.
+    /// The next look, if one is to come without a new reason. A retry or a snooze says it itself if this is `None`; for
+    /// [`Outcome::Failed`] there must be one.
     pub next_look: Option<Timestamp>,
     /// Which later look the next one is.
     pub recheck_step: u32,
@@ -242,7 +243,10 @@ impl Store {
                  SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users WHERE lane = 2 AND due_at <= ?1 ORDER BY due_at LIMIT ?4)
                  UNION ALL
                  SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users
-                                WHERE lane IN (0, 1, 2) AND due_at > ?2 AND (outcome IS NOT 'failed' OR due_at > ?3) LIMIT ?4))
+                                WHERE due_at > ?2 AND outcome IS NOT 'failed' LIMIT ?4)
+                 UNION ALL
+                 SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users
+                                WHERE lane IN (0, 1, 2) AND due_at > ?3 AND outcome IS 'failed' LIMIT ?4))
              ORDER BY lane, due_at, okta_user_id",
         )
         .bind(timestamp_text(now))
@@ -388,10 +392,11 @@ impl Store {
     /// Before the first write for a user who is not denied yet: keeps what was read, and asks the guard.
     ///
     /// A user counts once in a window, however often the denial is tried; live and swept ones are counted apart.
-    /// `approved` ones pass. Accounts in `owing` are noted as owing the end of their sessions.
+    /// `approved` ones pass, and who is held by the guard passes only so, however much time goes by.
     ///
     /// # Errors
-    /// When the state cannot be written; nothing may be written to Auth0 then.
+    /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed; nothing may be written to
+    /// Auth0 then.
     pub async fn prepare_denial(
         &self,
         id: &OktaUserId,
@@ -418,7 +423,13 @@ impl Store {
         .await
         .map_err(sql)?;
         let counted = u64::try_from(counted).unwrap_or(0);
-        let admitted = approved || known || counted < guard.denials_max;
+        let held: bool = sqlx::query_scalar("SELECT outcome IS 'held' AND why IS ? FROM users WHERE okta_user_id = ?")
+            .bind(Held::Guard.to_string())
+            .bind(id.as_str())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(sql)?;
+        let admitted = approved || (!held && (known || counted < guard.denials_max));
         if admitted {
             sqlx::query(
                 "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
@@ -445,7 +456,7 @@ impl Store {
     /// Notes, before a mark is written, that the account's sessions are to be ended after it.
     ///
     /// # Errors
-    /// When the state cannot be written.
+    /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
     pub async fn owe_sessions(
         &self,
         id: &OktaUserId,
@@ -453,10 +464,12 @@ impl Store {
         email: Option<&Address>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        // An account that was another user's and is open passes to this one, whose next look has to find the debt.
+        let done = sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, changed_at)
-             VALUES (?, ?, ?, 0, 1, ?)
-             ON CONFLICT (auth0_user_id) DO UPDATE SET sessions_owed = 1",
+             SELECT ?1, okta_user_id, ?3, 0, 1, ?4 FROM users WHERE okta_user_id = ?2
+             ON CONFLICT (auth0_user_id) DO UPDATE SET
+                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id), sessions_owed = 1",
         )
         .bind(account.as_str())
         .bind(id.as_str())
@@ -465,13 +478,13 @@ impl Store {
         .execute(self.writer())
         .await
         .map_err(|error| self.error(error))?;
-        Ok(())
+        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: id.to_string() }) }
     }
 
     /// Ends a look: outcome, decisions, accounts, and the user's events up to the one that the look had claimed.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] when the user was removed meanwhile; nothing is stored then.
+    /// [`StoreError::Gone`] when the user was removed (or forgotten) meanwhile; nothing is stored then.
     pub async fn finish_look(&self, look: LookFinish<'_>, now: Timestamp) -> Result<Finished, StoreError> {
         let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
@@ -481,12 +494,18 @@ impl Store {
             Outcome::Retry { why, .. } | Outcome::Snooze { why, .. } | Outcome::Failed(why) => Some(why.as_str()),
             _ => None,
         };
+        let next_look = look.next_look.or(match look.outcome {
+            Outcome::Retry { after, .. } => Some(clock::add(now, *after)),
+            Outcome::Snooze { until, .. } => Some(*until),
+            _ => None,
+        });
         let mut tx = self.begin().await?;
         if let Some(read) = look.read {
             self.keep_read(&mut tx, look.user, read, &now_text).await?;
         }
-        // `due_seq > ?claimed`: a reason arrived during the look. It has set due_at itself, and its own look will say how
-        // it ends; only what a person has to see (held) is not hidden by it.
+        // `due_seq > ?claimed`: a reason arrived during the look. It has set due_at itself, and starts afresh: it is not
+        // kept waiting, and not given up, because of what this look met. How a look ended otherwise is shown until then.
+        // `settled_seq <= ?claimed`: no look that a `forget` overtook brings the person back.
         let due_again: Option<bool> = sqlx::query_scalar(
             "UPDATE users SET
                  settled_seq = iif(?2, max(settled_seq, ?3), settled_seq),
@@ -499,17 +518,17 @@ impl Store {
                  attempts = CASE WHEN ?2 OR due_seq > ?3 THEN 0 ELSE attempts + coalesce(?6, 0) END,
                  approved = iif(?2, 0, approved),
                  since = iif(outcome IS ?7 AND why IS ?8, since, ?1),
-                 why = iif(due_seq > ?3 AND ?7 <> 'held', NULL, ?8),
+                 why = iif(due_seq > ?3 AND ?7 IN ('retry', 'snooze', 'failed'), NULL, ?8),
                  depends_on = ?9,
                  last_error = ?10,
-                 outcome = iif(due_seq > ?3 AND ?7 <> 'held', NULL, ?7)
-             WHERE okta_user_id = ?11
+                 outcome = iif(due_seq > ?3 AND ?7 IN ('retry', 'snooze', 'failed'), NULL, ?7)
+             WHERE okta_user_id = ?11 AND ?3 BETWEEN settled_seq AND due_seq
              RETURNING due_seq > ?3 AND due_at IS NOT NULL AND due_at <= ?1",
         )
         .bind(&now_text)
         .bind(settles)
         .bind(look.claimed_seq)
-        .bind(look.next_look.map(timestamp_text))
+        .bind(next_look.map(timestamp_text))
         .bind(look.recheck_step)
         .bind(attempts)
         .bind(look.outcome.as_str())
@@ -574,7 +593,8 @@ impl Store {
                     Cause::Neighbour,
                     &now_text,
                 )
-                .await?;
+                .await?
+                .len();
         }
         if look.wake_sharers {
             woken += self
@@ -585,7 +605,8 @@ impl Store {
                     Cause::Neighbour,
                     &now_text,
                 )
-                .await?;
+                .await?
+                .len();
         }
         if settles {
             // The newest look knows whether what an older one complained of still is so.
@@ -613,7 +634,7 @@ impl Store {
             self.raise_in(&mut tx, alarm, now).await?;
         }
         self.commit(tx).await?;
-        Ok(Finished { due_again, woken })
+        Ok(Finished { due_again, woken: count(woken) })
     }
 
     /// What Okta said of a user, and every address in it.
@@ -626,12 +647,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let left = matches!(read.status, Status::Deprovisioned | Status::Deleted);
         // A deleted user's answer is a 404: it says nothing of login and e-mail.
-        sqlx::query(
-            "UPDATE users SET login = coalesce(?, login), email = coalesce(?, email), status = ?, status_at = ?,
-                 left_seen = max(left_seen, ?)
+        let kept = sqlx::query(
+            "UPDATE users SET login = coalesce(?, login), login_key = coalesce(?, login_key), email = coalesce(?, email),
+                 status = ?, status_at = ?, left_seen = max(left_seen, ?)
              WHERE okta_user_id = ?",
         )
         .bind(&read.login)
+        .bind(read.login.as_deref().map(str::to_lowercase))
         .bind(read.email.as_ref().map(Address::as_str))
         .bind(read.status.as_str())
         .bind(now_text)
@@ -640,6 +662,9 @@ impl Store {
         .execute(&mut **tx)
         .await
         .map_err(|error| self.error(error))?;
+        if kept.rows_affected() == 0 {
+            return Err(StoreError::Gone { what: "user", id: id.to_string() });
+        }
         for address in &read.addresses {
             sqlx::query(
                 "INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at) VALUES (?, ?, ?, ?)",
@@ -670,10 +695,10 @@ impl Store {
                  okta_user_id = excluded.okta_user_id,
                  email = coalesce(excluded.email, email),
                  connection = coalesce(excluded.connection, connection),
-                 event_id = iif(?7 IS NULL, event_id, excluded.event_id),
-                 published = iif(?7 IS NULL, published, excluded.published),
-                 lag_ms = iif(?7 IS NULL, lag_ms, excluded.lag_ms),
-                 denied_at = coalesce(?7, denied_at, excluded.denied_at),
+                 event_id = iif(?7 IS NULL AND denied >= ?5, event_id, excluded.event_id),
+                 published = iif(?7 IS NULL AND denied >= ?5, published, excluded.published),
+                 lag_ms = iif(?7 IS NULL AND denied >= ?5, lag_ms, excluded.lag_ms),
+                 denied_at = coalesce(?7, iif(denied >= ?5, denied_at, NULL), excluded.denied_at),
                  denied = excluded.denied, blocked = excluded.blocked, sessions_owed = excluded.sessions_owed,
                  changed_at = excluded.changed_at",
         )
@@ -722,6 +747,8 @@ impl Store {
         .map_err(|error| self.error(error))
     }
 
+    /// Gives each selected user a reason more. What failed is tried afresh, unless a sweep asks: that somebody has failed
+    /// for a week shall not be hidden by a comparison every night. Returns who they are, with their new `due_seq`.
     pub(super) async fn make_due_in(
         &self,
         tx: &mut Transaction<'static, Sqlite>,
@@ -729,7 +756,7 @@ impl Store {
         lane: Lane,
         cause: Cause,
         now_text: &str,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Vec<(String, i64)>, StoreError> {
         // One statement text for each selection: the texts are constants, the values are bound.
         macro_rules! make_due {
             ($which:literal) => {
@@ -738,12 +765,13 @@ impl Store {
                          due_since = iif(due_seq > settled_seq, due_since, ?1),
                          lane = iif(due_seq > settled_seq, min(lane, ?2), ?2),
                          due_seq = due_seq + 1, due_at = ?1, cause = ?3, recheck_step = 0,
-                         attempts = 0,
-                         since = iif(outcome IS 'held', since, ?1),
-                         why = iif(outcome IS 'held', why, NULL),
-                         outcome = iif(outcome IS 'held', outcome, NULL)
+                         attempts = iif(outcome IS 'failed' AND ?3 = 'sweep', attempts, 0),
+                         since = iif(outcome IN ('retry', 'snooze') OR (outcome = 'failed' AND ?3 <> 'sweep'), ?1, since),
+                         why = iif(outcome IN ('retry', 'snooze') OR (outcome = 'failed' AND ?3 <> 'sweep'), NULL, why),
+                         outcome = iif(outcome IN ('retry', 'snooze') OR (outcome = 'failed' AND ?3 <> 'sweep'), NULL, outcome)
                      WHERE ",
-                    $which
+                    $which,
+                    " RETURNING okta_user_id, due_seq"
                 )
             };
         }
@@ -768,15 +796,14 @@ impl Store {
                 ids,
             ),
         };
-        let done = sqlx::query(sql)
+        sqlx::query_as(sql)
             .bind(now_text)
             .bind(lane.rank())
             .bind(cause.as_str())
             .bind(value)
-            .execute(&mut **tx)
+            .fetch_all(&mut **tx)
             .await
-            .map_err(|error| self.error(error))?;
-        Ok(done.rows_affected())
+            .map_err(|error| self.error(error))
     }
 }
 
@@ -795,6 +822,11 @@ pub(super) enum Selection<'a> {
     Why(&'a str),
     /// These, as a JSON list, if they are not due anyway.
     Swept(&'a str),
+}
+
+/// A number of things in memory, as it is told.
+pub(super) fn count(things: usize) -> u64 {
+    u64::try_from(things).unwrap_or(u64::MAX)
 }
 
 /// Reads a stored id.

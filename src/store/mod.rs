@@ -14,7 +14,9 @@
 
 mod alarms;
 mod audit;
+mod backup;
 mod error;
+mod forget;
 mod intake;
 mod looks;
 mod open;

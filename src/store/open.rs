@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::StoreError;
+use super::backup::copy_into;
 use super::error::remedy;
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -20,14 +21,14 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const APPLICATION_ID: i64 = 0x6f61_3073;
 const READERS: u32 = 3;
 const BUSY: Duration = Duration::from_secs(10);
+/// How often a lock that somebody only asks about is tried for.
+const LOCK_TRIES: u32 = 1000;
 /// Older ones have the WAL-reset race (fixed in SQLite 3.51.3).
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 
-/// How a state is opened.
+/// How a state is opened that somebody else may be working with: see [`Store::open_beside`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// By the one process that works: creates and migrates the file, and holds its lock until dropped.
-    Exclusive,
     /// Beside a process that works, to write requests into it.
     Beside,
     /// To read only: also a copy in a folder that cannot be written.
@@ -58,7 +59,7 @@ pub struct Opened {
     pub migrated_from: Option<PathBuf>,
     /// `enforce` was off at the last run and is on now.
     pub enforcement_switched_on: bool,
-    /// The policy at the last run was another one.
+    /// The policy is not the one that everybody was compared by. Said at every start until a sweep of all has begun.
     pub policy_changed: bool,
     /// The file could be read by others; it cannot any more.
     pub tightened: bool,
@@ -83,32 +84,45 @@ impl Store {
     /// # Errors
     /// Every [`StoreError`] that says why the state cannot be used; nothing was changed then.
     pub async fn open(path: &Path, binding: &Binding, now: Timestamp) -> Result<(Self, Opened), StoreError> {
+        Self::open_with(path, binding, now, &MIGRATIONS).await
+    }
+
+    pub(super) async fn open_with(
+        path: &Path,
+        binding: &Binding,
+        now: Timestamp,
+        migrations: &Migrator,
+    ) -> Result<(Self, Opened), StoreError> {
+        require_regular(path)?;
         let lock = take_lock(path)?;
         let created = create_if_missing(path)?;
-        let tightened = tighten(path)?;
         check_header(path)?;
+        // Everything that may refuse the file looks at it without writing: opening a writer makes it a WAL database.
+        inspect(path, binding, migrations).await?;
+        let tightened = tighten(path)?;
+        for suffix in ["-wal", "-shm", ".lock"] {
+            let beside = sibling(path, suffix);
+            if beside.exists() {
+                tighten(&beside)?;
+            }
+        }
         let writer = connect(path, writing(path), 1).await?;
         let store_error = |source| sqlite_error(path, source);
-        require_sqlite(&writer, path).await?;
-        require_ours(&writer, path).await?;
-        let migrated_from = migrate(&writer, path).await?;
+        require_wal(&writer, path).await?;
+        let migrated_from = migrate(&writer, path, migrations).await?;
         // Readers come after the writer, which has made the WAL that they need.
         let readers = connect(path, reading(path), READERS).await?;
         let store = Self { path: path.to_owned(), writer, readers, _lock: Some(lock) };
 
         let mut tx = store.begin().await?;
-        let before: Option<(String, String, bool, String)> =
-            sqlx::query_as("SELECT okta_url, auth0_audience, enforce, policy FROM installation")
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(store_error)?;
-        if let Some((okta_url, audience, ..)) = &before {
-            store.require_bound("the Okta org", okta_url, &binding.okta_url)?;
-            store.require_bound("the Auth0 tenant", audience, &binding.auth0_audience)?;
-        }
+        let before: Option<(bool, String)> = sqlx::query_as("SELECT enforce, swept_policy FROM installation")
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(store_error)?;
         sqlx::query(
-            "INSERT INTO installation (id, okta_url, auth0_url, auth0_audience, enforce, policy, version, first_run_at)
-             VALUES (1, ?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO installation (id, okta_url, auth0_url, auth0_audience, enforce, policy, swept_policy, version,
+                 first_run_at)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7)
              ON CONFLICT (id) DO UPDATE SET auth0_url = excluded.auth0_url, enforce = excluded.enforce,
                  policy = excluded.policy, version = excluded.version",
         )
@@ -122,13 +136,27 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(store_error)?;
+        let enforcement_switched_on = before.as_ref().is_some_and(|(enforced, _)| !enforced && binding.enforce);
+        if enforcement_switched_on {
+            // In the transaction that forgets that it was off: a crash between the two would leave them out for ever.
+            store.look_at_unenforced(&mut tx, now).await?;
+        }
+        // We have the lock, so whoever began these has died.
+        sqlx::query(
+            "UPDATE run_log SET finished_at = ?, ok = 0, error = 'the process died before it came to an end'
+             WHERE finished_at IS NULL",
+        )
+        .bind(timestamp_text(now))
+        .execute(&mut *tx)
+        .await
+        .map_err(store_error)?;
         tx.commit().await.map_err(store_error)?;
 
         let opened = Opened {
             created,
             migrated_from,
-            enforcement_switched_on: before.as_ref().is_some_and(|(_, _, enforced, _)| !enforced && binding.enforce),
-            policy_changed: before.as_ref().is_some_and(|(_, _, _, policy)| *policy != binding.policy),
+            enforcement_switched_on,
+            policy_changed: before.as_ref().is_some_and(|(_, swept)| *swept != binding.policy),
             tightened,
         };
         Ok((store, opened))
@@ -146,27 +174,30 @@ impl Store {
             }
             Err(source) => return Err(StoreError::Place { path: path.to_owned(), source }),
             Ok(metadata) if metadata.len() == 0 => return Err(StoreError::Missing { path: path.to_owned() }),
-            Ok(_) => check_header(path)?,
+            Ok(_) => {
+                require_regular(path)?;
+                check_header(path)?;
+            }
         }
-        let readers = match connect(path, reading(path), READERS).await {
+        let readers = match connect_to_ours(path, reading(path)).await {
             Ok(readers) => readers,
             // A copy in a read-only folder has no WAL index and cannot get one. Without a WAL there is nothing to index.
-            Err(_) if !sibling(path, "-wal").exists() => connect(path, reading(path).immutable(true), READERS).await?,
+            Err(error) if error.is_refused_by_the_system() && !sibling(path, "-wal").exists() => {
+                connect_to_ours(path, reading(path).immutable(true)).await?
+            }
             Err(error) => return Err(error),
         };
-        let store = Self {
-            path: path.to_owned(),
-            writer: if access == Access::Read { readers.clone() } else { connect(path, writing(path), 1).await? },
-            readers,
-            _lock: None,
-        };
-        require_ours(&store.readers, path).await?;
-        let (found, known) = (schema(&store.readers, path).await?, known_schema());
+        let (found, known) = (schema(&readers, path).await?, known_schema(&MIGRATIONS));
         match found.cmp(&known) {
-            std::cmp::Ordering::Less => Err(StoreError::Older { path: path.to_owned(), found, known }),
-            std::cmp::Ordering::Greater => Err(StoreError::Newer { path: path.to_owned(), found, known }),
-            std::cmp::Ordering::Equal => Ok(store),
+            std::cmp::Ordering::Less => return Err(StoreError::Older { path: path.to_owned(), found, known }),
+            std::cmp::Ordering::Greater => return Err(StoreError::Newer { path: path.to_owned(), found, known }),
+            std::cmp::Ordering::Equal => {}
         }
+        let writer = match access {
+            Access::Read => return Ok(Self::over(path, readers)),
+            Access::Beside => connect(path, writing(path), 1).await?,
+        };
+        Ok(Self { path: path.to_owned(), writer, readers, _lock: None })
     }
 
     /// Refuses to go on when the state is bound to another org than the one that answered.
@@ -180,7 +211,7 @@ impl Store {
             .await
             .map_err(|error| self.error(error))?;
         if let Some(bound) = bound {
-            return self.require_bound("the Okta org with id", &bound, org_id);
+            return require_bound(&self.path, "the Okta org with id", &bound, org_id);
         }
         sqlx::query("UPDATE installation SET okta_org_id = ?")
             .bind(org_id)
@@ -188,6 +219,11 @@ impl Store {
             .await
             .map_err(|error| self.error(error))?;
         tx.commit().await.map_err(|error| self.error(error))
+    }
+
+    /// A state that is only read, over connections that exist.
+    pub(super) fn over(path: &Path, readers: SqlitePool) -> Self {
+        Self { path: path.to_owned(), writer: readers.clone(), readers, _lock: None }
     }
 
     /// Where the file is.
@@ -199,18 +235,6 @@ impl Store {
     pub async fn close(self) {
         self.readers.close().await;
         self.writer.close().await;
-    }
-
-    fn require_bound(&self, what: &'static str, bound: &str, configured: &str) -> Result<(), StoreError> {
-        if bound == configured {
-            return Ok(());
-        }
-        Err(StoreError::OtherTenant {
-            path: self.path.clone(),
-            what,
-            bound: bound.to_owned(),
-            configured: configured.to_owned(),
-        })
     }
 
     /// A write transaction. It has the write lock from its first moment.
@@ -235,23 +259,77 @@ impl Store {
     }
 }
 
-/// Is a process working with the state at `path` now?
+/// Is a process working with the state at `path` now? Asking changes nothing.
 ///
 /// # Errors
 /// When the lock file cannot be opened.
 pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
-    match take_lock(path) {
-        Ok(_) => Ok(false),
-        Err(StoreError::Busy { .. }) => Ok(true),
-        Err(error) => Err(error),
+    let place = |source| StoreError::Place { path: path.to_owned(), source };
+    match File::open(sibling(path, ".lock")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(place(source)),
+        // Shared: two who ask at once do not take each other for the one who works.
+        Ok(file) => match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(source)) => Err(place(source)),
+        },
     }
 }
 
-fn sqlite_error(path: &Path, source: sqlx::Error) -> StoreError {
+fn require_bound(path: &Path, what: &'static str, bound: &str, configured: &str) -> Result<(), StoreError> {
+    if bound == configured {
+        return Ok(());
+    }
+    Err(StoreError::OtherTenant {
+        path: path.to_owned(),
+        what,
+        bound: bound.to_owned(),
+        configured: configured.to_owned(),
+    })
+}
+
+/// Refuses a file that is not ours, not this version's to open, or of another org or tenant. Changes nothing.
+async fn inspect(path: &Path, binding: &Binding, migrations: &Migrator) -> Result<(), StoreError> {
+    // A journal is left by a death in the first moments of the file; only a writing connection can undo that one.
+    let hot = sibling(path, "-journal").exists();
+    let pool = connect(path, if hot { options(path) } else { reading(path) }, 1).await?;
+    let result = inspect_with(&pool, path, binding, migrations).await;
+    pool.close().await;
+    result
+}
+
+async fn inspect_with(
+    pool: &SqlitePool,
+    path: &Path,
+    binding: &Binding,
+    migrations: &Migrator,
+) -> Result<(), StoreError> {
+    require_sqlite(pool, path).await?;
+    require_ours(pool, path).await?;
+    let (found, known) = (schema(pool, path).await?, known_schema(migrations));
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    if found == 0 {
+        return Ok(());
+    }
+    let bound: Option<(String, String)> = sqlx::query_as("SELECT okta_url, auth0_audience FROM installation")
+        .fetch_optional(pool)
+        .await
+        .map_err(|source| sqlite_error(path, source))?;
+    if let Some((okta_url, audience)) = bound {
+        require_bound(path, "the Okta org", &okta_url, &binding.okta_url)?;
+        require_bound(path, "the Auth0 tenant", &audience, &binding.auth0_audience)?;
+    }
+    Ok(())
+}
+
+pub(super) fn sqlite_error(path: &Path, source: sqlx::Error) -> StoreError {
     StoreError::Sqlite { path: path.to_owned(), remedy: remedy(&source), source }
 }
 
-fn sibling(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -269,7 +347,17 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
         .mode(0o600)
         .open(sibling(path, ".lock"))
         .map_err(place)?;
-    match file.try_lock() {
+    let mut taken = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        // Only somebody who asks (`is_in_use`) shares it, for a moment; who works does not.
+        if !matches!(taken, Err(fs::TryLockError::WouldBlock)) || file.try_lock_shared().is_err() {
+            break;
+        }
+        file.unlock().map_err(place)?;
+        std::thread::yield_now();
+        taken = file.try_lock();
+    }
+    match taken {
         Ok(()) => {
             // For whoever finds it taken. Not being able to write a number is no reason not to work.
             let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
@@ -293,13 +381,20 @@ fn create_if_missing(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
+fn require_regular(path: &Path) -> Result<(), StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            Err(StoreError::NotOurs { path: path.to_owned(), what: "not a regular file".to_owned() })
+        }
+        // What else can be wrong with it is said by whoever opens it.
+        _ => Ok(()),
+    }
+}
+
 /// The file holds names and addresses: nobody else may read it. SQLite gives its WAL the same mode.
 fn tighten(path: &Path) -> Result<bool, StoreError> {
     let place = |source| StoreError::Place { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(place)?;
-    if !metadata.is_file() {
-        return Err(StoreError::NotOurs { path: path.to_owned(), what: "not a regular file".to_owned() });
-    }
     if metadata.permissions().mode() & 0o077 == 0 {
         return Ok(false);
     }
@@ -329,7 +424,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("temp_store", "MEMORY")
 }
 
-fn reading(path: &Path) -> SqliteConnectOptions {
+pub(super) fn reading(path: &Path) -> SqliteConnectOptions {
     options(path).read_only(true)
 }
 
@@ -338,10 +433,16 @@ fn writing(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .optimize_on_close(true, None)
+        // What is deleted is overwritten: `forget` and retention mean it.
+        .pragma("secure_delete", "ON")
         .pragma("journal_size_limit", "16777216")
 }
 
-async fn connect(path: &Path, options: SqliteConnectOptions, connections: u32) -> Result<SqlitePool, StoreError> {
+pub(super) async fn connect(
+    path: &Path,
+    options: SqliteConnectOptions,
+    connections: u32,
+) -> Result<SqlitePool, StoreError> {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .idle_timeout(None)
@@ -382,8 +483,26 @@ async fn require_ours(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> 
     Err(StoreError::NotOurs { path: path.to_owned(), what: "a database of another program".to_owned() })
 }
 
-fn known_schema() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+/// A file system without shared memory keeps the old journal mode, and says nothing.
+async fn require_wal(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let mode: String =
+        sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await.map_err(|source| sqlite_error(path, source))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    let source = io::Error::other("its file system has no shared memory, which SQLite's WAL needs (a network share?)");
+    Err(StoreError::Place { path: path.to_owned(), source })
+}
+
+/// Connections to a state of ours that was read from at least once: SQLite opens a file only then.
+async fn connect_to_ours(path: &Path, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = connect(path, options, READERS).await?;
+    require_ours(&pool, path).await?;
+    Ok(pool)
+}
+
+fn known_schema(migrations: &Migrator) -> i64 {
+    migrations.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 async fn schema(pool: &SqlitePool, path: &Path) -> Result<i64, StoreError> {
@@ -404,25 +523,17 @@ async fn schema(pool: &SqlitePool, path: &Path) -> Result<i64, StoreError> {
 }
 
 /// Brings the schema up to date. A state that has data is copied first, beside itself.
-async fn migrate(pool: &SqlitePool, path: &Path) -> Result<Option<PathBuf>, StoreError> {
-    let (found, known) = (schema(pool, path).await?, known_schema());
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
-    }
+async fn migrate(pool: &SqlitePool, path: &Path, migrations: &Migrator) -> Result<Option<PathBuf>, StoreError> {
+    let (found, known) = (schema(pool, path).await?, known_schema(migrations));
     let mut copy = None;
     if found > 0 && found < known {
         let target = sibling(path, &format!(".schema-{found}.bak"));
         // A copy of the same schema that an earlier, failed attempt left is replaced: it holds less.
         let _ = fs::remove_file(&target);
-        sqlx::query("VACUUM INTO ?")
-            .bind(target.to_string_lossy().into_owned())
-            .execute(pool)
-            .await
-            .map_err(|source| sqlite_error(path, source))?;
-        tighten(&target)?;
+        copy_into(pool, path, &target).await?;
         copy = Some(target);
     }
-    MIGRATIONS.run(pool).await.map_err(|source| StoreError::Migration {
+    migrations.run(pool).await.map_err(|source| StoreError::Migration {
         path: path.to_owned(),
         copy: copy.as_ref().map_or_else(|| "(none: it was empty)".to_owned(), |copy| copy.display().to_string()),
         source: Box::new(source),

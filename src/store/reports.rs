@@ -222,7 +222,7 @@ impl Store {
         sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "{PERSON} WHERE okta_user_id IN (
                  SELECT okta_user_id FROM users WHERE okta_user_id = ?1
-                 UNION SELECT okta_user_id FROM users WHERE lower(login) = ?2
+                 UNION SELECT okta_user_id FROM users WHERE login_key = ?2
                  UNION SELECT okta_user_id FROM addresses WHERE address_key = ?2
                  UNION SELECT okta_user_id FROM accounts WHERE auth0_user_id = ?1)
              ORDER BY okta_user_id LIMIT 100"
@@ -285,19 +285,26 @@ impl Store {
         after: i64,
         limit: u32,
     ) -> Result<Vec<DecisionRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT id, at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before, after, outcome,
-                 why, request_id, version, policy
-             FROM decision_log
-             WHERE id > ?1 AND (?2 IS NULL OR okta_user_id = ?2) AND (?3 IS NULL OR at >= ?3) ORDER BY id LIMIT ?4",
-        )
-        .bind(after)
-        .bind(of.map(OktaUserId::as_str))
-        .bind(since)
-        .bind(limit)
-        .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        macro_rules! decisions {
+            ($which:literal) => {
+                concat!(
+                    "SELECT id, at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before,
+                         after, outcome, why, request_id, version, policy
+                     FROM decision_log
+                     WHERE id > ?1 AND ",
+                    $which,
+                    " AND (?3 IS NULL OR at >= ?3) ORDER BY id LIMIT ?4"
+                )
+            };
+        }
+        sqlx::query_as(if of.is_some() { decisions!("okta_user_id = ?2") } else { decisions!("?2 IS NULL") })
+            .bind(after)
+            .bind(of.map(OktaUserId::as_str))
+            .bind(since)
+            .bind(limit)
+            .fetch_all(self.reader())
+            .await
+            .map_err(|error| self.error(error))
     }
 
     /// How far the looks at these users have come.

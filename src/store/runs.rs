@@ -145,7 +145,8 @@ impl Store {
     /// Removes what is older than `before`: settled events, decisions, finished runs, ended alarms; at most `limit` rows of
     /// each, so that no transaction is long. Returns how many rows went; zero: there is no more.
     ///
-    /// Users, their addresses and their accounts stay: they are the present, not the past.
+    /// Users, their addresses and their accounts stay: they are the present, not the past. So does an event that is not
+    /// settled, however old.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -169,10 +170,9 @@ impl Store {
         // The chain value of the last row that goes is the root of those that stay.
         // Only an unbroken row of old ones goes, even if a clock was set back in between.
         let last: Option<i64> = sqlx::query_scalar(
-            "SELECT max(id) FROM (
-                 SELECT id FROM decision_log
-                 WHERE id < coalesce((SELECT min(id) FROM decision_log WHERE at >= ?1), 9223372036854775807)
-                 ORDER BY id LIMIT ?2)",
+            "WITH oldest AS MATERIALIZED (SELECT id, at FROM decision_log ORDER BY id LIMIT ?2)
+             SELECT max(id) FROM oldest
+             WHERE id < coalesce((SELECT min(id) FROM oldest WHERE at >= ?1), 9223372036854775807)",
         )
         .bind(&before)
         .bind(limit)
@@ -181,11 +181,13 @@ impl Store {
         .map_err(sql)?;
         if let Some(last) = last {
             sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut *tx).await.map_err(sql)?;
-            sqlx::query("UPDATE decision_log_root SET chain = (SELECT chain FROM decision_log WHERE id = ?)")
-                .bind(last)
-                .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
+            sqlx::query(
+                "UPDATE decision_log_root SET last = ?1, chain = (SELECT chain FROM decision_log WHERE id = ?1)",
+            )
+            .bind(last)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
             gone += sqlx::query("DELETE FROM decision_log WHERE id <= ?")
                 .bind(last)
                 .execute(&mut *tx)

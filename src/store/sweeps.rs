@@ -42,26 +42,33 @@ impl Store {
         .map_err(|error| self.error(error))
     }
 
-    /// Begins a reconcile; one that is under way is replaced.
+    /// Begins a reconcile; one that is under way is replaced. With `scope` `all` it answers for the present policy:
+    /// [`super::Opened::policy_changed`] is said at every start until then.
     ///
     /// # Errors
     /// When the state cannot be written.
     pub async fn begin_sweep(&self, scope: &str, reason: &str, stage: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query("INSERT OR REPLACE INTO sweep (id, scope, reason, stage, started_at) VALUES (1, ?, ?, ?, ?)")
             .bind(scope)
             .bind(reason)
             .bind(stage)
             .bind(timestamp_text(now))
-            .execute(self.writer())
+            .execute(&mut *tx)
             .await
             .map_err(|error| self.error(error))?;
-        Ok(())
+        sqlx::query("UPDATE installation SET swept_policy = policy WHERE ? = 'all'")
+            .bind(scope)
+            .execute(&mut *tx)
+            .await
+            .map_err(|error| self.error(error))?;
+        self.commit(tx).await
     }
 
-    /// Notes how far a reconcile has come.
+    /// Notes how far the reconcile has come.
     ///
     /// # Errors
-    /// When the state cannot be written.
+    /// When the state cannot be written, and [`StoreError::Gone`] when none is under way.
     pub async fn move_sweep(
         &self,
         stage: &str,
@@ -70,7 +77,7 @@ impl Store {
         made_due: u64,
     ) -> Result<(), StoreError> {
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        sqlx::query(
+        let moved = sqlx::query(
             "UPDATE sweep SET stage = ?, next = ?, listed = listed + ?, made_due = made_due + ? WHERE finished_at IS NULL",
         )
         .bind(stage)
@@ -80,7 +87,11 @@ impl Store {
         .execute(self.writer())
         .await
         .map_err(|error| self.error(error))?;
-        Ok(())
+        if moved.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::Gone { what: "reconcile", id: "under way".to_owned() })
+        }
     }
 
     /// Notes that the reconcile has come to its end.

@@ -1,0 +1,163 @@
+//! A person's data out of the state.
+
+use super::looks::Decision;
+use super::{Store, StoreError};
+use crate::domain::{Cause, OktaUserId, Timestamp, timestamp_text};
+
+impl Store {
+    /// Takes a person's data out of the state: names, addresses, events, and the personal part of their decisions. That it
+    /// was done, and by whom, is itself a decision.
+    ///
+    /// Accounts that are marked for them keep their row, so that the mark is still found: with Auth0's id alone. What the
+    /// person did to others as an administrator stays with those others, and so does Okta's id of the person where it is
+    /// the reason of somebody else's decision: evidence about others is not theirs to take out. A look at the person that
+    /// is under way ends with [`StoreError::Gone`] and leaves nothing behind.
+    ///
+    /// Deleted values are overwritten in their place; copies that SQLite left in unused parts of the file go with
+    /// [`Store::compact`].
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] when the user is not known.
+    pub async fn forget(&self, id: &OktaUserId, actor: &str, policy: &str, now: Timestamp) -> Result<(), StoreError> {
+        let sql = |error| self.error(error);
+        let mut tx = self.begin().await?;
+        let due_seq: Option<i64> = sqlx::query_scalar("SELECT due_seq FROM users WHERE okta_user_id = ?")
+            .bind(id.as_str())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(sql)?;
+        let due_seq = due_seq.ok_or_else(|| StoreError::Gone { what: "user", id: id.to_string() })?;
+        // Whoever comes again under this id starts above every number that a look under way may have claimed.
+        sqlx::query("UPDATE installation SET seq_floor = max(seq_floor, ? + 1)")
+            .bind(due_seq)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+
+        // By this everything is known that can stand in a free text.
+        let needles: String = sqlx::query_scalar(
+            "SELECT json_group_array(needle) FROM (
+                 SELECT ?1 AS needle
+                 UNION SELECT login FROM users WHERE okta_user_id = ?1 AND login <> ''
+                 UNION SELECT login_key FROM users WHERE okta_user_id = ?1 AND login <> ''
+                 UNION SELECT email FROM users WHERE okta_user_id = ?1 AND email <> ''
+                 UNION SELECT address FROM addresses WHERE okta_user_id = ?1
+                 UNION SELECT address_key FROM addresses WHERE okta_user_id = ?1
+                 UNION SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1)",
+        )
+        .bind(id.as_str())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql)?;
+        for statement in [
+            // One of the whole installation is rephrased, not ended: what it says of the rest is still true.
+            "UPDATE alarms SET detail = 'forgotten'
+             WHERE subject = '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(detail, value))",
+            "DELETE FROM alarms
+             WHERE subject <> '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE subject = value OR instr(detail, value))",
+            "UPDATE events SET state = 'dismissed', raw = NULL, why = 'forgotten'
+             WHERE state = 'quarantined' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(raw, value))",
+            "UPDATE remotes SET error = 'forgotten'
+             WHERE EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
+            "UPDATE run_log SET error = 'forgotten'
+             WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
+            "DELETE FROM addresses WHERE okta_user_id = ?1",
+            "DELETE FROM first_denials WHERE okta_user_id = ?1",
+            "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
+        ] {
+            sqlx::query(statement).bind(id.as_str()).bind(&needles).execute(&mut *tx).await.map_err(sql)?;
+        }
+        self.forget_events(&mut tx, id).await?;
+        self.forget_decisions(&mut tx, id, now).await?;
+        // Who has no mark left has no reason to stay at all. Who stays is moved above what a look under way has claimed.
+        sqlx::query("DELETE FROM accounts WHERE okta_user_id = ? AND denied = 0 AND sessions_owed = 0")
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+        sqlx::query(
+            "UPDATE users SET login = NULL, login_key = NULL, email = NULL, last_error = NULL,
+                 why = iif(outcome IN ('retry', 'snooze', 'failed'), 'forgotten', why),
+                 due_seq = due_seq + 1 + (due_seq > settled_seq), settled_seq = due_seq + 1
+             WHERE okta_user_id = ?",
+        )
+        .bind(id.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?;
+        sqlx::query(
+            "DELETE FROM users WHERE okta_user_id = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE okta_user_id = ?1)",
+        )
+        .bind(id.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?;
+        let done = Decision {
+            cause: Cause::Command.as_str().to_owned(),
+            actor: Some(actor.to_owned()),
+            outcome: "forgotten".to_owned(),
+            ..Decision::default()
+        };
+        self.append_decisions(&mut tx, &[done], policy, now).await?;
+        self.commit(tx).await
+    }
+
+    /// An event about somebody else as well stays theirs.
+    async fn forget_events(
+        &self,
+        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+        id: &OktaUserId,
+    ) -> Result<(), StoreError> {
+        let events: Vec<i64> = sqlx::query_scalar("DELETE FROM event_users WHERE okta_user_id = ? RETURNING event_seq")
+            .bind(id.as_str())
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(|error| self.error(error))?;
+        sqlx::query(
+            "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))
+                 AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = events.seq)",
+        )
+        .bind(serde_json::Value::from(events).to_string())
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
+    async fn forget_decisions(
+        &self,
+        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+        id: &OktaUserId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let sql = |error| self.error(error);
+        sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await.map_err(sql)?;
+        sqlx::query(
+            "UPDATE decision_log SET forgotten_at = ?, okta_user_id = NULL, email = NULL, auth0_user_id = NULL, actor = NULL,
+                 event_id = NULL, why = NULL, request_id = NULL
+             WHERE okta_user_id = ?",
+        )
+        .bind(timestamp_text(now))
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await
+        .map_err(sql)?;
+        sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut **tx).await.map_err(sql)?;
+        Ok(())
+    }
+
+    /// Rewrites the file without its unused parts, and empties the WAL: what was deleted is in neither any more.
+    ///
+    /// Takes as long as reading and writing the file, keeps other writers out meanwhile, and needs its size in free space.
+    ///
+    /// # Errors
+    /// When the state cannot be written, or somebody reads it for longer than the busy time-out.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        sqlx::query("VACUUM").execute(self.writer()).await.map_err(|error| self.error(error))?;
+        let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(self.writer())
+            .await
+            .map_err(|error| self.error(error))?;
+        if busy == 0 { Ok(()) } else { Err(StoreError::StillRead { path: self.path().to_owned() }) }
+    }
+}
