@@ -4,3 +4,5 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod domain;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
