@@ -1,0 +1,354 @@
+//! The switchboard: makes a stand-in fail, or wait, for the requests one points out.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::lock;
+use super::message::Inbound;
+
+/// Which paths are meant. Compared with the path and query as they were sent, percent-encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// Every path.
+    Any,
+    /// This path (the query does not count).
+    Exact(String),
+    /// Paths that begin so.
+    Prefix(String),
+    /// Paths or queries that hold this text anywhere.
+    Contains(String),
+}
+
+/// Which requests are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matcher {
+    /// `GET`, `PATCH`, …; `None` is every method.
+    pub method: Option<String>,
+    /// Which paths.
+    pub path: PathMatch,
+}
+
+impl Matcher {
+    /// Requests of this method, to paths that begin so.
+    pub fn new(method: &str, path_prefix: &str) -> Self {
+        Self { method: Some(method.to_owned()), path: PathMatch::Prefix(path_prefix.to_owned()) }
+    }
+
+    /// Every request.
+    pub fn any() -> Self {
+        Self { method: None, path: PathMatch::Any }
+    }
+
+    fn matches(&self, request: &Inbound) -> bool {
+        self.method.as_ref().is_none_or(|method| request.method.as_str() == method)
+            && match &self.path {
+                PathMatch::Any => true,
+                PathMatch::Exact(path) => request.path == *path,
+                PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
+                PathMatch::Contains(part) => request.target().contains(part.as_str()),
+            }
+    }
+}
+
+/// How a 429 looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimited {
+    /// The tenant's own body and headers: nothing remaining, the reset one second ahead.
+    Plain,
+    /// Too many requests at once rather than in a row: Okta says so by a limit of 0.
+    Concurrency,
+    /// With `Retry-After`, in seconds.
+    RetryAfter(Duration),
+    /// A body and no header that would help.
+    WithoutHeaders,
+    /// The reset lies in the past already.
+    ResetInThePast,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// This answer, instead of the tenant's.
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// The JSON body; `Null` is no body.
+        body: Value,
+        /// Further headers.
+        headers: Vec<(String, String)>,
+    },
+    /// A 429.
+    RateLimited(RateLimited),
+    /// The request waits for so long, on the sandbox's clock, before it is looked at.
+    Delay(Duration),
+    /// The whole length is declared, half of the body is sent, the connection ends.
+    CutBody,
+    /// The whole length is declared, half of the body is sent, nothing more comes.
+    StallBody,
+    /// The connection ends without an answer, the request without effect.
+    Drop,
+    /// The request is executed, and then its answer is lost or replaced by this effect.
+    AfterEffect(Box<Effect>),
+    /// The tenant's answer with another body.
+    ReplaceBody(Vec<u8>),
+    /// The tenant's answer with another value of a header, or without it.
+    ReplaceHeader {
+        /// Its name.
+        name: String,
+        /// Its value; `None` removes it.
+        value: Option<String>,
+    },
+    /// The links to the next page point to this origin, e.g. `https://elsewhere.example`.
+    NextLinkOrigin(String),
+}
+
+/// An effect, and the requests that it strikes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// `None` is every method.
+    pub method: Option<String>,
+    /// Which paths.
+    pub path: PathMatch,
+    /// So many matching requests pass first.
+    pub skip: u32,
+    /// So many are struck then; `None` is all.
+    pub times: Option<u32>,
+    /// What happens to them.
+    pub effect: Effect,
+}
+
+impl Fault {
+    /// Strikes every request of this method to paths that begin so.
+    pub fn new(method: &str, path_prefix: &str, effect: Effect) -> Self {
+        let Matcher { method, path } = Matcher::new(method, path_prefix);
+        Self { method, path, skip: 0, times: None, effect }
+    }
+
+    /// Strikes every request.
+    pub fn everywhere(effect: Effect) -> Self {
+        Self { method: None, path: PathMatch::Any, skip: 0, times: None, effect }
+    }
+
+    /// Strikes so many requests, then no more.
+    pub fn times(self, times: u32) -> Self {
+        Self { times: Some(times), ..self }
+    }
+
+    /// Lets so many matching requests pass first.
+    pub fn skip(self, skip: u32) -> Self {
+        Self { skip, ..self }
+    }
+
+    /// Answers with a status and an empty JSON object.
+    pub fn status(method: &str, path_prefix: &str, code: u16) -> Self {
+        let body = Value::Object(serde_json::Map::new());
+        Self::new(method, path_prefix, Effect::Status { code, body, headers: Vec::new() })
+    }
+}
+
+/// Names a fault that was added, to remove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FaultId(pub u64);
+
+#[derive(Debug)]
+struct Barrier {
+    matcher: Matcher,
+    /// Before the request touches the state, or after, with the answer in hand?
+    answered: bool,
+    arrived: watch::Sender<u32>,
+    open: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Switches {
+    next_id: u64,
+    faults: BTreeMap<FaultId, Fault>,
+    barriers: Vec<Arc<Barrier>>,
+}
+
+/// The faults and barriers of one tenant. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<Switches>>);
+
+impl Faults {
+    /// Adds a fault; several may strike the same request: delays add up, the first answer wins, and what changes an
+    /// answer changes that one.
+    pub fn add(&self, fault: Fault) -> FaultId {
+        let mut switches = lock(&self.0);
+        let id = FaultId(switches.next_id);
+        switches.next_id += 1;
+        switches.faults.insert(id, fault);
+        id
+    }
+
+    /// Removes a fault; answers whether it was still there.
+    pub fn remove(&self, id: FaultId) -> bool {
+        lock(&self.0).faults.remove(&id).is_some()
+    }
+
+    /// Removes every fault and opens every barrier.
+    pub fn clear(&self) {
+        let mut switches = lock(&self.0);
+        switches.faults.clear();
+        for barrier in switches.barriers.drain(..) {
+            barrier.open.send_replace(true);
+        }
+    }
+
+    /// What is switched on, oldest first. A fault that has struck often enough is gone.
+    pub fn list(&self) -> Vec<(FaultId, Fault)> {
+        lock(&self.0).faults.iter().map(|(id, fault)| (*id, fault.clone())).collect()
+    }
+
+    /// Holds matching requests before they touch the state, until the [`Hold`] releases them or is dropped.
+    pub fn hold(&self, matcher: Matcher) -> Hold {
+        self.barrier(matcher, false)
+    }
+
+    /// Holds the answers to matching requests: they have taken effect (or read the state), and nobody knows yet.
+    pub fn hold_answer(&self, matcher: Matcher) -> Hold {
+        self.barrier(matcher, true)
+    }
+
+    fn barrier(&self, matcher: Matcher, answered: bool) -> Hold {
+        let barrier =
+            Arc::new(Barrier { matcher, answered, arrived: watch::Sender::new(0), open: watch::Sender::new(false) });
+        lock(&self.0).barriers.push(barrier.clone());
+        Hold { faults: self.clone(), barrier }
+    }
+
+    /// The effects that strike this request, in the order in which they were added. Counts the strikes.
+    pub(super) fn strike(&self, request: &Inbound) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        lock(&self.0).faults.retain(|_, fault| {
+            let matcher = Matcher { method: fault.method.clone(), path: fault.path.clone() };
+            if !matcher.matches(request) {
+                return true;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                return true;
+            }
+            if let Some(times) = &mut fault.times {
+                if *times == 0 {
+                    return false;
+                }
+                *times -= 1;
+            }
+            effects.push(fault.effect.clone());
+            fault.times != Some(0)
+        });
+        effects
+    }
+
+    /// Waits at the barriers that hold this request (or, with `answered`, its answer).
+    pub(super) async fn wait(&self, request: &Inbound, answered: bool) {
+        let barriers: Vec<_> = lock(&self.0)
+            .barriers
+            .iter()
+            .filter(|barrier| barrier.answered == answered && barrier.matcher.matches(request))
+            .cloned()
+            .collect();
+        for barrier in barriers {
+            let mut open = barrier.open.subscribe();
+            barrier.arrived.send_modify(|count| *count += 1);
+            // The sender lives in `barrier`: the channel cannot close.
+            let _ = open.wait_for(|open| *open).await;
+        }
+    }
+}
+
+/// A barrier: requests that match wait at it until it is released. Dropping it releases it.
+#[derive(Debug)]
+pub struct Hold {
+    faults: Faults,
+    barrier: Arc<Barrier>,
+}
+
+impl Hold {
+    /// Completes when a first request has come to the barrier (or already has).
+    pub async fn arrived(&self) {
+        self.arrived_times(1).await;
+    }
+
+    /// Completes when so many requests have come to the barrier.
+    pub async fn arrived_times(&self, count: u32) {
+        // The sender lives in `self`: the channel cannot close.
+        let _ = self.barrier.arrived.subscribe().wait_for(|arrived| *arrived >= count).await;
+    }
+
+    /// Lets the waiting requests go on, and all later ones pass.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        lock(&self.faults.0).barriers.retain(|barrier| !Arc::ptr_eq(barrier, &self.barrier));
+        self.barrier.open.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use axum::http::{HeaderMap, Method};
+
+    use super::*;
+
+    fn get(path: &str, query: &str) -> Inbound {
+        Inbound {
+            method: Method::GET,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn a_fault_skips_then_strikes_then_is_gone() {
+        let faults = Faults::default();
+        faults.add(Fault::new("GET", "/a", Effect::Drop).skip(1).times(2));
+        let struck: Vec<bool> = (0..5).map(|_| !faults.strike(&get("/a/b", "")).is_empty()).collect();
+        assert_eq!(struck, [false, true, true, false, false]);
+        assert!(faults.list().is_empty());
+        assert!(faults.strike(&get("/b", "")).is_empty());
+    }
+
+    #[test]
+    fn paths_match_as_sent() {
+        for (path, matches) in [
+            (PathMatch::Any, true),
+            (PathMatch::Exact("/a".to_owned()), true),
+            (PathMatch::Exact("/a?x=1".to_owned()), false),
+            (PathMatch::Prefix("/".to_owned()), true),
+            (PathMatch::Contains("x=1".to_owned()), true),
+            (PathMatch::Contains("x=2".to_owned()), false),
+        ] {
+            let matcher = Matcher { method: None, path: path.clone() };
+            assert_eq!(matcher.matches(&get("/a", "x=1")), matches, "{path:?}");
+        }
+        assert!(!Matcher::new("PATCH", "/a").matches(&get("/a", "")));
+    }
+
+    #[tokio::test]
+    async fn a_held_request_goes_on_when_it_is_released() {
+        let faults = Faults::default();
+        let hold = faults.hold(Matcher::any());
+        let held = tokio::spawn({
+            let faults = faults.clone();
+            async move { faults.wait(&get("/a", ""), false).await }
+        });
+        hold.arrived().await;
+        assert!(!held.is_finished());
+        hold.release();
+        held.await.unwrap();
+        faults.wait(&get("/a", ""), false).await;
+    }
+}

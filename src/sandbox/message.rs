@@ -1,0 +1,159 @@
+//! A request as a stand-in reads it, and the answer that it gives.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use serde_json::Value;
+
+/// A request, read whole.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) method: Method,
+    /// The path as it was sent, percent-encoded.
+    pub(super) path: String,
+    /// What follows `?`, as it was sent; empty when nothing does.
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Inbound {
+    /// The segments of the path, each percent-decoded, so that an encoded `/` or `|` stays inside its segment.
+    pub(super) fn segments(&self) -> Vec<String> {
+        self.path.split('/').skip(1).map(percent_decoded).collect()
+    }
+
+    /// The decoded value of the query parameter `name`, if it was sent.
+    pub(super) fn param(&self, name: &str) -> Option<String> {
+        url::form_urlencoded::parse(self.query.as_bytes())
+            .find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+    }
+
+    /// A header as text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as JSON; an empty body is an empty object.
+    pub(super) fn json(&self) -> Option<Value> {
+        if self.body.is_empty() {
+            return Some(Value::Object(serde_json::Map::new()));
+        }
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// The field `name` of a body that is a form or a JSON object.
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        if self.header("content-type").is_some_and(|kind| kind.starts_with("application/json")) {
+            return self.json()?.get(name)?.as_str().map(str::to_owned);
+        }
+        url::form_urlencoded::parse(&self.body).find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+    }
+
+    /// Path and query, as they were sent.
+    pub(super) fn target(&self) -> String {
+        if self.query.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, self.query) }
+    }
+}
+
+/// An answer, before the network has its way with it.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// A JSON body.
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self::text(status, "application/json", body.to_string())
+    }
+
+    /// A body of the type `content_type`.
+    pub(super) fn text(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(content_type));
+        Self { status, headers, body: body.into() }
+    }
+
+    /// No body at all.
+    pub(super) fn empty(status: u16) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// Sets a header. Names and values that HTTP cannot carry are left out: they come from people trying things.
+    pub(super) fn with(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.set(name, value.as_ref());
+        self
+    }
+
+    /// Sets a header, replacing what was there.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            self.headers.insert(name, value);
+        }
+    }
+
+    /// Adds one more line of a header.
+    pub(super) fn add(&mut self, name: &str, value: &str) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            self.headers.append(name, value);
+        }
+    }
+
+    /// For the server to send.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+/// `text` with its `%XX` turned back into bytes; what is no such sequence stays as it is.
+pub(super) fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
+        match (bytes[at], hex.and_then(|two| u8::from_str_radix(two, 16).ok())) {
+            (b'%', Some(byte)) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoded_separator_stays_inside_its_segment() {
+        let inbound = Inbound {
+            method: Method::GET,
+            path: "/api/v2/users/auth0%7Ca%2Fb".to_owned(),
+            query: "email=a%2Bb%40x.org&fields=".to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        assert_eq!(inbound.segments(), ["api", "v2", "users", "auth0|a/b"]);
+        assert_eq!(inbound.param("email").as_deref(), Some("a+b@x.org"));
+        assert_eq!(inbound.param("fields").as_deref(), Some(""));
+        assert_eq!(inbound.param("q"), None);
+    }
+
+    #[test]
+    fn broken_percent_sequences_are_kept() {
+        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+        assert_eq!(percent_decoded("%C3%A9"), "é");
+    }
+}

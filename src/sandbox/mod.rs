@@ -1,0 +1,117 @@
+//! Stateful stand-ins of an Okta org and an Auth0 tenant, on the loopback interface, over real HTTP.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use okta_auth0_sync::sandbox::{NewUser, Options, Sandbox};
+//!
+//! let sandbox = Sandbox::start(Options::default()).await?;
+//! let ann = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+//! sandbox.okta().deactivate(&ann);
+//! # sandbox.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! They serve the `demo`, the integration tests, and anyone who wants to try a client of their own: the official SDKs
+//! work against them. They are written against the OpenAPI descriptions that Okta and Auth0 publish and recordings in
+//! public repositories; each fact is named with its source where it is made to happen.
+//!
+//! - [`Faults`] make them fail, or wait, for chosen requests; [`Journal`] tells what was asked.
+//! - Everything that can be done in Rust can be done over HTTP under `/_sandbox/` (see `control.rs` and
+//!   `okta/control.rs`, `auth0/control.rs`).
+//! - Time is that of the [`Clock`] they are given; ids come from seeds: the same story gives the same answers.
+
+mod control;
+mod expression;
+mod faults;
+mod front;
+mod identifiers;
+mod jose;
+mod journal;
+mod lagged;
+mod message;
+mod okta;
+mod wire;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Clock, ManualClock, SystemClock};
+
+use front::{Desk, Served};
+use wire::Loopback;
+
+pub use faults::{Effect, Fault, FaultId, Faults, Hold, Matcher, PathMatch, RateLimited};
+pub use journal::{Journal, Recorded};
+pub use okta::{DeleteOrder, Limit, Limits, NewUser, OktaOptions, OktaTenant, PageOrder, ServiceApp};
+
+/// What sandbox to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The time of both tenants.
+    pub clock: Arc<dyn Clock>,
+    /// The same clock, if `/_sandbox/clock` shall be able to move it.
+    pub hands: Option<Arc<ManualClock>>,
+    /// Where the Okta org is served; 0 is any free port.
+    pub okta_port: u16,
+    /// The Okta org.
+    pub okta: OktaOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock::new()), hands: None, okta_port: 0, okta: OktaOptions::default() }
+    }
+}
+
+impl Options {
+    /// With a clock that the caller (and `/_sandbox/clock`) moves.
+    pub fn with_manual_clock(clock: Arc<ManualClock>) -> Self {
+        Self { clock: clock.clone(), hands: Some(clock), ..Self::default() }
+    }
+}
+
+/// Both tenants, being served. Dropping it stops them, without waiting for the connections to end.
+pub struct Sandbox {
+    okta: OktaTenant,
+    served: Vec<Served>,
+}
+
+impl Sandbox {
+    /// Starts both tenants on the loopback interface.
+    ///
+    /// # Errors
+    /// When a port cannot be had.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let desk = || Desk {
+            clock: options.clock.clone(),
+            hands: options.hands.clone(),
+            faults: Faults::default(),
+            journal: Journal::new(),
+        };
+        let listener = Loopback::bind(options.okta_port, stop.clone()).await?;
+        let okta = OktaTenant::new(listener.url()?, options.okta, desk());
+        let served = vec![Served::start(listener, stop, Arc::new(okta.clone()), okta.desk().clone())];
+        Ok(Self { okta, served })
+    }
+
+    /// The Okta org.
+    pub fn okta(&self) -> &OktaTenant {
+        &self.okta
+    }
+
+    /// Ends both tenants and every connection to them. Their state lives on in handles that were cloned.
+    pub async fn stop(self) {
+        for served in self.served {
+            served.stop().await;
+        }
+    }
+}
+
+/// A lock whose data is always whole: no code that panics leaves it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

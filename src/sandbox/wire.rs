@@ -1,0 +1,171 @@
+//! The connections of a stand-in, which can fail the way networks do.
+//!
+//! A fault of the network is made where networks fail: on the socket. The HTTP server above knows nothing of it, so a
+//! client sees exactly what it would see of a real broken connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::lock;
+
+/// What becomes of the answer that is written next on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is sent.
+    Sent,
+    /// Nothing is sent, the connection ends.
+    Dropped,
+    /// The head and so many bytes of the body are sent, then the connection ends.
+    Cut { body_bytes: usize },
+    /// The head and so many bytes of the body are sent, then nothing more ever comes.
+    Stalled { body_bytes: usize },
+}
+
+/// The handle by which a request's handler decides the fate of its own answer.
+#[derive(Clone, Debug)]
+pub(super) struct Wire(Arc<Mutex<Fate>>);
+
+impl Wire {
+    pub(super) fn set(&self, fate: Fate) {
+        *lock(&self.0) = fate;
+    }
+
+    fn fate(&self) -> Fate {
+        *lock(&self.0)
+    }
+}
+
+impl Connected<IncomingStream<'_, Loopback>> for Wire {
+    fn connect_info(stream: IncomingStream<'_, Loopback>) -> Self {
+        stream.io().wire.clone()
+    }
+}
+
+/// A listener whose connections all end when `stop` is cancelled, whatever they are doing.
+pub(super) struct Loopback {
+    listener: TcpListener,
+    stop: CancellationToken,
+}
+
+impl Loopback {
+    /// Listens on the loopback interface only: the stand-ins hold no real secret and guard none.
+    pub(super) async fn bind(port: u16, stop: CancellationToken) -> io::Result<Self> {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await?;
+        Ok(Self { listener, stop })
+    }
+
+    /// Its origin, for links.
+    pub(super) fn url(&self) -> io::Result<String> {
+        Ok(format!("http://{}", self.listener.local_addr()?))
+    }
+}
+
+impl Listener for Loopback {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Without it, small answers wait for the client's delayed acknowledgement.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "TCP_NODELAY");
+                    }
+                    let connection = Connection {
+                        stream,
+                        wire: Wire(Arc::new(Mutex::new(Fate::Sent))),
+                        stop: Box::pin(self.stop.clone().cancelled_owned()),
+                        left: None,
+                    };
+                    return (connection, peer);
+                }
+                // The peer is gone already, or we are out of descriptors: let others run, then try again.
+                Err(error) => {
+                    tracing::debug!(%error, "accept");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// One accepted connection.
+pub(super) struct Connection {
+    stream: TcpStream,
+    wire: Wire,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// How many bytes may still be written, once a cut or stalled answer has begun.
+    left: Option<usize>,
+}
+
+impl Connection {
+    fn stopped(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stop.as_mut().poll(cx).is_ready()
+    }
+
+    /// The part of `bytes` that may still be written of an answer whose body ends after `body_bytes`.
+    fn allowance(&mut self, bytes: &[u8], body_bytes: usize) -> usize {
+        // hyper hands the head over in one piece; should it not, what came counts as head.
+        let head = || bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+        *self.left.get_or_insert_with(|| head() + body_bytes)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.stopped(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.stopped(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let fate = self.wire.fate();
+        let body_bytes = match fate {
+            Fate::Sent => return Pin::new(&mut self.stream).poll_write(cx, bytes),
+            Fate::Dropped => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            Fate::Cut { body_bytes } | Fate::Stalled { body_bytes } => body_bytes,
+        };
+        let left = self.allowance(bytes, body_bytes);
+        if left == 0 {
+            return match fate {
+                // Woken by `stop`, which was polled above.
+                Fate::Stalled { .. } => Poll::Pending,
+                _ => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            };
+        }
+        let end = left.min(bytes.len());
+        let written = Pin::new(&mut self.stream).poll_write(cx, &bytes[..end]);
+        if let Poll::Ready(Ok(count)) = written {
+            self.left = Some(left - count);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
