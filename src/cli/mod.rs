@@ -7,7 +7,10 @@ pub mod args;
 pub mod check;
 pub mod exit;
 mod manual;
+mod run;
 pub mod screen;
+mod sync;
+mod wiring;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,6 +20,8 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, Environment};
 use crate::domain::{Clock, SystemClock};
+use crate::engine::Fatal;
+use crate::store::StoreError;
 use crate::{config, logging};
 use args::{Cli, Command};
 pub use exit::Exit;
@@ -54,8 +59,26 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             screen::out_raw(&text).map(|()| Exit::Done).map_err(Error::Output)
         }
         Command::Man(arguments) => manual::run(arguments.dir.as_deref()).map(|()| Exit::Done).map_err(Error::Output),
+        Command::Run => {
+            let config = configure(file, &environment, clock)?;
+            block_on(run::run(config, clock.clone()))
+        }
+        Command::Sync(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(sync::run(config, arguments.dry_run, clock.clone()))
+        }
         other => Err(Error::NotBuilt(other.name())),
     }
+}
+
+/// Runs a command's work to its end.
+fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Setup(format!("cannot start: {error}")))?
+        .block_on(work)
 }
 
 /// Reads the configuration and starts the log by it: the beginning of every command that works with either.
@@ -83,6 +106,15 @@ pub enum Error {
     /// The result could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] std::io::Error),
+    /// The state cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The work cannot go on.
+    #[error(transparent)]
+    Fatal(Fatal),
+    /// Something that the configuration names cannot be used.
+    #[error("{0}")]
+    Setup(String),
     /// This version does not have the command.
     #[error("this version cannot `{0}` yet")]
     NotBuilt(&'static str),
@@ -90,9 +122,13 @@ pub enum Error {
 
 impl Error {
     /// The exit code that tells a shell of it.
-    pub const fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::Config,
+            Self::Config(_) | Self::Setup(_) => Exit::Config,
+            Self::Store(StoreError::Busy { .. }) => Exit::InUse,
+            Self::Store(error) if error.is_configuration() => Exit::Config,
+            Self::Fatal(error) if error.is_configuration() => Exit::Config,
+            Self::Store(_) | Self::Fatal(_) => Exit::Failed,
             Self::Log(_) | Self::Output(_) => Exit::Failed,
             Self::NotBuilt(_) => Exit::Usage,
         }

@@ -129,6 +129,21 @@ impl Engine {
         }
     }
 
+    /// Looks at these users now, one after the other, whoever else is due.
+    ///
+    /// # Errors
+    /// When the state fails.
+    pub async fn look_at(&self, ids: &[OktaUserId]) -> Result<Vec<Report>, StoreError> {
+        let mut reports = Vec::with_capacity(ids.len());
+        for id in ids {
+            let start = self.store.begin_look(id, self.clock.now()).await?;
+            if let Some(claim) = self.claims.claim(&start.id, &start.addresses) {
+                reports.push(self.look(&start, claim).await?);
+            }
+        }
+        Ok(reports)
+    }
+
     /// Begins as many looks as may be under way.
     async fn begin_looks(
         self: &Arc<Self>,

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tracing::info;
 
 use crate::auth0::Auth0;
 use crate::domain::mark::MarkOptions;
@@ -37,7 +38,7 @@ use crate::domain::{Clock, Policy, Timestamp};
 use crate::http::Remote;
 use crate::http::pacing::Pacer;
 use crate::okta::Okta;
-use crate::store::{GuardWindow, Store, StoreError};
+use crate::store::{GuardWindow, Opened, Store, StoreError};
 
 use claims::Claims;
 use gate::Gate;
@@ -137,7 +138,7 @@ pub struct Engine {
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
     pub(crate) pulse: supervisor::Pulse,
     policy_text: String,
-    notes: Option<mpsc::UnboundedSender<Note>>,
+    notes: std::sync::Mutex<Option<mpsc::UnboundedSender<Note>>>,
 }
 
 impl Engine {
@@ -161,7 +162,7 @@ impl Engine {
             foreign_next: std::sync::atomic::AtomicBool::new(true),
             pulse: supervisor::Pulse::default(),
             policy_text: options.policy.fingerprint(),
-            notes: None,
+            notes: std::sync::Mutex::default(),
             store,
             clock,
             options,
@@ -170,9 +171,37 @@ impl Engine {
 
     /// Also tells `notes` what happens.
     #[must_use]
-    pub fn with_notes(mut self, notes: mpsc::UnboundedSender<Note>) -> Self {
-        self.notes = Some(notes);
+    pub fn with_notes(self, notes: mpsc::UnboundedSender<Note>) -> Self {
+        *self.lock_notes() = Some(notes);
         self
+    }
+
+    /// Tells nobody any more: whoever listened has heard everything.
+    pub fn hush(&self) {
+        *self.lock_notes() = None;
+    }
+
+    fn lock_notes(&self) -> std::sync::MutexGuard<'_, Option<mpsc::UnboundedSender<Note>>> {
+        self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes up what changed since the last run: enforcement that was switched on, another policy.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn take_up_changes(&self, opened: &Opened) -> Result<(), StoreError> {
+        if opened.enforcement_switched_on {
+            let due = self.store.enforcement_switched_on(self.now()).await?;
+            info!(
+                event = "enforcement_on",
+                due, "enforcement was switched on: who was only left out because of it is due"
+            );
+        }
+        if opened.policy_changed {
+            info!(event = "policy_changed", "who is denied was configured differently: everybody is compared");
+            self.request_reconcile_all("the policy changed").await?;
+        }
+        Ok(())
     }
 
     /// The state it works on.
@@ -188,13 +217,23 @@ impl Engine {
         }
     }
 
+    /// The clock that it works by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The heartbeats of its loops.
+    pub fn pulse(&self) -> &supervisor::Pulse {
+        &self.pulse
+    }
+
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// Nobody listening is no error: notes are for screens.
     fn note(&self, note: Note) {
-        if let Some(notes) = &self.notes {
+        if let Some(notes) = self.lock_notes().as_ref() {
             let _ = notes.send(note);
         }
     }

@@ -1,0 +1,128 @@
+//! `run`: the daemon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Error, Exit, wiring};
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::engine::supervisor::Timetable;
+use crate::engine::{Engine, Note};
+use crate::store::{RunCounts, RunKind, StatusRow};
+use crate::systemd;
+
+/// Works until told to stop.
+///
+/// # Errors
+/// When the work cannot be begun, or a part of it ended unasked.
+pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
+    let (notes, mut heard) = mpsc::unbounded_channel();
+    let engine = Arc::new(wiring::engine(&config, &clock).await?.with_notes(notes));
+    let stop = CancellationToken::new();
+    listen_for_signals(stop.clone()).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")))?;
+    let life = engine.store().begin_run(RunKind::Run, clock.now()).await?;
+    info!(
+        event = "started", version = env!("CARGO_PKG_VERSION"), okta = %config.okta.url, auth0 = %config.auth0.url,
+        enforce = config.engine.enforce, state = %config.store.path.display(), "okta-auth0-sync is running"
+    );
+    if !config.engine.enforce {
+        warn!(event = "not_enforcing", "enforce = false: everything is done but the writes to Auth0");
+    }
+    let timetable = Timetable {
+        poll: config.schedule.poll.pattern().to_owned(),
+        reconcile: config.schedule.reconcile.pattern().to_owned(),
+    };
+    let status = tokio::spawn({
+        let engine = engine.clone();
+        async move {
+            while let Some(note) = heard.recv().await {
+                if let Note::Pass { error } = note {
+                    tell_systemd(&engine, error.as_deref()).await;
+                }
+            }
+        }
+    });
+    let watchdog =
+        systemd::watchdog_interval().map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval)));
+    systemd::ready();
+    let result = engine.run(&timetable, stop).await;
+    systemd::stopping();
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    status.abort();
+    let error = result.as_ref().err().map(ToString::to_string);
+    if let Err(error) = engine.store().finish_run(life, RunCounts::default(), error.as_deref(), clock.now()).await {
+        error!(%error, "could not record the end of this run");
+    }
+    info!(event = "stopped", "okta-auth0-sync has stopped; what was in flight is finished");
+    result.map(|()| Exit::Done).map_err(Error::Fatal)
+}
+
+/// The first signal ends the work in order, the second at once.
+fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                info!(event = "stopping", "asked to stop: finishing what is in flight; once more stops at once");
+                stop.cancel();
+            }
+        }
+        warn!(event = "aborted", "stopping at once: the state is consistent, looks under way are repeated next time");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// Feeds the watchdog for as long as every loop makes progress, and no longer.
+async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration) {
+    let mut starving = false;
+    loop {
+        let (name, age) = engine.pulse().slowest(clock.as_ref());
+        if age < interval / 2 {
+            starving = false;
+            systemd::watchdog();
+        } else if !starving {
+            starving = true;
+            error!(
+                event = "wedged",
+                seconds = age.as_secs(),
+                "the {name} makes no progress: the watchdog is not fed any more"
+            );
+        }
+        clock.sleep(interval / 8).await;
+    }
+}
+
+async fn tell_systemd(engine: &Engine, error: Option<&str>) {
+    match (engine.store().status().await, error) {
+        (Ok(Some(status)), None) => systemd::status(&line(&status)),
+        (Ok(Some(status)), Some(error)) => systemd::status(&format!("cannot read the log: {error}; {}", line(&status))),
+        (Ok(None), _) => {}
+        (Err(error), _) => systemd::status(&format!("the state cannot be read: {error}")),
+    }
+}
+
+fn line(status: &StatusRow) -> String {
+    let mut line = format!("{} denied, {} pending", status.denied, status.pending);
+    for (count, word) in [(status.failed, "failed"), (status.held, "held"), (status.quarantined, "quarantined")] {
+        if count > 0 {
+            line.push_str(&format!(", {count} {word}"));
+        }
+    }
+    if status.needs_attention {
+        line.push_str("; needs attention: okta-auth0-sync status");
+    }
+    line
+}

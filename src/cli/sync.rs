@@ -1,0 +1,266 @@
+//! `sync`: one whole pass, and what it came to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Exit, screen, wiring};
+use crate::config::Config;
+use crate::domain::{Clock, Outcome, Status};
+use crate::engine::applier::{Applied, Until};
+use crate::engine::look::Report;
+use crate::engine::poller::{Pass, PassError};
+use crate::engine::{Engine, Note};
+use crate::store::{RunCounts, RunKind, StatusRow};
+
+/// A pass waits so long for somebody whose next attempt is near, and for a remote that is paused.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// So many pauses in a row end the pass.
+const PAUSES_MAX: u32 = 4;
+
+/// Polls to the end of the log and looks at everybody who is due.
+///
+/// # Errors
+/// When the pass cannot be begun, or the state fails.
+pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
+    let (notes, heard) = mpsc::unbounded_channel();
+    let (engine, _copy) = if dry_run {
+        let (engine, copy) = wiring::rehearsal(&config, &clock).await?;
+        (engine, Some(copy))
+    } else {
+        (wiring::engine(&config, &clock).await?, None)
+    };
+    let engine = Arc::new(engine.with_notes(notes));
+    let shown = tokio::spawn(show(heard));
+    let stop = stop_on_signal()?;
+    let result = pass(&engine, &stop).await;
+    engine.hush();
+    let reports = shown.await.unwrap_or_default();
+    let done = result?;
+    let status = engine.store().status().await?;
+    let text = if dry_run { plan(&reports, &done) } else { summary(&reports, &done, status.as_ref()) };
+    screen::out(&text).map_err(Error::Output)?;
+    Ok(verdict(&done, status.as_ref(), dry_run))
+}
+
+/// A first Ctrl-C ends a command in order; what was done is done, the rest is for the next time.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub(crate) fn stop_on_signal() -> Result<CancellationToken, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let setup = |error| Error::Setup(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        screen::remark("stopping: what is in flight is finished, the rest is done next time");
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+/// What a pass did.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    polled: Pass,
+    applied: Applied,
+    /// The log could not be read to its end.
+    poll_error: Option<String>,
+    stopped: bool,
+}
+
+/// Polls to the end of the log, then looks at everybody who is due.
+///
+/// # Errors
+/// When the state fails. A remote that fails is told in [`Done`].
+pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Result<Done, Error> {
+    let started = engine.clock().now();
+    let run = engine.store().begin_run(RunKind::Sync, started).await?;
+    let mut done = Done::default();
+    let mut pauses = 0;
+    while !stop.is_cancelled() {
+        match engine.poll(stop).await {
+            Ok(pass) => {
+                pauses = 0;
+                done.add(pass);
+                if !pass.more {
+                    break;
+                }
+            }
+            Err(PassError::Store(error)) => return Err(error.into()),
+            Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX => {
+                pauses += 1;
+                engine.clock().sleep(wait).await;
+            }
+            Err(error) => {
+                done.poll_error = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
+    done.stopped = stop.is_cancelled();
+    let counts = RunCounts {
+        pages: done.polled.pages,
+        events: done.polled.events,
+        looks: done.applied.looks,
+        writes: done.applied.writes,
+    };
+    engine.store().finish_run(run, counts, done.poll_error.as_deref(), engine.clock().now()).await?;
+    Ok(done)
+}
+
+impl Done {
+    fn add(&mut self, pass: Pass) {
+        self.polled.pages += pass.pages;
+        self.polled.events += pass.events;
+        self.polled.made_due += pass.made_due;
+    }
+}
+
+/// Shows how it goes, and keeps the last report of each person.
+pub(crate) async fn show(mut heard: mpsc::UnboundedReceiver<Note>) -> Vec<Report> {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let (mut pages, mut events, mut looks, mut writes) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let mut reports: BTreeMap<_, Report> = BTreeMap::new();
+    while let Some(note) = heard.recv().await {
+        match note {
+            Note::Page { new_events } => {
+                pages += 1;
+                events += new_events;
+            }
+            Note::Look(report) => {
+                looks += 1;
+                writes += report.writes;
+                keep(&mut reports, report);
+            }
+            Note::Swept { .. } | Note::Pass { .. } => {}
+        }
+        bar.set_message(format!(
+            "{pages} pages, {events} new events, {looks} people looked at, {writes} accounts written,"
+        ));
+    }
+    bar.finish_and_clear();
+    reports.into_values().collect()
+}
+
+/// A person may be looked at several times in a pass; what was written first must not be hidden by "unchanged" later.
+fn keep(reports: &mut BTreeMap<crate::domain::OktaUserId, Report>, report: Report) {
+    match reports.get_mut(&report.user) {
+        Some(known) if report.writes == 0 && report.outcome.settles() && known.outcome.settles() => {}
+        Some(known) => *known = report,
+        None => {
+            reports.insert(report.user.clone(), report);
+        }
+    }
+}
+
+/// 0 only if nobody is left unfinished: honest for scripts.
+fn verdict(done: &Done, status: Option<&StatusRow>, dry_run: bool) -> Exit {
+    let unfinished = status.is_none_or(|status| status.pending + status.failed + status.held + status.quarantined > 0);
+    if done.poll_error.is_some() || done.stopped || (unfinished && !dry_run) { Exit::Failed } else { Exit::Done }
+}
+
+fn tally(reports: &[Report]) -> BTreeMap<&'static str, usize> {
+    let mut tally = BTreeMap::new();
+    for report in reports {
+        *tally.entry(report.outcome.as_str()).or_default() += 1;
+    }
+    tally
+}
+
+fn head(done: &Done) -> String {
+    let mut text = format!(
+        "{} pages of the log, {} new events, {} looks, {} accounts written\n",
+        done.polled.pages, done.polled.events, done.applied.looks, done.applied.writes
+    );
+    if let Some(error) = &done.poll_error {
+        let _ =
+            writeln!(text, "{}: the log could not be read to its end: {error}", screen::paint(screen::BAD, "error"));
+    }
+    if done.stopped {
+        text.push_str("stopped before the end; the rest is done next time\n");
+    }
+    text
+}
+
+fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow>) -> String {
+    let mut text = head(done);
+    let counts: Vec<String> = tally(reports).iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    if !counts.is_empty() {
+        let _ = writeln!(text, "people: {}", counts.join(", "));
+    }
+    let unfinished: Vec<&Report> = reports.iter().filter(|report| !report.outcome.settles()).collect();
+    if !unfinished.is_empty() {
+        text.push('\n');
+        text.push_str(&screen::table(
+            ["PERSON", "OUTCOME", "WHY"],
+            unfinished.iter().take(50).map(|report| {
+                [person(report), report.outcome.as_str().to_owned(), report.outcome.why().unwrap_or_default()]
+            }),
+        ));
+        if unfinished.len() > 50 {
+            let _ = writeln!(text, "… and {} more: `okta-auth0-sync status`", unfinished.len() - 50);
+        }
+    }
+    if let Some(status) = status {
+        let open = status.pending + status.failed + status.held + status.quarantined;
+        if open > 0 {
+            let _ = writeln!(
+                text,
+                "left: {} pending, {} failed, {} held, {} events quarantined; `okta-auth0-sync status` says what to do",
+                status.pending, status.failed, status.held, status.quarantined
+            );
+        }
+    }
+    text
+}
+
+/// Person by person, old → new.
+pub(crate) fn plan(reports: &[Report], done: &Done) -> String {
+    let mut text = head(done);
+    let mut rows = Vec::new();
+    for report in reports {
+        let status = report.status.as_ref().map_or("", Status::as_str).to_owned();
+        let verdict = report.verdict.map_or("", crate::domain::Verdict::as_str).to_owned();
+        let planned: Vec<_> = report.changes.iter().filter(|change| change.before != change.after).collect();
+        for change in &planned {
+            let accounts = format!("{} → {}", change.before, change.after);
+            rows.push([person(report), status.clone(), verdict.clone(), change.account.clone(), accounts]);
+        }
+        let quiet = matches!(report.outcome, Outcome::Unchanged | Outcome::Applied);
+        if planned.is_empty() && !quiet {
+            let why = report.outcome.why().map_or_else(String::new, |why| format!(": {why}"));
+            let said = format!("{}{why}", report.outcome.as_str().replace('_', " "));
+            rows.push([person(report), status, verdict, "-".to_owned(), said]);
+        }
+    }
+    let written = rows.iter().filter(|row| row[3] != "-").count();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&screen::table(["PERSON", "OKTA", "VERDICT", "AUTH0 ACCOUNT", "BEFORE → AFTER"], rows));
+        text.push('\n');
+    }
+    let _ = writeln!(text, "dry run: {written} accounts would be written; nothing was, in Auth0 or in the state");
+    text
+}
+
+fn person(report: &Report) -> String {
+    report.email.clone().unwrap_or_else(|| report.user.to_string())
+}

@@ -1,0 +1,207 @@
+//! From the configuration to a working engine: the one place where the rooms are put together.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Error;
+use crate::auth0::{self, Auth0, Auth0Options};
+use crate::config::{self, Auth0Credentials, Config, Dpop, OktaCredentials};
+use crate::domain::Clock;
+use crate::engine::{Engine, Options};
+use crate::http::jws::SigningKey;
+use crate::http::pacing::{Pacer, Shares};
+use crate::http::{Http, HttpOptions};
+use crate::okta::{self, DpopMode, Okta, OktaOptions};
+use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
+
+/// What every request says of us.
+pub(crate) const USER_AGENT: &str = concat!("okta-auth0-sync/", env!("CARGO_PKG_VERSION"));
+
+/// Both clients, with the pacers that they report to.
+pub(crate) struct Clients {
+    /// The Okta org.
+    pub(crate) okta: (Okta, Pacer),
+    /// The Auth0 tenant.
+    pub(crate) auth0: (Auth0, Pacer),
+}
+
+/// Reads the secrets and makes the clients. Nothing is asked of anybody yet.
+///
+/// # Errors
+/// When a secret or a certificate cannot be used.
+pub(crate) fn clients(config: &Config, clock: &Arc<dyn Clock>) -> Result<Clients, Error> {
+    let http = http(config)?;
+    let limits = config.limits;
+    let okta_pacer = Pacer::okta(Shares { ours: limits.okta_share, sweeps: limits.reconcile_share });
+    let auth0_pacer = Pacer::auth0(Shares { ours: limits.auth0_share, sweeps: limits.reconcile_share });
+    let okta_options = OktaOptions { url: config.okta.url.clone(), credentials: okta_credentials(config)? };
+    let auth0_options = Auth0Options {
+        url: config.auth0.url.clone(),
+        audience: config.auth0.audience.clone(),
+        credentials: auth0_credentials(config)?,
+        metadata_key: config.auth0.metadata_key.clone(),
+    };
+    Ok(Clients {
+        okta: (Okta::new(okta_options, http.clone(), Arc::new(okta_pacer.clone()), clock.clone()), okta_pacer),
+        auth0: (Auth0::new(auth0_options, http, Arc::new(auth0_pacer.clone()), clock.clone()), auth0_pacer),
+    })
+}
+
+/// The HTTP client.
+///
+/// # Errors
+/// When `[tls] ca_file` cannot be read or holds no certificate.
+pub(crate) fn http(config: &Config) -> Result<Http, Error> {
+    let ca_file = match &config.tls.ca_file {
+        None => None,
+        Some(path) => {
+            let pem = std::fs::read(path)
+                .map_err(|error| Error::Setup(format!("[tls] ca_file {}: {error}", path.display())))?;
+            Some(pem)
+        }
+    };
+    Http::new(&HttpOptions { ca_file, user_agent: USER_AGENT.to_owned() }).map_err(|error| Error::Setup(chain(&error)))
+}
+
+fn okta_credentials(config: &Config) -> Result<okta::Credentials, Error> {
+    Ok(match &config.okta.credentials {
+        OktaCredentials::ApiToken(token) => okta::Credentials::ApiToken(token.read().map_err(secret)?),
+        OktaCredentials::PrivateKey { client_id, key, key_id, dpop } => okta::Credentials::PrivateKeyJwt {
+            client_id: client_id.clone(),
+            key: signing_key(key)?,
+            key_id: key_id.clone(),
+            dpop: match dpop {
+                Dpop::Auto => DpopMode::Auto,
+                Dpop::Always => DpopMode::Always,
+                Dpop::Never => DpopMode::Never,
+            },
+        },
+    })
+}
+
+fn auth0_credentials(config: &Config) -> Result<auth0::Credentials, Error> {
+    let client_id = config.auth0.client_id.clone();
+    Ok(match &config.auth0.credentials {
+        Auth0Credentials::ClientSecret(client_secret) => {
+            auth0::Credentials::Secret { client_id, client_secret: client_secret.read().map_err(secret)? }
+        }
+        Auth0Credentials::PrivateKey { key, key_id } => {
+            auth0::Credentials::PrivateKeyJwt { client_id, key: signing_key(key)?, key_id: key_id.clone() }
+        }
+    })
+}
+
+fn signing_key(key: &config::Secret) -> Result<SigningKey, Error> {
+    use secrecy::ExposeSecret;
+    let text = key.read().map_err(secret)?;
+    SigningKey::parse(text.expose_secret()).map_err(|error| Error::Setup(format!("{}: {error}", key.origin())))
+}
+
+fn secret(problem: config::Problem) -> Error {
+    Error::Setup(problem.to_string())
+}
+
+/// An error with everything that caused it.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// What the state is bound to.
+pub(crate) fn binding(config: &Config) -> Binding {
+    let origin = |url: &url::Url| url.origin().ascii_serialization();
+    Binding {
+        okta_url: origin(&config.okta.url),
+        auth0_url: origin(&config.auth0.url),
+        auth0_audience: config.auth0.audience.clone(),
+        enforce: config.engine.enforce,
+        policy: config.policy.fingerprint(),
+    }
+}
+
+/// The engine's part of the configuration.
+pub(crate) fn options(config: &Config) -> Options {
+    Options {
+        policy: config.policy.clone(),
+        mark: config.auth0.mark,
+        connections: config.auth0.connections.clone(),
+        require_verified_email: config.auth0.require_verified_email,
+        search: config.auth0.search,
+        end_sessions: config.auth0.end_sessions,
+        enforce: config.engine.enforce,
+        concurrency: config.engine.concurrency,
+        max_attempts: config.engine.max_attempts,
+        guard: GuardWindow { denials_max: u64::from(config.guard.max_denials), span: config.guard.window },
+        initial_lookback: config.okta.initial_lookback,
+        retention: config.store.retention,
+        okta_url: config.okta.url.origin().ascii_serialization(),
+    }
+}
+
+/// The engine on the state itself, which is locked for it.
+///
+/// # Errors
+/// When the state is in use, belongs to another pair, or cannot be used; when a secret cannot.
+pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<Engine, Error> {
+    let clients = clients(config, clock)?;
+    let (store, opened) = Store::open(&config.store.path, &binding(config), clock.now()).await?;
+    tell(config, &store, &opened);
+    let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options(config));
+    engine.take_up_changes(&opened).await?;
+    Ok(engine)
+}
+
+/// The engine on a copy of the state, writing nothing to Auth0: for `--dry-run`. The copy goes with the folder.
+///
+/// # Errors
+/// As [`engine`], but a state in use is no obstacle.
+pub(crate) async fn rehearsal(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Engine, tempfile::TempDir), Error> {
+    let clients = clients(config, clock)?;
+    let folder = tempfile::Builder::new()
+        .prefix("okta-auth0-sync-")
+        .tempdir()
+        .map_err(|error| Error::Setup(format!("cannot make a folder for the copy of the state: {error}")))?;
+    let copy = folder.path().join("state.db");
+    match Store::open_beside(&config.store.path, Access::Read).await {
+        Ok(state) => {
+            state.backup(&copy).await?;
+            state.close().await;
+        }
+        Err(StoreError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (store, opened) = Store::open(&copy, &binding(config), clock.now()).await?;
+    let options = Options { enforce: false, ..options(config) };
+    let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options);
+    engine.take_up_changes(&opened).await?;
+    Ok((engine, folder))
+}
+
+/// The state, to read only.
+///
+/// # Errors
+/// When there is none yet, or it is of another version.
+pub(crate) async fn state(path: &Path) -> Result<Store, Error> {
+    Ok(Store::open_beside(path, Access::Read).await?)
+}
+
+fn tell(config: &Config, store: &Store, opened: &Opened) {
+    if opened.created {
+        info!(event = "state_created", path = %store.path().display(), "a new state: the log will be read {} back",
+            humantime::format_duration(config.okta.initial_lookback));
+    }
+    if let Some(copy) = &opened.migrated_from {
+        info!(event = "migrated", copy = %copy.display(), "the state was migrated; the copy is as it was before");
+    }
+    if opened.tightened {
+        warn!(event = "tightened", path = %store.path().display(), "the state could be read by others; it is 0600 now");
+    }
+}
