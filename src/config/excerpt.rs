@@ -36,9 +36,10 @@ pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, ke
 /// The value of any other key (perhaps a misspelt secret) and whatever stands on lines of its own is left out.
 fn presentable(line: &str) -> String {
     let shown = match line.split_once('=') {
-        Some((key, _)) if Raw::is_open(key.trim()) => line,
+        // A second `=`, or a secret's name, and the line may be two: a line end got lost.
+        Some((key, value)) if Raw::is_open(key.trim()) && !value.contains('=') && !Raw::names_secret(value) => line,
         Some((key, _)) if is_bare(key.trim()) => return format!("{}= …", clean(key)),
-        None if line.trim_start().starts_with('[') => line,
+        None if line.starts_with('[') && is_bare(line.trim_matches(['[', ']', ' '])) => line,
         _ => return String::new(),
     };
     clean(shown)

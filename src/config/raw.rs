@@ -225,11 +225,15 @@ impl Raw {
         }
     }
 
+    /// Does the name of a secret's key occur in `text`?
+    pub(super) fn names_secret(text: &str) -> bool {
+        NAMES.iter().filter_map(|name| name.strip_suffix("_file")).any(|secret| secret != "ca" && text.contains(secret))
+    }
+
     /// Can the value of the key that ends in `name` be shown to anybody? Not if it is a secret, nor if there is no such
     /// key: it may be a secret under a misspelt name.
     pub(super) fn is_open(name: &str) -> bool {
-        let secret = NAMES.contains(&format!("{name}_file").as_str());
-        NAMES.contains(&name) && !secret
+        NAMES.contains(&name) && !NAMES.contains(&format!("{name}_file").as_str())
     }
 
     /// Every key with its value, in debug form.

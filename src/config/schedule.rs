@@ -65,7 +65,7 @@ impl FromStr for Schedule {
             6 => fields.join(" "),
             count => {
                 return Err(format!(
-                    "has {count} fields instead of six (second minute hour day month weekday), such as \
+                    "must have six fields (second minute hour day month weekday), not {count}, such as \
                      \"*/15 * * * * *\" for every 15 seconds or \"0 0 3 * * *\" for 03:00 UTC"
                 ));
             }
@@ -139,9 +139,13 @@ mod tests {
 
     #[test]
     fn the_period_is_the_shortest_gap() {
-        for (pattern, seconds) in
-            [("*/15 * * * * *", 15), ("0 0 3 * * *", 86_400), ("0 0,20 9-17 * * MON-FRI", 1200), ("*/40 * * * * *", 20)]
-        {
+        for (pattern, seconds) in [
+            ("*/15 * * * * *", 15),
+            ("0 0 3 * * *", 86_400),
+            ("0 0,20 9-17 * * MON-FRI", 1200),
+            ("0 0 0 29 2 MON", 378_604_800),
+            ("*/40 * * * * *", 20),
+        ] {
             assert_eq!(pattern.parse::<Schedule>().unwrap().period().as_secs(), seconds, "{pattern}");
         }
     }
@@ -151,9 +155,9 @@ mod tests {
         for (pattern, expected) in [
             ("0 0 0 30 2 *", "never fires"),
             ("0 0 0 31 4,6,9,11 *", "never fires"),
-            ("", "0 fields instead of six"),
-            ("@daily", "1 fields instead of six"),
-            ("0 0 0 1 1 * 2020", "7 fields instead of six"),
+            ("", "not 0"),
+            ("@daily", "not 1"),
+            ("0 0 0 1 1 * 2020", "not 7"),
             ("61 * * * * *", "is no cron pattern"),
             ("x * * * * *", "is no cron pattern"),
         ] {

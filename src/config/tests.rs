@@ -223,7 +223,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         ("scope", "email_domains = [\"@example.com\"]", "is no mail domain"),
         ("scope", "exempt = [\"ann\"]", "neither an e-mail address nor an Okta user id"),
         ("schedule", "poll = \"0 0 0 30 2 *\"", "schedule.poll: never fires"),
-        ("schedule", "poll = \"soon\"", "has 1 fields instead of six"),
+        ("schedule", "poll = \"soon\"", "must have six fields (second minute hour day month weekday), not 1"),
         ("engine", "concurrency = 65", "engine.concurrency: must be a whole number from 1 to 64"),
         ("engine", "concurrency = 0", "must be a whole number from 1 to 64"),
         ("engine", "max_attempts = 0", "must be a whole number from 1 to 1000"),
@@ -334,6 +334,23 @@ fn no_error_and_no_debug_form_shows_a_secret() {
     let variable = ("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "t0psecret\u{7}");
     assert!(!refusal(MINIMAL, &[variable]).contains("t0psecret"));
     assert!(!format!("{:?}", environment(&[variable])).contains("t0psecret"));
+}
+
+proptest::proptest! {
+    /// Whatever slip of the keyboard makes of a file, it is read or refused, and the secret is not shown.
+    #[test]
+    fn no_slip_shows_a_secret(at in 0..MINIMAL.len(), removed in 0_usize..3, inserted in "[\\[\\]\"'=\n #a.\\\\]{0,2}") {
+        let mut text = MINIMAL.to_owned();
+        text.replace_range(at..(at + removed).min(MINIMAL.len()), &inserted);
+        if let Err(error) = read(&text, &[]) {
+            proptest::prop_assert!(!error.to_string().contains("psecre"), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "([a-z]{1,3} = |\"|\n|\\[okta\\]|é|\u{1b}|.){0,20}") {
+        let _ = read(&text, &[]).is_ok();
+    }
 }
 
 #[test]
