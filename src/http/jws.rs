@@ -202,12 +202,13 @@ impl SigningKey {
                 return Ok(Self { pair: Pair::Ec(pair), algorithm, id: None });
             }
         }
-        // The library refuses short RSA keys without saying why; their whole DER is short as well.
+        // The library refuses short RSA keys without saying why.
         let is_rsa = matches!(der, PrivateKeyDer::Pkcs1(_)) || contains(der.secret_der(), &RSA_ENCRYPTION_OID);
-        Err(match der.secret_der().len() {
-            64..=900 if is_rsa => KeyError::TooShort,
-            _ if is_rsa => KeyError::Damaged,
-            _ => KeyError::Unsupported,
+        Err(match () {
+            () if !is_whole_sequence(der.secret_der()) => KeyError::Damaged,
+            () if is_rsa && der.secret_der().len() < RSA_2048_DER_BYTES_MIN => KeyError::TooShort,
+            () if is_rsa => KeyError::Damaged,
+            () => KeyError::Unsupported,
         })
     }
 
@@ -356,6 +357,19 @@ pub fn sha256_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
 }
 
+/// A key of 2048 bits has 1,152 bytes of numbers at the least: modulus, private exponent (256 each), and five halves.
+const RSA_2048_DER_BYTES_MIN: usize = 1100;
+
+/// Is this DER one SEQUENCE whose length is that of the whole? Otherwise something was cut off.
+fn is_whole_sequence(der: &[u8]) -> bool {
+    match der {
+        [0x30, length, rest @ ..] if *length < 0x80 => rest.len() == usize::from(*length),
+        [0x30, 0x81, length, rest @ ..] => rest.len() == usize::from(*length),
+        [0x30, 0x82, high, low, rest @ ..] => rest.len() == usize::from(u16::from_be_bytes([*high, *low])),
+        _ => false,
+    }
+}
+
 /// 1.2.840.113549.1.1.1, DER.
 const RSA_ENCRYPTION_OID: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
@@ -372,3 +386,6 @@ fn number(text: &Option<String>) -> Result<Vec<u8>, KeyError> {
     let text = text.as_deref().ok_or(KeyError::Damaged)?;
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| KeyError::Damaged)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ pub mod jws;
 pub(crate) mod lenient;
 pub mod link;
 pub mod pacing;
+#[cfg(test)]
+pub(crate) mod playback;
 mod remedy;
 pub mod token;
 pub mod when;
@@ -208,5 +210,156 @@ impl Answer {
         let mut failure = Failure::malformed(self.remote, self.endpoint, message.into()).with_status(self.status);
         failure.request_id = self.request_id();
         failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::playback::{Playback, Reply};
+    use super::*;
+    use crate::domain::ManualClock;
+
+    const CALL: Call = Call { remote: Remote::Okta, endpoint: "GET /x", limits: Limits::PLAIN };
+
+    fn http() -> Http {
+        Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap()
+    }
+
+    async fn get(call: Call, url: &str) -> Result<Answer, Failure> {
+        let http = http();
+        let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
+        http.send(call, http.client().get(url), None, &clock).await
+    }
+
+    /// Writes `answer` to the first caller and then, if told so, hangs up.
+    async fn raw(answer: &'static str, hang_up: bool) -> (String, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/canary?email=canary", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            if !hang_up {
+                std::future::pending::<()>().await;
+            }
+        });
+        (url, server)
+    }
+
+    #[tokio::test]
+    async fn a_cut_body_is_unreachable_and_a_stalled_one_a_timeout() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[";
+        let (url, _server) = raw(answer, true).await;
+        let failure = get(CALL, &url).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Unreachable, "{failure}");
+        assert!(!failure.to_string().contains("canary"), "{failure}");
+
+        let (url, _server) = raw(answer, false).await;
+        let limits = Limits { timeout: Duration::from_millis(50), ..Limits::PLAIN };
+        let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Timeout, "{failure}");
+        assert!(!failure.to_string().contains("canary"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_unreachable() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let failure = get(CALL, &url).await.unwrap_err();
+        assert_eq!((failure.kind, failure.status), (Kind::Unreachable, None), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_bounded_by_its_size_after_decompression() {
+        // 4 MiB of zeros as 4 KiB of gzip.
+        let limits = Limits { body_bytes_max: 1 << 20, ..Limits::PLAIN };
+        let bomb = Reply::bytes(200, gzip_of_zeros(64)).with("content-encoding", "gzip");
+        let server = Playback::start([bomb.clone(), bomb]).await;
+        let failure = get(Call { limits, ..CALL }, server.url.as_str()).await.unwrap_err();
+        assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
+        assert_eq!(get(CALL, server.url.as_str()).await.unwrap().body.len(), 64 * 65_535);
+    }
+
+    #[tokio::test]
+    async fn bad_compression_is_malformed() {
+        let mut bytes = gzip_of_zeros(1);
+        let middle = bytes.len() / 2;
+        bytes[10..middle].fill(0xff);
+        let server = Playback::start([Reply::bytes(200, bytes).with("content-encoding", "gzip")]).await;
+        let failure = get(CALL, server.url.as_str()).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Malformed, "{failure}");
+    }
+
+    /// Stored (uncompressed) deflate blocks would not shrink; fixed-Huffman runs of one byte do. Each block is a zero and
+    /// 254 matches of 258 bytes at distance 1, and two more bytes: 65,535.
+    fn gzip_of_zeros(blocks: usize) -> Vec<u8> {
+        let mut bits = Bits::default();
+        for block in 0..blocks {
+            bits.number(u32::from(block + 1 == blocks), 1);
+            bits.number(0b01, 2);
+            for _ in 0..3 {
+                bits.code(0x30, 8); // the byte 0
+            }
+            for _ in 0..254 {
+                bits.code(0xc5, 8); // length 258
+                bits.code(0, 5); // distance 1
+            }
+            bits.code(0, 7); // end of block
+        }
+        let length = blocks * 65_535;
+        let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+        out.extend(bits.bytes());
+        out.extend(crc32_of_zeros(length).to_le_bytes());
+        out.extend(u32::try_from(length).unwrap().to_le_bytes());
+        out
+    }
+
+    #[derive(Default)]
+    struct Bits(Vec<bool>);
+
+    impl Bits {
+        /// Least significant bit first.
+        fn number(&mut self, value: u32, count: u32) {
+            self.0.extend((0..count).map(|bit| value >> bit & 1 == 1));
+        }
+
+        /// Most significant bit first, as Huffman codes are.
+        fn code(&mut self, value: u32, count: u32) {
+            self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+        }
+
+        fn bytes(&self) -> impl Iterator<Item = u8> {
+            self.0.chunks(8).map(|bits| bits.iter().enumerate().map(|(at, bit)| u8::from(*bit) << at).sum())
+        }
+    }
+
+    fn crc32_of_zeros(count: usize) -> u32 {
+        !(0..count * 8).fold(u32::MAX, |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    }
+
+    #[tokio::test]
+    async fn no_redirect_is_followed() {
+        let elsewhere = Playback::start([]).await;
+        let server = Playback::start([Reply::json(302, "").with("location", &elsewhere.url)]).await;
+        let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
+        let answer = get(CALL, server.url.as_str()).await.unwrap();
+        let failure = answer.success(&clock).unwrap_err();
+        assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(302)));
+        assert!(failure.remedy.unwrap().contains("redirected"));
+        assert!(elsewhere.seen().is_empty());
+    }
+
+    #[test]
+    fn roots_that_are_none_are_refused() {
+        for pem in ["", "canary", "-----BEGIN CERTIFICATE-----\ncanary\n-----END CERTIFICATE-----\n"] {
+            let options = HttpOptions { ca_file: Some(pem.into()), user_agent: "test".to_owned() };
+            let error = Http::new(&options).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
     }
 }

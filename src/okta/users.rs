@@ -223,7 +223,7 @@ fn any(terms: impl Iterator<Item = String>) -> Option<String> {
     (!terms.is_empty()).then(|| terms.join(" or "))
 }
 
-fn equals(property: &str, value: &str) -> String {
+pub(super) fn equals(property: &str, value: &str) -> String {
     format!("{property} eq {}", quoted(value))
 }
 

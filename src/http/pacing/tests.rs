@@ -526,10 +526,10 @@ proptest! {
         let (state, bucket) = if is_okta { (okta(0.9), Bucket::OktaUser) } else { (auth0(0.8), Bucket::Auth0Read) };
         let mut load = Load::new(state, bucket, &[Priority::Live, Priority::Sweep], ms(20));
         let mut server = Fool(replies, 0);
-        load.run(s(7200), &mut server);
+        load.run(s(1800), &mut server);
         prop_assert!(server.1 > 0);
         // Every look is either a call's or the end of a wait of some milliseconds.
-        prop_assert!(load.looks <= 7200 * 1000 / 5 * 2);
+        prop_assert!(load.looks <= 1800 * 1000 / 5 * 2);
         for snapshot in load.state.snapshot(load.now) {
             prop_assert!(snapshot.remaining <= snapshot.limit);
         }
