@@ -7,6 +7,7 @@ pub mod args;
 pub mod check;
 pub mod exit;
 mod manual;
+mod reconcile;
 mod run;
 pub mod screen;
 mod sync;
@@ -66,6 +67,10 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Sync(arguments) => {
             let config = configure(file, &environment, clock)?;
             block_on(sync::run(config, arguments.dry_run, clock.clone()))
+        }
+        Command::Reconcile(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(reconcile::run(config, &arguments, clock.clone()))
         }
         other => Err(Error::NotBuilt(other.name())),
     }

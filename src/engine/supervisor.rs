@@ -220,8 +220,8 @@ impl Engine {
         loop {
             self.pulse.reconciler.stamp(self.clock.as_ref());
             if under_way {
-                match self.go_on_reconciling(stop).await {
-                    Ok(done) => under_way = !done,
+                match self.reconcile(stop).await {
+                    Ok(compared) => under_way = !compared.done,
                     Err(error) => warn!(event = "reconcile_failed", "the comparison waits and goes on later: {error}"),
                 }
                 if stop.is_cancelled() {
