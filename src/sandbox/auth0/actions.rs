@@ -202,7 +202,7 @@ impl Actions {
     fn create(&mut self, body: &Value, ids: &mut Identifiers, now: Timestamp) -> Result<&mut Action, Problem> {
         let name = body["name"].as_str().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| Problem::invalid_body("'Missing required property: name'."))?;
-        if !body["supported_triggers"].as_array().is_some_and(|triggers| triggers.len() == 1) {
+        if body["supported_triggers"].as_array().is_none_or(|triggers| triggers.len() != 1) {
             return Err(Problem::invalid_body("'Missing required property: supported_triggers'."));
         }
         if self.actions.values().any(|action| action.name == name) {
