@@ -41,6 +41,17 @@ pub(super) struct Departure {
     pub(super) answered_before: u64,
 }
 
+/// What a meter says to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Go.
+    Now,
+    /// Not before this span has passed.
+    After(Duration),
+    /// Not before a call that is under way has been answered.
+    NextAnswer,
+}
+
 /// May a waiter go?
 #[derive(Debug, PartialEq)]
 pub(super) enum Admission {
@@ -48,6 +59,8 @@ pub(super) enum Admission {
     Granted { meter: MeterId },
     /// Not before this span has passed, or something has changed.
     Wait(Duration),
+    /// Not before something has changed: another is first, or calls are under way. Both end in a change.
+    WaitForChange,
 }
 
 struct Waiter {
@@ -127,7 +140,7 @@ impl State {
 
     /// `began` is when the waiter came.
     pub(super) fn admit(&mut self, ticket: u64, began: Duration, now: Duration) -> Admission {
-        let Some(waiter) = self.waiters.get(&ticket) else { return Admission::Wait(WAIT_MAX) };
+        let Some(waiter) = self.waiters.get(&ticket) else { return Admission::WaitForChange };
         let (bucket, priority) = (waiter.bucket, waiter.priority);
         let id = self.meter_id(bucket);
         let is_first = self
@@ -137,12 +150,16 @@ impl State {
             .min_by_key(|(ticket, other)| (other.priority, **ticket))
             .is_none_or(|(first, _)| *first == ticket);
         let has_room = f64::from(self.in_flight) < self.in_flight_max.floor().max(1.0);
-        let wait = match self.meter(id) {
-            Meter::Window(window) => window.wait(priority, now),
-            Meter::Tokens(tokens) => tokens.wait(priority, now),
+        let turn = if is_first && has_room {
+            match self.meter(id) {
+                Meter::Window(window) => window.turn_of(priority, now),
+                Meter::Tokens(tokens) => tokens.turn_of(priority, now),
+            }
+        } else {
+            Turn::NextAnswer
         };
-        match wait {
-            None if is_first && has_room => {
+        match turn {
+            Turn::Now => {
                 match self.meter(id) {
                     Meter::Window(window) => window.grant(priority),
                     Meter::Tokens(tokens) => tokens.grant(priority, now),
@@ -157,12 +174,14 @@ impl State {
                 }
                 Admission::Granted { meter: id }
             }
-            wait => {
+            Turn::After(_) | Turn::NextAnswer => {
                 if let Some(waiter) = self.waiters.get_mut(&ticket) {
                     waiter.has_waited = true;
                 }
-                // Whoever is not first, or waits for another's answer, is woken by the change; the span is a net.
-                Admission::Wait(wait.unwrap_or(WAIT_MAX).clamp(WAIT_MIN, WAIT_MAX))
+                match turn {
+                    Turn::After(span) => Admission::Wait(span.clamp(WAIT_MIN, WAIT_MAX)),
+                    Turn::Now | Turn::NextAnswer => Admission::WaitForChange,
+                }
             }
         }
     }
@@ -225,7 +244,7 @@ impl State {
         }
         // The call belongs to another meter than was thought when it departed.
         if let Meter::Tokens(tokens) = self.meter(before) {
-            tokens.lost();
+            tokens.not_counted();
         }
         if let Meter::Tokens(tokens) = self.meter(after) {
             let answered_before = tokens.depart();
