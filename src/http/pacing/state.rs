@@ -16,12 +16,15 @@ const WAIT_MAX: Duration = Duration::from_secs(70);
 /// clients); Auth0's token buckets are small.
 const IN_FLIGHT_MAX: f64 = 16.0;
 
+/// A limit that no answer has shown for so long is no longer one.
+const LIMIT_KEPT: Duration = Duration::from_secs(120);
+
 /// What counts a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum MeterId {
     /// One bucket by itself. For Auth0: as long as no answer has shown its limit.
     Bucket(Bucket),
-    /// Auth0: all buckets whose answers show this limit. Where a plan counts all calls together, all show the same one;
+    /// Auth0: all buckets whose answers show this limit as their smallest. Where a plan counts all calls together, all show the same one;
     /// where it counts kinds of calls, their limits differ (Auth0 docs: Rate Limit Configurations). Two kinds that
     /// happen to have equal limits are counted together, which is merely slower.
     Limit(u32),
@@ -84,8 +87,10 @@ pub(super) struct State {
     waiters: BTreeMap<u64, Waiter>,
     tickets: u64,
     meters: BTreeMap<MeterId, Meter>,
-    /// Auth0: what each bucket's last answer showed.
-    limits: BTreeMap<Bucket, u32>,
+    /// Auth0: the smallest limit that a bucket's answers show, and when one last did. Which calls share a bucket there is
+    /// not published for all of them: if those of one bucket of ours turn out to be counted in two, all are paced by the
+    /// smaller.
+    limits: BTreeMap<Bucket, (u32, Duration)>,
     counters: BTreeMap<Bucket, Counters>,
     in_flight: u32,
     /// Halved by a concurrency refusal, regained bit by bit with each answer.
@@ -118,7 +123,7 @@ impl State {
     }
 
     fn meter_id(&self, bucket: Bucket) -> MeterId {
-        self.limits.get(&bucket).map_or(MeterId::Bucket(bucket), |limit| MeterId::Limit(*limit))
+        self.limits.get(&bucket).map_or(MeterId::Bucket(bucket), |(limit, _)| MeterId::Limit(*limit))
     }
 
     fn meter(&mut self, id: MeterId) -> &mut Meter {
@@ -233,7 +238,20 @@ impl State {
         let spread = self.random.f64();
         let before = departure.meter;
         if let Some(limit) = advice.limit.filter(|limit| *limit > 0) {
-            self.limits.insert(bucket, limit);
+            match self.limits.get(&bucket) {
+                Some((smaller, seen_at)) if *smaller < limit && now.saturating_sub(*seen_at) < LIMIT_KEPT => {
+                    if let Meter::Tokens(tokens) = self.meter(before) {
+                        tokens.not_counted();
+                        if advice.refused {
+                            tokens.refuse(advice, spread, now);
+                        }
+                    }
+                    return;
+                }
+                _ => {
+                    self.limits.insert(bucket, (limit, now));
+                }
+            }
         }
         let after = self.meter_id(bucket);
         if before == after {

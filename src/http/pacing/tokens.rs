@@ -284,7 +284,7 @@ impl Tokens {
     }
 
     /// We were too fast, or others were: wait as asked, and believe in half of what was learned.
-    fn refuse(&mut self, advice: Advice, spread: f64, now: Duration) {
+    pub(super) fn refuse(&mut self, advice: Advice, spread: f64, now: Duration) {
         self.refusals = self.refusals.saturating_add(1);
         let pause = if let Some(span) = advice.retry_after {
             span.max(PAUSE_MIN)
