@@ -1,7 +1,7 @@
 //! One entry of the log: read leniently, set aside if it cannot be, and never the reason to lose its page.
 //!
-//! Strict models of this format have dropped whole pages for others, because its types wobble (facts of LogEvent:
-//! `version` is a text or a number, `postalCode` too). So five fields are read, and nothing else is looked at.
+//! Strict models of this format, Okta's own SDKs among them, have dropped whole pages because its types wobble: `version`
+//! is a text or a number, `postalCode` too. So five fields are read, and nothing else is looked at.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

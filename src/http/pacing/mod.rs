@@ -4,8 +4,8 @@
 //! answer through a [`Flight`]. Between the two stand meters, which are plain state and know no time but what they are
 //! told:
 //!
-//! * Okta counts calls in [fixed windows](window) of a minute, one for each bucket.
-//! * Auth0 lets a [token bucket](tokens) drain, whose size is in the headers and whose refill is not.
+//! * Okta counts calls in fixed windows of a minute, one for each bucket.
+//! * Auth0 lets a token bucket drain, whose size is in the headers and whose refill is not.
 //!
 //! A share of each limit is left to others. Live work goes before sweeps, which have a share of that share.
 //!
