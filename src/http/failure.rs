@@ -1,7 +1,7 @@
 //! What went wrong with a call, and the one table that decides of which kind it is.
 //!
 //! The kind is decided by the HTTP status first: Okta sends the same `errorCode` with different statuses (Okta docs:
-//! System Log query, "Errors"; Error codes). The body's code refines it in the few cases of [`refine`] only.
+//! System Log query, "Errors"; Error codes). The body's code refines it in the few cases of `refine` only.
 
 use std::error::Error;
 use std::fmt;
