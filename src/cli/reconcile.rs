@@ -44,6 +44,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
     let reports = shown.await.unwrap_or_default();
     let done = result?;
     let status = engine.store().status().await?;
+    engine.store().close().await;
     let text =
         if arguments.dry_run { sync::plan(&reports, &done) } else { sync::summary(&reports, &done, status.as_ref()) };
     screen::out(&text).map_err(Error::Output)?;

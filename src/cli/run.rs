@@ -60,6 +60,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     if let Err(error) = engine.store().finish_run(life, RunCounts::default(), error.as_deref(), clock.now()).await {
         error!(%error, "could not record the end of this run");
     }
+    engine.store().close().await;
     info!(event = "stopped", "okta-auth0-sync has stopped; what was in flight is finished");
     result.map(|()| Exit::Done).map_err(Error::Fatal)
 }

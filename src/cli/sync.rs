@@ -45,6 +45,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
     let reports = shown.await.unwrap_or_default();
     let done = result?;
     let status = engine.store().status().await?;
+    engine.store().close().await;
     let text = if dry_run { plan(&reports, &done) } else { summary(&reports, &done, status.as_ref()) };
     screen::out(&text).map_err(Error::Output)?;
     Ok(verdict(&done, status.as_ref(), dry_run))

@@ -231,8 +231,10 @@ impl Store {
         &self.path
     }
 
-    /// Writes what is in memory and lets go of the file: readers first, so that the writer can fold the WAL in.
-    pub async fn close(self) {
+    /// Ends the connections: readers first, so that the writer can fold the WAL in. Nothing can be asked afterwards.
+    ///
+    /// Not closing loses nothing; it leaves a WAL for the next life to read.
+    pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
