@@ -3,7 +3,7 @@
 mod backup;
 mod evidence;
 mod intake;
-//INTER
+mod interleavings;
 mod looks;
 mod opening;
 mod schema;
