@@ -156,3 +156,42 @@ async fn the_checkpoint_tells_when_it_last_moved_and_can_be_given_up() {
     store.record_page(foreign, later).await.unwrap_err();
     assert_eq!(store.checkpoint().await.unwrap().unwrap().seq, 3);
 }
+
+#[tokio::test]
+async fn events_are_found_by_how_they_stand_newest_first() {
+    let (_dir, store) = store().await;
+    let mut nobody = event(9, "u1", "create");
+    nobody.users.clear();
+    let events: Vec<Event> = (1..=6).map(|n| event(n, &format!("u{n}"), "deactivate")).chain([nobody]).collect();
+    take_in(&store, &events).await;
+    let retry = Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() };
+    let snooze = Outcome::Snooze { until: noon(), why: "429".to_owned() };
+    for (user, outcome) in [
+        ("u1", &Outcome::Applied),
+        ("u2", &Outcome::Held(crate::domain::Held::Guard)),
+        ("u3", &Outcome::Failed("x".to_owned())),
+        ("u4", &retry),
+        ("u5", &snooze),
+    ] {
+        look_at(&store, user, outcome, noon()).await;
+    }
+    // Another one for the user whose first is dealt with: what was said of that one is not said of this.
+    take_in(&store, &[event(7, "u1", "activate")]).await;
+    for (outcome, expected) in [
+        ("applied", &["event-1"][..]),
+        ("held", &["event-2"]),
+        ("failed", &["event-3"]),
+        ("retry", &["event-4"]),
+        ("snooze", &["event-5"]),
+        ("pending", &["event-7", "event-6"]),
+        ("ignored", &["event-9"]),
+        ("quarantined", &[]),
+    ] {
+        let found: Vec<String> =
+            store.recent_events(Some(outcome), 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
+        assert_eq!(found, expected, "{outcome}");
+    }
+    let all: Vec<String> = store.recent_events(None, 3).await.unwrap().into_iter().map(|row| row.event_id).collect();
+    assert_eq!(all, ["event-7", "event-9", "event-6"]);
+    assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 2);
+}
