@@ -149,7 +149,11 @@ impl Org {
     }
 
     fn check_caller(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Result<(), Denied> {
-        let credential = request.header("authorization").and_then(|value| value.split_once(' '));
+        let credential = request.header("authorization").and_then(|value| match value.strip_prefix("SSWS") {
+            // okta-sdk-python 3.4.6 sends no space between, and works.
+            Some(token) => Some(("SSWS", token.trim_start())),
+            None => value.split_once(' '),
+        });
         let area = segments.get(2).copied().unwrap_or_default();
         match credential {
             Some(("SSWS", token)) if token == self.options.api_token && !self.token_revoked => {}

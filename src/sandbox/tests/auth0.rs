@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::sandbox::jose::tests::TestRsaKey;
 use crate::sandbox::{Bucket, Connection, ProfileLimit};
 
 use super::{Reply, Stage};
@@ -109,6 +110,40 @@ async fn tokens_are_refused_as_recorded() {
     auth0.set_granted_scope("");
     let refused = ask(&secret, &audience).await;
     assert!(refused.body["error_description"].as_str().unwrap().contains("client-grant"));
+}
+
+#[tokio::test]
+async fn an_assertion_takes_the_place_of_the_secret_once() {
+    let key = TestRsaKey::generate();
+    let stage = Stage::set(|options| options.auth0.keys = vec![key.public()]).await;
+    let auth0 = stage.sandbox.auth0();
+    let (id, audience, issuer) = (auth0.client_id(), auth0.audience(), format!("{}/", auth0.url()));
+    let ask = |claims: Value| {
+        let (stage, assertion, audience) = (&stage, key.sign(&claims), &audience);
+        async move {
+            let form = [
+                ("grant_type", "client_credentials"),
+                ("audience", audience),
+                ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+                ("client_assertion", &assertion),
+            ];
+            stage.token(&form).await
+        }
+    };
+    let good = json!({ "iss": id, "sub": id, "aud": issuer, "exp": 1_767_225_600 + 60, "jti": "1" });
+    assert_eq!(ask(good.clone()).await.status, 200);
+    assert_eq!(ask(good.clone()).await.body["error"], "invalid_client", "used");
+    for (claim, wrong) in [
+        ("aud", json!(issuer.trim_end_matches('/'))),
+        ("exp", json!(1_767_225_600 + 301)),
+        ("jti", json!("x".repeat(65))),
+        ("jti", Value::Null),
+    ] {
+        let mut claims = good.clone();
+        claims["jti"] = json!(claim);
+        claims[claim] = wrong;
+        assert_eq!(ask(claims).await.status, 401, "{claim}");
+    }
 }
 
 #[tokio::test]

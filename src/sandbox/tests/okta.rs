@@ -321,3 +321,25 @@ async fn the_dance_of_dpop() {
         assert_eq!(call("DPoP", wrong).await.body["error"], "invalid_dpop_proof");
     }
 }
+
+#[tokio::test]
+async fn an_api_call_may_have_to_bring_a_nonce() {
+    let key = TestKey::generate();
+    let app = ServiceApp::new("0oa1", key.public());
+    let stage = Stage::set(|options| (options.okta.apps, options.okta.demand_dpop_nonce) = (vec![app], true)).await;
+    let token_url = format!("{}/oauth2/v1/token", stage.sandbox.okta().url());
+    let app = App { stage, key, token_url, sent: 0.into() };
+    let asked =
+        app.token(&app.assertion(), "okta.logs.read", Some(&app.proof("POST", &app.token_url, None, None))).await;
+    let nonce = asked.header("dpop-nonce").to_owned();
+    let proof = app.proof("POST", &app.token_url, Some(&nonce), None);
+    let granted = app.token(&app.assertion(), "okta.logs.read", Some(&proof)).await;
+    let token = granted.body["access_token"].as_str().unwrap();
+    let logs = format!("{}/api/v1/logs", app.stage.sandbox.okta().url());
+    for (nonce, status) in [(None, 400), (Some(nonce.as_str()), 200), (Some("another"), 400)] {
+        let request = app.stage.client.get(&logs).header("dpop", app.proof("GET", &logs, nonce, Some(token)));
+        let called = reply(request.header("authorization", format!("DPoP {token}")).send().await.unwrap()).await;
+        assert_eq!(called.status, status);
+        assert_eq!(called.body["error"] == "use_dpop_nonce", status == 400);
+    }
+}
