@@ -140,7 +140,8 @@ async fn live_through(store: &Store, n: u32, name: &str, denied: bool) {
         lag_ms: None,
         sessions_owed: false,
     }];
-    let alarms = [Alarm { momentary: false,
+    let alarms = [Alarm {
+        momentary: false,
         kind: AlarmKind::Restored,
         subject: format!("auth0|{name}"),
         detail: format!("{name}@example.com was opened"),
