@@ -188,3 +188,15 @@ async fn the_configuration_can_be_pasted() {
     assert_eq!(config["okta"]["url"].as_str(), Some(stage.sandbox.okta().url()));
     assert_eq!(config["auth0"]["client_secret"].as_str(), Some("quo\"te"));
 }
+
+#[tokio::test]
+async fn nothing_prints_a_credential() {
+    let stage = Stage::set(|options| options.auth0.client_secret = "hidden-secret".to_owned()).await;
+    let bearer = stage.bearer().await;
+    let okta_token = stage.sandbox.okta().api_token();
+    stage.okta(Method::GET, USERS, Value::Null).await;
+    let printed = format!("{:?} {:?}", stage.sandbox, stage.sandbox.okta().journal().requests());
+    for secret in [okta_token.as_str(), "hidden-secret", bearer.trim_start_matches("Bearer ")] {
+        assert!(!printed.contains(secret));
+    }
+}

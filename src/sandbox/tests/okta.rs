@@ -200,6 +200,8 @@ async fn tokens_and_roles_are_checked() {
         let refused = stage.ask(Method::GET, &logs, credential, &Value::Null).await;
         assert_eq!((refused.status, &refused.body["errorCode"]), (401, &json!("E0000011")), "{credential}");
     }
+    assert_eq!(stage.okta(Method::PUT, "/api/v1/logs", Value::Null).await.status, 405);
+    assert_eq!(stage.okta(Method::GET, "/api/v1/shoes", Value::Null).await.status, 404);
     okta.set_role(false, true);
     assert_eq!(stage.okta(Method::GET, "/api/v1/logs", Value::Null).await.body["errorCode"], "E0000006");
     assert_eq!(stage.okta(Method::GET, "/api/v1/users", Value::Null).await.status, 200);
