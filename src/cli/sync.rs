@@ -105,7 +105,10 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
             Err(PassError::Store(error)) => return Err(error.into()),
             Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX => {
                 pauses += 1;
-                engine.clock().sleep(wait).await;
+                tokio::select! {
+                    () = engine.clock().sleep(wait) => {}
+                    () = stop.cancelled() => {}
+                }
             }
             Err(error) => {
                 done.error = Some(error.to_string());

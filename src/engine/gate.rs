@@ -174,7 +174,9 @@ impl Gate {
         loop {
             let probe = self.enter(endpoint)?;
             let permit = self.pacer.acquire(endpoint.bucket(), priority, self.clock.as_ref()).await;
+            let waiting = self.clock.waiting();
             let answer = call().await;
+            drop(waiting);
             drop(permit);
             let result = match answer {
                 Ok(value) => {
