@@ -4,9 +4,11 @@
 //! command ends.
 
 pub mod args;
+mod backup;
 pub mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod events;
 pub mod exit;
 mod manual;
 mod reconcile;
@@ -14,7 +16,11 @@ mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 pub mod screen;
+pub mod standing;
+pub mod status;
+mod story;
 mod sync;
+mod whom;
 mod wiring;
 
 use std::ffi::OsString;
@@ -80,6 +86,18 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(reconcile::run(config, &arguments, clock.clone()))
         }
+        Command::Status(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(status::run(&config, arguments.json, arguments.check, clock.now()))
+        }
+        Command::Events(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(events::run(&config, &arguments, clock.now()))
+        }
+        Command::Backup(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(backup::run(&config, &arguments.file))
+        }
         other => Err(Error::NotBuilt(other.name())),
     }
 }
@@ -119,6 +137,9 @@ pub enum Error {
     /// The result could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] std::io::Error),
+    /// The result cannot be put into JSON.
+    #[error("cannot print JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -142,7 +163,7 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) => Exit::Failed,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) => Exit::Failed,
             Self::NotBuilt(_) => Exit::Usage,
         }
     }
