@@ -367,7 +367,8 @@ mod tests {
             let standing = Standing { remotes: vec![remote("okta", Some(kind))], ..well() };
             assert_eq!(rules(&standing, NOON) == ["refused"], expected, "{kind}");
         }
-        let over = RemoteRow { ok_at: Some("2026-11-23T12:00:01.000Z".to_owned()), ..remote("okta", Some("forbidden")) };
+        let over =
+            RemoteRow { ok_at: Some("2026-11-23T12:00:01.000Z".to_owned()), ..remote("okta", Some("forbidden")) };
         assert_eq!(rules(&Standing { remotes: vec![over], ..well() }, NOON), [""; 0]);
     }
 
