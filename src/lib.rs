@@ -31,6 +31,7 @@
 //! | what both clients share: bounded bodies, kinds of failure, pacing by headers, signing | [`http`] |
 //! | the commands, and how each prints | [`cli`] |
 //! | TOML, environment and secret files → one validated configuration | [`config`], `config.toml` |
+//! | telling people: webhook and heartbeat | [`alert`] |
 //! | log lines; what systemd is told | [`logging`], [`systemd`] |
 //! | stand-ins of both tenants, for the demo, the tests and your own experiments | `sandbox` |
 //!
@@ -40,6 +41,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod alert;
 pub mod auth0;
 pub mod cli;
 pub mod config;

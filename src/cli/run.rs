@@ -22,7 +22,12 @@ use crate::systemd;
 /// When the work cannot be begun, or a part of it ended unasked.
 pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, mut heard) = mpsc::unbounded_channel();
-    let engine = Arc::new(wiring::engine(&config, &clock).await?.with_notes(notes));
+    let alert = wiring::alert(&config)?;
+    let engine = wiring::engine(&config, &clock).await?.with_notes(notes);
+    let engine = Arc::new(match alert {
+        Some(alert) => engine.with_alert(alert),
+        None => engine,
+    });
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone()).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")))?;
     let life = engine.store().begin_run(RunKind::Run, clock.now()).await?;

@@ -4,8 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
-/// A request, read whole.
-#[derive(Debug)]
+/// A request, read whole. Not `Debug`: it holds credentials.
 pub(super) struct Inbound {
     pub(super) method: Method,
     /// The path as it was sent, percent-encoded.

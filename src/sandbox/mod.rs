@@ -89,6 +89,7 @@ impl Options {
 }
 
 /// Both tenants, being served. Dropping it stops them, without waiting for the connections to end.
+#[derive(Debug)]
 pub struct Sandbox {
     okta: OktaTenant,
     auth0: Auth0Tenant,

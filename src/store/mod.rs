@@ -29,7 +29,7 @@ mod sweeps;
 #[cfg(test)]
 mod tests;
 
-pub use alarms::{Alarm, AlarmKind, AlarmRow};
+pub use alarms::{Alarm, AlarmKind, AlarmRow, Untold};
 pub use audit::Verified;
 pub use compare::Known;
 pub use error::StoreError;

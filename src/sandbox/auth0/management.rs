@@ -16,36 +16,10 @@ use super::limits::{Level, Standing};
 use super::login::{self, Login, LoginKind};
 use super::problem::Problem;
 use super::search::Query;
+use super::selection::Selection;
 use super::token::{Tokens, needed};
 use super::{Auth0Options, Connection, patch};
 
-/// What `fields` may name.
-const FIELDS: [&str; 24] = [
-    "user_id",
-    "email",
-    "email_verified",
-    "username",
-    "phone_number",
-    "phone_verified",
-    "created_at",
-    "updated_at",
-    "identities",
-    "app_metadata",
-    "user_metadata",
-    "picture",
-    "name",
-    "nickname",
-    "multifactor",
-    "last_ip",
-    "last_login",
-    "logins_count",
-    "blocked",
-    "given_name",
-    "family_name",
-    "last_password_reset",
-    "multifactor_last_modified",
-    "blocked_for",
-];
 const PER_PAGE_DEFAULT: usize = 50;
 const PER_PAGE_MAX: usize = 100;
 /// A search gives at most so many users.
@@ -59,7 +33,6 @@ pub(super) struct Open {
 }
 
 /// The state of the tenant. All of it is under one lock: a request sees one moment.
-#[derive(Debug)]
 pub(super) struct Tenancy {
     pub(super) url: String,
     pub(super) options: Auth0Options,
@@ -479,42 +452,4 @@ fn dressed(answer: Answer, standing: Standing) -> Answer {
         .with("x-ratelimit-remaining", standing.remaining.to_string())
         .with("x-ratelimit-reset", standing.reset.to_string())
         .with("cache-control", "private, no-store, no-cache, must-revalidate, post-check=0, pre-check=0")
-}
-
-/// `fields` and `include_fields`.
-struct Selection {
-    fields: Vec<String>,
-    include: bool,
-}
-
-impl Selection {
-    fn of(request: &Inbound) -> Result<Self, Problem> {
-        let fields: Vec<String> = request
-            .param("fields")
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|field| !field.is_empty())
-            .map(str::to_owned)
-            .collect();
-        if let Some(unknown) = fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
-            return Err(Problem::invalid_query(format!(
-                "'String does not match pattern: {unknown}' on property fields."
-            )));
-        }
-        Ok(Self { fields, include: request.param("include_fields").as_deref() != Some("false") })
-    }
-
-    fn apply(&self, user: &Value) -> Value {
-        if self.fields.is_empty() {
-            return user.clone();
-        }
-        let chosen = user.as_object().into_iter().flatten();
-        Value::Object(
-            chosen
-                .filter(|(name, _)| self.fields.contains(name) == self.include)
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        )
-    }
 }

@@ -9,6 +9,7 @@ mod management;
 mod patch;
 mod problem;
 mod search;
+mod selection;
 #[cfg(test)]
 mod shipped;
 mod token;
@@ -166,11 +167,18 @@ impl fmt::Debug for Auth0Options {
 }
 
 /// A running tenant. Clones are handles to the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Auth0Tenant {
     tenancy: Arc<Mutex<Tenancy>>,
     url: Arc<str>,
     desk: Desk,
+}
+
+impl fmt::Debug for Auth0Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the state: it holds tokens.
+        f.debug_struct("Auth0Tenant").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Auth0Tenant {

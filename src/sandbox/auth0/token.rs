@@ -21,14 +21,13 @@ const ASSERTION_LIFETIME_MAX_S: i64 = 300;
 const ASSERTION_BYTES_MAX: usize = 2048;
 const ALGORITHMS: [&str; 3] = ["RS256", "RS384", "PS256"];
 
-/// Tokens that were issued, and assertions that were used.
-#[derive(Debug, Default)]
+/// Tokens that were issued, and assertions that were used. Not `Debug`: they are credentials.
+#[derive(Default)]
 pub(super) struct Tokens {
     issued: HashMap<String, Grant>,
     used: HashSet<String>,
 }
 
-#[derive(Debug)]
 struct Grant {
     expires: Duration,
     audience: String,

@@ -141,6 +141,7 @@ async fn live_through(store: &Store, n: u32, name: &str, denied: bool) {
         sessions_owed: false,
     }];
     let alarms = [Alarm {
+        momentary: false,
         kind: AlarmKind::Restored,
         subject: format!("auth0|{name}"),
         detail: format!("{name}@example.com was opened"),

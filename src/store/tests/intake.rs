@@ -76,8 +76,8 @@ async fn a_quarantined_event_needs_a_person_until_it_is_dismissed() {
     assert_eq!(store.expire(Timestamp::MAX, 10).await.unwrap(), 0, "no retention takes what nobody has seen");
     let rows = store.recent_events(Some("quarantined"), 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].why.as_deref(), rows[0].okta_user_id.as_deref()), (1, Some("no target"), None));
-    assert!(store.dismiss_event("x").await.unwrap());
-    assert!(!store.dismiss_event("x").await.unwrap());
+    assert!(store.dismiss_event("x", noon()).await.unwrap());
+    assert!(!store.dismiss_event("x", noon()).await.unwrap());
     let raw: Option<String> = sqlx::query_scalar("SELECT raw FROM events").fetch_one(store.reader()).await.unwrap();
     assert_eq!(raw, None);
     assert!(!store.status().await.unwrap().unwrap().needs_attention);

@@ -85,7 +85,13 @@ async fn the_view_status_tells_lag_and_what_needs_a_person() {
     store.note_remote_ok("okta", clock::add(noon(), Duration::from_millis(1))).await.unwrap();
     assert!(!store.status().await.unwrap().unwrap().needs_attention);
 
-    let alarm = Alarm { kind: AlarmKind::Gap, subject: String::new(), detail: "a".to_owned(), remedy: "b".to_owned() };
+    let alarm = Alarm {
+        momentary: false,
+        kind: AlarmKind::Gap,
+        subject: String::new(),
+        detail: "a".to_owned(),
+        remedy: "b".to_owned(),
+    };
     assert!(store.raise_alarm(&alarm, noon()).await.unwrap());
     assert!(!store.raise_alarm(&alarm, noon()).await.unwrap(), "one alarm, however often");
     assert!(store.status().await.unwrap().unwrap().needs_attention);
