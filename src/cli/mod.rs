@@ -3,15 +3,19 @@
 //! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
 //! command ends.
 
+mod approve;
 pub mod args;
+mod ask;
 mod backup;
 pub mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod events;
 pub mod exit;
+mod forget;
 mod manual;
 mod reconcile;
+mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -97,6 +101,18 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Backup(arguments) => {
             let config = configure(file, &environment, clock)?;
             block_on(backup::run(&config, &arguments.file))
+        }
+        Command::Retry(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(retry::run(&config, &arguments, clock))
+        }
+        Command::Approve(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(approve::run(&config, &arguments, clock))
+        }
+        Command::Forget(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(forget::run(&config, &arguments, clock.now()))
         }
         other => Err(Error::NotBuilt(other.name())),
     }

@@ -1,7 +1,7 @@
 //! Whom a command is about: from what was typed to one person that the state knows.
 
-use super::{Error, screen};
-use crate::domain::{OktaUserId, Timestamp};
+use super::{Error, Exit, screen};
+use crate::domain::{OktaUserId, Timestamp, escape};
 use crate::store::{PersonRow, Store};
 
 /// Who may be meant.
@@ -45,9 +45,23 @@ pub(crate) fn name_of(person: &PersonRow) -> &str {
     person.email.as_deref().or(person.login.as_deref()).unwrap_or(&person.okta_user_id)
 }
 
+/// Says why a command cannot tell whom it is about.
+///
+/// # Errors
+/// When standard output does not take it.
+pub(crate) fn unclear(who: &str, whom: &Whom, now: Timestamp) -> Result<Exit, Error> {
+    match whom {
+        Whom::Several(people) => screen::out(&several(who, people, now)).map_err(Error::Output)?,
+        Whom::Nobody | Whom::One(_) => {
+            screen::remark(&format!("{}: {}", screen::paint(screen::BAD, "error"), nobody(who)));
+        }
+    }
+    Ok(Exit::Failed)
+}
+
 /// What is said when nobody is meant.
 pub(crate) fn nobody(who: &str) -> String {
-    format!("nobody with the Okta id, login or address {who:?} is known here")
+    format!("nobody with the Okta id, login or address {} is known here", escape(who))
 }
 
 /// The people that may be meant, and what to do about it.
