@@ -13,6 +13,7 @@ mod demo;
 mod events;
 pub mod exit;
 mod forget;
+mod live;
 mod manual;
 mod reconcile;
 mod retry;
@@ -24,6 +25,7 @@ pub mod standing;
 pub mod status;
 mod story;
 mod sync;
+mod user;
 mod whom;
 mod wiring;
 
@@ -114,6 +116,10 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(forget::run(&config, &arguments, clock.now()))
         }
+        Command::User(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(user::run(&config, &arguments, clock))
+        }
         other => Err(Error::NotBuilt(other.name())),
     }
 }
@@ -159,6 +165,9 @@ pub enum Error {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A remote did not answer as hoped.
+    #[error(transparent)]
+    Remote(Box<crate::http::Failure>),
     /// The work cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
@@ -179,7 +188,7 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) | Self::Json(_) => Exit::Failed,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) | Self::Remote(_) => Exit::Failed,
             Self::NotBuilt(_) => Exit::Usage,
         }
     }

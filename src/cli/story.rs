@@ -1,7 +1,7 @@
 //! The story of one person as the state tells it: who they are, what happened to them, what was decided, and why.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Error, events::short_type, screen, whom};
 use crate::domain::clock::{parse_timestamp, since};
@@ -54,8 +54,11 @@ impl Story {
     }
 
     /// The members of `user --json`.
-    pub(crate) fn to_json(&self) -> Value {
-        json!(self)
+    ///
+    /// # Errors
+    /// When a row cannot be put into JSON.
+    pub(crate) fn to_json(&self) -> Result<Value, Error> {
+        Ok(serde_json::to_value(self)?)
     }
 
     /// For people, on a screen of `width` columns.
