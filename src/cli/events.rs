@@ -62,7 +62,7 @@ fn to_json_lines(events: &[EventRow], texts: &HashMap<String, String>) -> Result
             members.insert("raw".to_owned(), shown.into());
             members.insert("raw_cut".to_owned(), cut.into());
         }
-        lines.push_str(&object.to_string());
+        lines.push_str(&screen::json(&object.to_string()));
         lines.push('\n');
     }
     Ok(lines)

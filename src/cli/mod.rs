@@ -6,6 +6,7 @@
 mod approve;
 pub mod args;
 mod ask;
+mod audit;
 mod backup;
 pub mod check;
 #[cfg(feature = "sandbox")]
@@ -119,6 +120,10 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::User(arguments) => {
             let config = configure(file, &environment, clock)?;
             block_on(user::run(&config, &arguments, clock))
+        }
+        Command::Audit { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(audit::run(&config, &command, clock.now()))
         }
         other => Err(Error::NotBuilt(other.name())),
     }

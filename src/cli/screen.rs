@@ -49,6 +49,23 @@ fn forgive_closed(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A JSON text with characters that a terminal acts on, or that change how others are seen, as `\\u` escapes: the same value,
+/// safe to show. (Such characters stand in strings only.)
+pub fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Line ends and indentation between values stay; in strings JSON has escaped them already.
+        if c.is_ascii() || escape(c.encode_utf8(&mut [0; 4])).chars().eq([c]) {
+            safe.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    safe
+}
+
 /// Writes a remark to standard error.
 pub fn remark(text: &str) {
     // There is nowhere left to tell of a standard error that is gone.
@@ -196,6 +213,14 @@ mod tests {
         assert!(long.ends_with("y\\u{1b}\n"), "{long}");
         assert_eq!(paragraph("", &"w ".repeat(200), None).lines().count(), 1);
         assert_eq!(pairs([("a", "1".to_owned()), ("long", "2".to_owned())], Some(80)), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn json_is_the_same_value_without_what_deceives() {
+        let value = serde_json::json!({ "é": "a\u{9b}2J\u{202e}漢\u{1b}[2J\n\u{7f}" });
+        let shown = json(&format!("{value:#}"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(shown.contains("\\u009b2J\\u202e漢") && shown.contains('\n'), "{shown}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timest
     };
     let poll = &config.schedule.poll;
     let text = if as_json {
-        format!("{:#}\n", to_json(&standing, poll, now)?)
+        screen::json(&format!("{:#}\n", to_json(&standing, poll, now)?))
     } else if check {
         checked(&standing, poll, now)
     } else {

@@ -163,5 +163,5 @@ async fn stranger(config: &Config, arguments: &UserArgs, clock: &Arc<dyn Clock>)
 }
 
 fn print_json(object: &Value) -> Result<(), Error> {
-    screen::out(&format!("{object:#}\n")).map_err(Error::Output)
+    screen::out(&screen::json(&format!("{object:#}\n"))).map_err(Error::Output)
 }
