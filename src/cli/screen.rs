@@ -55,7 +55,7 @@ pub fn json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         // Line ends and indentation between values stay; in strings JSON has escaped them already.
-        if c.is_ascii() || escape(c.encode_utf8(&mut [0; 4])).chars().eq([c]) {
+        if (c.is_ascii() && c != '\u{7f}') || escape(c.encode_utf8(&mut [0; 4])).chars().eq([c]) {
             safe.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
