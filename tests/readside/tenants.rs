@@ -24,9 +24,12 @@ fn is_denied(sandbox: &Sandbox, account: &str) -> bool {
     sandbox.auth0().user(account).unwrap()["app_metadata"]["okta_sync"]["deactivated"] == "true"
 }
 
-/// Somebody takes the mark off.
+/// Somebody takes the mark off, the mirror too.
 fn open(sandbox: &Sandbox, account: &str) {
-    assert!(sandbox.auth0().set_user(account, |user| user["app_metadata"] = json!({})));
+    assert!(sandbox.auth0().set_user(account, |user| {
+        user["app_metadata"] = json!({});
+        user["user_metadata"] = json!({});
+    }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
