@@ -1,6 +1,6 @@
 //! `user --live`, `user --sync`, `retry`, `approve` against the stand-ins of both tenants, with a daemon and without.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync::sandbox::{NewUser, Options, Sandbox};
@@ -98,39 +98,32 @@ async fn a_remote_that_refuses_is_told_and_is_no_success() {
     sandbox.stop().await;
 }
 
-/// A daemon that ends with the test.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_takes_requests_up_and_its_outcome_is_waited_for() {
     let (sandbox, folder, id, account) = ann("").await;
-    let child = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+    let mut daemon = tokio::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
         .current_dir(folder.directory.path())
         .env_clear()
         .arg("run")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut daemon = Daemon(child);
-    while !is_denied(&sandbox, &account) {
-        assert!(daemon.0.try_wait().unwrap().is_none(), "the daemon has ended");
-        tokio::task::yield_now().await;
+    let journal = sandbox.auth0().journal();
+    tokio::select! {
+        () = journal.wait_for(|requests| requests.iter().any(|sent| sent.method == "PATCH" && sent.status.is_some())) => {}
+        ended = daemon.wait() => panic!("the daemon has ended: {ended:?}"),
     }
     open(&sandbox, &account);
     let ran = folder.run(&["retry", "ann@example.com"]);
-    assert!(ran.code == 0 && ran.out.contains("applied"), "{}{}", ran.out, ran.err);
-    assert!(is_denied(&sandbox, &account));
+    assert!(ran.code == 0 && ran.out.contains("1 looked at, all settled"), "{}{}", ran.out, ran.err);
+    assert!(is_denied(&sandbox, &account), "the daemon has looked");
+    let ran = folder.run(&["sync"]);
+    assert_eq!(ran.code, 75, "the state is in use: {}", ran.err);
     let ran = folder.run(&["user", id.as_str(), "--sync", "--json"]);
     let story: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((ran.code, &story["look"]["outcome"]), (0, &"unchanged".into()), "{}", ran.err);
-    drop(daemon);
+    daemon.kill().await.unwrap();
     sandbox.stop().await;
 }
