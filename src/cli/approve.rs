@@ -7,7 +7,7 @@ use super::ask::{self, Request};
 use super::whom::{self, Whom};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
-use crate::domain::{Clock, escape};
+use crate::domain::Clock;
 use crate::store::{Access, Store, Who};
 
 /// Lets them through, and says what came of it.
@@ -23,7 +23,7 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
     let nobody_held = store.people_with_outcome("held", 1).await?.is_empty();
     store.close().await;
     let answers = match found {
-        None if nobody_held => return told("nobody is held: there is nothing to approve\n"),
+        None if nobody_held => return told("nobody is held: there is nothing to approve"),
         None => ask::ask(config, Request::Approve(Who::Held), clock).await?,
         Some((_, Whom::One(person))) if person.outcome.as_deref() == Some("held") => {
             let id = whom::id_of(&person)?;
@@ -31,13 +31,13 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
         }
         Some((_, Whom::One(person))) => {
             return told(&format!(
-                "{} is not held: there is nothing to approve (`okta-auth0-sync user {}` tells how they stand)\n",
-                escape(whom::name_of(&person)),
+                "{} is not held: there is nothing to approve (`okta-auth0-sync user {}` tells how they stand)",
+                whom::name_of(&person),
                 person.okta_user_id
             ));
         }
         Some((event_id, Whom::Nobody)) if dismissed(config, event_id, clock).await? => {
-            return told(&format!("event {} is put aside; its text was dropped\n", escape(event_id)));
+            return told(&format!("event {} is put aside; its text was dropped", event_id));
         }
         Some((who, unclear)) => return whom::unclear(who, &unclear, clock.now()),
     };
@@ -46,7 +46,7 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
 }
 
 fn told(text: &str) -> Result<Exit, Error> {
-    screen::out(text).map_err(Error::Output)?;
+    screen::out(&screen::paragraph("", text, screen::terminal_width())).map_err(Error::Output)?;
     Ok(Exit::Done)
 }
 

@@ -111,13 +111,18 @@ async fn verify(store: &Store) -> Result<(), Error> {
     // Asked for first, so that what is told is among what is then verified.
     let (last, chain) = store.last_chain().await?;
     let verified = store.verify_decisions().await?;
-    screen::out(&format!(
-        "{} decisions are as they were written; {} more are anonymous, and in their place\n\
-         row {last}, chain {chain}\n\
-         Keep this line elsewhere: the chain of that row will be the same as long as no row before it is changed.\n",
+    let proven = format!(
+        "{} decisions are as they were written; {} more are anonymous, and in their place",
         verified.rows, verified.forgotten
-    ))
-    .map_err(Error::Output)
+    );
+    let advice =
+        "Keep the line above elsewhere: that row keeps its chain value for as long as nothing before it is changed.";
+    let width = screen::terminal_width();
+    // The line to keep is not wrapped.
+    let text = screen::paragraph("", &proven, width)
+        + &format!("row {last}, chain {chain}\n")
+        + &screen::paragraph("", advice, width);
+    screen::out(&text).map_err(Error::Output)
 }
 
 #[cfg(test)]

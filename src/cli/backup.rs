@@ -14,12 +14,12 @@ pub(crate) async fn run(config: &Config, target: &Path) -> Result<Exit, Error> {
     let verified = store.backup(target).await;
     store.close().await;
     let verified = verified?;
-    screen::out(&format!(
-        "{}: a copy of {}, verified: its integrity, its numbers, and the chain of {} decisions\n",
+    let told = format!(
+        "{}: a copy of {}, verified: its integrity, its numbers, and the chain of {} decisions",
         target.display(),
         config.store.path.display(),
         verified.rows + verified.forgotten
-    ))
-    .map_err(Error::Output)?;
+    );
+    screen::out(&screen::paragraph("", &told, screen::terminal_width())).map_err(Error::Output)?;
     Ok(Exit::Done)
 }

@@ -27,13 +27,13 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
         return Ok(Exit::Failed);
     }
     store.forget(&id, &actor(), &config.policy.fingerprint(), now).await?;
-    let mut text = format!("{id} is forgotten: names, addresses and events are deleted, decisions are anonymous\n");
+    let mut text = format!("{id} is forgotten: names, addresses and events are deleted, decisions are anonymous");
     if marked > 0 {
         text.push_str(&format!(
-            "{marked} marked accounts stay denied in Auth0; here they are known by Auth0's id alone\n"
+            "; {marked} marked accounts stay denied in Auth0, and are known here by Auth0's id alone"
         ));
     }
-    screen::out(&text).map_err(Error::Output)?;
+    screen::out(&screen::paragraph("", &text, screen::terminal_width())).map_err(Error::Output)?;
     // What is left over of deleted rows in unused parts of the file.
     let compacted = store.compact().await;
     store.close().await;

@@ -50,7 +50,7 @@ fn checked(standing: &Standing, poll: &Schedule, now: Timestamp) -> String {
     violations.iter().map(|violation| format!("{}: {}\n", violation.rule, escape(&violation.detail))).collect()
 }
 
-/// The object of `status --json`: documented in `docs/status-json.md`.
+/// The object of `status --json`: documented in `docs/json.md`.
 ///
 /// # Errors
 /// When a row cannot be put into JSON.
