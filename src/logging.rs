@@ -24,6 +24,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::config::{Log, LogFormat};
 use crate::domain::{Clock, escape, timestamp_text};
 
+/// What libraries say of themselves at `info` is of no use to an operator; the configured filter can ask for it by name.
+const QUIET: &str = "tokio_cron_scheduler=warn";
+
 /// The longest line, in bytes. journald splits longer ones at 48 KiB, and most collectors at 8 or 16.
 const LINE_MAX: usize = 8 * 1024;
 
@@ -39,7 +42,7 @@ const SPANS_MAX: usize = 4;
 /// # Errors
 /// When the filter is none (a validated [`Log`] has one) or a log has been started before.
 pub fn init(log: &Log, clock: Arc<dyn Clock>) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&log.filter)?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.filter))?;
     let lines = Lines { form: Form::of_stderr(log.format), clock };
     let layer = tracing_subscriber::fmt::layer().event_format(lines).fmt_fields(Fields).with_writer(io::stderr);
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;

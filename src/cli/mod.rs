@@ -5,9 +5,14 @@
 
 pub mod args;
 pub mod check;
+#[cfg(feature = "sandbox")]
+mod demo;
 pub mod exit;
 mod manual;
+mod reconcile;
 mod run;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 pub mod screen;
 mod sync;
 mod wiring;
@@ -66,6 +71,14 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Sync(arguments) => {
             let config = configure(file, &environment, clock)?;
             block_on(sync::run(config, arguments.dry_run, clock.clone()))
+        }
+        #[cfg(feature = "sandbox")]
+        Command::Demo => block_on(demo::run(clock.clone())),
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(arguments) => block_on(sandbox::run(&arguments, clock.clone())),
+        Command::Reconcile(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(reconcile::run(config, &arguments, clock.clone()))
         }
         other => Err(Error::NotBuilt(other.name())),
     }

@@ -22,7 +22,12 @@ use crate::systemd;
 /// When the work cannot be begun, or a part of it ended unasked.
 pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, mut heard) = mpsc::unbounded_channel();
-    let engine = Arc::new(wiring::engine(&config, &clock).await?.with_notes(notes));
+    let alert = wiring::alert(&config)?;
+    let engine = wiring::engine(&config, &clock).await?.with_notes(notes);
+    let engine = Arc::new(match alert {
+        Some(alert) => engine.with_alert(alert),
+        None => engine,
+    });
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone()).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")))?;
     let life = engine.store().begin_run(RunKind::Run, clock.now()).await?;
@@ -60,6 +65,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     if let Err(error) = engine.store().finish_run(life, RunCounts::default(), error.as_deref(), clock.now()).await {
         error!(%error, "could not record the end of this run");
     }
+    engine.store().close().await;
     info!(event = "stopped", "okta-auth0-sync has stopped; what was in flight is finished");
     result.map(|()| Exit::Done).map_err(Error::Fatal)
 }

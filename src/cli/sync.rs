@@ -16,6 +16,7 @@ use crate::domain::{Clock, Outcome, Status};
 use crate::engine::applier::{Applied, Until};
 use crate::engine::look::Report;
 use crate::engine::poller::{Pass, PassError};
+use crate::engine::reconciler::Compared;
 use crate::engine::{Engine, Note};
 use crate::store::{RunCounts, RunKind, StatusRow};
 
@@ -44,6 +45,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
     let reports = shown.await.unwrap_or_default();
     let done = result?;
     let status = engine.store().status().await?;
+    engine.store().close().await;
     let text = if dry_run { plan(&reports, &done) } else { summary(&reports, &done, status.as_ref()) };
     screen::out(&text).map_err(Error::Output)?;
     Ok(verdict(&done, status.as_ref(), dry_run))
@@ -74,11 +76,12 @@ pub(crate) fn stop_on_signal() -> Result<CancellationToken, Error> {
 /// What a pass did.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
-    polled: Pass,
-    applied: Applied,
-    /// The log could not be read to its end.
-    poll_error: Option<String>,
-    stopped: bool,
+    pub(super) polled: Pass,
+    pub(super) compared: Option<Compared>,
+    pub(super) applied: Applied,
+    /// The log, or a listing, could not be read to its end.
+    pub(super) error: Option<String>,
+    pub(super) stopped: bool,
 }
 
 /// Polls to the end of the log, then looks at everybody who is due.
@@ -105,7 +108,7 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
                 engine.clock().sleep(wait).await;
             }
             Err(error) => {
-                done.poll_error = Some(error.to_string());
+                done.error = Some(error.to_string());
                 break;
             }
         }
@@ -118,7 +121,7 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
         looks: done.applied.looks,
         writes: done.applied.writes,
     };
-    engine.store().finish_run(run, counts, done.poll_error.as_deref(), engine.clock().now()).await?;
+    engine.store().finish_run(run, counts, done.error.as_deref(), engine.clock().now()).await?;
     Ok(done)
 }
 
@@ -137,7 +140,7 @@ pub(crate) async fn show(mut heard: mpsc::UnboundedReceiver<Note>) -> Vec<Report
         ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     bar.enable_steady_tick(Duration::from_millis(120));
-    let (mut pages, mut events, mut looks, mut writes) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut pages, mut events, mut compared, mut looks, mut writes) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     let mut reports: BTreeMap<_, Report> = BTreeMap::new();
     while let Some(note) = heard.recv().await {
         match note {
@@ -150,11 +153,15 @@ pub(crate) async fn show(mut heard: mpsc::UnboundedReceiver<Note>) -> Vec<Report
                 writes += report.writes;
                 keep(&mut reports, report);
             }
-            Note::Swept { .. } | Note::Pass { .. } => {}
+            Note::Swept { listed, .. } => compared += listed,
+            Note::Pass { .. } => {}
         }
-        bar.set_message(format!(
-            "{pages} pages, {events} new events, {looks} people looked at, {writes} accounts written,"
-        ));
+        let begun = if compared > 0 {
+            format!("{compared} people compared")
+        } else {
+            format!("{pages} pages, {events} new events")
+        };
+        bar.set_message(format!("{begun}, {looks} people looked at, {writes} accounts written,"));
     }
     bar.finish_and_clear();
     reports.into_values().collect()
@@ -172,9 +179,9 @@ fn keep(reports: &mut BTreeMap<crate::domain::OktaUserId, Report>, report: Repor
 }
 
 /// 0 only if nobody is left unfinished: honest for scripts.
-fn verdict(done: &Done, status: Option<&StatusRow>, dry_run: bool) -> Exit {
+pub(super) fn verdict(done: &Done, status: Option<&StatusRow>, dry_run: bool) -> Exit {
     let unfinished = status.is_none_or(|status| status.pending + status.failed + status.held + status.quarantined > 0);
-    if done.poll_error.is_some() || done.stopped || (unfinished && !dry_run) { Exit::Failed } else { Exit::Done }
+    if done.error.is_some() || done.stopped || (unfinished && !dry_run) { Exit::Failed } else { Exit::Done }
 }
 
 fn tally(reports: &[Report]) -> BTreeMap<&'static str, usize> {
@@ -186,13 +193,13 @@ fn tally(reports: &[Report]) -> BTreeMap<&'static str, usize> {
 }
 
 fn head(done: &Done) -> String {
-    let mut text = format!(
-        "{} pages of the log, {} new events, {} looks, {} accounts written\n",
-        done.polled.pages, done.polled.events, done.applied.looks, done.applied.writes
-    );
-    if let Some(error) = &done.poll_error {
-        let _ =
-            writeln!(text, "{}: the log could not be read to its end: {error}", screen::paint(screen::BAD, "error"));
+    let begun = match &done.compared {
+        Some(compared) => format!("{} people compared, {} of them need a look", compared.listed, compared.made_due),
+        None => format!("{} pages of the log, {} new events", done.polled.pages, done.polled.events),
+    };
+    let mut text = format!("{begun}, {} looks, {} accounts written\n", done.applied.looks, done.applied.writes);
+    if let Some(error) = &done.error {
+        let _ = writeln!(text, "{}: not everything could be read: {error}", screen::paint(screen::BAD, "error"));
     }
     if done.stopped {
         text.push_str("stopped before the end; the rest is done next time\n");
@@ -200,7 +207,7 @@ fn head(done: &Done) -> String {
     text
 }
 
-fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow>) -> String {
+pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow>) -> String {
     let mut text = head(done);
     let counts: Vec<String> = tally(reports).iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     if !counts.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::Error;
+use crate::alert::Alert;
 use crate::auth0::{self, Auth0, Auth0Options};
 use crate::config::{self, Auth0Credentials, Config, Dpop, OktaCredentials};
 use crate::domain::Clock;
@@ -25,6 +26,20 @@ pub(crate) struct Clients {
     pub(crate) okta: (Okta, Pacer),
     /// The Auth0 tenant.
     pub(crate) auth0: (Auth0, Pacer),
+}
+
+/// Whom the daemon tells, if the configuration names anybody.
+///
+/// # Errors
+/// When an address cannot be read.
+pub(crate) fn alert(config: &Config) -> Result<Option<Alert>, Error> {
+    let read =
+        |address: &Option<config::Secret>| address.as_ref().map(config::Secret::read).transpose().map_err(secret);
+    let (webhook, heartbeat) = (read(&config.alert.webhook_url)?, read(&config.alert.heartbeat_url)?);
+    if webhook.is_none() && heartbeat.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Alert::new(http(config)?, webhook, heartbeat)))
 }
 
 /// Reads the secrets and makes the clients. Nothing is asked of anybody yet.

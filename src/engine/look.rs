@@ -247,10 +247,13 @@ impl<'a> Looking<'a> {
         {
             return None;
         }
-        let says_so = |event: &&EventSeen| match (verdict, Signal::of(&event.event_type)) {
-            (Verdict::Deny, Signal::Left | Signal::Suspended) | (Verdict::Allow, Signal::Returned) => true,
-            (Verdict::Leave, _) => true,
-            _ => false,
+        let says_so = |event: &&EventSeen| {
+            matches!(
+                (verdict, Signal::of(&event.event_type)),
+                (Verdict::Deny, Signal::Left | Signal::Suspended)
+                    | (Verdict::Allow, Signal::Returned)
+                    | (Verdict::Leave, _)
+            )
         };
         let events = &self.start.events;
         events.iter().filter(|event| event.open).find(says_so).or_else(|| events.iter().rev().find(says_so))

@@ -24,6 +24,7 @@ pub mod look;
 pub mod poller;
 pub mod reconciler;
 pub mod supervisor;
+mod telling;
 mod write;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tracing::info;
 
+use crate::alert::Alert;
 use crate::auth0::Auth0;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Clock, Policy, Timestamp};
@@ -118,6 +120,7 @@ pub(crate) struct Wakes {
     pub(crate) poll: Notify,
     pub(crate) apply: Notify,
     pub(crate) reconcile: Notify,
+    pub(crate) beat: Notify,
 }
 
 /// Both remotes, the store and the rules, wired together.
@@ -137,6 +140,8 @@ pub struct Engine {
     /// Has this process told of a next link to another host?
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
     pub(crate) pulse: supervisor::Pulse,
+    /// Whom to tell of alarms.
+    pub(crate) alert: Option<Alert>,
     policy_text: String,
     notes: std::sync::Mutex<Option<mpsc::UnboundedSender<Note>>>,
 }
@@ -162,6 +167,7 @@ impl Engine {
             foreign_next: std::sync::atomic::AtomicBool::new(true),
             pulse: supervisor::Pulse::default(),
             policy_text: options.policy.fingerprint(),
+            alert: None,
             notes: std::sync::Mutex::default(),
             store,
             clock,
@@ -174,6 +180,12 @@ impl Engine {
     pub fn with_notes(self, notes: mpsc::UnboundedSender<Note>) -> Self {
         *self.lock_notes() = Some(notes);
         self
+    }
+
+    /// Also tells these addresses of alarms and of good passes.
+    #[must_use]
+    pub fn with_alert(self, alert: Alert) -> Self {
+        Self { alert: Some(alert), ..self }
     }
 
     /// Tells nobody any more: whoever listened has heard everything.

@@ -1,25 +1,479 @@
-//! Comparing: making those due of whom nobody told us. Never writes to Auth0 itself: a look does.
+//! Comparing: making those due of whom nobody told us. It never writes to Auth0; a look does.
+//!
+//! For many people it asks by pages, not by persons: a page of Okta's listing is 200 users, a search in Auth0 asks for the
+//! accounts of up to 40 addresses. Who agrees on both sides costs a fraction of a call; who does not, or whom the state
+//! knows to be unfinished, gets a look, which reads everything again by id. Both listings lag behind by about a second, so
+//! what changed just now may look different: then a look is made in vain, or the next night's comparison finds it; events
+//! are what is relied on for what is new.
+//!
+//! Three stages, each resumable page by page:
+//!
+//! 1. `known`: everybody the state holds as denied, held, skipped, failed or (for 90 days) without an account.
+//! 2. `deniable`: everybody Okta lists in one of the denying statuses, who is not among the first.
+//! 3. `marked`: every account in Auth0 that our mark denies, for users that the state does not know as denied.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
+use super::gate::{Endpoint, Stopped};
 use super::poller::PassError;
-use super::{Engine, Fatal};
-use crate::store::StoreError;
+use super::{Engine, Note};
+use crate::auth0::{AccountQuery, AccountRecord};
+use crate::domain::clock::{self, parse_timestamp, timestamp_text};
+use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
+use crate::http::pacing::Priority;
+use crate::okta::UserQuery;
+use crate::store::{AlarmKind, Known, RunCounts, RunKind, StoreError, Sweep};
+
+/// How far back a comparison goes that was not asked to go further: as far as Okta's log.
+pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
+/// Who has no account is looked for again for so long.
+const ACCOUNTLESS_SPAN: Duration = Duration::from_secs(90 * 86_400);
+/// The scope of a comparison without a limit in time.
+const ALL: &str = "all";
+/// Users a page of the first stage: as many as one request to Okta can ask for by id.
+const PAGE: u32 = 50;
+/// Addresses a search in Auth0: a query of about two kilobytes.
+const ADDRESSES_A_SEARCH: usize = 40;
+/// Auth0 shows the first 1,000 hits of a search, 100 a page.
+const SEARCH_PAGES_MAX: u32 = 10;
+
+/// What to compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody.
+    All,
+    /// Whose status changed since then.
+    Since(Timestamp),
+}
+
+/// What a comparison came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Users seen.
+    pub listed: u64,
+    /// Users that need a look.
+    pub made_due: u64,
+    /// It came to its end.
+    pub done: bool,
+}
+
+enum Stage {
+    Known,
+    Deniable,
+    Marked,
+}
+
+impl Stage {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Deniable => "deniable",
+            Self::Marked => "marked",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "deniable" => Self::Deniable,
+            "marked" => Self::Marked,
+            _ => Self::Known,
+        }
+    }
+}
+
+/// A page of a stage: where to go on, and what it found.
+struct Step {
+    stage: Option<Stage>,
+    next: Option<String>,
+    listed: u64,
+    made_due: u64,
+}
 
 impl Engine {
+    /// Begins a comparison; [`Engine::reconcile`] carries it out. One that is under way is replaced.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn begin_reconcile(&self, scope: Scope, reason: &str) -> Result<(), StoreError> {
+        let scope = match scope {
+            Scope::All => ALL.to_owned(),
+            Scope::Since(since) => timestamp_text(since),
+        };
+        info!(event = "reconcile_began", %scope, reason, "comparing Okta with Auth0: {reason}");
+        self.store.begin_sweep(&scope, reason, Stage::Known.as_str(), self.clock.now()).await
+    }
+
+    /// Begins a comparison of everybody and wakes who carries it out.
     pub(super) async fn request_reconcile_all(&self, reason: &str) -> Result<(), StoreError> {
-        self.store.begin_sweep("all", reason, "deniable", self.clock.now()).await?;
+        self.begin_reconcile(Scope::All, reason).await?;
         self.wakes.reconcile.notify_one();
         Ok(())
     }
 
-    pub(super) async fn begin_nightly(&self) -> Result<(), Fatal> {
+    /// The usual, nightly comparison.
+    pub(super) async fn begin_nightly(&self) -> Result<(), StoreError> {
+        let since = clock::sub(self.clock.now(), USUAL_SPAN);
+        self.begin_reconcile(Scope::Since(since), "the schedule").await
+    }
+
+    /// Goes on with the comparison that is under way, to its end or until told to stop.
+    ///
+    /// # Errors
+    /// When a remote cannot be asked: what was compared stays compared, and the next call goes on from there.
+    pub async fn reconcile(self: &Arc<Self>, stop: &CancellationToken) -> Result<Compared, PassError> {
+        let started = self.clock.now();
+        let mut compared = Compared::default();
+        let result = self.compare_pages(&mut compared, stop).await;
+        let error = result.as_ref().err().map(ToString::to_string);
+        if compared.listed > 0 || error.is_some() {
+            let run = self.store.begin_run(RunKind::Reconcile, started).await?;
+            let counts = RunCounts { looks: compared.made_due, ..RunCounts::default() };
+            self.store.finish_run(run, counts, error.as_deref(), self.clock.now()).await?;
+        }
+        result.map(|()| compared)
+    }
+
+    async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
+        while let Some(sweep) = self.store.sweep_under_way().await? {
+            self.pulse.reconciler.stamp(self.clock.as_ref());
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            let step = match Stage::parse(&sweep.stage) {
+                Stage::Known => self.compare_known(&sweep).await?,
+                Stage::Deniable => self.compare_deniable(&sweep).await?,
+                Stage::Marked => self.compare_marked().await?,
+            };
+            compared.listed += step.listed;
+            compared.made_due += step.made_due;
+            if step.made_due > 0 {
+                self.wakes.apply.notify_one();
+            }
+            self.note(Note::Swept { listed: step.listed, made_due: step.made_due });
+            match step.stage {
+                Some(stage) => {
+                    self.store.move_sweep(stage.as_str(), step.next.as_deref(), step.listed, step.made_due).await?;
+                }
+                None => {
+                    let now = self.clock.now();
+                    self.store.finish_sweep(now).await?;
+                    if sweep.scope == ALL {
+                        self.store.clear_alarm(AlarmKind::Gap, "", now).await?;
+                    }
+                    info!(
+                        event = "reconcile_done",
+                        listed = sweep.listed,
+                        made_due = sweep.made_due,
+                        "compared {} people, {} need a look",
+                        sweep.listed,
+                        sweep.made_due
+                    );
+                }
+            }
+        }
+        compared.done = true;
         Ok(())
     }
 
-    pub(super) async fn go_on_reconciling(self: &Arc<Self>, _stop: &CancellationToken) -> Result<bool, PassError> {
-        Ok(true)
+    /// Everybody the state holds as unfinished or denied: what does Okta say of them now, and does Auth0 agree?
+    async fn compare_known(&self, sweep: &Sweep) -> Result<Step, PassError> {
+        let since = clock::sub(self.clock.now(), ACCOUNTLESS_SPAN);
+        let ids = self.store.users_to_compare(sweep.next.as_deref(), since, PAGE).await?;
+        let Some(last) = ids.last() else {
+            return Ok(Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0 });
+        };
+        let next = Some(last.as_str().to_owned());
+        let known = self.store.known(&ids).await?;
+        let mut due: BTreeSet<OktaUserId> = BTreeSet::new();
+        // Who is held, skipped or failed is looked at whatever the listings say: that is what they wait for.
+        let (unfinished, settled): (Vec<&Known>, Vec<&Known>) = known
+            .values()
+            .partition(|user| user.owing || matches!(user.outcome.as_deref(), Some("held" | "skipped" | "failed")));
+        due.extend(unfinished.iter().map(|user| user.id.clone()));
+        let listed = self.list(&UserQuery::Ids(settled.iter().map(|user| user.id.clone()).collect()), None).await?;
+        let now_there: BTreeMap<OktaUserId, OktaUser> =
+            listed.users.into_iter().map(|user| (user.id.clone(), user)).collect();
+        let mut denied: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)> = Vec::new();
+        for user in settled {
+            let status = match now_there.get(&user.id) {
+                Some(there) => there.status.clone(),
+                // Gone since long, as we know.
+                None if user.status == Some(Status::Deleted) => Status::Deleted,
+                None => {
+                    due.insert(user.id.clone());
+                    continue;
+                }
+            };
+            if self.options.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
+                let mut addresses = user.addresses.clone();
+                addresses.extend(now_there.get(&user.id).map(OktaUser::addresses).unwrap_or_default());
+                denied.push((user.id.clone(), addresses, user.denied.clone()));
+            } else {
+                due.insert(user.id.clone());
+            }
+        }
+        due.extend(self.disagreeing(denied).await?);
+        let made_due = self.sweep(due).await?;
+        Ok(Step { stage: Some(Stage::Known), next, listed: ids.len() as u64, made_due })
+    }
+
+    /// Everybody Okta lists as someone to deny.
+    async fn compare_deniable(&self, sweep: &Sweep) -> Result<Step, PassError> {
+        let changed_since = if sweep.scope == ALL { None } else { parse_timestamp(&sweep.scope).ok() };
+        let statuses: Vec<Status> = self.options.policy.deny_statuses.iter().cloned().collect();
+        let page = self.list(&UserQuery::Status { statuses, changed_since }, sweep.next.as_deref()).await?;
+        if page.unreadable > 0 {
+            warn!(
+                event = "unreadable_users",
+                count = page.unreadable,
+                "Okta listed users that cannot be read; they are not compared"
+            );
+        }
+        let ids: Vec<OktaUserId> = page.users.iter().map(|user| user.id.clone()).collect();
+        let known = self.store.known(&ids).await?;
+        let mut unknown = Vec::new();
+        for user in &page.users {
+            let before = known.get(&user.id);
+            // The first stage has been here, or a look is on its way anyway.
+            let dealt_with = before.is_some_and(|before| {
+                before.open
+                    || !before.denied.is_empty()
+                    || matches!(before.outcome.as_deref(), Some("held" | "skipped" | "failed" | "no_account"))
+            });
+            if !dealt_with {
+                let mut addresses = before.map(|before| before.addresses.clone()).unwrap_or_default();
+                addresses.extend(user.addresses());
+                unknown.push((user.id.clone(), addresses, Vec::new()));
+            }
+        }
+        let due = self.disagreeing(unknown).await?;
+        let made_due = self.sweep(due).await?;
+        let stage = if page.next.is_some() { Stage::Deniable } else { Stage::Marked };
+        Ok(Step { stage: Some(stage), next: page.next, listed: page.users.len() as u64, made_due })
+    }
+
+    /// Every account that our mark denies, for somebody of whom the state does not know it.
+    async fn compare_marked(&self) -> Result<Step, PassError> {
+        let (records, total) = self.search(&AccountQuery::Marked).await?;
+        if total > records.len() as u64 {
+            warn!(
+                event = "marks_beyond_search",
+                total,
+                seen = records.len(),
+                "Auth0 shows the first 1,000 marked accounts only: marks beyond them that the state does not know are not found"
+            );
+        }
+        let now = self.clock.now();
+        let mut due = BTreeSet::new();
+        for record in &records {
+            let account = &record.account;
+            let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { continue };
+            let Some(owner) = &mark.okta_user_id else { continue };
+            let denied_at = mark.at.as_deref().and_then(|at| parse_timestamp(at).ok()).unwrap_or(now);
+            let known = self.store.known(std::slice::from_ref(owner)).await?;
+            if known.get(owner).is_some_and(|user| user.denied.contains(&account.id)) {
+                continue;
+            }
+            // The index lags: only what is still so is taken up.
+            let Some(current) = self.read_account(&account.id).await? else { continue };
+            let still = current
+                .account
+                .mark
+                .as_ref()
+                .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(owner));
+            if still && self.store.adopt_account(owner, &account.id, account.email.as_ref(), denied_at, now).await? {
+                due.insert(owner.clone());
+            }
+        }
+        let made_due = self.sweep(due).await?;
+        Ok(Step { stage: None, next: None, listed: 0, made_due })
+    }
+
+    /// Of these users, all to be denied: those with whom Auth0 does not agree, as far as its search shows.
+    async fn disagreeing(
+        &self,
+        users: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)>,
+    ) -> Result<BTreeSet<OktaUserId>, PassError> {
+        // Without the search there is no asking by pages: everybody is looked at.
+        if !self.options.search {
+            return Ok(users.into_iter().map(|(id, ..)| id).collect());
+        }
+        let mut due = BTreeSet::new();
+        let mut batch: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)> = Vec::new();
+        let mut addresses = 0;
+        for mut user in users {
+            if self.options.policy.is_exempt(&user.0, &user.1) {
+                due.insert(user.0);
+                continue;
+            }
+            let in_scope: Vec<Address> = self.options.policy.in_scope(&user.1).into_iter().cloned().collect();
+            user.1 = distinct(in_scope);
+            if !batch.is_empty() && addresses + user.1.len() > ADDRESSES_A_SEARCH {
+                due.extend(self.disagreeing_batch(&batch).await?);
+                batch.clear();
+                addresses = 0;
+            }
+            addresses += user.1.len();
+            batch.push(user);
+        }
+        if !batch.is_empty() {
+            due.extend(self.disagreeing_batch(&batch).await?);
+        }
+        Ok(due)
+    }
+
+    async fn disagreeing_batch(
+        &self,
+        batch: &[(OktaUserId, Vec<Address>, Vec<AccountId>)],
+    ) -> Result<Vec<OktaUserId>, PassError> {
+        let asked: Vec<Address> = batch.iter().flat_map(|(_, addresses, _)| addresses.iter().cloned()).collect();
+        let (records, total) =
+            if asked.is_empty() { (Vec::new(), 0) } else { self.search(&AccountQuery::Emails(&asked)).await? };
+        // More hits than Auth0 shows: nobody of this batch is known to agree.
+        let complete = total <= records.len() as u64;
+        let mut by_key: BTreeMap<String, Vec<&Account>> = BTreeMap::new();
+        for record in &records {
+            if let Some(email) = &record.account.email {
+                by_key.entry(email.key()).or_default().push(&record.account);
+            }
+        }
+        Ok(batch
+            .iter()
+            .filter(|(id, addresses, denied)| {
+                let hits: Vec<&Account> = addresses
+                    .iter()
+                    .filter_map(|address| by_key.get(&address.key()))
+                    .flatten()
+                    .copied()
+                    .filter(|account| denied.contains(&account.id) || self.counts(account))
+                    .collect();
+                !complete || !agrees(id, &hits, denied, self.options.mark.mirror, self.options.mark.block)
+            })
+            .map(|(id, ..)| id.clone())
+            .collect())
+    }
+
+    /// Is this an account that the configuration lets us deny?
+    fn counts(&self, account: &Account) -> bool {
+        let connections = &self.options.connections;
+        (connections.is_empty() || account.connections.iter().any(|connection| connections.contains(connection)))
+            && (!self.options.require_verified_email || account.email_verified)
+    }
+
+    async fn sweep(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
+        let due: Vec<OktaUserId> = due.into_iter().collect();
+        if due.is_empty() { Ok(0) } else { Ok(self.store.sweep_users(&due, self.clock.now()).await?) }
+    }
+
+    async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, PassError> {
+        self.okta_gate
+            .call(Endpoint::OktaUsers, Priority::Sweep, "reconciler", || self.okta.list(query, cursor))
+            .await
+            .map_err(stopped)
+    }
+
+    async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
+        self.auth0_gate
+            .call(Endpoint::Auth0Account, Priority::Sweep, "reconciler", || self.auth0.account(id))
+            .await
+            .map_err(stopped)
+    }
+
+    async fn search(&self, query: &AccountQuery<'_>) -> Result<(Vec<AccountRecord>, u64), PassError> {
+        let (mut records, mut total) = (Vec::new(), 0);
+        for page in 0..SEARCH_PAGES_MAX {
+            let hits = self
+                .auth0_gate
+                .call(Endpoint::Auth0Search, Priority::Sweep, "reconciler", || self.auth0.search(query, page))
+                .await
+                .map_err(stopped)?;
+            total = hits.total;
+            let empty = hits.accounts.is_empty();
+            records.extend(hits.accounts);
+            if empty || records.len() as u64 >= total {
+                break;
+            }
+        }
+        Ok((records, total))
+    }
+}
+
+fn stopped(stopped: Stopped) -> PassError {
+    match stopped {
+        Stopped::Paused { wait, why } => PassError::Paused { wait, why },
+        Stopped::Failed(failure) => PassError::Failed(failure),
+    }
+}
+
+/// Does everything that a search shows of a denied person's accounts say that nothing is to be written?
+fn agrees(id: &OktaUserId, hits: &[&Account], denied: &[AccountId], mirror: bool, block: bool) -> bool {
+    use crate::domain::account::Mirror;
+    let every_hit_is_denied = hits.iter().all(|account| {
+        let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { return false };
+        let ours = mark.okta_user_id.as_ref() == Some(id);
+        let owned = mark.okta_user_id.is_some();
+        let mirrored = !mirror || !matches!(account.mirror, Mirror::Absent | Mirror::Off);
+        let blocked = account.blocked || !(mark.blocked || block);
+        owned && (!ours || (mirrored && blocked && denied.contains(&account.id)))
+    });
+    every_hit_is_denied && denied.iter().all(|id| hits.iter().any(|account| account.id == *id))
+}
+
+fn distinct(addresses: Vec<Address>) -> Vec<Address> {
+    let mut keys = BTreeSet::new();
+    addresses.into_iter().filter(|address| keys.insert(address.key())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Mark;
+    use crate::domain::account::Mirror;
+
+    fn user(text: &str) -> OktaUserId {
+        OktaUserId::parse(text).unwrap()
+    }
+
+    fn account(id: &str, owner: Option<&str>, mirror: Mirror, blocked: bool) -> Account {
+        Account {
+            id: AccountId::new(id),
+            email: Address::parse("ann@example.com"),
+            email_verified: true,
+            connections: vec!["db".to_owned()],
+            blocked,
+            mark: owner.map(|owner| Mark {
+                deactivated: true,
+                okta_user_id: Some(user(owner)),
+                status: None,
+                at: None,
+                event_id: None,
+                blocked: false,
+            }),
+            mirror,
+        }
+    }
+
+    #[test]
+    fn only_what_needs_no_write_and_is_known_agrees() {
+        let me = user("00u1");
+        let ids = |list: &[&str]| list.iter().map(|id| AccountId::new(*id)).collect::<Vec<_>>();
+        let marked = account("a|1", Some("00u1"), Mirror::On, false);
+        assert!(agrees(&me, &[], &[], true, false), "nobody there, nothing marked");
+        assert!(agrees(&me, &[&marked], &ids(&["a|1"]), true, false));
+        assert!(!agrees(&me, &[&marked], &[], true, false), "the state does not know of the mark");
+        assert!(!agrees(&me, &[], &ids(&["a|1"]), true, false), "a marked account is not shown");
+        assert!(!agrees(&me, &[&marked], &ids(&["a|1"]), true, true), "the block is missing");
+        let open = account("a|2", None, Mirror::Absent, false);
+        assert!(!agrees(&me, &[&marked, &open], &ids(&["a|1"]), true, false));
+        let theirs = account("a|3", Some("00u2"), Mirror::On, false);
+        assert!(agrees(&me, &[&theirs], &[], true, false), "denied for somebody else is denied");
+        let cleared = account("a|1", Some("00u1"), Mirror::Off, false);
+        assert!(!agrees(&me, &[&cleared], &ids(&["a|1"]), true, false));
+        assert!(agrees(&me, &[&cleared], &ids(&["a|1"]), false, false), "no mirror is asked for");
     }
 }

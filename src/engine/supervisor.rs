@@ -93,6 +93,12 @@ impl Engine {
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move { ("reconciler", engine.reconcile_loop(&token).await) });
 
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move {
+            engine.tell_loop(&token).await;
+            ("alarms", Ok(()))
+        });
+
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
             let error = match ended {
@@ -141,6 +147,7 @@ impl Engine {
             match result {
                 Ok(pass) => {
                     if pass.pages > 0 {
+                        self.wakes.beat.notify_one();
                         last_good = self.clock.monotonic();
                     }
                     if failing {
@@ -220,8 +227,8 @@ impl Engine {
         loop {
             self.pulse.reconciler.stamp(self.clock.as_ref());
             if under_way {
-                match self.go_on_reconciling(stop).await {
-                    Ok(done) => under_way = !done,
+                match self.reconcile(stop).await {
+                    Ok(compared) => under_way = !compared.done,
                     Err(error) => warn!(event = "reconcile_failed", "the comparison waits and goes on later: {error}"),
                 }
                 if stop.is_cancelled() {

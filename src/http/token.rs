@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use super::{Failure, Kind};
 use crate::domain::Clock;
 
 /// The answer of a token endpoint (RFC 6749 §5.1).
@@ -30,6 +31,10 @@ fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretStr
 
 /// The life of a token whose answer names none: short enough to be safe, long enough to be of use.
 const LIFE_UNNAMED: Duration = Duration::from_secs(300);
+
+/// How long a token endpoint that refused us for our rate is left alone.
+const HOLD_OFF_MIN: Duration = Duration::from_secs(1);
+const HOLD_OFF_UNNAMED: Duration = Duration::from_secs(10);
 
 /// A token and what is known of it. Its `Debug` does not show it.
 #[derive(Clone)]
@@ -65,6 +70,8 @@ pub struct TokenCache {
 struct Slot {
     token: Option<Token>,
     fetched: u64,
+    /// The endpoint refused us for our rate: it is not asked again before this moment on the monotonic clock.
+    held_off: Option<(Duration, Failure)>,
 }
 
 impl TokenCache {
@@ -76,10 +83,11 @@ impl TokenCache {
     /// The token, fetched if there is none or it is about to end. Nobody fetches while another does.
     ///
     /// # Errors
-    /// What `fetch` failed with; nothing is cached then.
-    pub async fn get<F, E>(&self, clock: &dyn Clock, fetch: impl FnOnce() -> F) -> Result<Token, E>
+    /// What `fetch` failed with. A refusal for the rate is repeated, without asking, for as long as it says: no pacer
+    /// looks after token endpoints.
+    pub async fn get<F>(&self, clock: &dyn Clock, fetch: impl FnOnce() -> F) -> Result<Token, Failure>
     where
-        F: Future<Output = Result<TokenAnswer, E>>,
+        F: Future<Output = Result<TokenAnswer, Failure>>,
     {
         let mut slot = self.slot.lock().await;
         if let Some(token) = slot.token.as_ref().filter(|token| clock.monotonic() < token.renew_at) {
@@ -88,7 +96,22 @@ impl TokenCache {
         slot.token = None;
         // Counted from before the call: the token's life began somewhere during it.
         let asked_at = clock.monotonic();
-        let answer = fetch().await?;
+        if let Some((until, failure)) = &slot.held_off {
+            if asked_at < *until {
+                return Err(Failure { retry_after: Some(*until - asked_at), ..failure.clone() });
+            }
+            slot.held_off = None;
+        }
+        let answer = match fetch().await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                if failure.kind == Kind::RateLimited {
+                    let span = failure.retry_after.unwrap_or(HOLD_OFF_UNNAMED).max(HOLD_OFF_MIN);
+                    slot.held_off = Some((clock.monotonic().saturating_add(span), failure.clone()));
+                }
+                return Err(failure);
+            }
+        };
         let life = answer.expires_in.map_or(LIFE_UNNAMED, Duration::from_secs);
         let renew_at = asked_at.saturating_add(life.saturating_sub(self.early.min(life / 10)));
         slot.fetched += 1;
@@ -114,7 +137,6 @@ impl TokenCache {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use secrecy::ExposeSecret;
@@ -125,7 +147,7 @@ mod tests {
     struct Mint(AtomicU64);
 
     impl Mint {
-        async fn token(&self, life_s: u64) -> Result<TokenAnswer, Infallible> {
+        async fn token(&self, life_s: u64) -> Result<TokenAnswer, Failure> {
             tokio::task::yield_now().await;
             let number = self.0.fetch_add(1, Ordering::Relaxed) + 1;
             Ok(TokenAnswer {
@@ -166,6 +188,25 @@ mod tests {
             clock.advance(Duration::from_secs(17));
         }
         assert_eq!(mint.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_refuses_for_its_rate_is_left_alone_for_as_long_as_it_says() {
+        let (clock, cache, mint) = setup();
+        let asked = AtomicU64::new(0);
+        let refuse = || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let failure = Failure::rejected(crate::http::Remote::Auth0, "POST /oauth/token", "too many");
+            Err(Failure { kind: Kind::RateLimited, retry_after: Some(Duration::from_secs(30)), ..failure })
+        };
+        for (passed, left) in [(0, 30), (0, 30), (12, 18)] {
+            clock.advance(Duration::from_secs(passed));
+            let failure = cache.get(&clock, refuse).await.unwrap_err();
+            assert_eq!(failure.retry_after, Some(Duration::from_secs(left)));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        clock.advance(Duration::from_secs(18));
+        cache.get(&clock, || mint.token(3600)).await.unwrap();
     }
 
     #[tokio::test]

@@ -71,7 +71,7 @@ pub(super) struct OAuth {
     mode: DpopMode,
     /// Has Okta asked for proofs (or are we told to give them)?
     is_bound: AtomicBool,
-    /// Made on the first use, so that a machine without DPoP needs no second key.
+    /// Another key than the one that signs assertions (Okta docs: Configure OAuth 2.0 DPoP).
     prover: Result<Prover, crate::http::jws::KeyError>,
     cache: TokenCache,
 }

@@ -1,7 +1,7 @@
 //! One entry of the log: read leniently, set aside if it cannot be, and never the reason to lose its page.
 //!
-//! Strict models of this format have dropped whole pages for others, because its types wobble (facts of LogEvent:
-//! `version` is a text or a number, `postalCode` too). So five fields are read, and nothing else is looked at.
+//! Strict models of this format, Okta's own SDKs among them, have dropped whole pages because its types wobble: `version`
+//! is a text or a number, `postalCode` too. So five fields are read, and nothing else is looked at.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -105,7 +105,8 @@ fn event(wire: &Wire) -> Result<Event, String> {
     let published = wire.published.as_deref().ok_or("no published")?;
     let published = parse_timestamp(published).map_err(|_| "published is no RFC 3339 time")?;
     let users = users(wire.target.as_deref())?;
-    if users.is_empty() && Signal::of(&event_type) != Signal::Nothing {
+    let is_about_somebody = event_type.starts_with("user.lifecycle.") && Signal::of(&event_type) != Signal::Nothing;
+    if users.is_empty() && is_about_somebody {
         return Err("no target of type User".to_owned());
     }
     let actor = present(wire.actor.alternate_id.clone()).or_else(|| present(wire.actor.id.clone()));

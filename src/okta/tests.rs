@@ -149,11 +149,22 @@ async fn an_entry_that_cannot_be_read_is_set_aside_and_its_page_kept() {
         (json!(null), "no event"),
         (json!([]), "no"),
     ];
-    let fine = [odd("actor", json!("wobbly")), odd("version", json!(0)), odd("client", json!(3)), {
-        let mut created = odd("target", Value::Null);
-        created["eventType"] = json!("user.lifecycle.create");
-        created
-    }];
+    let fine = [
+        odd("actor", json!("wobbly")),
+        odd("version", json!(0)),
+        odd("client", json!(3)),
+        {
+            let mut created = odd("target", Value::Null);
+            created["eventType"] = json!("user.lifecycle.create");
+            created
+        },
+        {
+            // As recorded: its target is a role.
+            let mut other = odd("target", json!([{ "id": "x", "type": "ROLE" }]));
+            other["eventType"] = json!("user.account.privilege.revoke");
+            other
+        },
+    ];
     let mut body: Vec<String> = entries.iter().map(|(entry, _)| entry.to_string()).collect();
     body.extend(fine.iter().map(Value::to_string));
     // Nesting without end, and bytes that are no text, in fields that nobody reads.

@@ -51,6 +51,7 @@ struct Front<T> {
 }
 
 /// A stand-in that is being served.
+#[derive(Debug)]
 pub(super) struct Served {
     stop: CancellationToken,
     server: JoinHandle<io::Result<()>>,

@@ -150,12 +150,37 @@ pub(super) fn issued(claims: &Value, filling: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+    };
     use serde_json::json;
 
     use super::*;
 
-    /// A client's key, for tests.
+    /// An RSA key for tests: its public half, and a signer by RS256.
+    pub(in crate::sandbox) struct TestRsaKey(RsaKeyPair);
+
+    impl TestRsaKey {
+        pub(in crate::sandbox) fn generate() -> Self {
+            Self(RsaKeyPair::generate(KeySize::Rsa2048).unwrap())
+        }
+
+        pub(in crate::sandbox) fn public(&self) -> Value {
+            let key: PublicKeyComponents<Vec<u8>> = self.0.public_key().into();
+            json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(key.n), "e": URL_SAFE_NO_PAD.encode(key.e) })
+        }
+
+        pub(in crate::sandbox) fn sign(&self, claims: &Value) -> String {
+            let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let signed = format!("{}.{}", part(&json!({ "alg": "RS256" })), part(claims));
+            let mut signature = vec![0; self.0.public_modulus_len()];
+            self.0.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+            format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+        }
+    }
+
+    /// An EC key for tests.
     pub(in crate::sandbox) struct TestKey(EcdsaKeyPair);
 
     impl TestKey {
@@ -198,7 +223,7 @@ pub(super) mod tests {
             "kty": "RSA", "e": "AQAB", "alg": "RS256", "kid": "2011-04-29",
             "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
         });
-        assert_eq!(thumbprint(&key).as_deref(), Some("NzbLsXh8uDCcd-6MNwXAF4W_7noWXFZAfHkjZsRGC9Xs"));
+        assert_eq!(thumbprint(&key).as_deref(), Some("NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"));
     }
 
     #[test]

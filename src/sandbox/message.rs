@@ -4,8 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
-/// A request, read whole.
-#[derive(Debug)]
+/// A request, read whole. Not `Debug`: it holds credentials.
 pub(super) struct Inbound {
     pub(super) method: Method,
     /// The path as it was sent, percent-encoded.
@@ -59,7 +58,8 @@ impl Inbound {
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) headers: HeaderMap,
+    /// Boxed, because answers are passed on by value, refusals as errors.
+    pub(super) headers: Box<HeaderMap>,
     pub(super) body: Bytes,
 }
 
@@ -71,14 +71,14 @@ impl Answer {
 
     /// A body of the type `content_type`.
     pub(super) fn text(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let mut headers = HeaderMap::new();
+        let mut headers = Box::new(HeaderMap::new());
         headers.insert("content-type", HeaderValue::from_static(content_type));
         Self { status, headers, body: body.into() }
     }
 
     /// No body at all.
     pub(super) fn empty(status: u16) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status, headers: Box::default(), body: Bytes::new() }
     }
 
     /// Sets a header. Names and values that HTTP cannot carry are left out: they come from people trying things.
@@ -105,7 +105,7 @@ impl Answer {
     pub(super) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         response
     }
 }

@@ -21,6 +21,7 @@
 //!   `okta/control.rs`, `auth0/control.rs`).
 //! - Time is that of the [`Clock`] they are given; ids come from seeds: the same story gives the same answers.
 
+mod auth0;
 mod control;
 mod expression;
 mod faults;
@@ -31,6 +32,8 @@ mod journal;
 mod lagged;
 mod message;
 mod okta;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::io;
@@ -43,6 +46,7 @@ use crate::domain::{Clock, ManualClock, SystemClock};
 use front::{Desk, Served};
 use wire::Loopback;
 
+pub use auth0::{Auth0Options, Auth0Tenant, Bucket, Connection, Flow, Login, LoginKind, ProfileLimit};
 pub use faults::{Effect, Fault, FaultId, Faults, Hold, Matcher, PathMatch, RateLimited};
 pub use journal::{Journal, Recorded};
 pub use okta::{DeleteOrder, Limit, Limits, NewUser, OktaOptions, OktaTenant, PageOrder, ServiceApp};
@@ -56,13 +60,24 @@ pub struct Options {
     pub hands: Option<Arc<ManualClock>>,
     /// Where the Okta org is served; 0 is any free port.
     pub okta_port: u16,
+    /// Where the Auth0 tenant is served; 0 is any free port.
+    pub auth0_port: u16,
     /// The Okta org.
     pub okta: OktaOptions,
+    /// The Auth0 tenant.
+    pub auth0: Auth0Options,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), hands: None, okta_port: 0, okta: OktaOptions::default() }
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            hands: None,
+            okta_port: 0,
+            auth0_port: 0,
+            okta: OktaOptions::default(),
+            auth0: Auth0Options::default(),
+        }
     }
 }
 
@@ -74,9 +89,11 @@ impl Options {
 }
 
 /// Both tenants, being served. Dropping it stops them, without waiting for the connections to end.
+#[derive(Debug)]
 pub struct Sandbox {
     okta: OktaTenant,
-    served: Vec<Served>,
+    auth0: Auth0Tenant,
+    served: [Served; 2],
 }
 
 impl Sandbox {
@@ -92,15 +109,39 @@ impl Sandbox {
             faults: Faults::default(),
             journal: Journal::new(),
         };
-        let listener = Loopback::bind(options.okta_port, stop.clone()).await?;
-        let okta = OktaTenant::new(listener.url()?, options.okta, desk());
-        let served = vec![Served::start(listener, stop, Arc::new(okta.clone()), okta.desk().clone())];
-        Ok(Self { okta, served })
+        let okta_listener = Loopback::bind(options.okta_port, stop.clone()).await?;
+        let auth0_listener = Loopback::bind(options.auth0_port, stop.clone()).await?;
+        let okta = OktaTenant::new(okta_listener.url()?, options.okta, desk());
+        let auth0 = Auth0Tenant::new(auth0_listener.url()?, options.auth0, desk());
+        let served = [
+            Served::start(okta_listener, stop.clone(), Arc::new(okta.clone()), okta.desk().clone()),
+            Served::start(auth0_listener, stop, Arc::new(auth0.clone()), auth0.desk().clone()),
+        ];
+        Ok(Self { okta, auth0, served })
     }
 
     /// The Okta org.
     pub fn okta(&self) -> &OktaTenant {
         &self.okta
+    }
+
+    /// The Auth0 tenant.
+    pub fn auth0(&self) -> &Auth0Tenant {
+        &self.auth0
+    }
+
+    /// The sections `[okta]` and `[auth0]` of a configuration that points at them, secrets included.
+    pub fn config_toml(&self) -> String {
+        let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+        format!(
+            "[okta]\nurl = {}\napi_token = {}\n\n[auth0]\nurl = {}\naudience = {}\nclient_id = {}\nclient_secret = {}\n",
+            text(self.okta.url()),
+            text(&self.okta.api_token()),
+            text(self.auth0.url()),
+            text(&self.auth0.audience()),
+            text(&self.auth0.client_id()),
+            text(&self.auth0.client_secret()),
+        )
     }
 
     /// Ends both tenants and every connection to them. Their state lives on in handles that were cloned.

@@ -128,7 +128,54 @@ pub struct AlarmRow {
     pub cleared_at: Option<String>,
 }
 
+/// An alarm of which the webhook has still to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untold {
+    /// The alarm.
+    pub alarm: AlarmRow,
+    /// Its end is to be told; the beginning was.
+    pub over: bool,
+}
+
 impl Store {
+    /// The oldest alarm of which somebody has still to be told: first that it was raised, then that it is over. Of one
+    /// that was over at once, only that it happened.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn untold_alarm(&self) -> Result<Option<Untold>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at, told_at IS NOT NULL AS over FROM alarms
+             WHERE told_at IS NULL OR (cleared_at IS NOT NULL AND told_over_at IS NULL) ORDER BY id LIMIT 1",
+        )
+        .fetch_optional(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        row.map(|row| {
+            let over = row.try_get("over").map_err(|error| self.error(error))?;
+            Ok(Untold { alarm: alarm_row(&row).map_err(|error| self.error(error))?, over })
+        })
+        .transpose()
+    }
+
+    /// Notes that somebody was told.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn told(&self, untold: &Untold, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE alarms SET told_at = coalesce(told_at, ?1),
+                 told_over_at = iif(?2 OR cleared_at = raised_at, ?1, told_over_at) WHERE id = ?3",
+        )
+        .bind(timestamp_text(now))
+        .bind(untold.over)
+        .bind(untold.alarm.id)
+        .execute(self.writer())
+        .await
+        .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+
     /// Raises an alarm. One of the same kind and subject that is open is kept, with the newer detail.
     ///
     /// Returns whether it is new.

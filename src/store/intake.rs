@@ -157,20 +157,6 @@ impl Store {
 
         let mut made_due = 0;
         if new_events > 0 {
-            // A user may stand twice in one event: the key sees to it.
-            sqlx::query(
-                "INSERT OR IGNORE INTO event_users (event_seq, okta_user_id, login, due_seq, settled_at, outcome)
-                 SELECT e.seq, u.value ->> 'id', u.value ->> 'login', 0,
-                        iif(e.state = 'ignored', ?2, NULL), iif(e.state = 'ignored', 'ignored', NULL)
-                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u
-                 WHERE e.seq > ?3",
-            )
-            .bind(&rows)
-            .bind(&now_text)
-            .bind(before)
-            .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
             // What failed before is tried afresh. Any other outcome stands until a look ends otherwise: what is held is
             // held, and who was skipped or had no account has been so since then, whoever asks in between.
             made_due = sqlx::query(
@@ -199,10 +185,17 @@ impl Store {
             .await
             .map_err(sql)?
             .rows_affected();
+            // A user may stand twice in one event: the key sees to it.
             sqlx::query(
-                "UPDATE event_users SET due_seq = (SELECT due_seq FROM users u WHERE u.okta_user_id = event_users.okta_user_id)
-                 WHERE event_seq > ? AND settled_at IS NULL",
+                "INSERT OR IGNORE INTO event_users (event_seq, okta_user_id, login, due_seq, settled_at, outcome)
+                 SELECT e.seq, u.value ->> 'id', u.value ->> 'login',
+                        coalesce((SELECT due_seq FROM users WHERE okta_user_id = u.value ->> 'id'), 0),
+                        iif(e.state = 'ignored', ?2, NULL), iif(e.state = 'ignored', 'ignored', NULL)
+                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u
+                 WHERE e.seq > ?3",
             )
+            .bind(&rows)
+            .bind(&now_text)
             .bind(before)
             .execute(&mut *tx)
             .await

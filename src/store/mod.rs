@@ -15,6 +15,7 @@
 mod alarms;
 mod audit;
 mod backup;
+mod compare;
 mod error;
 mod forget;
 mod intake;
@@ -28,8 +29,9 @@ mod sweeps;
 #[cfg(test)]
 mod tests;
 
-pub use alarms::{Alarm, AlarmKind, AlarmRow};
+pub use alarms::{Alarm, AlarmKind, AlarmRow, Untold};
 pub use audit::Verified;
+pub use compare::Known;
 pub use error::StoreError;
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use looks::{

@@ -188,9 +188,27 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn recent_events(&self, outcome: Option<&str>, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE ?1 IS NULL OR r.outcome = ?1 LIMIT ?2",
-        )
+        macro_rules! events {
+            ($which:literal) => {
+                concat!(
+                    "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE ",
+                    $which,
+                    " LIMIT ?2"
+                )
+            };
+        }
+        // What is rare and not settled has an index of its own; what is settled is found among the newest.
+        sqlx::query_as(match outcome {
+            None => events!("?1 IS NULL"),
+            Some("quarantined") => {
+                events!("r.event_id IN (SELECT event_id FROM events WHERE state = 'quarantined') AND r.outcome = ?1")
+            }
+            Some("pending" | "held" | "failed" | "retry" | "snooze") => events!(
+                "r.event_id IN (SELECT event_id FROM events WHERE seq IN
+                     (SELECT event_seq FROM event_users WHERE settled_at IS NULL)) AND r.outcome = ?1"
+            ),
+            Some(_) => events!("r.outcome = ?1"),
+        })
         .bind(outcome)
         .bind(limit)
         .fetch_all(self.reader())

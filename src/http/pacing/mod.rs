@@ -4,8 +4,8 @@
 //! answer through a [`Flight`]. Between the two stand meters, which are plain state and know no time but what they are
 //! told:
 //!
-//! * Okta counts calls in [fixed windows](window) of a minute, one for each bucket.
-//! * Auth0 lets a [token bucket](tokens) drain, whose size is in the headers and whose refill is not.
+//! * Okta counts calls in fixed windows of a minute, one for each bucket.
+//! * Auth0 lets a token bucket drain, whose size is in the headers and whose refill is not.
 //!
 //! A share of each limit is left to others. Live work goes before sweeps, which have a share of that share.
 //!
@@ -33,19 +33,19 @@ use state::{Admission, State};
 /// A kind of call that its remote counts by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
-    /// Okta: `GET /api/v1/logs`.
+    /// Okta: `GET /api/v1/logs` (`log_page`).
     OktaLog,
-    /// Okta: `GET /api/v1/users/{id}`.
+    /// Okta: `GET /api/v1/users/{id}` (`user`).
     OktaUser,
-    /// Okta: `GET /api/v1/users`.
+    /// Okta: `GET /api/v1/users` (`holders`, `list`).
     OktaUsers,
-    /// Okta: everything else.
+    /// Okta: everything else (`org_id`, `credential`).
     OktaOther,
-    /// Auth0: reading users.
+    /// Auth0: reading users (`accounts_by_email`, `account`, `search`).
     Auth0Read,
-    /// Auth0: writing users.
+    /// Auth0: writing users (`patch`, `patch_authority_only`).
     Auth0Write,
-    /// Auth0: everything else.
+    /// Auth0: everything else (`delete_sessions`, `delete_refresh_tokens`, Actions).
     Auth0Other,
 }
 
@@ -145,7 +145,8 @@ impl Pacer {
 
     /// Waits until a call may be made. Keep the permit until the call is over.
     ///
-    /// Safe to abandon: whoever stops waiting leaves the queue.
+    /// Safe to abandon: whoever stops waiting leaves the queue. Hold no permit while waiting for another one of the same
+    /// remote: the second may be waiting for the first to be dropped.
     pub async fn acquire(&self, bucket: Bucket, priority: Priority, clock: &dyn Clock) -> Permit {
         let queued = Queued { shared: &self.shared, ticket: self.shared.lock().enqueue(bucket, priority) };
         let began = clock.monotonic();
@@ -165,6 +166,7 @@ impl Pacer {
                         () = clock.sleep(span) => {}
                     }
                 }
+                Admission::WaitForChange => changed.await,
             }
         }
     }

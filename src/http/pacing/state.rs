@@ -16,12 +16,15 @@ const WAIT_MAX: Duration = Duration::from_secs(70);
 /// clients); Auth0's token buckets are small.
 const IN_FLIGHT_MAX: f64 = 16.0;
 
+/// A limit that no answer has shown for so long is no longer one.
+const LIMIT_KEPT: Duration = Duration::from_secs(120);
+
 /// What counts a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum MeterId {
     /// One bucket by itself. For Auth0: as long as no answer has shown its limit.
     Bucket(Bucket),
-    /// Auth0: all buckets whose answers show this limit. Where a plan counts all calls together, all show the same one;
+    /// Auth0: all buckets whose answers show this limit as their smallest. Where a plan counts all calls together, all show the same one;
     /// where it counts kinds of calls, their limits differ (Auth0 docs: Rate Limit Configurations). Two kinds that
     /// happen to have equal limits are counted together, which is merely slower.
     Limit(u32),
@@ -41,6 +44,17 @@ pub(super) struct Departure {
     pub(super) answered_before: u64,
 }
 
+/// What a meter says to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Go.
+    Now,
+    /// Not before this span has passed.
+    After(Duration),
+    /// Not before a call that is under way has been answered.
+    NextAnswer,
+}
+
 /// May a waiter go?
 #[derive(Debug, PartialEq)]
 pub(super) enum Admission {
@@ -48,6 +62,8 @@ pub(super) enum Admission {
     Granted { meter: MeterId },
     /// Not before this span has passed, or something has changed.
     Wait(Duration),
+    /// Not before something has changed: another is first, or calls are under way. Both end in a change.
+    WaitForChange,
 }
 
 struct Waiter {
@@ -71,8 +87,10 @@ pub(super) struct State {
     waiters: BTreeMap<u64, Waiter>,
     tickets: u64,
     meters: BTreeMap<MeterId, Meter>,
-    /// Auth0: what each bucket's last answer showed.
-    limits: BTreeMap<Bucket, u32>,
+    /// Auth0: the smallest limit that a bucket's answers show, and when one last did. Which calls share a bucket there is
+    /// not published for all of them: if those of one bucket of ours turn out to be counted in two, all are paced by the
+    /// smaller.
+    limits: BTreeMap<Bucket, (u32, Duration)>,
     counters: BTreeMap<Bucket, Counters>,
     in_flight: u32,
     /// Halved by a concurrency refusal, regained bit by bit with each answer.
@@ -105,7 +123,7 @@ impl State {
     }
 
     fn meter_id(&self, bucket: Bucket) -> MeterId {
-        self.limits.get(&bucket).map_or(MeterId::Bucket(bucket), |limit| MeterId::Limit(*limit))
+        self.limits.get(&bucket).map_or(MeterId::Bucket(bucket), |(limit, _)| MeterId::Limit(*limit))
     }
 
     fn meter(&mut self, id: MeterId) -> &mut Meter {
@@ -127,7 +145,7 @@ impl State {
 
     /// `began` is when the waiter came.
     pub(super) fn admit(&mut self, ticket: u64, began: Duration, now: Duration) -> Admission {
-        let Some(waiter) = self.waiters.get(&ticket) else { return Admission::Wait(WAIT_MAX) };
+        let Some(waiter) = self.waiters.get(&ticket) else { return Admission::WaitForChange };
         let (bucket, priority) = (waiter.bucket, waiter.priority);
         let id = self.meter_id(bucket);
         let is_first = self
@@ -137,12 +155,16 @@ impl State {
             .min_by_key(|(ticket, other)| (other.priority, **ticket))
             .is_none_or(|(first, _)| *first == ticket);
         let has_room = f64::from(self.in_flight) < self.in_flight_max.floor().max(1.0);
-        let wait = match self.meter(id) {
-            Meter::Window(window) => window.wait(priority, now),
-            Meter::Tokens(tokens) => tokens.wait(priority, now),
+        let turn = if is_first && has_room {
+            match self.meter(id) {
+                Meter::Window(window) => window.turn_of(priority, now),
+                Meter::Tokens(tokens) => tokens.turn_of(priority, now),
+            }
+        } else {
+            Turn::NextAnswer
         };
-        match wait {
-            None if is_first && has_room => {
+        match turn {
+            Turn::Now => {
                 match self.meter(id) {
                     Meter::Window(window) => window.grant(priority),
                     Meter::Tokens(tokens) => tokens.grant(priority, now),
@@ -157,12 +179,14 @@ impl State {
                 }
                 Admission::Granted { meter: id }
             }
-            wait => {
+            Turn::After(_) | Turn::NextAnswer => {
                 if let Some(waiter) = self.waiters.get_mut(&ticket) {
                     waiter.has_waited = true;
                 }
-                // Whoever is not first, or waits for another's answer, is woken by the change; the span is a net.
-                Admission::Wait(wait.unwrap_or(WAIT_MAX).clamp(WAIT_MIN, WAIT_MAX))
+                match turn {
+                    Turn::After(span) => Admission::Wait(span.clamp(WAIT_MIN, WAIT_MAX)),
+                    Turn::Now | Turn::NextAnswer => Admission::WaitForChange,
+                }
             }
         }
     }
@@ -214,7 +238,20 @@ impl State {
         let spread = self.random.f64();
         let before = departure.meter;
         if let Some(limit) = advice.limit.filter(|limit| *limit > 0) {
-            self.limits.insert(bucket, limit);
+            match self.limits.get(&bucket) {
+                Some((smaller, seen_at)) if *smaller < limit && now.saturating_sub(*seen_at) < LIMIT_KEPT => {
+                    if let Meter::Tokens(tokens) = self.meter(before) {
+                        tokens.not_counted();
+                        if advice.refused {
+                            tokens.refuse(advice, spread, now);
+                        }
+                    }
+                    return;
+                }
+                _ => {
+                    self.limits.insert(bucket, (limit, now));
+                }
+            }
         }
         let after = self.meter_id(bucket);
         if before == after {
@@ -225,7 +262,7 @@ impl State {
         }
         // The call belongs to another meter than was thought when it departed.
         if let Meter::Tokens(tokens) = self.meter(before) {
-            tokens.lost();
+            tokens.not_counted();
         }
         if let Meter::Tokens(tokens) = self.meter(after) {
             let answered_before = tokens.depart();

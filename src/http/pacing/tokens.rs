@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::advice::Advice;
-use super::state::Departure;
+use super::state::{Departure, Turn};
 use super::{BucketSnapshot, Priority, Shares};
 
 /// Calls a second before anything is known, and the least that is ever believed.
@@ -152,14 +152,14 @@ impl Tokens {
         self.sweeps.refill(rate * sweeps, (size * sweeps).max(1.0), now);
     }
 
-    /// `None`: go. Otherwise, how long to wait.
-    pub(super) fn wait(&mut self, priority: Priority, now: Duration) -> Option<Duration> {
+    /// May a call go?
+    pub(super) fn turn_of(&mut self, priority: Priority, now: Duration) -> Turn {
         if now < self.paused_until {
-            return Some(self.paused_until - now);
+            return Turn::After(self.paused_until - now);
         }
         let Some(limit) = self.limit else {
             // One at a time until an answer has shown the limit.
-            return (self.in_flight > 0).then_some(PAUSE_MAX);
+            return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
         };
         self.refill(limit, now);
         let missing = 1.0 + self.reserve(limit) + f64::from(self.in_flight) - self.level;
@@ -180,7 +180,7 @@ impl Tokens {
                 wait = wait.max(for_share);
             }
         }
-        wait
+        wait.map_or(Turn::Now, Turn::After)
     }
 
     pub(super) fn grant(&mut self, priority: Priority, now: Duration) {
@@ -201,6 +201,11 @@ impl Tokens {
     pub(super) fn depart(&mut self) -> u64 {
         self.departed += 1;
         self.answered
+    }
+
+    /// A call turned out to be counted by another meter.
+    pub(super) fn not_counted(&mut self) {
+        self.departed = self.departed.saturating_sub(1);
     }
 
     /// A call had no answer: it may or may not have been counted, so nothing is measured across it.
@@ -279,7 +284,7 @@ impl Tokens {
     }
 
     /// We were too fast, or others were: wait as asked, and believe in half of what was learned.
-    fn refuse(&mut self, advice: Advice, spread: f64, now: Duration) {
+    pub(super) fn refuse(&mut self, advice: Advice, spread: f64, now: Duration) {
         self.refusals = self.refusals.saturating_add(1);
         let pause = if let Some(span) = advice.retry_after {
             span.max(PAUSE_MIN)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::advice::Advice;
+use super::state::Turn;
 use super::{BucketSnapshot, Priority, Shares};
 
 /// The longest that a window can still last: 60 s, and something for a `Date` that is cut to the second.
@@ -71,20 +72,20 @@ impl Window {
         }
     }
 
-    /// `None`: go. Otherwise, how long to wait.
-    pub(super) fn wait(&mut self, priority: Priority, now: Duration) -> Option<Duration> {
+    /// May a call go?
+    pub(super) fn turn_of(&mut self, priority: Priority, now: Duration) -> Turn {
         if now < self.paused_until {
-            return Some(self.paused_until - now);
+            return Turn::After(self.paused_until - now);
         }
         self.turn(now);
         let until_end = self.ends_at.map_or(WINDOW_MAX, |end| end.saturating_sub(now));
         let Some(limit) = self.limit else {
             // One at a time until an answer has shown the limit.
-            return (self.in_flight > 0).then_some(until_end);
+            return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
         };
         let is_spent = self.remaining.saturating_sub(self.in_flight) <= self.reserve(limit);
         let is_swept = priority == Priority::Sweep && self.swept >= self.sweeps_max(limit);
-        (is_spent || is_swept).then_some(until_end)
+        if is_spent || is_swept { Turn::After(until_end) } else { Turn::Now }
     }
 
     pub(super) fn grant(&mut self, priority: Priority) {
@@ -117,7 +118,7 @@ impl Window {
         let remaining = remaining.min(limit);
         let end = match advice.reset_in {
             // A reset that has passed: whatever was spent was spent in a window that is over.
-            None | Some(Duration::ZERO) if !advice.refused => {
+            Some(Duration::ZERO) if !advice.refused => {
                 self.ends_at = None;
                 self.remaining = limit;
                 self.swept = 0;

@@ -61,8 +61,8 @@ pub(super) struct Grant {
     bound_to: Option<String>,
 }
 
-/// The authorization server.
-#[derive(Debug, Default)]
+/// The authorization server. Not `Debug`: it holds tokens.
+#[derive(Default)]
 pub(super) struct Authority {
     pub(super) apps: Vec<ServiceApp>,
     grants: HashMap<String, Grant>,

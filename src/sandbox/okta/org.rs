@@ -17,7 +17,6 @@ use super::problem::Problem;
 use super::{OktaOptions, PageOrder};
 
 /// The state of the org. All of it is under one lock: a request sees one moment.
-#[derive(Debug)]
 pub(super) struct Org {
     pub(super) url: String,
     pub(super) options: OktaOptions,
@@ -144,12 +143,17 @@ impl Org {
                 self.token_revoked = true;
                 Answer::empty(204)
             }
-            _ => return Err(Problem::no_such_endpoint().into()),
+            (_, ["api", "v1", "logs" | "users" | "api-tokens", ..]) => return Err(Problem::wrong_method().into()),
+            _ => return Err(Problem::no_such_endpoint(&request.path).into()),
         })
     }
 
     fn check_caller(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Result<(), Denied> {
-        let credential = request.header("authorization").and_then(|value| value.split_once(' '));
+        let credential = request.header("authorization").and_then(|value| match value.strip_prefix("SSWS") {
+            // okta-sdk-python 3.4.6 sends no space between, and works.
+            Some(token) => Some(("SSWS", token.trim_start())),
+            None => value.split_once(' '),
+        });
         let area = segments.get(2).copied().unwrap_or_default();
         match credential {
             Some(("SSWS", token)) if token == self.options.api_token && !self.token_revoked => {}
@@ -197,7 +201,7 @@ impl Org {
             "deactivate" => self.deactivate(clock, id)?,
             "suspend" => self.suspend(clock, id)?,
             "unsuspend" => self.unsuspend(clock, id)?,
-            _ => return Err(Problem::no_such_endpoint()),
+            _ => return Err(Problem::wrong_method()),
         }
         // Only (re-)activation answers something: how the user can finish it.
         if !operation.ends_with("activate") || operation == "deactivate" {

@@ -74,8 +74,13 @@ impl Problem {
     }
 
     /// 404 of a path that does not exist.
-    pub(super) fn no_such_endpoint() -> Self {
-        Self::new(404, "E0000022", "The endpoint does not support the provided HTTP method")
+    pub(super) fn no_such_endpoint(path: &str) -> Self {
+        Self::new(404, "E0000007", format!("Not found: Resource not found: {path} (Endpoint)"))
+    }
+
+    /// 405.
+    pub(super) fn wrong_method() -> Self {
+        Self::new(405, "E0000022", "The endpoint does not support the provided HTTP method")
     }
 
     /// 429.

@@ -1,0 +1,304 @@
+//! `demo`: the whole story on embedded tenants, verified by logging in.
+//!
+//! The daemon is this same program, started as a process of its own, polling over real HTTP; it is killed without notice in
+//! the middle of a write and started again. What is shown at the end comes from the sandbox's own logins, after the daemon
+//! is gone: a daemon that writes nothing makes the demo fail.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use super::{Error, Exit, screen};
+use crate::domain::{Clock, OktaUserId};
+use crate::sandbox::{Login, Matcher, NewUser, Options, Sandbox};
+
+/// A step that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A person of the story.
+struct Person {
+    name: &'static str,
+    id: OktaUserId,
+    accounts: Vec<String>,
+    /// How the story ends for them: may they log in?
+    lets_in: bool,
+}
+
+/// The stage: both tenants, the people, and where the daemon keeps its state.
+struct Stage {
+    sandbox: Sandbox,
+    clock: Arc<dyn Clock>,
+    folder: PathBuf,
+}
+
+/// Plays the story.
+///
+/// # Errors
+/// When the sandbox or the daemon cannot be started.
+pub(crate) async fn run(clock: Arc<dyn Clock>) -> Result<Exit, Error> {
+    let setup = |what: &'static str| move |error: std::io::Error| Error::Setup(format!("{what}: {error}"));
+    let sandbox = Sandbox::start(Options { clock: clock.clone(), ..Options::default() })
+        .await
+        .map_err(setup("the sandbox cannot be started"))?;
+    let folder = tempfile::Builder::new()
+        .prefix("okta-auth0-sync-demo-")
+        .tempdir()
+        .map_err(setup("no folder for the state"))?
+        .keep();
+    let stage = Stage { sandbox, clock, folder };
+    let mut people = stage.people();
+    let before: Vec<Vec<String>> = people.iter().map(|person| stage.seen(person)).collect();
+    screen::remark("An Okta org and an Auth0 tenant on loopback; six people, who can all log in.");
+
+    let told = stage.play(&mut people).await?;
+    if let Some(failed) = told {
+        screen::remark(&format!("{}: {failed}", screen::paint(screen::BAD, "failed")));
+        screen::remark(&format!("The daemon's log: {}", stage.folder.join("daemon.log").display()));
+        return Ok(Exit::Failed);
+    }
+    let (text, verified) = stage.ending(&people, &before);
+    screen::out(&text).map_err(Error::Output)?;
+    Ok(if verified { Exit::Done } else { Exit::Failed })
+}
+
+impl Stage {
+    /// Six people on both sides: one with two accounts, one with none.
+    fn people(&self) -> Vec<Person> {
+        let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
+        let person = |name: &'static str, lets_in: bool, accounts: &[(&str, &str)]| {
+            let email = format!("{}@example.com", name.to_lowercase());
+            let id = okta.create_user(&NewUser::new(&email, &email).named(name, "Example"));
+            let accounts = accounts
+                .iter()
+                .map(|(connection, email)| {
+                    auth0.create_user(json!({ "email": email, "email_verified": true, "connection": connection }))
+                })
+                .collect();
+            Person { name, id, accounts, lets_in }
+        };
+        const DATABASE: &str = "Username-Password-Authentication";
+        vec![
+            person("Ann", false, &[(DATABASE, "ann@example.com")]),
+            person("Bob", false, &[(DATABASE, "bob@example.com"), ("google-oauth2", "Bob@Example.com")]),
+            person("Carol", false, &[]),
+            person("Dan", true, &[(DATABASE, "dan@example.com")]),
+            person("Eve", true, &[(DATABASE, "eve@example.com")]),
+            person("Grace", false, &[(DATABASE, "grace@example.com")]),
+        ]
+    }
+
+    /// The story itself. `Some`: where it did not go on.
+    async fn play(&self, people: &mut [Person]) -> Result<Option<String>, Error> {
+        let [ann, bob, carol, dan, _eve, grace] = people else { return Ok(Some("six people are needed".to_owned())) };
+        let okta = self.sandbox.okta();
+        let mut daemon = self.start_daemon().await?;
+
+        okta.deactivate(&ann.id);
+        okta.deactivate(&bob.id);
+        okta.deactivate(&carol.id);
+        let told = "Ann, Bob (two accounts) and Carol (none) are deactivated in Okta; the daemon denies them in Auth0";
+        if !self.step(told, async || self.all_denied(&[ann, bob]).await).await {
+            return Ok(Some("Ann and Bob were not denied".to_owned()));
+        }
+
+        okta.deactivate(&dan.id);
+        if !self.step("Dan is deactivated", async || self.all_denied(&[dan]).await).await {
+            return Ok(Some("Dan was not denied".to_owned()));
+        }
+        okta.activate(&dan.id);
+        if !self.step("Dan comes back, and is let in again", async || self.all_let_in(&[dan]).await).await {
+            return Ok(Some("Dan was not let in again".to_owned()));
+        }
+
+        let hold = self.sandbox.auth0().faults().hold(Matcher::new("PATCH", "/api/v2/users"));
+        okta.deactivate(&grace.id);
+        let arrived = tokio::time::timeout(PATIENCE, hold.arrived()).await.is_ok();
+        let _ = daemon.kill().await;
+        drop(hold);
+        if !arrived {
+            return Ok(Some("the daemon did not begin to deny Grace".to_owned()));
+        }
+        self.say("Grace is deactivated; the daemon is killed in the middle of denying her (SIGKILL)");
+        let mut daemon = self.start_daemon().await?;
+        if !self.step("The daemon is started again and catches up", async || self.all_denied(&[grace]).await).await {
+            return Ok(Some("Grace was not denied after the restart".to_owned()));
+        }
+        if !self.step("Nothing is left to do", async || self.is_idle().await).await {
+            return Ok(Some("the daemon did not come to rest".to_owned()));
+        }
+        Ok(if stop(&mut daemon).await { None } else { Some("the daemon did not stop in order".to_owned()) })
+    }
+
+    /// This program, with a configuration that points at the sandbox and polls every second.
+    async fn start_daemon(&self) -> Result<Child, Error> {
+        let setup = |error: std::io::Error| Error::Setup(format!("the daemon cannot be started: {error}"));
+        let config = self.folder.join("config.toml");
+        let text = format!(
+            "{}\n[schedule]\npoll = \"* * * * * *\"\n\n[store]\npath = {}\n",
+            self.sandbox.config_toml(),
+            toml::Value::String(self.state().display().to_string()),
+        );
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&config).and_then(|mut file| file.write_all(text.as_bytes())).map_err(setup)?;
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.folder.join("daemon.log"))
+            .map_err(setup)?;
+        let program = std::env::current_exe().map_err(setup)?;
+        // Settings of the caller's own installation must not leak into the story.
+        let foreign = std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| name.to_string_lossy().starts_with("OKTA_AUTH0_SYNC") || name == "NOTIFY_SOCKET");
+        let mut command = Command::new(program);
+        for name in foreign {
+            command.env_remove(name);
+        }
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(setup)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.join("state.db")
+    }
+
+    fn say(&self, text: &str) {
+        screen::remark(&format!("{} {text}", screen::paint(screen::GOOD, "✓")));
+    }
+
+    /// Waits for something to become true, showing that it waits.
+    async fn step(&self, told: &str, done: impl AsyncFn() -> bool) -> bool {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_message(told.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let began = self.clock.monotonic();
+        let mut came = done().await;
+        while !came && self.clock.monotonic().saturating_sub(began) < PATIENCE {
+            self.clock.sleep(Duration::from_millis(50)).await;
+            came = done().await;
+        }
+        bar.finish_and_clear();
+        if came {
+            self.say(told);
+        }
+        came
+    }
+
+    async fn all_denied(&self, people: &[&Person]) -> bool {
+        people
+            .iter()
+            .flat_map(|person| &person.accounts)
+            .all(|account| !self.sandbox.auth0().login(account).is_granted())
+    }
+
+    async fn all_let_in(&self, people: &[&Person]) -> bool {
+        people
+            .iter()
+            .flat_map(|person| &person.accounts)
+            .all(|account| self.sandbox.auth0().login(account).is_granted())
+    }
+
+    /// Does the state say that everything is settled? Read as anyone may read it, beside the daemon.
+    async fn is_idle(&self) -> bool {
+        let Ok(store) = super::wiring::state(&self.state()).await else { return false };
+        let status = store.status().await;
+        store.close().await;
+        matches!(status, Ok(Some(status)) if status.pending == 0 && status.failed == 0 && status.held == 0)
+    }
+
+    /// What Auth0 holds of a person's accounts, each in a word.
+    fn seen(&self, person: &Person) -> Vec<String> {
+        person.accounts.iter().map(|account| marked(self.sandbox.auth0().user(account).as_ref())).collect()
+    }
+
+    /// The table, and whether every login went as the story says.
+    fn ending(&self, people: &[Person], before: &[Vec<String>]) -> (String, bool) {
+        let mut verified = true;
+        let mut rows = Vec::new();
+        for (person, before) in people.iter().zip(before) {
+            let status =
+                self.sandbox.okta().user(&person.id).and_then(|user| user["status"].as_str().map(str::to_owned));
+            let status = status.unwrap_or_else(|| "(deleted)".to_owned());
+            if person.accounts.is_empty() {
+                rows.push([person.name.to_owned(), status, "no account".to_owned(), String::new(), "-".to_owned()]);
+                continue;
+            }
+            for (account, before) in person.accounts.iter().zip(before) {
+                let after = marked(self.sandbox.auth0().user(account).as_ref());
+                let login = self.sandbox.auth0().login(account);
+                let right = login.is_granted() == person.lets_in;
+                verified &= right;
+                let login = match login {
+                    Login::Granted => "granted".to_owned(),
+                    Login::Denied { reason } => format!("denied ({reason})"),
+                };
+                let wrong = if right { "" } else { "  <- WRONG" };
+                rows.push([
+                    person.name.to_owned(),
+                    status.clone(),
+                    account.clone(),
+                    format!("{before} → {after}"),
+                    format!("{login}{wrong}"),
+                ]);
+            }
+        }
+        let mut text = String::from("\n");
+        text.push_str(&screen::table(["PERSON", "OKTA", "AUTH0 ACCOUNT", "BEFORE → AFTER", "LOGIN"], rows));
+        let result = if verified {
+            screen::paint(screen::GOOD, "Verified by logging in to each account, with the daemon stopped.")
+        } else {
+            screen::paint(screen::BAD, "NOT as it should be: see the lines marked WRONG.")
+        };
+        let state = self.state();
+        let _ = write!(
+            text,
+            "\n{result}\n\nThe state, with every decision and why:\n  {}\nAsk it, for instance:\n  {}\n",
+            state.display(),
+            query(&state)
+        );
+        (text, verified)
+    }
+}
+
+fn query(state: &Path) -> String {
+    format!("sqlite3 -readonly {} \"SELECT email, denied_at, lag_s FROM denied\"", state.display())
+}
+
+fn marked(user: Option<&Value>) -> String {
+    let Some(user) = user else { return "gone".to_owned() };
+    match user["app_metadata"]["okta_sync"]["deactivated"].as_str() {
+        Some("true") => "denied",
+        Some(_) => "open again",
+        None => "open",
+    }
+    .to_owned()
+}
+
+/// SIGTERM, and the daemon's own exit code.
+async fn stop(daemon: &mut Child) -> bool {
+    let Some(pid) = daemon.id() else { return false };
+    // The child has not been waited for, so the number is still its own.
+    let asked = Command::new("kill").arg(pid.to_string()).status().await;
+    matches!(asked, Ok(status) if status.success())
+        && matches!(tokio::time::timeout(PATIENCE, daemon.wait()).await, Ok(Ok(status)) if status.success())
+}

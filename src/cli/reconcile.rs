@@ -1,0 +1,81 @@
+//! `reconcile`: compare both tenants and repair what differs.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::args::ReconcileArgs;
+use super::sync::{self, Done, PATIENCE};
+use super::{Error, Exit, screen, wiring};
+use crate::config::Config;
+use crate::domain::{Clock, clock};
+use crate::engine::Engine;
+use crate::engine::applier::Until;
+use crate::engine::poller::PassError;
+use crate::engine::reconciler::{Scope, USUAL_SPAN};
+
+/// So many pauses in a row end the comparison; it goes on where it stopped.
+const PAUSES_MAX: u32 = 4;
+
+/// Compares, then looks at everybody with whom something is wrong.
+///
+/// # Errors
+/// When it cannot be begun, or the state fails.
+pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
+    let (notes, heard) = mpsc::unbounded_channel();
+    let (engine, _copy) = if arguments.dry_run {
+        let (engine, copy) = wiring::rehearsal(&config, &clock).await?;
+        (engine, Some(copy))
+    } else {
+        (wiring::engine(&config, &clock).await?, None)
+    };
+    let engine = Arc::new(engine.with_notes(notes));
+    let now = clock.now();
+    let scope = match (arguments.all, arguments.since) {
+        (true, _) => Scope::All,
+        (false, Some(since)) => Scope::Since(since.moment(now)),
+        (false, None) => Scope::Since(clock::sub(now, USUAL_SPAN)),
+    };
+    let shown = tokio::spawn(sync::show(heard));
+    let stop = sync::stop_on_signal()?;
+    engine.begin_reconcile(scope, "asked for on the command line").await?;
+    let result = compare_and_apply(&engine, &stop).await;
+    engine.hush();
+    let reports = shown.await.unwrap_or_default();
+    let done = result?;
+    let status = engine.store().status().await?;
+    engine.store().close().await;
+    let text =
+        if arguments.dry_run { sync::plan(&reports, &done) } else { sync::summary(&reports, &done, status.as_ref()) };
+    screen::out(&text).map_err(Error::Output)?;
+    Ok(sync::verdict(&done, status.as_ref(), arguments.dry_run))
+}
+
+async fn compare_and_apply(engine: &Arc<Engine>, stop: &tokio_util::sync::CancellationToken) -> Result<Done, Error> {
+    let mut done = Done::default();
+    let mut pauses = 0;
+    let mut compared = crate::engine::reconciler::Compared::default();
+    loop {
+        match engine.reconcile(stop).await {
+            Ok(step) => {
+                compared.listed += step.listed;
+                compared.made_due += step.made_due;
+                compared.done = step.done;
+                break;
+            }
+            Err(PassError::Store(error)) => return Err(error.into()),
+            Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX && !stop.is_cancelled() => {
+                pauses += 1;
+                engine.clock().sleep(wait).await;
+            }
+            Err(error) => {
+                done.error = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    done.compared = Some(compared);
+    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
+    done.stopped = stop.is_cancelled();
+    Ok(done)
+}

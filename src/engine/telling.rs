@@ -1,0 +1,97 @@
+//! Telling people of alarms: each once when it is raised, once when it is over; and a heartbeat after each good pass.
+//!
+//! What is to be told stands in the store until it was taken, so that neither a restart nor an outage of the webhook loses
+//! it; and nothing waits for it.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::Engine;
+use crate::alert::Message;
+use crate::domain::backoff::Backoff;
+use crate::store::{StoreError, Untold};
+
+/// How often the store is asked whether there is something to tell.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// While the webhook does not take messages.
+const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(600) };
+
+impl Engine {
+    /// Tells what is to be told, until told to stop.
+    pub(super) async fn tell_loop(&self, stop: &CancellationToken) {
+        let Some(alert) = &self.alert else {
+            stop.cancelled().await;
+            return;
+        };
+        let (mut failures, mut wait) = (0_u32, Duration::ZERO);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wakes.beat.notified(), if alert.has_heartbeat() => {
+                    if let Err(error) = alert.beat().await {
+                        // The other end notices a missing beat; that is what it is for.
+                        debug!(%error, "the heartbeat was not taken");
+                    }
+                    continue;
+                }
+                () = self.clock.sleep(wait) => {}
+            }
+            match self.tell_next().await {
+                Ok(Told::Nothing) => (failures, wait) = (0, ASK_EVERY),
+                Ok(Told::One) => (failures, wait) = (0, Duration::ZERO),
+                Ok(Told::Refused(error)) => {
+                    failures = failures.saturating_add(1);
+                    wait = AGAIN.wait(failures, fastrand::f64());
+                    if failures == 1 {
+                        warn!(event = "webhook_failed", %error, "an alarm could not be told; it is told later");
+                    }
+                }
+                Err(error) => {
+                    warn!(event = "store_failed", %error, "alarms cannot be read");
+                    wait = AGAIN.longest;
+                }
+            }
+        }
+    }
+
+    async fn tell_next(&self) -> Result<Told, StoreError> {
+        let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Told::Nothing) };
+        let Some(untold) = self.store.untold_alarm().await? else { return Ok(Told::Nothing) };
+        match alert.tell(&message(&untold, &self.options.okta_url)).await {
+            Ok(()) => {
+                self.store.told(&untold, self.clock.now()).await?;
+                Ok(Told::One)
+            }
+            Err(error) => Ok(Told::Refused(error.to_string())),
+        }
+    }
+}
+
+enum Told {
+    Nothing,
+    One,
+    Refused(String),
+}
+
+fn message(untold: &Untold, okta_url: &str) -> Message {
+    let alarm = &untold.alarm;
+    let about = if alarm.subject.is_empty() { String::new() } else { format!(" ({})", alarm.subject) };
+    let text = if untold.over {
+        format!("okta-auth0-sync {okta_url}: over: {}{about}\n{}", alarm.kind, alarm.detail)
+    } else {
+        format!("okta-auth0-sync {okta_url}: {}{about}\n{}\nWhat to do: {}", alarm.kind, alarm.detail, alarm.remedy)
+    };
+    Message {
+        text,
+        event: if untold.over { "over" } else { "raised" },
+        kind: alarm.kind.clone(),
+        subject: alarm.subject.clone(),
+        detail: alarm.detail.clone(),
+        remedy: alarm.remedy.clone(),
+        raised_at: alarm.raised_at.clone(),
+        cleared_at: alarm.cleared_at.clone(),
+        okta_url: okta_url.to_owned(),
+    }
+}

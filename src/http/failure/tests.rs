@@ -1,0 +1,295 @@
+//! Every status, the bodies that are documented or recorded, and nonsense.
+
+use proptest::prelude::*;
+use reqwest::header::{HeaderName, HeaderValue};
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn of(remote: Remote, status: u16, body: &str) -> Failure {
+    let status = StatusCode::from_u16(status).unwrap();
+    Failure::of_answer(remote, "GET /x", status, &HeaderMap::new(), body.as_bytes(), now())
+}
+
+/// Every status there is, as runs of one kind.
+const STATUSES: &str = "\
+100-399 malformed answer
+400-400 rejected
+401-401 unauthorized
+402-402 rejected
+403-403 forbidden
+404-404 not found
+405-406 rejected
+407-407 unreachable
+408-408 timed out
+409-409 rejected
+410-410 not found
+411-420 rejected
+421-421 server error
+422-424 rejected
+425-425 server error
+426-428 rejected
+429-429 rate limited
+430-499 rejected
+500-503 server error
+504-504 timed out
+505-599 server error
+";
+
+#[test]
+fn every_status_has_its_kind() {
+    for remote in [Remote::Okta, Remote::Auth0] {
+        let mut runs: Vec<(u16, u16, Kind)> = Vec::new();
+        for status in 100..=599 {
+            let kind = of(remote, status, "").kind;
+            match runs.last_mut() {
+                Some((_, last, known)) if *known == kind => *last = status,
+                _ => runs.push((status, status, kind)),
+            }
+        }
+        let text: String =
+            runs.iter().map(|(first, last, kind)| format!("{first}-{last} {}\n", kind.as_str())).collect();
+        assert_eq!(text, STATUSES, "{remote}");
+    }
+}
+
+/// Bodies as they are documented or recorded: status, body, kind, code, and a word of the remedy.
+#[test]
+fn what_the_remotes_say_is_understood() {
+    use Remote::{Auth0, Okta};
+    let cases = [
+        (
+            Okta,
+            401,
+            r#"{"errorCode":"E0000011","errorSummary":"Invalid token provided","errorCauses":[]}"#,
+            Kind::Unauthorized,
+            "E0000011",
+            "30 days",
+        ),
+        (
+            Okta,
+            403,
+            r#"{"errorCode":"E0000006","errorSummary":"You do not have permission"}"#,
+            Kind::Forbidden,
+            "E0000006",
+            "role",
+        ),
+        (Okta, 404, r#"{"errorCode":"E0000007","errorSummary":"Not found"}"#, Kind::NotFound, "E0000007", ""),
+        (
+            Okta,
+            429,
+            r#"{"errorCode":"E0000047","errorSummary":"API call exceeded rate limit"}"#,
+            Kind::RateLimited,
+            "E0000047",
+            "",
+        ),
+        // A slow query: the same code that otherwise means a bad filter.
+        (
+            Okta,
+            500,
+            r#"{"errorCode":"E0000053","errorSummary":"Sorry, there's been an error"}"#,
+            Kind::Server,
+            "E0000053",
+            "",
+        ),
+        (
+            Okta,
+            400,
+            r#"{"error":"invalid_dpop_proof","error_description":"The DPoP proof JWT header is missing."}"#,
+            Kind::Unauthorized,
+            "invalid_dpop_proof",
+            "okta.oauth.dpop",
+        ),
+        (
+            Okta,
+            401,
+            r#"{"error":"invalid_client","error_description":"The client_assertion token has already been used"}"#,
+            Kind::Unauthorized,
+            "invalid_client",
+            "again",
+        ),
+        (
+            Okta,
+            400,
+            r#"{"error":"invalid_client","error_description":"The key is unknown"}"#,
+            Kind::Unauthorized,
+            "invalid_client",
+            "key_id",
+        ),
+        (
+            Okta,
+            400,
+            r#"{"error":"invalid_scope","error_description":"not granted"}"#,
+            Kind::Forbidden,
+            "invalid_scope",
+            "okta.logs.read",
+        ),
+        (
+            Okta,
+            400,
+            r#"{"error":"access_denied","error_description":"Policy evaluation failed"}"#,
+            Kind::Forbidden,
+            "access_denied",
+            "network zone",
+        ),
+        (
+            Auth0,
+            401,
+            r#"{"error":"access_denied","error_description":"Unauthorized"}"#,
+            Kind::Unauthorized,
+            "access_denied",
+            "client_id",
+        ),
+        (
+            Auth0,
+            403,
+            r#"{"error":"access_denied","error_description":"Client is not authorized to access \"https://t/api/v2/\". You need to create a \"client-grant\""}"#,
+            Kind::Forbidden,
+            "access_denied",
+            "authorize the application",
+        ),
+        (
+            Auth0,
+            429,
+            r#"{"error":"too_many_requests","error_description":"Client quota exceeded"}"#,
+            Kind::RateLimited,
+            "too_many_requests",
+            "quota",
+        ),
+        (
+            Auth0,
+            401,
+            r#"{"statusCode":401,"error":"Unauthorized","message":"Bad audience: https://x/"}"#,
+            Kind::Unauthorized,
+            "",
+            "auth0.audience",
+        ),
+        (
+            Auth0,
+            400,
+            r#"{"statusCode":400,"error":"Bad Request","message":"Bad HTTP authentication header format","errorCode":"Bearer"}"#,
+            Kind::Unauthorized,
+            "Bearer",
+            "check",
+        ),
+        (
+            Auth0,
+            400,
+            r#"{"statusCode":400,"error":"Bad Request","message":"Payload validation error","errorCode":"invalid_body"}"#,
+            Kind::Rejected,
+            "invalid_body",
+            "",
+        ),
+        (
+            Auth0,
+            403,
+            r#"{"statusCode":403,"error":"Forbidden","message":"Insufficient scope, expected any of: read:users","errorCode":"insufficient_scope"}"#,
+            Kind::Forbidden,
+            "insufficient_scope",
+            "scopes: read:users",
+        ),
+        (
+            Auth0,
+            403,
+            r#"{"statusCode":403,"error":"Forbidden","message":"Please upgrade your subscription","errorCode":"insufficient_scope"}"#,
+            Kind::Forbidden,
+            "insufficient_scope",
+            "plan",
+        ),
+        (
+            Auth0,
+            403,
+            r#"{"statusCode":403,"error":"Forbidden","message":"This feature …","errorCode":"insufficient_entitlement"}"#,
+            Kind::Forbidden,
+            "insufficient_entitlement",
+            "plan",
+        ),
+        (
+            Auth0,
+            404,
+            r#"{"statusCode":404,"error":"Not Found","message":"The user does not exist.","errorCode":"inexistent_user"}"#,
+            Kind::NotFound,
+            "inexistent_user",
+            "",
+        ),
+        (
+            Auth0,
+            429,
+            r#"{"statusCode":429,"error":"Too Many Requests","message":"Global limit has been reached","errorCode":"too_many_requests"}"#,
+            Kind::RateLimited,
+            "too_many_requests",
+            "",
+        ),
+    ];
+    for (remote, status, body, kind, code, remedy) in cases {
+        let failure = of(remote, status, body);
+        assert_eq!(failure.kind, kind, "{body}");
+        assert_eq!(failure.code.as_deref().unwrap_or_default(), code, "{body}");
+        let text = failure.remedy.clone().unwrap_or_default();
+        assert!(if remedy.is_empty() { text.is_empty() } else { text.contains(remedy) }, "{body}: {text:?}");
+        assert_eq!(failure.to_string().lines().count(), 1);
+    }
+}
+
+#[test]
+fn one_line_says_what_to_whom_and_what_to_do() {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-okta-request-id", HeaderValue::from_static("X0f5RrZD9OSTRQFRMU-oqAAAB1Y"));
+    let body = br#"{"errorCode":"E0000006","errorSummary":"No.\n\u001b[31m","errorCauses":[{"errorSummary":"Why"}]}"#;
+    let failure = Failure::of_answer(Remote::Okta, "GET /x", StatusCode::FORBIDDEN, &headers, body, now());
+    assert_eq!(
+        failure.to_string(),
+        "Okta GET /x: forbidden (403 E0000006): No.\\u{a}\\u{1b}[31m; Why — give the credential an administrator role \
+         that may read users and the System Log (least standard role: Read-only Administrator); a granted scope alone \
+         is not enough [request X0f5RrZD9OSTRQFRMU-oqAAAB1Y]"
+    );
+}
+
+#[test]
+fn a_rate_limit_names_its_wait_by_the_remotes_clock() {
+    let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+        let date = ("date", "Thu, 27 Aug 2020 18:19:50 GMT");
+        pairs
+            .iter()
+            .chain([&date])
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    };
+    for (pairs, expected) in [
+        (&[("x-rate-limit-reset", "1598552424")][..], Some(34)),
+        (&[("x-ratelimit-reset", "1598552391"), ("retry-after", "9")][..], Some(9)),
+        (&[][..], None),
+    ] {
+        let failure =
+            Failure::of_answer(Remote::Okta, "GET /x", StatusCode::TOO_MANY_REQUESTS, &headers(pairs), b"", now());
+        assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{pairs:?}");
+    }
+    let other = headers(&[("retry-after", "9")]);
+    let failure = Failure::of_answer(Remote::Okta, "GET /x", StatusCode::FORBIDDEN, &other, b"", now());
+    assert_eq!(failure.retry_after, None, "of rate limits only");
+}
+
+proptest! {
+    #[test]
+    fn no_body_breaks_it_and_none_fills_the_log(body: Vec<u8>, status in 100_u16..600) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let failure = Failure::of_answer(Remote::Auth0, "GET /x", status, &HeaderMap::new(), &body, now());
+        prop_assert!(failure.message.chars().count() <= 501 * 10);
+        prop_assert!(!failure.to_string().chars().any(char::is_control));
+    }
+
+    #[test]
+    fn messages_are_bounded(text in "\\PC{0,2000}") {
+        let body = serde_json::json!({ "message": text }).to_string();
+        prop_assert!(of(Remote::Auth0, 400, &body).message.chars().count() <= 501 * 10);
+    }
+}
+
+#[test]
+fn nesting_without_end_is_only_an_odd_body() {
+    let deep = format!("{{\"errorCauses\":{}", "[".repeat(200_000));
+    assert_eq!(of(Remote::Okta, 500, &deep).kind, Kind::Server);
+}

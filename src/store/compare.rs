@@ -1,0 +1,141 @@
+//! What a comparison needs to know of many users at once.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row;
+
+use super::looks::user_id;
+use super::{Store, StoreError};
+use crate::domain::{AccountId, Address, Cause, OktaUserId, Status, Timestamp, timestamp_text};
+
+/// A user, as far as a comparison by pages needs to know them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Who.
+    pub id: OktaUserId,
+    /// The status when last read.
+    pub status: Option<Status>,
+    /// How the last look ended.
+    pub outcome: Option<String>,
+    /// Is there a reason to look that is not settled yet?
+    pub open: bool,
+    /// Every address ever read for them.
+    pub addresses: Vec<Address>,
+    /// Accounts that carry our mark for them, as far as we know.
+    pub denied: Vec<AccountId>,
+    /// The end of sessions is still owed to one of their accounts.
+    pub owing: bool,
+}
+
+impl Store {
+    /// What is known of these users; those that the store does not know are missing.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn known(&self, ids: &[OktaUserId]) -> Result<BTreeMap<OktaUserId, Known>, StoreError> {
+        let sql = |error| self.error(error);
+        let list = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
+        let mut tx = self.reader().begin().await.map_err(sql)?;
+        let mut known = BTreeMap::new();
+        let users = sqlx::query(
+            "SELECT okta_user_id, status, outcome, due_seq > settled_seq AS open FROM users
+             WHERE okta_user_id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(&list)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(sql)?;
+        for user in users {
+            let id = user_id(&user.try_get::<String, _>("okta_user_id").map_err(sql)?)?;
+            known.insert(
+                id.clone(),
+                Known {
+                    id,
+                    status: user
+                        .try_get::<Option<String>, _>("status")
+                        .map_err(sql)?
+                        .map(|status| Status::parse(&status)),
+                    outcome: user.try_get("outcome").map_err(sql)?,
+                    open: user.try_get("open").map_err(sql)?,
+                    addresses: Vec::new(),
+                    denied: Vec::new(),
+                    owing: false,
+                },
+            );
+        }
+        let addresses: Vec<(String, String)> = sqlx::query_as(
+            "SELECT okta_user_id, address FROM addresses WHERE okta_user_id IN (SELECT value FROM json_each(?))
+             ORDER BY okta_user_id, seen_at, address",
+        )
+        .bind(&list)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(sql)?;
+        for (id, address) in addresses {
+            if let (Some(user), Some(address)) = (known.get_mut(&user_id(&id)?), Address::parse(&address)) {
+                user.addresses.push(address);
+            }
+        }
+        let accounts: Vec<(String, String, bool, bool)> = sqlx::query_as(
+            "SELECT okta_user_id, auth0_user_id, denied, sessions_owed FROM accounts
+             WHERE okta_user_id IN (SELECT value FROM json_each(?)) AND (denied = 1 OR sessions_owed = 1)",
+        )
+        .bind(&list)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(sql)?;
+        for (id, account, denied, owing) in accounts {
+            if let Some(user) = known.get_mut(&user_id(&id)?) {
+                user.owing |= owing;
+                if denied {
+                    user.denied.push(AccountId::new(account));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Takes up an account that carries our mark for a user, when the state does not know of it: a state that was lost, or
+    /// one that is younger than the mark. The next look at the user, which this makes due, compares it.
+    ///
+    /// Returns whether it was unknown.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn adopt_account(
+        &self,
+        owner: &OktaUserId,
+        account: &AccountId,
+        email: Option<&Address>,
+        denied_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let sql = |error| self.error(error);
+        let now_text = timestamp_text(now);
+        let mut tx = self.begin().await?;
+        sqlx::query("INSERT INTO users (okta_user_id, cause, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(owner.as_str())
+            .bind(Cause::Sweep.as_str())
+            .bind(&now_text)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+        let adopted = sqlx::query(
+            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, denied_at, changed_at)
+             VALUES (?1, ?2, ?3, 1, ?4, ?5)
+             ON CONFLICT (auth0_user_id) DO UPDATE SET okta_user_id = excluded.okta_user_id, denied = 1,
+                 denied_at = excluded.denied_at, changed_at = excluded.changed_at
+             WHERE denied = 0 OR okta_user_id <> excluded.okta_user_id",
+        )
+        .bind(account.as_str())
+        .bind(owner.as_str())
+        .bind(email.map(Address::as_str))
+        .bind(timestamp_text(denied_at))
+        .bind(&now_text)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?;
+        self.commit(tx).await?;
+        Ok(adopted.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,53 @@
+//! Copies of the state.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+#[tokio::test]
+async fn a_backup_is_a_state_that_can_be_worked_with() {
+    let (dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    let u1 = id("u1");
+    let decisions = [Decision { cause: "event".to_owned(), outcome: "applied".to_owned(), ..Decision::default() }];
+    store.finish_look(LookFinish { decisions: &decisions, ..finish(&u1, 1, &Outcome::Applied) }, noon()).await.unwrap();
+    let target = dir.path().join("it's a \"copy\" ü.db");
+    assert_eq!(store.backup(&target).await.unwrap().rows, 1);
+    assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("db-journal")), "{names:?}");
+
+    let before = std::fs::read(&target).unwrap();
+    let again = store.backup(&target).await.unwrap_err();
+    assert!(again.to_string().contains("there is a file already"), "{again}");
+    assert_eq!(std::fs::read(&target).unwrap(), before);
+    let nowhere = store.backup(&dir.path().join("none").join("copy.db")).await.unwrap_err();
+    assert!(matches!(nowhere, StoreError::Backup { .. }), "{nowhere}");
+
+    let (copy, opened) = Store::open(&target, &binding(), noon()).await.unwrap();
+    assert!(!opened.created && opened.migrated_from.is_none());
+    assert_eq!(copy.begin_look(&u1, noon()).await.unwrap().claimed_seq, 1);
+    assert_eq!(copy.recent_events(None, 10).await.unwrap(), store.recent_events(None, 10).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_backup_is_of_what_is_committed_and_is_refused_when_the_evidence_is_not_whole() {
+    let (dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    let mut writing = store.begin().await.unwrap();
+    sqlx::query("DELETE FROM addresses").execute(&mut *writing).await.unwrap();
+    let target = dir.path().join("copy.db");
+    store.backup(&target).await.unwrap();
+    writing.commit().await.unwrap();
+    let copy = Store::open_beside(&target, Access::Read).await.unwrap();
+    assert_eq!(copy.addresses_of(&id("u1")).await.unwrap().len(), 1);
+
+    let u1 = id("u1");
+    let decisions = [Decision { cause: "event".to_owned(), outcome: "applied".to_owned(), ..Decision::default() }];
+    store.finish_look(LookFinish { decisions: &decisions, ..finish(&u1, 1, &Outcome::Applied) }, noon()).await.unwrap();
+    execute(&store, "UPDATE decision_log_gate SET open = 1").await.unwrap();
+    execute(&store, "UPDATE decision_log SET outcome = 'x'").await.unwrap();
+    let target = dir.path().join("second.db");
+    assert!(matches!(store.backup(&target).await.unwrap_err(), StoreError::Tampered(_)));
+    assert!(!target.exists(), "what is not proven is no backup");
+}

@@ -1,0 +1,197 @@
+//! Pages, events and the checkpoint.
+
+use super::*;
+
+#[tokio::test]
+async fn a_page_makes_its_users_due_once_and_a_second_time_nothing() {
+    let (_dir, store) = store().await;
+    let events = [
+        event(1, "u1", "deactivate"),
+        event(2, "u2", "activate"),
+        event(3, "u1", "delete.initiated"),
+        event(4, "u3", "create"),
+    ];
+    let recorded = store.record_page(page(0, &events), noon()).await.unwrap();
+    assert_eq!((recorded.seq, recorded.new_events, recorded.made_due), (1, 4, 2));
+    let again = store.record_page(page(1, &events), noon()).await.unwrap();
+    assert_eq!((again.new_events, again.made_due), (0, 0));
+
+    let due = store.due(noon(), 10).await.unwrap();
+    assert_eq!(
+        due,
+        [DueUser { id: id("u1"), lane: Lane::Deactivation }, DueUser { id: id("u2"), lane: Lane::Reactivation }]
+    );
+    let look = store.begin_look(&id("u1"), noon()).await.unwrap();
+    assert_eq!((look.claimed_seq, look.events.len(), look.cause, look.left_seen), (2, 2, Cause::Event, true));
+    assert_eq!(look.addresses.len(), 1);
+    let status = store.status().await.unwrap().unwrap();
+    assert_eq!((status.pending, status.failed, status.needs_attention), (2, 0, false));
+}
+
+#[tokio::test]
+async fn a_page_on_an_outdated_checkpoint_stores_nothing() {
+    let (_dir, store) = store().await;
+    store.record_page(page(0, &[]), noon()).await.unwrap();
+    for outdated in [0, 5] {
+        let error = store.record_page(page(outdated, &[event(1, "u1", "deactivate")]), noon()).await.unwrap_err();
+        assert!(matches!(error, StoreError::CheckpointMoved { .. }), "{error}");
+    }
+    assert_eq!(store.due(noon(), 10).await.unwrap(), []);
+    assert_eq!(store.checkpoint().await.unwrap().unwrap().seq, 1);
+}
+
+fn quarantined(id: &str) -> QuarantinedEvent {
+    QuarantinedEvent {
+        event_id: id.to_owned(),
+        event_type: None,
+        published: None,
+        raw: "{\"uuid\":7}".to_owned(),
+        why: "no target".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_stands_twice_in_a_page_counts_once_and_the_readable_one_wins() {
+    let (_dir, store) = store().await;
+    let events = [event(1, "u1", "deactivate"), event(1, "u1", "deactivate")];
+    let unreadable = [quarantined("event-1"), quarantined("event-2"), quarantined("event-2")];
+    let page = Page { quarantined: &unreadable, ..page(0, &events) };
+    let recorded = store.record_page(page, noon()).await.unwrap();
+    assert_eq!((recorded.new_events, recorded.made_due, recorded.new_quarantined), (2, 1, 1));
+    assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().claimed_seq, 1);
+    let outcomes: Vec<String> =
+        store.recent_events(None, 10).await.unwrap().into_iter().map(|event| event.outcome).collect();
+    assert_eq!(outcomes, ["quarantined", "pending"]);
+}
+
+#[tokio::test]
+async fn a_quarantined_event_needs_a_person_until_it_is_dismissed() {
+    let (_dir, store) = store().await;
+    let unreadable = [quarantined("x")];
+    for expected_seq in 0..2 {
+        store.record_page(Page { quarantined: &unreadable, ..page(expected_seq, &[]) }, noon()).await.unwrap();
+    }
+    let status = store.status().await.unwrap().unwrap();
+    assert_eq!((status.quarantined, status.needs_attention), (1, true));
+    assert_eq!(store.expire(Timestamp::MAX, 10).await.unwrap(), 0, "no retention takes what nobody has seen");
+    let rows = store.recent_events(Some("quarantined"), 10).await.unwrap();
+    assert_eq!((rows.len(), rows[0].why.as_deref(), rows[0].okta_user_id.as_deref()), (1, Some("no target"), None));
+    assert!(store.dismiss_event("x", noon()).await.unwrap());
+    assert!(!store.dismiss_event("x", noon()).await.unwrap());
+    let raw: Option<String> = sqlx::query_scalar("SELECT raw FROM events").fetch_one(store.reader()).await.unwrap();
+    assert_eq!(raw, None);
+    assert!(!store.status().await.unwrap().unwrap().needs_attention);
+}
+
+#[tokio::test]
+async fn an_event_about_two_users_is_settled_for_each_by_their_own_look() {
+    let (_dir, store) = store().await;
+    let mut both = event(1, "u1", "deactivate");
+    both.users.push(EventUser { id: id("u2"), login: None });
+    // The same user twice in one event is one reason.
+    both.users.push(EventUser { id: id("u1"), login: None });
+    assert_eq!(take_in(&store, &[both]).await.made_due, 2);
+    look_at(&store, "u1", &Outcome::Applied, noon()).await;
+    let mut rows = store.recent_events(None, 10).await.unwrap();
+    rows.sort_by(|a, b| a.okta_user_id.cmp(&b.okta_user_id));
+    let outcomes: Vec<&str> = rows.iter().map(|row| row.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["applied", "pending"]);
+    assert_eq!(store.due(noon(), 10).await.unwrap(), [DueUser { id: id("u2"), lane: Lane::Deactivation }]);
+    look_at(&store, "u2", &Outcome::NoAccount, noon()).await;
+    assert_eq!(store.status().await.unwrap().unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn what_people_write_is_kept_letter_by_letter() {
+    let (_dir, store) = store().await;
+    let odd = [
+        "o'hara\"; DROP TABLE users; --@example.com".replace(' ', ""),
+        "jörg.ÄÖÜ@exämple.de".to_owned(),
+        "😀🧨@𝓮𝔁.example".to_owned(),
+        "back\\slash\\u0000%_@example.com".to_owned(),
+        format!("{}@example.com", "x".repeat(308)),
+    ];
+    for (n, login) in (1_u32..).zip(&odd) {
+        let mut entry = event(n, &format!("u{n}"), "deactivate");
+        entry.id = format!("uuid '\"{login}");
+        entry.actor = Some(format!("{login}\n\t\0end"));
+        entry.users[0].login = Some(login.clone());
+        take_in(&store, &[entry]).await;
+        assert_eq!(store.addresses_of(&id(&format!("u{n}"))).await.unwrap(), [login.as_str()]);
+        let row = store.recent_events(None, 1).await.unwrap().remove(0);
+        assert_eq!(row.event_id, format!("uuid '\"{login}"));
+        assert_eq!(row.actor, Some(format!("{login}\n\t\0end")));
+        assert_eq!(row.login.as_ref(), Some(login));
+        assert_eq!(person(&store, &login.to_uppercase()).await.okta_user_id, format!("u{n}"), "in any case");
+    }
+    let mut long = event(9, "u9", "deactivate");
+    long.users[0].login = Some("ÜBER".repeat(50_000));
+    long.users[0].id = id(&"9".repeat(100));
+    take_in(&store, &[long]).await;
+    assert_eq!(
+        person(&store, &"über".repeat(50_000)).await.okta_user_id,
+        "9".repeat(100),
+        "a login that is no address"
+    );
+}
+
+#[tokio::test]
+async fn the_checkpoint_tells_when_it_last_moved_and_can_be_given_up() {
+    let (_dir, store) = store().await;
+    assert_eq!(store.checkpoint().await.unwrap(), None);
+    take_in(&store, &[]).await;
+    let later = clock::add(noon(), Duration::from_secs(60));
+    let still = Page { server_time: later, ..page(1, &[]) };
+    store.record_page(still, later).await.unwrap();
+    let checkpoint = store.checkpoint().await.unwrap().unwrap();
+    assert_eq!((checkpoint.seq, checkpoint.moved_at, checkpoint.anchor_at), (2, noon(), later));
+    assert!(matches!(
+        store.reanchor(1, "g", noon(), later).await.unwrap_err(),
+        StoreError::CheckpointMoved { expected: 1 }
+    ));
+    assert_eq!(store.reanchor(2, "g", noon(), later).await.unwrap(), 3);
+    let checkpoint = store.checkpoint().await.unwrap().unwrap();
+    assert_eq!((checkpoint.next, checkpoint.fingerprint.as_str(), checkpoint.anchor_at), (None, "g", noon()));
+    let foreign = Page { next: Some("https://evil.example/"), ..page(3, &[]) };
+    store.record_page(foreign, later).await.unwrap_err();
+    assert_eq!(store.checkpoint().await.unwrap().unwrap().seq, 3);
+}
+
+#[tokio::test]
+async fn events_are_found_by_how_they_stand_newest_first() {
+    let (_dir, store) = store().await;
+    let mut nobody = event(9, "u1", "create");
+    nobody.users.clear();
+    let events: Vec<Event> = (1..=6).map(|n| event(n, &format!("u{n}"), "deactivate")).chain([nobody]).collect();
+    take_in(&store, &events).await;
+    let retry = Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() };
+    let snooze = Outcome::Snooze { until: noon(), why: "429".to_owned() };
+    for (user, outcome) in [
+        ("u1", &Outcome::Applied),
+        ("u2", &Outcome::Held(crate::domain::Held::Guard)),
+        ("u3", &Outcome::Failed("x".to_owned())),
+        ("u4", &retry),
+        ("u5", &snooze),
+    ] {
+        look_at(&store, user, outcome, noon()).await;
+    }
+    // Another one for the user whose first is dealt with: what was said of that one is not said of this.
+    take_in(&store, &[event(7, "u1", "activate")]).await;
+    for (outcome, expected) in [
+        ("applied", &["event-1"][..]),
+        ("held", &["event-2"]),
+        ("failed", &["event-3"]),
+        ("retry", &["event-4"]),
+        ("snooze", &["event-5"]),
+        ("pending", &["event-7", "event-6"]),
+        ("ignored", &["event-9"]),
+        ("quarantined", &[]),
+    ] {
+        let found: Vec<String> =
+            store.recent_events(Some(outcome), 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
+        assert_eq!(found, expected, "{outcome}");
+    }
+    let all: Vec<String> = store.recent_events(None, 3).await.unwrap().into_iter().map(|row| row.event_id).collect();
+    assert_eq!(all, ["event-7", "event-9", "event-6"]);
+    assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 2);
+}

@@ -1,0 +1,221 @@
+//! Looks: begun, ended, held, guarded.
+
+use super::*;
+
+#[tokio::test]
+async fn a_reason_that_arrives_during_a_look_is_not_settled_by_it() {
+    let (_dir, store) = store().await;
+    store.record_page(page(0, &[event(1, "u1", "activate")]), noon()).await.unwrap();
+    let look = store.begin_look(&id("u1"), noon()).await.unwrap();
+    store.record_page(page(1, &[event(2, "u1", "deactivate")]), noon()).await.unwrap();
+    let finished = store.finish_look(finish(&id("u1"), look.claimed_seq, &Outcome::Unchanged), noon()).await.unwrap();
+    assert!(finished.due_again);
+    assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
+    let outcomes: Vec<String> =
+        store.recent_events(None, 10).await.unwrap().into_iter().map(|event| event.outcome).collect();
+    assert_eq!(outcomes, ["pending", "unchanged"]);
+    let look = store.begin_look(&id("u1"), noon()).await.unwrap();
+    let finished = store.finish_look(finish(&id("u1"), look.claimed_seq, &Outcome::Applied), noon()).await.unwrap();
+    assert!(!finished.due_again);
+    assert_eq!(store.due(noon(), 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_failed_look_comes_back_when_it_said() {
+    let (_dir, store) = store().await;
+    store.record_page(page(0, &[event(1, "u1", "deactivate")]), noon()).await.unwrap();
+    let look = store.begin_look(&id("u1"), noon()).await.unwrap();
+    let later = clock::add(noon(), Duration::from_secs(60));
+    let outcome = Outcome::Retry { after: Duration::from_secs(60), why: "auth0 said 500".to_owned() };
+    let end = LookFinish { next_look: Some(later), ..finish(&look.id, look.claimed_seq, &outcome) };
+    store.finish_look(end, noon()).await.unwrap();
+    assert_eq!(store.due(noon(), 10).await.unwrap(), []);
+    assert_eq!(store.due(later, 10).await.unwrap().len(), 1);
+    assert_eq!(store.begin_look(&look.id, later).await.unwrap().attempts, 1);
+    // A clock that was set back by a day must not make anybody wait a day.
+    assert_eq!(store.due(at("2026-11-22T12:00:00Z"), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_held_user_waits_for_a_person_and_is_approved() {
+    let (_dir, store) = store().await;
+    store.record_page(page(0, &[event(1, "u1", "deactivate")]), noon()).await.unwrap();
+    let look = store.begin_look(&id("u1"), noon()).await.unwrap();
+    let outcome = Outcome::Held(crate::domain::Held::Guard);
+    store.finish_look(finish(&look.id, look.claimed_seq, &outcome), noon()).await.unwrap();
+    assert_eq!(store.due(at("2027-11-23T12:00:00Z"), 10).await.unwrap(), []);
+    let status = store.status().await.unwrap().unwrap();
+    assert_eq!((status.pending, status.held, status.needs_attention), (0, 1, true));
+    let made = store.approve(Who::Held, noon()).await.unwrap();
+    assert_eq!(made.len(), 1);
+    let look = store.begin_look(&id("u1"), noon()).await.unwrap();
+    assert!(look.approved);
+    store.finish_look(finish(&look.id, look.claimed_seq, &Outcome::Applied), noon()).await.unwrap();
+    assert!(!store.begin_look(&id("u1"), noon()).await.unwrap().approved);
+    assert!(store.progress(&[id("u1")]).await.unwrap()[0].looked_seq >= made[0].due_seq);
+}
+
+#[tokio::test]
+async fn the_guard_counts_a_user_once_in_a_window() {
+    let (_dir, store) = store().await;
+    let events: Vec<Event> = (1..=3).map(|n| event(n, &format!("u{n}"), "deactivate")).collect();
+    store.record_page(page(0, &events), noon()).await.unwrap();
+    let guard = looks::GuardWindow { denials_max: 1, span: Duration::from_secs(3600) };
+    let read = looks::UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
+    let later = clock::add(noon(), Duration::from_secs(3601));
+    assert_eq!(store.prepare_denial(&id("u1"), &read, false, false, guard, noon()).await.unwrap(), Admission::Admitted);
+    assert_eq!(store.prepare_denial(&id("u1"), &read, false, false, guard, noon()).await.unwrap(), Admission::Admitted);
+    assert_eq!(
+        store.prepare_denial(&id("u2"), &read, false, false, guard, noon()).await.unwrap(),
+        Admission::Refused(1)
+    );
+    assert_eq!(store.prepare_denial(&id("u2"), &read, true, false, guard, noon()).await.unwrap(), Admission::Admitted);
+    assert_eq!(store.prepare_denial(&id("u3"), &read, false, true, guard, noon()).await.unwrap(), Admission::Admitted);
+    assert_eq!(store.prepare_denial(&id("u3"), &read, false, false, guard, later).await.unwrap(), Admission::Admitted);
+}
+
+fn guard() -> GuardWindow {
+    GuardWindow { denials_max: 1, span: Duration::from_secs(3600) }
+}
+
+fn read() -> UserRead {
+    UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] }
+}
+
+#[tokio::test]
+async fn who_is_held_by_the_guard_is_let_through_by_a_person_and_never_by_time() {
+    let (_dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    look_at(&store, "u1", &Outcome::Held(crate::domain::Held::Guard), noon()).await;
+    let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
+    assert_eq!(store.sweep_users(&[id("u1")], tomorrow).await.unwrap(), 1);
+    let admission = store.prepare_denial(&id("u1"), &read(), true, false, guard(), tomorrow).await.unwrap();
+    assert_eq!(admission, Admission::Refused(0));
+    assert_eq!(store.approve(Who::Failed, tomorrow).await.unwrap(), []);
+    assert_eq!(store.approve(Who::User(&id("u1")), tomorrow).await.unwrap().len(), 1);
+    let approved = store.begin_look(&id("u1"), tomorrow).await.unwrap().approved;
+    let admission = store.prepare_denial(&id("u1"), &read(), true, approved, guard(), tomorrow).await.unwrap();
+    assert_eq!(admission, Admission::Admitted);
+}
+
+#[tokio::test]
+async fn a_comparison_neither_hides_who_has_failed_nor_renews_since_when_nobody_was_found() {
+    let (_dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    look_at(&store, "u1", &Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() }, noon()).await;
+    look_at(&store, "u1", &Outcome::Failed("500".to_owned()), noon()).await;
+    look_at(&store, "u2", &Outcome::NoAccount, noon()).await;
+    let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
+    assert_eq!(store.sweep_users(&[id("u1"), id("u2")], tomorrow).await.unwrap(), 2);
+    assert_eq!(store.status().await.unwrap().unwrap().failed, 1);
+    assert_eq!(store.begin_look(&id("u1"), tomorrow).await.unwrap().attempts, 1);
+    look_at(&store, "u2", &Outcome::NoAccount, tomorrow).await;
+    assert_eq!(person(&store, "u2").await.since, "2026-11-23T12:00:00.000Z");
+    let in_90_days = clock::add(noon(), Duration::from_secs(90 * 86_400));
+    let since = clock::sub(in_90_days, Duration::from_secs(90 * 86_400));
+    assert_eq!(store.users_to_compare(None, since, 10).await.unwrap(), [id("u1")], "no longer looked for");
+    take_in(&store, &[event(3, "u1", "deactivate")]).await;
+    let status = store.status().await.unwrap().unwrap();
+    assert_eq!((status.failed, status.pending), (0, 1), "a new event revives");
+    assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().attempts, 0);
+}
+
+#[tokio::test]
+async fn a_request_names_those_it_was_made_for_and_no_others() {
+    let (_dir, store) = store().await;
+    let one = store.request_look(Who::User(&id("u1")), noon()).await.unwrap();
+    assert_eq!(one, [Made { id: id("u1"), due_seq: 1 }]);
+    // In the same millisecond.
+    assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), []);
+    look_at(&store, "u1", &Outcome::Failed("x".to_owned()), noon()).await;
+    assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), [Made { id: id("u1"), due_seq: 2 }]);
+    assert_eq!(store.progress(&[id("u1")]).await.unwrap()[0].looked_seq, 1);
+}
+
+#[tokio::test]
+async fn a_retry_and_a_snooze_come_back_without_being_told_when() {
+    let (_dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    let minute = clock::add(noon(), Duration::from_secs(60));
+    look_at(&store, "u1", &Outcome::Retry { after: Duration::from_secs(60), why: "x".to_owned() }, noon()).await;
+    assert_eq!(person(&store, "u1").await.due_at.as_deref(), Some("2026-11-23T12:01:00.000Z"));
+    look_at(
+        &store,
+        "u1",
+        &Outcome::Snooze { until: clock::add(minute, Duration::from_secs(60)), why: "x".to_owned() },
+        minute,
+    )
+    .await;
+    let row = person(&store, "u1").await;
+    assert_eq!((row.due_at.as_deref(), row.attempts), (Some("2026-11-23T12:02:00.000Z"), 1), "a snooze is no attempt");
+}
+
+#[tokio::test]
+async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
+    let (_dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    let u1 = id("u1");
+    let change = |denied, event: Option<&str>| AccountChange {
+        id: crate::domain::AccountId::new("auth0|'1"),
+        email: None,
+        connection: Some("db".to_owned()),
+        denied,
+        blocked: denied,
+        denied_at: None,
+        event_id: event.map(str::to_owned),
+        published: None,
+        lag_ms: None,
+        sessions_owed: false,
+    };
+    let mut now = noon();
+    for (denied, event, denied_at, event_id) in [
+        (true, Some("e1"), "2026-11-23T12:00:00.000Z", Some("e1")),
+        (true, None, "2026-11-23T12:00:00.000Z", Some("e1")),
+        (false, None, "2026-11-23T12:00:00.000Z", Some("e1")),
+        (true, None, "2026-11-23T12:03:00.000Z", None),
+    ] {
+        let accounts = [change(denied, event)];
+        store.finish_look(LookFinish { accounts: &accounts, ..finish(&u1, 1, &Outcome::Applied) }, now).await.unwrap();
+        let row = store.accounts_of(&u1).await.unwrap().remove(0);
+        assert_eq!((row.denied_at.as_deref(), row.event_id.as_deref()), (Some(denied_at), event_id));
+        now = clock::add(now, Duration::from_secs(60));
+    }
+    let account = crate::domain::AccountId::new("auth0|open");
+    let missing = store.owe_sessions(&id("u9"), &account, None, noon()).await.unwrap_err();
+    assert!(matches!(missing, StoreError::Gone { .. }), "{missing}");
+    store.request_look(Who::User(&id("u2")), noon()).await.unwrap();
+    store.owe_sessions(&u1, &account, None, noon()).await.unwrap();
+    store.owe_sessions(&id("u2"), &account, None, noon()).await.unwrap();
+    assert!(
+        store.begin_look(&id("u2"), noon()).await.unwrap().accounts[0].sessions_owed,
+        "whoever looks next must find it"
+    );
+}
+
+#[tokio::test]
+async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_address() {
+    let (_dir, store) = store().await;
+    let mut entry = event(1, "u1", "deactivate");
+    entry.users[0].login = Some("Shared@Example.com".to_owned());
+    let mut other = event(2, "u2", "activate");
+    other.users[0].login = Some("shared@example.com".to_owned());
+    take_in(&store, &[entry, other]).await;
+    let (u1, u2) = (id("u1"), id("u2"));
+    let outcome = Outcome::Skipped(crate::domain::Skipped::SharedAddress(u2.clone()));
+    store.finish_look(LookFinish { depends_on: Some(&u2), ..finish(&u1, 1, &outcome) }, noon()).await.unwrap();
+    let holders =
+        store.known_holders(&[crate::domain::Address::parse("SHARED@example.com").unwrap()], &u1).await.unwrap();
+    assert_eq!(holders, [(u2.clone(), None)]);
+    let finished = store
+        .finish_look(LookFinish { wake_dependants: true, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
+        .await
+        .unwrap();
+    assert_eq!(finished.woken, 1);
+    let row = person(&store, "u1").await;
+    assert_eq!((row.cause.as_str(), row.open, row.outcome.as_deref()), ("neighbour", true, Some("skipped")));
+    let finished = store
+        .finish_look(LookFinish { wake_sharers: true, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
+        .await
+        .unwrap();
+    assert_eq!(finished.woken, 1);
+}

@@ -1,0 +1,107 @@
+//! The store against real files.
+
+mod backup;
+mod evidence;
+mod intake;
+mod interleavings;
+mod looks;
+mod opening;
+mod schema;
+
+use std::time::Duration;
+
+use super::*;
+use crate::domain::event::EventUser;
+use crate::domain::{Cause, Event, Lane, OktaUserId, Outcome, Status, Timestamp, clock};
+
+fn at(text: &str) -> Timestamp {
+    clock::parse_timestamp(text).unwrap()
+}
+
+fn noon() -> Timestamp {
+    at("2026-11-23T12:00:00Z")
+}
+
+fn id(text: &str) -> OktaUserId {
+    OktaUserId::parse(text).unwrap()
+}
+
+fn binding() -> Binding {
+    Binding {
+        okta_url: "https://acme.okta.com".to_owned(),
+        auth0_url: "https://acme.eu.auth0.com".to_owned(),
+        auth0_audience: "https://acme.eu.auth0.com/api/v2/".to_owned(),
+        enforce: true,
+        policy: "deny=DEPROVISIONED".to_owned(),
+    }
+}
+
+async fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, opened) = Store::open(&dir.path().join("state.db"), &binding(), noon()).await.unwrap();
+    assert!(opened.created);
+    (dir, store)
+}
+
+fn event(number: u32, user: &str, kind: &str) -> Event {
+    Event {
+        id: format!("event-{number}"),
+        event_type: format!("user.lifecycle.{kind}"),
+        published: noon(),
+        actor: Some("admin@example.com".to_owned()),
+        users: vec![EventUser { id: id(user), login: Some(format!("{user}@example.com")) }],
+    }
+}
+
+fn page<'a>(expected_seq: i64, events: &'a [Event]) -> Page<'a> {
+    Page {
+        expected_seq,
+        events,
+        quarantined: &[],
+        next: Some("/api/v1/logs?after=1"),
+        fingerprint: "f",
+        server_time: noon(),
+    }
+}
+
+fn finish<'a>(user: &'a OktaUserId, claimed_seq: i64, outcome: &'a Outcome) -> LookFinish<'a> {
+    LookFinish {
+        user,
+        claimed_seq,
+        read: None,
+        outcome,
+        depends_on: None,
+        next_look: None,
+        recheck_step: 0,
+        decisions: &[],
+        accounts: &[],
+        belated_event: None,
+        wake_dependants: false,
+        wake_sharers: false,
+        forget_guard: false,
+        alarms: &[],
+        policy: "p",
+    }
+}
+
+async fn execute(store: &Store, sql: &'static str) -> Result<u64, sqlx::Error> {
+    sqlx::query(sql).execute(store.writer()).await.map(|done| done.rows_affected())
+}
+
+/// One page with these events, on whatever the checkpoint is.
+async fn take_in(store: &Store, events: &[Event]) -> Recorded {
+    let seq = store.checkpoint().await.unwrap().map_or(0, |checkpoint| checkpoint.seq);
+    store.record_page(page(seq, events), noon()).await.unwrap()
+}
+
+/// One whole look that ends so.
+async fn look_at(store: &Store, user: &str, outcome: &Outcome, now: Timestamp) -> Finished {
+    let look = store.begin_look(&id(user), now).await.unwrap();
+    let next_look = matches!(outcome, Outcome::Failed(_)).then(|| clock::add(now, Duration::from_secs(86_400)));
+    let end = LookFinish { next_look, ..finish(&look.id, look.claimed_seq, outcome) };
+    store.finish_look(end, now).await.unwrap()
+}
+
+async fn person(store: &Store, user: &str) -> PersonRow {
+    store.find_people(user).await.unwrap().remove(0)
+}
