@@ -52,11 +52,10 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
             }
         }
     });
-    let watchdog =
-        systemd::watchdog_interval().map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval)));
+    let watchdog = systemd::watchdog_interval()
+        .map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval, stop.clone())));
     systemd::ready();
     let result = engine.run(&timetable, stop).await;
-    systemd::stopping();
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
@@ -81,6 +80,7 @@ fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
                 _ = interrupt.recv() => {}
             }
             if first {
+                systemd::stopping();
                 info!(event = "stopping", "asked to stop: finishing what is in flight; once more stops at once");
                 stop.cancel();
             }
@@ -91,10 +91,11 @@ fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Feeds the watchdog for as long as every loop makes progress, and no longer.
-async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration) {
+/// Feeds the watchdog for as long as every loop makes progress, and no longer; from the order to stop on, systemd's stop
+/// time-out counts, not the watchdog.
+async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, stop: CancellationToken) {
     let mut starving = false;
-    loop {
+    while !stop.is_cancelled() {
         let (name, age) = engine.pulse().slowest(clock.as_ref());
         if age < interval / 2 {
             starving = false;

@@ -153,6 +153,11 @@ pub fn terminal_width() -> Option<u16> {
     stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout).map_or(80, |(width, _)| width.0))
 }
 
+/// `1 account`, `2 accounts`: `word` takes an `s` for any other number than one.
+pub fn count(number: u64, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+}
+
 /// How long ago, for people: `just now`, `3 min ago`, `2 days ago`, `in 5 min`.
 pub fn relative(at: Timestamp, now: Timestamp) -> String {
     let (past, future) = (clock::since(now, at), clock::since(at, now));

@@ -139,7 +139,7 @@ pub struct Engine {
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
     /// Has this process told of a next link to another host?
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
-    pub(crate) pulse: supervisor::Pulse,
+    pub(crate) pulse: Arc<supervisor::Pulse>,
     /// Whom to tell of alarms.
     pub(crate) alert: Option<Alert>,
     policy_text: String,
@@ -155,9 +155,10 @@ impl Engine {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Self {
+        let pulse = Arc::new(supervisor::Pulse::new(clock.as_ref()));
         Self {
-            okta_gate: Gate::new(Remote::Okta, okta.1, store.clone(), clock.clone()),
-            auth0_gate: Gate::new(Remote::Auth0, auth0.1, store.clone(), clock.clone()),
+            okta_gate: Gate::new(Remote::Okta, okta.1, store.clone(), clock.clone(), pulse.clone()),
+            auth0_gate: Gate::new(Remote::Auth0, auth0.1, store.clone(), clock.clone(), pulse.clone()),
             okta: okta.0,
             auth0: auth0.0,
             wakes: Wakes::default(),
@@ -165,7 +166,7 @@ impl Engine {
             org_bound: tokio::sync::OnceCell::new(),
             // An earlier life may have told of it.
             foreign_next: std::sync::atomic::AtomicBool::new(true),
-            pulse: supervisor::Pulse::default(),
+            pulse,
             policy_text: options.policy.fingerprint(),
             alert: None,
             notes: std::sync::Mutex::default(),

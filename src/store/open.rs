@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
@@ -72,7 +73,7 @@ pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     /// Held for as long as the store lives; the system lets go of it when the process dies, however it dies.
-    _lock: Option<File>,
+    lock: Mutex<Option<File>>,
 }
 
 impl Store {
@@ -112,7 +113,7 @@ impl Store {
         let migrated_from = migrate(&writer, path, migrations).await?;
         // Readers come after the writer, which has made the WAL that they need.
         let readers = connect(path, reading(path), READERS).await?;
-        let store = Self { path: path.to_owned(), writer, readers, _lock: Some(lock) };
+        let store = Self { path: path.to_owned(), writer, readers, lock: Mutex::new(Some(lock)) };
 
         let mut tx = store.begin().await?;
         let before: Option<(bool, String)> = sqlx::query_as("SELECT enforce, swept_policy FROM installation")
@@ -197,7 +198,7 @@ impl Store {
             Access::Read => return Ok(Self::over(path, readers)),
             Access::Beside => connect(path, writing(path), 1).await?,
         };
-        Ok(Self { path: path.to_owned(), writer, readers, _lock: None })
+        Ok(Self { path: path.to_owned(), writer, readers, lock: Mutex::default() })
     }
 
     /// Refuses to go on when the state is bound to another org than the one that answered.
@@ -223,7 +224,7 @@ impl Store {
 
     /// A state that is only read, over connections that exist.
     pub(super) fn over(path: &Path, readers: SqlitePool) -> Self {
-        Self { path: path.to_owned(), writer: readers.clone(), readers, _lock: None }
+        Self { path: path.to_owned(), writer: readers.clone(), readers, lock: Mutex::default() }
     }
 
     /// Where the file is.
@@ -231,12 +232,13 @@ impl Store {
         &self.path
     }
 
-    /// Ends the connections: readers first, so that the writer can fold the WAL in. Nothing can be asked afterwards.
+    /// Lets go of the file: readers first, so that the writer can fold the WAL in. Nothing can be asked afterwards.
     ///
     /// Not closing loses nothing; it leaves a WAL for the next life to read.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// A write transaction. It has the write lock from its first moment.
