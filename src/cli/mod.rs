@@ -3,18 +3,31 @@
 //! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
 //! command ends.
 
+mod approve;
 pub mod args;
+mod ask;
+mod audit;
+mod backup;
 pub mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod events;
 pub mod exit;
+mod forget;
+mod live;
 mod manual;
 mod reconcile;
+mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 pub mod screen;
+pub mod standing;
+pub mod status;
+mod story;
 mod sync;
+mod user;
+mod whom;
 mod wiring;
 
 use std::ffi::OsString;
@@ -80,6 +93,38 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(reconcile::run(config, &arguments, clock.clone()))
         }
+        Command::Status(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(status::run(&config, arguments.json, arguments.check, clock.now()))
+        }
+        Command::Events(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(events::run(&config, &arguments, clock.now()))
+        }
+        Command::Backup(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(backup::run(&config, &arguments.file))
+        }
+        Command::Retry(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(retry::run(&config, &arguments, clock))
+        }
+        Command::Approve(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(approve::run(&config, &arguments, clock))
+        }
+        Command::Forget(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(forget::run(&config, &arguments, clock.now()))
+        }
+        Command::User(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(user::run(&config, &arguments, clock))
+        }
+        Command::Audit { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(audit::run(&config, &command, clock.now()))
+        }
         other => Err(Error::NotBuilt(other.name())),
     }
 }
@@ -119,9 +164,15 @@ pub enum Error {
     /// The result could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] std::io::Error),
+    /// The result cannot be put into JSON.
+    #[error("cannot print JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A remote did not answer as hoped.
+    #[error(transparent)]
+    Remote(Box<crate::http::Failure>),
     /// The work cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
@@ -142,7 +193,7 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) => Exit::Failed,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) | Self::Remote(_) => Exit::Failed,
             Self::NotBuilt(_) => Exit::Usage,
         }
     }

@@ -69,6 +69,8 @@ impl Engine {
         let mut running: JoinSet<Ended> = JoinSet::new();
         let mut under_way: HashMap<Id, LookStart> = HashMap::new();
         let mut ahead: VecDeque<DueUser> = VecDeque::new();
+        // With a patience: when somebody was last settled, or at least came to an outcome that is their own.
+        let mut progress = self.clock.monotonic();
         loop {
             self.pulse.applier.stamp(self.clock.as_ref());
             #[cfg(debug_assertions)]
@@ -93,9 +95,11 @@ impl Engine {
                     return Ok(done);
                 }
                 if let Until::Idle(patience) = until {
+                    // A remote that stays away would else be probed for as long as each wait is a short one.
+                    let patient = self.clock.monotonic().saturating_sub(progress) <= patience;
                     match self.until_next(patience).await? {
-                        Some(next) => wait = next,
-                        None => return Ok(done),
+                        Some(next) if patient => wait = next,
+                        _ => return Ok(done),
                     }
                 }
             }
@@ -111,6 +115,10 @@ impl Engine {
                     under_way.remove(&id);
                     match result {
                         Ok(report) => {
+                            let snoozed = report.as_ref().is_some_and(|report| matches!(report.outcome, Outcome::Snooze { .. }));
+                            if !snoozed {
+                                progress = self.clock.monotonic();
+                            }
                             done.looks += 1;
                             done.writes += report.map_or(0, |report| report.writes);
                         }

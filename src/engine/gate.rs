@@ -185,7 +185,9 @@ impl Gate {
             let clock = self.clock.as_ref();
             let waits = || self.pulse.stamp(subject, clock);
             let permit = self.pacer.acquire_telling(endpoint.bucket(), priority, clock, waits).await;
+            let waiting = clock.waiting();
             let answer = call().await;
+            drop(waiting);
             drop(permit);
             let result = match answer {
                 Ok(value) => {
