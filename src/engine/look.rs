@@ -457,6 +457,8 @@ impl<'a> Looking<'a> {
                 now,
             )
             .await?;
+        let lags = decisions.iter().filter_map(|decision| u64::try_from(decision.lag_ms?).ok());
+        engine.metrics.looked(&outcome, self.writes, lags.map(Duration::from_millis));
         if finished.due_again || finished.woken > 0 {
             engine.wakes.apply.notify_one();
         }
