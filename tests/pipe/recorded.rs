@@ -113,7 +113,8 @@ async fn the_recorded_life_is_read_in_any_pieces_and_either_order() {
             entries.reverse();
         }
         let leaves = |entry: &Value| {
-            ["user.lifecycle.deactivate", "user.lifecycle.delete.initiated"].contains(&entry["eventType"].as_str().unwrap())
+            ["user.lifecycle.deactivate", "user.lifecycle.delete.initiated"]
+                .contains(&entry["eventType"].as_str().unwrap())
         };
         let mut left = false;
         for entry in entries {

@@ -16,46 +16,46 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// What takes longer has failed. Generous, because the machine may be busy: nothing waits for it to pass.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Completes with `work`, or fails the test and says what did not come.
-pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
 /// What a run of the program came to.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
-    pub fn all(&self) -> String {
+    pub(crate) fn all(&self) -> String {
         format!("{}{}", self.out, self.err)
     }
 
     #[track_caller]
-    pub fn exits(&self, code: i32) -> &Self {
+    pub(crate) fn exits(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "\n--- out\n{}\n--- err\n{}", self.out, self.err);
         self
     }
 }
 
 /// Both tenants without limits of their own, and a folder for the program.
-pub struct Stage {
-    pub sandbox: Sandbox,
+pub(crate) struct Stage {
+    pub(crate) sandbox: Sandbox,
     folder: TempDir,
 }
 
 impl Stage {
-    pub async fn set() -> Self {
+    pub(crate) async fn set() -> Self {
         Self::with(OktaOptions::default(), Auth0Options::default()).await
     }
 
     /// With options of their own; the limits are lifted, for how they are kept is told elsewhere.
-    pub async fn with(okta: OktaOptions, auth0: Auth0Options) -> Self {
+    pub(crate) async fn with(okta: OktaOptions, auth0: Auth0Options) -> Self {
         let options = Options {
             okta: OktaOptions { limits: Limits::unlimited(), ..okta },
             auth0: Auth0Options { bucket: Bucket::UNLIMITED, search_lag: Duration::ZERO, ..auth0 },
@@ -66,21 +66,21 @@ impl Stage {
         stage
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder().join("state.db")
     }
 
     /// Writes a configuration that points at the tenants, with these sections besides.
-    pub fn configure(&self, more: &str) {
+    pub(crate) fn configure(&self, more: &str) {
         self.write_config(&format!("{}\n{more}\n", self.sandbox.config_toml()));
     }
 
     /// Writes this configuration; the sections for state, schedule and guard are added.
-    pub fn write_config(&self, text: &str) {
+    pub(crate) fn write_config(&self, text: &str) {
         let state = toml::Value::String(self.state().display().to_string());
         let text = format!(
             "{text}\n[schedule]\npoll = \"* * * * * *\"\n[guard]\nmax_denials = 1000000\n[store]\npath = {state}\n"
@@ -92,7 +92,7 @@ impl Stage {
     }
 
     /// The program, in its folder, with nothing of the caller's environment that could reach it.
-    pub fn program(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
         command
             .current_dir(self.folder())
@@ -105,13 +105,13 @@ impl Stage {
         command
     }
 
-    pub async fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
         finish(self.program(arguments)).await
     }
 
     /// A whole pass, which must leave nobody unfinished.
     #[track_caller]
-    pub fn sync(&self) -> impl Future<Output = Ran> {
+    pub(crate) fn sync(&self) -> impl Future<Output = Ran> {
         let caller = std::panic::Location::caller();
         async move {
             let ran = self.run(&["sync"]).await;
@@ -121,55 +121,55 @@ impl Stage {
     }
 
     /// The daemon.
-    pub fn daemon(&self) -> Daemon {
+    pub(crate) fn daemon(&self) -> Daemon {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.folder().join("daemon.log")).unwrap();
         let mut command = self.program(&["run"]);
         Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
     /// The state, beside whoever uses it.
-    pub async fn store(&self) -> Store {
+    pub(crate) async fn store(&self) -> Store {
         Store::open_beside(&self.state(), Access::Read).await.unwrap()
     }
 
     /// Somebody in Okta, with an account in Auth0 of the same address.
-    pub fn person(&self, name: &str) -> (OktaUserId, String) {
+    pub(crate) fn person(&self, name: &str) -> (OktaUserId, String) {
         let email = format!("{name}@example.com");
         (self.okta_user(&email), self.account(&email))
     }
 
-    pub fn okta_user(&self, email: &str) -> OktaUserId {
+    pub(crate) fn okta_user(&self, email: &str) -> OktaUserId {
         self.sandbox.okta().create_user(&NewUser::new(email, email))
     }
 
-    pub fn account(&self, email: &str) -> String {
+    pub(crate) fn account(&self, email: &str) -> String {
         self.sandbox.auth0().create_user(json!({ "email": email, "email_verified": true }))
     }
 
     /// Whoever cannot log in, as tried by logging in.
-    pub fn shut_out(&self) -> BTreeSet<String> {
+    pub(crate) fn shut_out(&self) -> BTreeSet<String> {
         let auth0 = self.sandbox.auth0();
         let ids = auth0.users().into_iter().map(|user| user["user_id"].as_str().unwrap().to_owned());
         ids.filter(|id| !auth0.login(id).is_granted()).collect()
     }
 
     /// The mark on an account: `Null` if there never was one.
-    pub fn mark(&self, account: &str) -> Value {
+    pub(crate) fn mark(&self, account: &str) -> Value {
         self.sandbox.auth0().user(account).unwrap()["app_metadata"]["okta_sync"].clone()
     }
 
     /// How many writes Auth0 has been asked for.
-    pub fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         patches(&self.sandbox.auth0().journal().requests()).count()
     }
 }
 
 /// The requests that write.
-pub fn patches(requests: &[Recorded]) -> impl Iterator<Item = &Recorded> {
+pub(crate) fn patches(requests: &[Recorded]) -> impl Iterator<Item = &Recorded> {
     requests.iter().filter(|request| request.method == "PATCH")
 }
 
-pub async fn finish(mut command: Command) -> Ran {
+pub(crate) async fn finish(mut command: Command) -> Ran {
     let output = within("the program's end", command.output()).await.unwrap();
     Ran {
         code: output.status.code(),
@@ -179,11 +179,11 @@ pub async fn finish(mut command: Command) -> Ran {
 }
 
 /// A daemon under way. Dropping it kills it.
-pub struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
     /// Waits for `condition`; fails at once if the daemon ends before.
-    pub async fn until(&mut self, what: &str, condition: impl Future) {
+    pub(crate) async fn until(&mut self, what: &str, condition: impl Future) {
         tokio::select! {
             _ = within(what, condition) => {}
             ended = self.0.wait() => panic!("{what}: the daemon ended first: {ended:?}"),
@@ -191,13 +191,13 @@ impl Daemon {
     }
 
     /// SIGKILL, and it is gone.
-    pub async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         assert!(self.0.try_wait().unwrap().is_none(), "the program ended before it was killed");
         self.0.kill().await.unwrap();
     }
 
     /// SIGTERM, and an orderly end.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let id = self.0.id().expect("the daemon ended by itself").to_string();
         assert!(Command::new("kill").arg(id).status().await.unwrap().success());
         let status = within("the daemon's end", self.0.wait()).await.unwrap();
