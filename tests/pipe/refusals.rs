@@ -4,13 +4,13 @@
 
 use std::fs;
 
-use okta_auth0_sync::sandbox::OktaOptions;
-use okta_auth0_sync::store::Store;
+use okta_auth0_sync::sandbox::{Effect, Fault};
+use serde_json::json;
 
-use crate::stage::{Stage, finish};
+use crate::stage::{Ran, Stage, finish};
 
 /// Runs a pass with the state elsewhere.
-async fn sync_at(stage: &Stage, state: &str) -> crate::stage::Ran {
+async fn sync_at(stage: &Stage, state: &str) -> Ran {
     let mut command = stage.program(&["sync"]);
     command.env("OKTA_AUTH0_SYNC__STORE__PATH", state);
     finish(command).await
@@ -42,7 +42,7 @@ async fn a_file_that_is_no_state_is_left_as_it_is() {
     assert_eq!(stage.sandbox.okta().journal().total(), 0, "nobody was asked anything");
 }
 
-/// Another address, and, what the address does not tell, another org behind the same one.
+/// An Okta org is known by its address, an Auth0 tenant by the audience: its domain may become a custom one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_of_another_pair() {
     let (one, other) = (Stage::set().await, Stage::set().await);
@@ -50,10 +50,9 @@ async fn a_state_of_another_pair() {
     one.sync().await;
     one.sandbox.okta().deactivate(&ann);
     let foreign = other.account("ann@example.com");
-    let (okta, auth0) = (other.sandbox.okta(), other.sandbox.auth0());
     for (name, value, what) in [
-        ("OKTA_AUTH0_SYNC__OKTA__URL", okta.url().to_owned(), "belongs to the Okta org"),
-        ("OKTA_AUTH0_SYNC__AUTH0__URL", auth0.url().to_owned(), "belongs to the Auth0 tenant"),
+        ("OKTA_AUTH0_SYNC__OKTA__URL", other.sandbox.okta().url().to_owned(), "belongs to the Okta org"),
+        ("OKTA_AUTH0_SYNC__AUTH0__AUDIENCE", other.sandbox.auth0().audience(), "belongs to the Auth0 tenant"),
     ] {
         let mut command = one.program(&["sync"]);
         command.env(name, &value);
@@ -70,23 +69,9 @@ async fn another_org_behind_the_same_address() {
     let stage = Stage::set().await;
     let (ann, _) = stage.person("ann");
     stage.sync().await;
-    let renamed = Stage::with(
-        OktaOptions { org_id: "00oAnotherOrg0000000".to_owned(), ..OktaOptions::default() },
-        okta_auth0_sync::sandbox::Auth0Options::default(),
-    )
-    .await;
-    // The answer of the other org, at the address that the state knows.
-    let fault = okta_auth0_sync::sandbox::Fault::new(
-        "GET",
-        "/.well-known/okta-organization",
-        okta_auth0_sync::sandbox::Effect::Status {
-            code: 200,
-            body: serde_json::json!({ "id": "00oAnotherOrg0000000", "pipeline": "idx" }),
-            headers: Vec::new(),
-        },
-    );
-    drop(renamed);
-    stage.sandbox.okta().faults().add(fault);
+    let body = json!({ "id": "00oAnotherOrg0000000", "pipeline": "idx" });
+    let other = Effect::Status { code: 200, body, headers: Vec::new() };
+    stage.sandbox.okta().faults().add(Fault::new("GET", "/.well-known/okta-organization", other));
     stage.sandbox.okta().deactivate(&ann);
     let ran = stage.run(&["sync"]).await;
     assert!(ran.exits(78).err.contains("00oAnotherOrg0000000"), "{}", ran.err);
@@ -111,13 +96,17 @@ async fn a_wrong_credential_on_either_side_is_told_and_loses_nothing() {
     assert!(stage.mark(&account).is_null());
     let store = stage.store().await;
     let status = store.status().await.unwrap().unwrap();
-    close(store).await;
+    store.close().await;
     assert!(status.pending > 0 && status.needs_attention, "{status:?}");
     assert!(status.last_auth0_error.is_some_and(|error| error.contains("access_denied")));
 
+    // A credential that was refused is tried once a minute, also by the next process: its next look is that far away.
     stage.sandbox.auth0().set_client_secret(&secret);
-    stage.sync().await;
-    assert!(!stage.sandbox.auth0().login(&account).is_granted(), "mended, and nothing was lost");
+    let auth0 = stage.sandbox.auth0();
+    let mut daemon = stage.daemon();
+    let denied = auth0.journal().wait_for(|_| !auth0.login(&account).is_granted());
+    daemon.until("mended, and nothing was lost", denied).await;
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,8 +122,4 @@ async fn a_host_that_cannot_be_resolved() {
         assert!(text.contains("unreachable"), "{section}: {text}");
         assert!(stage.mark(&account).is_null());
     }
-}
-
-async fn close(store: Store) {
-    store.close().await;
 }
