@@ -7,7 +7,7 @@ use sqlx::{Row, Sqlite, Transaction};
 use super::intake::read_time;
 use super::{Alarm, Store, StoreError};
 use crate::domain::{
-    AccountId, Address, Cause, Held, Lane, OktaUserId, Outcome, Status, Timestamp, Verdict, clock, timestamp_text,
+    AccountId, Address, Cause, Lane, OktaUserId, Outcome, Status, Timestamp, Verdict, clock, timestamp_text,
 };
 
 /// No wait that we choose is longer, but for that of failed users. What is due later than this is so because a clock was
@@ -57,6 +57,8 @@ pub struct MarkedAccount {
     pub blocked: bool,
     /// Are its sessions still to be ended?
     pub sessions_owed: bool,
+    /// A mark was sent to it and the answer is not known: it may carry one that `denied` does not tell of.
+    pub unconfirmed: bool,
 }
 
 /// All that the store knows of a user when a look begins.
@@ -209,7 +211,7 @@ pub struct LookFinish<'a> {
     pub belated_event: Option<&'a str>,
     /// Look at those who are skipped or held because of this user.
     pub wake_dependants: bool,
-    /// Look at those who were denied by one of these addresses: the account they share is open again.
+    /// Look at those who share an address: the account they share is open again, or somebody came back to it.
     pub wake_sharers: bool,
     /// The user is allowed: the guard forgets them.
     pub forget_guard: bool,
@@ -301,7 +303,7 @@ impl Store {
                 .await
                 .map_err(sql)?;
         let accounts = sqlx::query(
-            "SELECT auth0_user_id, email, denied, blocked, sessions_owed FROM accounts WHERE okta_user_id = ?
+            "SELECT auth0_user_id, email, denied, blocked, sessions_owed, unconfirmed FROM accounts WHERE okta_user_id = ?
              ORDER BY auth0_user_id",
         )
         .bind(id.as_str())
@@ -343,6 +345,7 @@ impl Store {
                 denied: account.try_get("denied").map_err(sql)?,
                 blocked: account.try_get("blocked").map_err(sql)?,
                 sessions_owed: account.try_get("sessions_owed").map_err(sql)?,
+                unconfirmed: account.try_get("unconfirmed").map_err(sql)?,
             });
         }
         let cause: String = row.try_get("cause").map_err(sql)?;
@@ -423,13 +426,20 @@ impl Store {
         .await
         .map_err(sql)?;
         let counted = u64::try_from(counted).unwrap_or(0);
-        let held: bool = sqlx::query_scalar("SELECT outcome IS 'held' AND why IS ? FROM users WHERE okta_user_id = ?")
-            .bind(Held::Guard.to_string())
+        let held: bool = sqlx::query_scalar("SELECT guarded FROM users WHERE okta_user_id = ?")
             .bind(id.as_str())
             .fetch_one(&mut *tx)
             .await
             .map_err(sql)?;
         let admitted = approved || (!held && (known || counted < guard.denials_max));
+        if held == admitted {
+            // Kept apart from the outcome: a failed attempt in between must not let time open what the guard closed.
+            sqlx::query("UPDATE users SET guarded = NOT guarded WHERE okta_user_id = ?")
+                .bind(id.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+        }
         if admitted {
             sqlx::query(
                 "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
@@ -453,28 +463,32 @@ impl Store {
         Ok(if admitted { Admission::Admitted } else { Admission::Refused(counted) })
     }
 
-    /// Notes, before a mark is written, that the account's sessions are to be ended after it.
+    /// Notes, before a mark is sent, that the account may carry one from now on, and whether its sessions are to be ended
+    /// after it: if the answer is lost and the user comes back meanwhile, the next look knows where to look.
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
-    pub async fn owe_sessions(
+    pub async fn intend_mark(
         &self,
         id: &OktaUserId,
         account: &AccountId,
         email: Option<&Address>,
+        owe_sessions: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        // An account that was another user's and is open passes to this one, whose next look has to find the debt.
+        // An account that was another user's and is open passes to this one, whose next look has to find it.
         let done = sqlx::query(
-            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, changed_at)
-             SELECT ?1, okta_user_id, ?3, 0, 1, ?4 FROM users WHERE okta_user_id = ?2
+            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
+             SELECT ?1, okta_user_id, ?3, 0, ?5, 1, ?4 FROM users WHERE okta_user_id = ?2
              ON CONFLICT (auth0_user_id) DO UPDATE SET
-                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id), sessions_owed = 1",
+                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id), unconfirmed = 1,
+                 sessions_owed = max(sessions_owed, excluded.sessions_owed)",
         )
         .bind(account.as_str())
         .bind(id.as_str())
         .bind(email.map(Address::as_str))
         .bind(timestamp_text(now))
+        .bind(owe_sessions)
         .execute(self.writer())
         .await
         .map_err(|error| self.error(error))?;
@@ -577,6 +591,11 @@ impl Store {
         }
         self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
         if look.forget_guard {
+            sqlx::query("UPDATE users SET guarded = 0 WHERE okta_user_id = ? AND guarded = 1")
+                .bind(look.user.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
             sqlx::query("DELETE FROM first_denials WHERE okta_user_id = ?")
                 .bind(look.user.as_str())
                 .execute(&mut *tx)
@@ -649,7 +668,7 @@ impl Store {
         // A deleted user's answer is a 404: it says nothing of login and e-mail.
         let kept = sqlx::query(
             "UPDATE users SET login = coalesce(?, login), login_key = coalesce(?, login_key), email = coalesce(?, email),
-                 status = ?, status_at = ?, left_seen = max(left_seen, ?)
+                 status = ?, status_at = ?, left_seen = ?
              WHERE okta_user_id = ?",
         )
         .bind(&read.login)
@@ -700,7 +719,8 @@ impl Store {
                  lag_ms = iif(?7 IS NULL AND denied >= ?5, lag_ms, excluded.lag_ms),
                  denied_at = coalesce(?7, iif(denied >= ?5, denied_at, NULL), excluded.denied_at),
                  denied = excluded.denied, blocked = excluded.blocked, sessions_owed = excluded.sessions_owed,
-                 changed_at = excluded.changed_at",
+                 unconfirmed = 0, changed_at = excluded.changed_at
+             WHERE okta_user_id = excluded.okta_user_id OR denied = 0 OR excluded.denied = 1",
         )
         .bind(account.id.as_str())
         .bind(owner.as_str())
@@ -780,7 +800,7 @@ impl Store {
             Selection::DependingOn(id) => (make_due!("depends_on = ?4 AND okta_user_id <> ?4"), id.as_str()),
             Selection::SharingWith(id) => (
                 make_due!(
-                    "okta_user_id <> ?4 AND left_seen = 1 AND okta_user_id IN (
+                    "okta_user_id <> ?4 AND status IS NOT NULL AND okta_user_id IN (
                          SELECT other.okta_user_id FROM addresses mine JOIN addresses other USING (address_key)
                          WHERE mine.okta_user_id = ?4)"
                 ),
@@ -814,7 +834,7 @@ pub(super) enum Selection<'a> {
     One(&'a OktaUserId),
     /// Those who are skipped or held because of this one.
     DependingOn(&'a OktaUserId),
-    /// Those who have left and share an address with this one.
+    /// Those who were read before and share an address with this one.
     SharingWith(&'a OktaUserId),
     /// Those whose last look ended so.
     Outcome(&'a str),
