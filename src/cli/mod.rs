@@ -31,6 +31,7 @@ mod whom;
 mod wiring;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         }
         Command::Man(arguments) => manual::run(arguments.dir.as_deref()).map(|()| Exit::Done).map_err(Error::Output),
         Command::Run => {
-            let config = configure(file, &environment, clock)?;
+            let config = start(file, &environment, clock, true)?;
             block_on(run::run(config, clock.clone()))
         }
         Command::Sync(arguments) => {
@@ -144,8 +145,23 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
 /// # Errors
 /// When the configuration is wrong, or the log has been started already.
 pub fn configure(file: Option<&Path>, environment: &Environment, clock: &Arc<dyn Clock>) -> Result<Config, Error> {
+    start(file, environment, clock, false)
+}
+
+/// As [`configure`], for the command whose log is what it prints: the others print results, and a person at a terminal
+/// wants those alone, and what went wrong. In a pipe or under a timer their log is as configured.
+fn start(
+    file: Option<&Path>,
+    environment: &Environment,
+    clock: &Arc<dyn Clock>,
+    is_daemon: bool,
+) -> Result<Config, Error> {
     let config = Config::load(file, environment)?;
-    logging::init(&config.log, clock.clone())?;
+    let mut log = config.log.clone();
+    if !is_daemon && log.filter == "info" && std::io::stderr().is_terminal() {
+        "warn".clone_into(&mut log.filter);
+    }
+    logging::init(&log, clock.clone())?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

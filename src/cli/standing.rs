@@ -84,7 +84,9 @@ impl Standing {
 
     /// Is the last good poll older than three firings of the schedule? Not asked of a state that never had one.
     fn is_late(&self, poll: &Schedule, now: Timestamp) -> bool {
-        let Some(Ok(last)) = self.last_poll_ok_at().map(clock::parse_timestamp) else { return false };
+        let Some(last) = self.last_poll_ok_at() else { return false };
+        // A time that cannot be read proves no good poll.
+        let Ok(last) = clock::parse_timestamp(last) else { return true };
         let runs = poll.next_runs(last, PERIODS_LATE);
         runs.len() == PERIODS_LATE && runs.last().is_some_and(|last_due| *last_due <= now)
     }
@@ -349,6 +351,9 @@ mod tests {
         ] {
             assert_eq!(rules(&well(), now) == ["poll_late"], late, "{now}");
         }
+        let mut unreadable = well();
+        unreadable.status.as_mut().unwrap().last_poll_ok_at = Some("yesterday".to_owned());
+        assert_eq!(rules(&unreadable, NOON), ["poll_late"]);
         // Nights without polls are no lateness.
         let office: Schedule = "0 0 9-17 * * *".parse().unwrap();
         let mut standing = well();

@@ -32,15 +32,26 @@ impl Looking<'_> {
             .start
             .accounts
             .iter()
-            .filter(|account| (account.denied || account.sessions_owed) && !done.contains(&account.id))
+            .filter(|account| {
+                (account.denied || account.unconfirmed || account.sessions_owed) && !done.contains(&account.id)
+            })
             .map(|account| account.id.clone())
             .collect();
         for id in marked {
             match self.account(&id).await? {
                 Some(record) => {
                     done.insert(id);
-                    self.share(&mut sharers, addresses).await?;
-                    self.deny_account(record, sharers.as_ref()).await?;
+                    // Its address may have become another person's, which none of this user's addresses tells.
+                    match record.account.email.clone() {
+                        Some(email) if !addresses.iter().any(|address| address.same(email.as_str())) => {
+                            let others = self.sharers(&[email]).await?;
+                            self.deny_account(record, Some(&others)).await?;
+                        }
+                        _ => {
+                            self.share(&mut sharers, addresses).await?;
+                            self.deny_account(record, sharers.as_ref()).await?;
+                        }
+                    }
                 }
                 None => self.account_is_gone(&id),
             }
@@ -135,7 +146,7 @@ impl Looking<'_> {
             .start
             .accounts
             .iter()
-            .filter(|account| account.denied || account.blocked)
+            .filter(|account| account.denied || account.blocked || account.unconfirmed)
             .map(|account| account.id.clone())
             .collect();
         self.weigh(Outcome::Unchanged);

@@ -21,6 +21,7 @@ mod claims;
 mod find;
 pub mod gate;
 pub mod look;
+pub mod metrics;
 pub mod poller;
 pub mod reconciler;
 pub mod supervisor;
@@ -140,6 +141,7 @@ pub struct Engine {
     /// Has this process told of a next link to another host?
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
     pub(crate) pulse: Arc<supervisor::Pulse>,
+    pub(crate) metrics: metrics::Metrics,
     /// Whom to tell of alarms.
     pub(crate) alert: Option<Alert>,
     policy_text: String,
@@ -167,6 +169,7 @@ impl Engine {
             // An earlier life may have told of it.
             foreign_next: std::sync::atomic::AtomicBool::new(true),
             pulse,
+            metrics: metrics::Metrics::default(),
             policy_text: options.policy.fingerprint(),
             alert: None,
             notes: std::sync::Mutex::default(),
@@ -233,6 +236,11 @@ impl Engine {
     /// The clock that it works by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// What it has counted since it started.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
     }
 
     /// The heartbeats of its loops.

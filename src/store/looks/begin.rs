@@ -36,7 +36,7 @@ impl Store {
                 .await
                 .map_err(sql)?;
         let accounts = sqlx::query(
-            "SELECT auth0_user_id, email, denied, blocked, sessions_owed FROM accounts WHERE okta_user_id = ?
+            "SELECT auth0_user_id, email, denied, blocked, sessions_owed, unconfirmed FROM accounts WHERE okta_user_id = ?
              ORDER BY auth0_user_id",
         )
         .bind(id.as_str())
@@ -78,6 +78,7 @@ impl Store {
                 denied: account.try_get("denied").map_err(sql)?,
                 blocked: account.try_get("blocked").map_err(sql)?,
                 sessions_owed: account.try_get("sessions_owed").map_err(sql)?,
+                unconfirmed: account.try_get("unconfirmed").map_err(sql)?,
             });
         }
         let cause: String = row.try_get("cause").map_err(sql)?;

@@ -22,7 +22,7 @@ pub(in crate::store) enum Selection<'a> {
     One(&'a OktaUserId),
     /// Those who are skipped or held because of this one.
     DependingOn(&'a OktaUserId),
-    /// Those who have left and share an address with this one.
+    /// Those who were read before and share an address with this one.
     SharingWith(&'a OktaUserId),
     /// Those whose last look ended so.
     Outcome(&'a str),
@@ -113,7 +113,7 @@ impl Store {
             Selection::DependingOn(id) => (make_due!("depends_on = ?4 AND okta_user_id <> ?4"), id.as_str()),
             Selection::SharingWith(id) => (
                 make_due!(
-                    "okta_user_id <> ?4 AND left_seen = 1 AND okta_user_id IN (
+                    "okta_user_id <> ?4 AND status IS NOT NULL AND okta_user_id IN (
                          SELECT other.okta_user_id FROM addresses mine JOIN addresses other USING (address_key)
                          WHERE mine.okta_user_id = ?4)"
                 ),

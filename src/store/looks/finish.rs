@@ -104,6 +104,11 @@ impl Store {
         }
         self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
         if look.forget_guard {
+            sqlx::query("UPDATE users SET guarded = 0 WHERE okta_user_id = ? AND guarded = 1")
+                .bind(look.user.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
             sqlx::query("DELETE FROM first_denials WHERE okta_user_id = ?")
                 .bind(look.user.as_str())
                 .execute(&mut *tx)
@@ -175,7 +180,7 @@ impl Store {
         // A deleted user's answer is a 404: it says nothing of login and e-mail.
         let kept = sqlx::query(
             "UPDATE users SET login = coalesce(?, login), login_key = coalesce(?, login_key), email = coalesce(?, email),
-                 status = ?, status_at = ?, left_seen = max(left_seen, ?)
+                 status = ?, status_at = ?, left_seen = ?
              WHERE okta_user_id = ?",
         )
         .bind(&read.login)
@@ -225,7 +230,8 @@ impl Store {
                  lag_ms = iif(?7 IS NULL AND denied >= ?5, lag_ms, excluded.lag_ms),
                  denied_at = coalesce(?7, iif(denied >= ?5, denied_at, NULL), excluded.denied_at),
                  denied = excluded.denied, blocked = excluded.blocked, sessions_owed = excluded.sessions_owed,
-                 changed_at = excluded.changed_at",
+                 unconfirmed = 0, changed_at = excluded.changed_at
+             WHERE okta_user_id = excluded.okta_user_id OR denied = 0 OR excluded.denied = 1",
         )
         .bind(account.id.as_str())
         .bind(owner.as_str())

@@ -2,7 +2,7 @@
 
 use super::super::{Store, StoreError};
 use super::{Admission, GuardWindow, UserRead};
-use crate::domain::{AccountId, Address, Held, OktaUserId, Timestamp, clock, timestamp_text};
+use crate::domain::{AccountId, Address, OktaUserId, Timestamp, clock, timestamp_text};
 
 impl Store {
     /// Before the first write for a user who is not denied yet: keeps what was read, and asks the guard.
@@ -39,13 +39,20 @@ impl Store {
         .await
         .map_err(sql)?;
         let counted = u64::try_from(counted).unwrap_or(0);
-        let held: bool = sqlx::query_scalar("SELECT outcome IS 'held' AND why IS ? FROM users WHERE okta_user_id = ?")
-            .bind(Held::Guard.to_string())
+        let held: bool = sqlx::query_scalar("SELECT guarded FROM users WHERE okta_user_id = ?")
             .bind(id.as_str())
             .fetch_one(&mut *tx)
             .await
             .map_err(sql)?;
         let admitted = approved || (!held && (known || counted < guard.denials_max));
+        if held == admitted {
+            // Kept apart from the outcome: a failed attempt in between must not let time open what the guard closed.
+            sqlx::query("UPDATE users SET guarded = NOT guarded WHERE okta_user_id = ?")
+                .bind(id.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+        }
         if admitted {
             sqlx::query(
                 "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
@@ -68,28 +75,32 @@ impl Store {
         self.commit(tx).await?;
         Ok(if admitted { Admission::Admitted } else { Admission::Refused(counted) })
     }
-    /// Notes, before a mark is written, that the account's sessions are to be ended after it.
+    /// Notes, before a mark is sent, that the account may carry one from now on, and whether its sessions are to be ended
+    /// after it: if the answer is lost and the user comes back meanwhile, the next look knows where to look.
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
-    pub async fn owe_sessions(
+    pub async fn intend_mark(
         &self,
         id: &OktaUserId,
         account: &AccountId,
         email: Option<&Address>,
+        owe_sessions: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        // An account that was another user's and is open passes to this one, whose next look has to find the debt.
+        // An account that was another user's and is open passes to this one, whose next look has to find it.
         let done = sqlx::query(
-            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, changed_at)
-             SELECT ?1, okta_user_id, ?3, 0, 1, ?4 FROM users WHERE okta_user_id = ?2
+            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
+             SELECT ?1, okta_user_id, ?3, 0, ?5, 1, ?4 FROM users WHERE okta_user_id = ?2
              ON CONFLICT (auth0_user_id) DO UPDATE SET
-                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id), sessions_owed = 1",
+                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id), unconfirmed = 1,
+                 sessions_owed = max(sessions_owed, excluded.sessions_owed)",
         )
         .bind(account.as_str())
         .bind(id.as_str())
         .bind(email.map(Address::as_str))
         .bind(timestamp_text(now))
+        .bind(owe_sessions)
         .execute(self.writer())
         .await
         .map_err(|error| self.error(error))?;

@@ -51,6 +51,8 @@ pub struct MarkedAccount {
     pub blocked: bool,
     /// Are its sessions still to be ended?
     pub sessions_owed: bool,
+    /// A mark was sent to it and the answer is not known: it may carry one that `denied` does not tell of.
+    pub unconfirmed: bool,
 }
 
 /// All that the store knows of a user when a look begins.
@@ -203,7 +205,7 @@ pub struct LookFinish<'a> {
     pub belated_event: Option<&'a str>,
     /// Look at those who are skipped or held because of this user.
     pub wake_dependants: bool,
-    /// Look at those who were denied by one of these addresses: the account they share is open again.
+    /// Look at those who share an address: the account they share is open again, or somebody came back to it.
     pub wake_sharers: bool,
     /// The user is allowed: the guard forgets them.
     pub forget_guard: bool,

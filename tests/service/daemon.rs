@@ -1,8 +1,4 @@
-//! The daemon as systemd sees it: a child with a notify socket and a watchdog, told to stop by a signal.
-//!
-//! Nobody answers at the addresses of its two remotes: an outage must fail neither the start nor the watchdog.
-
-#![allow(clippy::unwrap_used)]
+//! A daemon, and systemd's end of its notify socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,16 +10,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// `WATCHDOG_USEC`. Every second each loop stamps; half of this is the limit.
-const WATCHDOG: Duration = Duration::from_secs(6);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(6);
 /// Nothing here takes so long, on the slowest of machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A daemon, and systemd's end of the notify socket.
-struct Service {
-    directory: TempDir,
+pub(crate) struct Service {
+    pub(crate) directory: TempDir,
     notify: UnixDatagram,
     child: Child,
-    log: std::sync::mpsc::Receiver<String>,
+    pub(crate) log: std::sync::mpsc::Receiver<String>,
 }
 
 impl Drop for Service {
@@ -40,7 +36,7 @@ fn nobody() -> String {
 }
 
 impl Service {
-    fn start(environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.toml");
         let (okta, auth0) = (nobody(), nobody());
@@ -80,7 +76,7 @@ impl Service {
     }
 
     /// The next message, or nothing within `wait`.
-    fn message(&self, wait: Duration) -> Option<String> {
+    pub(crate) fn message(&self, wait: Duration) -> Option<String> {
         self.notify.set_read_timeout(Some(wait)).unwrap();
         let mut buffer = [0; 4096];
         match self.notify.recv(&mut buffer) {
@@ -91,7 +87,7 @@ impl Service {
     }
 
     /// The first message that begins so.
-    fn heard(&self, beginning: &str) -> String {
+    pub(crate) fn heard(&self, beginning: &str) -> String {
         loop {
             let message = self.message(PATIENCE).unwrap_or_else(|| panic!("never heard {beginning}"));
             if message.starts_with(beginning) {
@@ -101,7 +97,7 @@ impl Service {
     }
 
     /// The first line of the log with this event.
-    fn logged(&self, event: &str) -> String {
+    pub(crate) fn logged(&self, event: &str) -> String {
         let wanted = format!("\"{event}\"");
         loop {
             let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged {event}"));
@@ -111,88 +107,12 @@ impl Service {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
-}
-
-#[test]
-fn an_outage_neither_fails_the_start_nor_starves_the_watchdog() {
-    let mut service = Service::start(&[]);
-    service.heard("READY=1");
-    assert!(service.heard("STATUS=").contains("cannot read the log"));
-    // More than fit into one interval, so it was fed after its first loops had gone round.
-    for _ in 0..20 {
-        service.heard("WATCHDOG=1");
-    }
-    service.signal("TERM");
-    service.heard("STOPPING=1");
-    assert!(service.end().success());
-    assert!(service.directory.path().join("state.db").exists());
-    assert!(service.log.try_iter().all(|line| !line.contains("\"wedged\"")));
-}
-
-/// Hanging in one loop is enough, and the log says which one it is.
-#[cfg(debug_assertions)]
-fn starves_when_one_hangs(wedged: &str) {
-    let service = Service::start(&[("OKTA_AUTH0_SYNC_TEST_WEDGE", wedged)]);
-    service.heard("READY=1");
-    service.heard("WATCHDOG=1");
-    let line = service.logged("wedged");
-    assert!(line.contains(&format!("the {wedged} makes no progress")), "{line}");
-    // What was sent before that line lies in the socket; nothing comes after it, for as long as systemd would wait.
-    while service.message(Duration::from_millis(1)).is_some() {}
-    let mut others = 0;
-    while let Some(message) = service.message(WATCHDOG) {
-        // The other loops work on, and only tell how they are.
-        assert!(message.starts_with("STATUS="), "{message} while the {wedged} hangs");
-        others += 1;
-        // Polled at most once a second, so that the time of a watchdog is over by then.
-        if others > WATCHDOG.as_secs() {
-            break;
-        }
-    }
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn a_poller_that_hangs_starves_the_watchdog() {
-    starves_when_one_hangs("poller");
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn an_applier_that_hangs_starves_the_watchdog() {
-    starves_when_one_hangs("applier");
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn a_reconciler_that_hangs_starves_the_watchdog() {
-    starves_when_one_hangs("reconciler");
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn a_second_signal_stops_at_once() {
-    let mut service = Service::start(&[("OKTA_AUTH0_SYNC_TEST_WEDGE", "poller")]);
-    service.heard("READY=1");
-    service.signal("TERM");
-    service.heard("STOPPING=1");
-    service.logged("stopping");
-    service.signal("INT");
-    assert_eq!(service.end().code(), Some(1));
-}
-
-/// Exit code 78 is what the unit does not restart on.
-#[test]
-fn a_wrong_configuration_is_told_by_the_exit_code_alone() {
-    let mut service = Service::start(&[("OKTA_AUTH0_SYNC__ENGINE__CONCURRENCY", "0")]);
-    assert_eq!(service.end().code(), Some(78));
-    assert_eq!(service.message(Duration::from_millis(1)), None, "was never ready");
 }
