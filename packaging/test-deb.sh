@@ -21,8 +21,8 @@ readonly BINARY_MAX=$((15 * 1024 * 1024))
 work=$(mktemp -d)
 root=$work/root
 finish() {
-    mountpoint -q "$root/proc" && umount "$root/proc"
-    rm -rf "$work"
+    if mountpoint -q "$root/proc"; then umount "$root/proc"; fi
+    rm -rf --one-file-system "$work"
 }
 trap finish EXIT
 
@@ -63,7 +63,8 @@ else
 fi
 
 step "a Debian to throw away"
-read -r site suite < <(apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' | head -n 1)
+read -r site suite < <(apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' | head -n 1) ||
+    fail "apt knows no archive: apt-get update"
 debootstrap --variant=minbase --include=ca-certificates,systemd "$suite" "$root" "$site" >"$work/debootstrap.log" 2>&1 ||
     { tail -n 20 "$work/debootstrap.log" >&2; fail "debootstrap"; }
 mount -t proc proc "$root/proc"
