@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gate::Endpoint;
+use super::gate::{Endpoint, Stopped};
 use super::look::{Interrupted, Looking};
 use crate::auth0::{AccountQuery, AccountRecord};
 use crate::domain::{AccountId, Address, Held, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
@@ -23,7 +23,8 @@ impl Looking<'_> {
         // Auth0's own database connections store lower case, so both spellings are asked for.
         let mut found = Vec::new();
         for spelling in spellings(addresses) {
-            found.extend(self.by_email(&spelling).await?);
+            let answer = self.by_email(&spelling).await;
+            found.extend(self.or_again(answer)?.unwrap_or_default());
         }
         self.deny_each(found, addresses, &mut done, &mut sharers).await?;
 
@@ -38,8 +39,9 @@ impl Looking<'_> {
             .map(|account| account.id.clone())
             .collect();
         for id in marked {
-            match self.account(&id).await? {
-                Some(record) => {
+            let answer = self.account(&id).await;
+            match self.or_again(answer)? {
+                Some(Some(record)) => {
                     done.insert(id);
                     // Its address may have become another person's, which none of this user's addresses tells.
                     match record.account.email.clone() {
@@ -53,7 +55,8 @@ impl Looking<'_> {
                         }
                     }
                 }
-                None => self.account_is_gone(&id),
+                Some(None) => self.account_is_gone(&id),
+                None => {}
             }
         }
 
@@ -174,6 +177,19 @@ impl Looking<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What could not be asked is asked again by the next look, and must not keep the person's other accounts open now.
+    fn or_again<T>(&mut self, answer: Result<T, Interrupted>) -> Result<Option<T>, Interrupted> {
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(Interrupted::Remote(Stopped::Failed(failure))) => {
+                let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+                self.weigh(outcome);
+                Ok(None)
+            }
+            Err(stopped) => Err(stopped),
+        }
     }
 
     async fn by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, Interrupted> {
