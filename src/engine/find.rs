@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::gate::{Endpoint, Stopped};
 use super::look::{Interrupted, Looking};
+use super::write;
 use crate::auth0::{AccountQuery, AccountRecord};
+use crate::domain::mark::{self, Difference};
 use crate::domain::{AccountId, Address, Held, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
 use crate::store::Decision;
 
@@ -121,11 +123,13 @@ impl Looking<'_> {
         let account = &record.account;
         let other = account.email.as_ref().and_then(|email| sharers.and_then(|sharers| sharers.holder(email)));
         let Some(other) = other.cloned() else { return self.write_denial(record).await };
-        let marked_for_us = account
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(&self.start.id));
-        if !marked_for_us {
+        // Also where the mark was wiped and something of ours is left: a block, the mirror.
+        let known = self.known(&account.id);
+        let something_is_ours = matches!(mark::allow(account, &self.reason(), known), Difference::Patch(_));
+        if !something_is_ours {
+            if known.denied {
+                self.accounts.push(write::open(account));
+            }
             let skipped = Skipped::SharedAddress(other);
             self.decide(account, account.summary(), "skipped", Some(skipped.to_string()), None);
             self.skipped(skipped);

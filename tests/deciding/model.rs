@@ -6,23 +6,23 @@ use serde_json::Value;
 
 /// A person, as Okta says at the end.
 #[derive(Clone, Debug)]
-pub struct Person {
-    pub id: String,
-    pub email: String,
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) email: String,
     /// `DELETED` when they are gone.
-    pub status: String,
+    pub(crate) status: String,
 }
 
 /// What the table says of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
+pub(crate) enum Row {
     Deny,
     Allow,
     Leave,
 }
 
 /// The decision table's column of verdicts.
-pub fn row(status: &str) -> Row {
+pub(crate) fn row(status: &str) -> Row {
     match status {
         "DEPROVISIONED" | "DELETED" => Row::Deny,
         "ACTIVE" | "PROVISIONED" | "RECOVERY" | "PASSWORD_EXPIRED" | "LOCKED_OUT" => Row::Allow,
@@ -32,7 +32,7 @@ pub fn row(status: &str) -> Row {
 
 /// What is wrong with `account`; empty when nothing is. `held` are the people who wait for somebody to decide: an account
 /// that a mark of theirs denies, or that only their denial would deny, is as it was.
-pub fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>, foreign_block: bool) -> Vec<String> {
+pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>, foreign_block: bool) -> Vec<String> {
     let mut wrongs = Vec::new();
     let mut wrong = |text: &str| wrongs.push(text.to_owned());
     let email = account["email"].as_str().unwrap_or_default().to_lowercase();
@@ -44,6 +44,7 @@ pub fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>, forei
     let ours_blocked = marked && mark["blocked"] == true;
     let somebody = |wanted: Row| of_address().any(|person| row(&person.status) == wanted);
 
+    let waits = of_address().any(|person| held.contains(&person.id));
     if marked {
         let owner = mark["okta_user_id"].as_str().unwrap_or_default();
         match of_address().find(|person| person.id == owner) {
@@ -59,11 +60,10 @@ pub fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>, forei
             wrong("the mirror is missing");
         }
     } else {
-        let waits = of_address().any(|person| held.contains(&person.id));
         if somebody(Row::Deny) && !somebody(Row::Allow) && !waits {
             wrong("nobody to let in holds the address, somebody left, and it is open");
         }
-        if mirrored {
+        if mirrored && !waits {
             wrong("a mirror without a mark");
         }
     }
@@ -74,7 +74,7 @@ pub fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>, forei
         if ours_blocked {
             wrong("somebody else's block was claimed");
         }
-    } else if blocked != ours_blocked {
+    } else if blocked != ours_blocked && (marked || !waits) {
         wrong("blocked and the mark's word for it differ");
     }
     wrongs

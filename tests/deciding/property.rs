@@ -129,6 +129,8 @@ impl History {
     }
 
     async fn run(mut self) {
+        // An address that was never read, of somebody who is gone, is nobody's: so everybody is read once.
+        self.world.sync().await;
         for _ in 0..self.rng.usize(STEPS) {
             self.step().await;
         }

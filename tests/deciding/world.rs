@@ -25,21 +25,21 @@ use tokio_util::sync::CancellationToken;
 /// More rounds than this without coming to rest are a loop.
 const ROUNDS_MAX: usize = 400;
 
-pub const SECOND: Duration = Duration::from_secs(1);
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const HOUR: Duration = Duration::from_secs(3600);
-pub const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// What can be different from installation to installation.
-pub struct Setup {
-    pub options: Options,
-    pub sandbox: sandbox::Options,
+pub(crate) struct Setup {
+    pub(crate) options: Options,
+    pub(crate) sandbox: sandbox::Options,
 }
 
-pub struct World {
-    pub sandbox: Sandbox,
-    pub clock: Arc<ManualClock>,
-    pub options: Options,
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) options: Options,
     path: PathBuf,
     _folder: tempfile::TempDir,
     engine: Option<Arc<Engine>>,
@@ -48,12 +48,12 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| ()).await
     }
 
     /// With other options or other tenants.
-    pub async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let clock = Arc::new(ManualClock::stepping("2026-03-02T08:00:00Z".parse().unwrap()));
         let mut sandbox = sandbox::Options::with_manual_clock(clock.clone());
         sandbox.okta.limits = Limits::unlimited();
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// The process ends and another begins, perhaps configured differently.
-    pub async fn restart(&mut self, change: impl FnOnce(&mut Options)) {
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Options)) {
         if let Some(engine) = self.engine.take() {
             engine.store().close().await;
         }
@@ -141,45 +141,45 @@ impl World {
         self.open().await;
     }
 
-    pub fn okta(&self) -> &OktaTenant {
+    pub(crate) fn okta(&self) -> &OktaTenant {
         self.sandbox.okta()
     }
 
-    pub fn auth0(&self) -> &Auth0Tenant {
+    pub(crate) fn auth0(&self) -> &Auth0Tenant {
         self.sandbox.auth0()
     }
 
-    pub fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         self.engine.as_ref().unwrap()
     }
 
-    pub fn store(&self) -> &Arc<Store> {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         self.engine().store()
     }
 
     /// An active person whose login is their e-mail.
-    pub fn person(&self, email: &str) -> OktaUserId {
+    pub(crate) fn person(&self, email: &str) -> OktaUserId {
         self.okta().create_user(&NewUser::new(email, email))
     }
 
     /// An account in the database connection.
-    pub fn account(&self, email: &str) -> String {
+    pub(crate) fn account(&self, email: &str) -> String {
         self.auth0().create_user(json!({ "email": email, "email_verified": true }))
     }
 
-    pub fn passes(&self, span: Duration) {
+    pub(crate) fn passes(&self, span: Duration) {
         self.clock.advance(span);
     }
 
     /// Reads the log to its end.
-    pub async fn poll(&self) {
+    pub(crate) async fn poll(&self) {
         // Entries are persisted a moment after they were published; searches lag by a second.
         self.passes(2 * SECOND);
         while self.engine().poll(&self.stop).await.unwrap().more {}
     }
 
     /// Looks at whoever is due now, until nobody is. Returns the reports in order.
-    pub async fn settle(&self) -> Vec<Report> {
+    pub(crate) async fn settle(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let due = self.store().due(self.clock.now(), 1000).await.unwrap();
@@ -194,13 +194,13 @@ impl World {
     }
 
     /// Polls, then settles.
-    pub async fn sync(&self) -> Vec<Report> {
+    pub(crate) async fn sync(&self) -> Vec<Report> {
         self.poll().await;
         self.settle().await
     }
 
     /// Lets time pass to the next later look, for so long, looking whenever somebody is due.
-    pub async fn let_pass(&self, span: Duration) -> Vec<Report> {
+    pub(crate) async fn let_pass(&self, span: Duration) -> Vec<Report> {
         let end = self.clock.monotonic() + span;
         let mut reports = self.settle().await;
         while self.clock.monotonic() < end {
@@ -212,47 +212,47 @@ impl World {
     }
 
     /// Compares, without looking at anybody yet.
-    pub async fn compare(&self, scope: Scope) -> u64 {
+    pub(crate) async fn compare(&self, scope: Scope) -> u64 {
         self.passes(2 * SECOND);
         self.engine().begin_reconcile(scope, "a test").await.unwrap();
         self.engine().reconcile(&self.stop).await.unwrap().made_due
     }
 
     /// Compares everybody and looks at those who need it.
-    pub async fn reconcile(&self) -> Vec<Report> {
+    pub(crate) async fn reconcile(&self) -> Vec<Report> {
         self.compare(Scope::All).await;
         self.settle().await
     }
 
-    pub async fn approve(&self, who: &OktaUserId) -> Vec<Report> {
+    pub(crate) async fn approve(&self, who: &OktaUserId) -> Vec<Report> {
         let made = self.store().approve(Who::User(who), self.clock.now()).await.unwrap();
         assert_eq!(made.len(), 1, "{who} was not held");
         self.settle().await
     }
 
-    pub async fn request(&self, who: &OktaUserId) -> Vec<Report> {
+    pub(crate) async fn request(&self, who: &OktaUserId) -> Vec<Report> {
         self.store().request_look(Who::User(who), self.clock.now()).await.unwrap();
         self.settle().await
     }
 
     /// Deactivates and syncs.
-    pub async fn leaves(&self, who: &OktaUserId) -> Vec<Report> {
+    pub(crate) async fn leaves(&self, who: &OktaUserId) -> Vec<Report> {
         self.okta().deactivate(who);
         self.sync().await
     }
 
     /// Activates and syncs.
-    pub async fn returns(&self, who: &OktaUserId) -> Vec<Report> {
+    pub(crate) async fn returns(&self, who: &OktaUserId) -> Vec<Report> {
         self.okta().activate(who);
         self.sync().await
     }
 
-    pub async fn row(&self, who: &OktaUserId) -> PersonRow {
+    pub(crate) async fn row(&self, who: &OktaUserId) -> PersonRow {
         self.store().find_people(who.as_str()).await.unwrap().remove(0)
     }
 
     /// The outcome and its reason, e.g. `held: guard`.
-    pub async fn outcome(&self, who: &OktaUserId) -> String {
+    pub(crate) async fn outcome(&self, who: &OktaUserId) -> String {
         let row = self.row(who).await;
         match (row.outcome, row.why) {
             (Some(outcome), Some(why)) => format!("{outcome}: {why}"),
@@ -261,7 +261,7 @@ impl World {
     }
 
     /// The open alarms, as `kind` or `kind of subject`.
-    pub async fn alarms(&self) -> Vec<String> {
+    pub(crate) async fn alarms(&self) -> Vec<String> {
         let alarms = self.store().open_alarms().await.unwrap();
         let mut names: Vec<String> = alarms
             .into_iter()
@@ -274,35 +274,35 @@ impl World {
         names
     }
 
-    pub fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         self.auth0().journal().count("PATCH", "/api/v2/users/")
     }
 
     /// How many calls of each kind were made since the journals were last cleared: Okta's, then Auth0's.
-    pub fn calls(&self) -> (usize, usize) {
+    pub(crate) fn calls(&self) -> (usize, usize) {
         let asked = |journal: &sandbox::Journal| {
             journal.requests().iter().filter(|request| request.path.starts_with("/api/v")).count()
         };
         (asked(self.okta().journal()), asked(self.auth0().journal()))
     }
 
-    pub fn clear_journals(&self) {
+    pub(crate) fn clear_journals(&self) {
         self.okta().journal().clear();
         self.auth0().journal().clear();
     }
 
-    pub fn mark(&self, account: &str) -> Value {
+    pub(crate) fn mark(&self, account: &str) -> Value {
         self.auth0().user(account).unwrap()["app_metadata"]["okta_sync"].clone()
     }
 
     /// May this account log in?
-    pub fn lets_in(&self, account: &str) -> bool {
+    pub(crate) fn lets_in(&self, account: &str) -> bool {
         self.auth0().login(account).is_granted()
     }
 
     /// Denied by a mark for this user, mirror included.
     #[track_caller]
-    pub fn assert_denied_for(&self, account: &str, who: &OktaUserId) {
+    pub(crate) fn assert_denied_for(&self, account: &str, who: &OktaUserId) {
         let user = self.auth0().user(account).unwrap();
         assert_eq!(user["app_metadata"]["okta_sync"]["deactivated"], "true", "{user:#}");
         assert_eq!(user["app_metadata"]["okta_sync"]["okta_user_id"], who.as_str(), "{user:#}");
@@ -312,7 +312,7 @@ impl World {
 
     /// No mark denies it, no block, no mirror.
     #[track_caller]
-    pub fn assert_open(&self, account: &str) {
+    pub(crate) fn assert_open(&self, account: &str) {
         let user = self.auth0().user(account).unwrap();
         assert_ne!(user["app_metadata"]["okta_sync"]["deactivated"], "true", "{user:#}");
         assert_ne!(user["user_metadata"]["okta"]["deactivated"], "true", "{user:#}");
@@ -321,6 +321,6 @@ impl World {
 }
 
 /// How the looks of these reports ended.
-pub fn outcomes(reports: &[Report]) -> Vec<&'static str> {
+pub(crate) fn outcomes(reports: &[Report]) -> Vec<&'static str> {
     reports.iter().map(|report| report.outcome.as_str()).collect()
 }
