@@ -4,5 +4,5 @@
 ALTER TABLE users ADD COLUMN guarded INTEGER NOT NULL DEFAULT 0 CHECK (guarded IN (0, 1));
 UPDATE users SET guarded = 1 WHERE outcome = 'held' AND why = 'guard';
 
--- A mark was sent to this account and its answer is not known: it may be there.
-ALTER TABLE accounts ADD COLUMN unconfirmed INTEGER NOT NULL DEFAULT 0 CHECK (unconfirmed IN (0, 1));
+-- A mark was sent to this account and its answer is not known: it may be there (1), with a block of ours (2).
+ALTER TABLE accounts ADD COLUMN unconfirmed INTEGER NOT NULL DEFAULT 0 CHECK (unconfirmed IN (0, 1, 2));

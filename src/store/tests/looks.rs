@@ -181,11 +181,11 @@ async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
         now = clock::add(now, Duration::from_secs(60));
     }
     let account = crate::domain::AccountId::new("auth0|open");
-    let missing = store.intend_mark(&id("u9"), &account, None, true, noon()).await.unwrap_err();
+    let missing = store.intend_mark(&id("u9"), &account, None, false, true, noon()).await.unwrap_err();
     assert!(matches!(missing, StoreError::Gone { .. }), "{missing}");
     store.request_look(Who::User(&id("u2")), noon()).await.unwrap();
-    store.intend_mark(&u1, &account, None, true, noon()).await.unwrap();
-    store.intend_mark(&id("u2"), &account, None, true, noon()).await.unwrap();
+    store.intend_mark(&u1, &account, None, false, true, noon()).await.unwrap();
+    store.intend_mark(&id("u2"), &account, None, false, true, noon()).await.unwrap();
     assert!(
         store.begin_look(&id("u2"), noon()).await.unwrap().accounts[0].sessions_owed,
         "whoever looks next must find it"
