@@ -15,4 +15,5 @@ mod sessions;
 mod statuses;
 mod table;
 mod trouble;
+#[path = "../support/world.rs"]
 mod world;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use okta_auth0_sync::auth0::{self, Auth0, Auth0Options};
 use okta_auth0_sync::domain::mark::MarkOptions;
-use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy};
+use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, clock};
 use okta_auth0_sync::engine::look::Report;
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::{Engine, Options};
@@ -201,11 +201,15 @@ impl World {
 
     /// Lets time pass to the next later look, for so long, looking whenever somebody is due.
     pub(crate) async fn let_pass(&self, span: Duration) -> Vec<Report> {
-        let end = self.clock.monotonic() + span;
+        let end = clock::add(self.clock.now(), span);
         let mut reports = self.settle().await;
-        while self.clock.monotonic() < end {
-            // In steps shorter than any wait that matters.
-            self.passes((end - self.clock.monotonic()).min(if span > HOUR { 10 * MINUTE } else { 5 * SECOND }));
+        while self.clock.now() < end {
+            let mut next = end;
+            for user in self.store().due(end, 1000).await.unwrap() {
+                let due_at = self.row(&user.id).await.due_at.unwrap().parse().unwrap();
+                next = next.min(due_at);
+            }
+            self.passes(clock::since(next, self.clock.now()).max(Duration::from_millis(1)));
             reports.extend(self.settle().await);
         }
         reports

@@ -75,9 +75,10 @@ impl Store {
         self.commit(tx).await?;
         Ok(if admitted { Admission::Admitted } else { Admission::Refused(counted) })
     }
+
     /// Notes, before a mark is sent, that the account may carry one from now on, with or without a block of ours, and
-    /// whether its sessions are to be ended
-    /// after it: if the answer is lost and the user comes back meanwhile, the next look knows where to look.
+    /// whether its sessions are to be ended after it: if the answer is lost and the user comes back meanwhile, the next
+    /// look knows where to look.
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
