@@ -182,7 +182,8 @@ mod tests {
     fn every_way_to_be_wrong_has_its_steps() {
         let ours = |code, deployed| action("a", ACTION_NAME, code, deployed);
         let other = action("x", "other", "y", Some("y"));
-        let cases: [(Vec<Action>, Vec<Bound>, &[Step], &[&str]); 8] = [
+        type Case = (Vec<Action>, Vec<Bound>, &'static [Step], &'static [&'static str]);
+        let cases: [Case; 8] = [
             (vec![], vec![], &[Step::Create, Step::Deploy, Step::Bind], &["present"]),
             (vec![ours("c", Some("c"))], vec![bound("a")], &[], &[]),
             (vec![ours("c", Some("c"))], vec![], &[Step::Bind], &["bound", "first"]),

@@ -3,8 +3,10 @@
 //! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
 //! command ends.
 
+mod action;
 pub mod args;
 pub mod check;
+mod confirm;
 #[cfg(feature = "sandbox")]
 mod demo;
 pub mod exit;
@@ -26,6 +28,8 @@ use clap::{CommandFactory, Parser};
 use crate::config::{Config, Environment};
 use crate::domain::{Clock, SystemClock};
 use crate::engine::Fatal;
+use crate::engine::deployment::DeploymentError;
+use crate::http::Failure;
 use crate::store::StoreError;
 use crate::{config, logging};
 use args::{Cli, Command};
@@ -80,6 +84,10 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(reconcile::run(config, &arguments, clock.clone()))
         }
+        Command::Action { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(action::run(&config, &command, clock))
+        }
         other => Err(Error::NotBuilt(other.name())),
     }
 }
@@ -122,6 +130,12 @@ pub enum Error {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A remote did not answer as hoped.
+    #[error(transparent)]
+    Remote(Box<Failure>),
+    /// The Action is not as it should be.
+    #[error(transparent)]
+    Deployment(Box<DeploymentError>),
     /// The work cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
@@ -142,8 +156,20 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) => Exit::Failed,
+            Self::Log(_) | Self::Output(_) | Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
             Self::NotBuilt(_) => Exit::Usage,
         }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Remote(Box::new(failure))
+    }
+}
+
+impl From<DeploymentError> for Error {
+    fn from(error: DeploymentError) -> Self {
+        Self::Deployment(Box::new(error))
     }
 }

@@ -18,9 +18,11 @@
 
 pub mod applier;
 mod claims;
+pub mod deployment;
 mod find;
 pub mod gate;
 pub mod look;
+pub mod paced;
 pub mod poller;
 pub mod reconciler;
 pub mod supervisor;
