@@ -11,6 +11,7 @@ mod confirm;
 mod demo;
 pub mod exit;
 mod manual;
+mod purge;
 mod reconcile;
 mod run;
 #[cfg(feature = "sandbox")]
@@ -87,6 +88,10 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Action { command } => {
             let config = configure(file, &environment, clock)?;
             block_on(action::run(&config, &command, clock))
+        }
+        Command::Purge(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(purge::run(&config, &arguments, clock))
         }
         other => Err(Error::NotBuilt(other.name())),
     }

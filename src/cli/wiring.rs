@@ -160,6 +160,7 @@ pub(crate) fn options(config: &Config) -> Options {
     Options {
         policy: config.policy.clone(),
         mark: config.auth0.mark,
+        action_code: super::action::code(config),
         connections: config.auth0.connections.clone(),
         require_verified_email: config.auth0.require_verified_email,
         search: config.auth0.search,

@@ -32,6 +32,8 @@ pub struct StatusRow {
     pub last_okta_error: Option<String>,
     pub last_auth0_error: Option<String>,
     pub needs_attention: bool,
+    pub enforcement: Option<String>,
+    pub enforcement_checked_at: Option<String>,
 }
 
 /// How a remote is.
