@@ -63,6 +63,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Check(arguments) if arguments.offline => {
             check::offline(file, &environment, clock.now(), arguments.json).map_err(Error::Output)
         }
+        Command::Check(arguments) => block_on(check::online::run(file, &environment, clock, arguments.json)),
         Command::Completions(arguments) => {
             let mut text = Vec::new();
             clap_complete::generate(arguments.shell, &mut Cli::command(), "okta-auth0-sync", &mut text);
