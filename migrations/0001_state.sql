@@ -21,7 +21,10 @@ CREATE TABLE installation (
     last_poll_at         TEXT,
     last_poll_ok_at      TEXT,
     last_apply_ok_at     TEXT,
-    last_reconcile_ok_at TEXT
+    last_reconcile_ok_at TEXT,
+    enforcement  TEXT CHECK (enforcement IN ('verified', 'unverified', 'missing')), -- the Action, when last looked at
+    enforcement_checked_at TEXT,
+    CHECK ((enforcement IS NULL) = (enforcement_checked_at IS NULL))
 ) STRICT;
 
 -- Where the log is read on. Moved only in the transaction that stores the page, only by compare-and-swap of `seq`.
@@ -315,5 +318,6 @@ SELECT i.version, i.okta_url, i.auth0_url, i.enforce, i.first_run_at, i.last_pol
        (SELECT min(since) FROM pending) AS oldest_pending_at,
        (SELECT error FROM remotes WHERE remote = 'okta') AS last_okta_error,
        (SELECT error FROM remotes WHERE remote = 'auth0') AS last_auth0_error,
-       c.failed + c.held + c.quarantined + c.alarms + c.refused > 0 AS needs_attention
+       c.failed + c.held + c.quarantined + c.alarms + c.refused > 0 AS needs_attention,
+       i.enforcement, i.enforcement_checked_at
 FROM installation i, counted c;
