@@ -4,6 +4,7 @@
 //! nothing takes any but the pacing, so this measures the pacing alone, and the same on every machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, reason = "shared with the tests")]
 #![allow(clippy::print_stdout, reason = "the result")]
 
 #[path = "../tests/weather/drain.rs"]
@@ -19,7 +20,7 @@ const RATIO_MIN: f64 = 0.95;
 /// Enough for half an hour, in which what was learned of the limits is learned again.
 const PEOPLE: usize = 900;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let drained = drain::drain(PEOPLE).await;
     println!(

@@ -67,7 +67,7 @@ impl Stage {
         };
         change(&mut setup);
         let sandbox = Sandbox::start(setup.sandbox.clone()).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = in_memory();
         let engine = wire(&sandbox, &clock, &folder, setup).await;
         Self { sandbox, clock, engine, folder }
     }
@@ -87,6 +87,12 @@ impl Stage {
         };
         change(&mut setup);
         self.engine = wire(&self.sandbox, &self.clock, &self.folder, setup).await;
+    }
+
+    /// Another installation, with a state in this folder, of the same tenants.
+    pub async fn restart_elsewhere(&mut self, folder: &std::path::Path, change: impl FnOnce(&mut Setup)) {
+        self.folder = tempfile::tempdir_in(folder).unwrap();
+        self.restart(change).await;
     }
 
     /// Somebody with an account in both tenants.
@@ -167,6 +173,11 @@ impl Stage {
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+/// The weather is that of networks: a disk that others keep busy has no part in it, where the system has a folder in memory.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 pub const LOGS: &str = "/api/v1/logs";
