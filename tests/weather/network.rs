@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
+use okta_auth0_sync::sandbox;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -113,7 +114,8 @@ async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Ou
 #[tokio::test]
 async fn a_proxy_with_a_password_is_gone_through_unless_it_is_told_otherwise() {
     let (root, tls) = private_ca();
-    let stage = Stage::new().await;
+    // The process that is started goes by the machine's clock.
+    let stage = Stage::set(|setup| setup.sandbox = sandbox::Options::default()).await;
     let okta = Relay::tls(stage.sandbox.okta().url(), tls).await;
     let proxy = Proxy::start().await;
     let config = |folder: &Path| {
