@@ -4,7 +4,6 @@
 //! nothing takes any but the pacing, so this measures the pacing alone, and the same on every machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(unreachable_pub, reason = "shared with the tests")]
 #![allow(clippy::print_stdout, reason = "the result")]
 
 #[path = "../tests/weather/drain.rs"]

@@ -14,22 +14,22 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// What went through it.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// One for each connection.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Everything that was sent, and everything that came back.
-    pub sent: Vec<u8>,
-    pub received: Vec<u8>,
+    pub(crate) sent: Vec<u8>,
+    pub(crate) received: Vec<u8>,
 }
 
 /// Carries bytes between whoever connects and a target.
-pub struct Relay {
-    pub port: u16,
+pub(crate) struct Relay {
+    pub(crate) port: u16,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Relay {
-    pub async fn start(listener: TcpListener, target: &str, tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn start(listener: TcpListener, target: &str, tls: Option<TlsAcceptor>) -> Self {
         let port = listener.local_addr().unwrap().port();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (kept, target) = (seen.clone(), authority(target));
@@ -53,23 +53,19 @@ impl Relay {
         Self { port, seen }
     }
 
-    pub async fn to(target: &str) -> Self {
-        Self::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), target, None).await
-    }
-
-    pub async fn tls(target: &str, tls: TlsAcceptor) -> Self {
+    pub(crate) async fn tls(target: &str, tls: TlsAcceptor) -> Self {
         Self::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), target, Some(tls)).await
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.seen.lock().unwrap().connections
     }
 
-    pub fn sent(&self) -> String {
+    pub(crate) fn sent(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().sent).to_lowercase()
     }
 
-    pub fn received(&self) -> String {
+    pub(crate) fn received(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().received).to_lowercase()
     }
 }
@@ -108,7 +104,7 @@ async fn carry(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex
 }
 
 /// A root of somebody's own, and a certificate for `localhost` below it.
-pub fn private_ca() -> (Vec<u8>, TlsAcceptor) {
+pub(crate) fn private_ca() -> (Vec<u8>, TlsAcceptor) {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -126,16 +122,16 @@ pub fn private_ca() -> (Vec<u8>, TlsAcceptor) {
 }
 
 /// An HTTP proxy that wants a password.
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     /// The first line of each request that it was asked to pass on, with whether the password was right.
     asked: Arc<Mutex<Vec<(String, bool)>>>,
 }
 
-pub const PROXY_USER: &str = "mallory:s3cret";
+pub(crate) const PROXY_USER: &str = "mallory:s3cret";
 
 impl Proxy {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
@@ -148,7 +144,7 @@ impl Proxy {
         Self { port, asked }
     }
 
-    pub fn asked(&self) -> Vec<(String, bool)> {
+    pub(crate) fn asked(&self) -> Vec<(String, bool)> {
         self.asked.lock().unwrap().clone()
     }
 }
