@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod filled;
+mod queries;
 mod recorded;
 mod status;
 #[cfg(feature = "sandbox")]

@@ -36,19 +36,24 @@ fn nobody() -> String {
 }
 
 impl Service {
+    /// With remotes that nobody is.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
+        let (okta, auth0) = (nobody(), nobody());
+        Self::start_on(
+            &format!(
+                "[okta]\nurl = \"{okta}\"\napi_token = \"t0k\"\n[auth0]\nurl = \"{auth0}\"\nclient_id = \"c\"\n\
+                 client_secret = \"s\"\n"
+            ),
+            environment,
+        )
+    }
+
+    /// With these remotes; it polls each second.
+    pub(crate) fn start_on(remotes: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.toml");
-        let (okta, auth0) = (nobody(), nobody());
-        fs::write(
-            &config,
-            format!(
-                "[okta]\nurl = \"{okta}\"\napi_token = \"t0k\"\n[auth0]\nurl = \"{auth0}\"\nclient_id = \"c\"\n\
-                 client_secret = \"s\"\n[schedule]\npoll = \"* * * * * *\"\n[store]\npath = \"state.db\"\n\
-                 [log]\nformat = \"json\"\n"
-            ),
-        )
-        .unwrap();
+        let rest = "[schedule]\npoll = \"* * * * * *\"\n[store]\npath = \"state.db\"\n[log]\nformat = \"json\"\n";
+        fs::write(&config, format!("{remotes}\n{rest}")).unwrap();
         let socket = directory.path().join("notify");
         let notify = UnixDatagram::bind(&socket).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))

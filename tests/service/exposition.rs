@@ -28,7 +28,7 @@ fn labels(text: &str) -> BTreeMap<String, String> {
 
 /// Reads all of it, and panics on anything that a scraper might trip over.
 pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
-    let body = text.strip_suffix("# EOF\n").expect("ends in # EOF");
+    let body = text.strip_suffix("# EOF\n").unwrap();
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut helped = BTreeSet::new();
     let mut current = String::new();

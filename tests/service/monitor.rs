@@ -10,12 +10,19 @@ use super::exposition::parse;
 
 /// A daemon that listens, and where.
 fn monitored() -> (Service, SocketAddr) {
-    let service = Service::start(&[("OKTA_AUTH0_SYNC__HTTP__LISTEN", "127.0.0.1:0")]);
-    let line: serde_json::Value = serde_json::from_str(&service.logged("monitoring")).unwrap();
-    let text = line.to_string();
-    let from = text.find("127.0.0.1:").unwrap();
-    let address = text[from..].split([')', '"']).next().unwrap().parse().unwrap();
+    let service = Service::start(&[LISTEN]);
+    let address = address_of(&service);
     (service, address)
+}
+
+/// A port of the system's choice.
+pub(crate) const LISTEN: (&str, &str) = ("OKTA_AUTH0_SYNC__HTTP__LISTEN", "127.0.0.1:0");
+
+/// Where it listens, by its own words.
+pub(crate) fn address_of(service: &Service) -> SocketAddr {
+    let line = service.logged("monitoring");
+    let from = line.find("127.0.0.1:").unwrap();
+    line[from..].split([')', '"']).next().unwrap().parse().unwrap()
 }
 
 fn ask(mut stream: impl Read + Write, request: &str) -> String {
@@ -25,11 +32,11 @@ fn ask(mut stream: impl Read + Write, request: &str) -> String {
     answer
 }
 
-fn get(address: SocketAddr, path: &str, host: &str) -> String {
+pub(crate) fn get(address: SocketAddr, path: &str, host: &str) -> String {
     ask(TcpStream::connect(address).unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
 }
 
-fn status(answer: &str) -> &str {
+pub(crate) fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap()
 }
 
