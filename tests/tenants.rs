@@ -264,7 +264,7 @@ async fn the_action_is_shown_checked_and_deployed_only_when_told_to() {
     for (arguments, code) in [(&["action", "deploy"][..], 1), (&["action", "deploy", "--dry-run"], 0)] {
         let ran = installation.run(arguments);
         assert_eq!(ran.code, code, "{}{}", ran.out, ran.err);
-        assert!(ran.out.contains("the 1 other Actions stay"), "{}", ran.out);
+        assert!(ran.out.contains("the others in it (1) stay"), "{}", ran.out);
         assert_eq!(installation.writes(), 0, "{arguments:?}");
     }
     let ran = installation.run(&["action", "deploy", "--yes"]);

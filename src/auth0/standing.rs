@@ -140,6 +140,7 @@ impl Standing {
         };
         let first = match self.position {
             Some(0) => "before all others".to_owned(),
+            None => "not in the flow at all".to_owned(),
             _ => "an Action before it could redirect the person or enrich their token first".to_owned(),
         };
         vec![

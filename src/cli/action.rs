@@ -112,9 +112,11 @@ fn plan(found: &Standing) -> String {
             Step::Bind => {
                 let others = found.flow.len() - usize::from(found.position.is_some());
                 let from = found.position.map_or_else(String::new, |at| format!(" (now number {})", at + 1));
-                format!(
-                    "put it first in the post-login flow{from}; the {others} other Actions stay, in their order, after it"
-                )
+                let kept = match others {
+                    0 => "there is no other Action in it".to_owned(),
+                    others => format!("the others in it ({others}) stay, in their order, after it"),
+                };
+                format!("put it first in the post-login flow{from}; {kept}")
             }
         };
         let _ = writeln!(text, "  - {line}");

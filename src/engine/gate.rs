@@ -52,7 +52,7 @@ pub enum Endpoint {
     Auth0Patch,
     /// The end of sessions and refresh tokens.
     Auth0Sessions,
-    /// How the Action stands: never worth a pause, see [`Gate::call_aside`].
+    /// How the Action stands: never worth a pause.
     Auth0Actions,
 }
 
