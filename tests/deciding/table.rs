@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use okta_auth0_sync::domain::{Policy, Status};
 use okta_auth0_sync::sandbox::NewUser;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::world::{DAY, World};
 
@@ -78,7 +78,7 @@ async fn every_row_is_what_happens() {
             (true, false) => "open",
             (false, false) => "denied, a flag that names nobody",
             (false, true) if owner["okta_user_id"] == ann.as_str() => "denied, mark for this person",
-            (false, true) if owner["okta_user_id"] == Value::from(somebody) => "denied, mark for another person",
+            (false, true) if owner["okta_user_id"] == somebody => "denied, mark for another person",
             _ => panic!("{user:#}"),
         };
         assert_eq!(is, then, "{row:?}");
