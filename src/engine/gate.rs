@@ -115,6 +115,8 @@ struct State {
     pauses: BTreeMap<Scope, Pause>,
     /// Users that failed since the last success.
     suspects: BTreeSet<String>,
+    /// Endpoints whose last call found no connection, with the number of answers there had been until then.
+    broke: BTreeMap<Endpoint, u64>,
     failing_since: Option<Timestamp>,
     /// Calls that failed since then.
     failures: u64,
@@ -292,6 +294,7 @@ impl Gate {
         let (over, first, alarms) = {
             let mut state = self.lock();
             state.suspects.clear();
+            state.broke.remove(&endpoint);
             state.pauses.remove(&Scope::Remote);
             state.pauses.remove(&Scope::Endpoint(endpoint));
             let first = !state.settled_once;
@@ -336,7 +339,14 @@ impl Gate {
         let (pause, first) = {
             let mut state = self.lock();
             let scope = match failure.kind {
-                Kind::Unauthorized | Kind::Unreachable => Some(Scope::Remote),
+                Kind::Unauthorized => Some(Scope::Remote),
+                // Only this endpoint breaks, again and again, while others are answered: a pause of the remote would be
+                // ended by those others each time, and the user never come to an attempt.
+                Kind::Unreachable => {
+                    let answered = state.counts.ok;
+                    let alone = state.broke.insert(endpoint, answered).is_some_and(|before| answered > before);
+                    (!alone).then_some(Scope::Remote)
+                }
                 // A token that is not given out is needed everywhere.
                 Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
                 Kind::Forbidden => Some(Scope::Endpoint(endpoint)),

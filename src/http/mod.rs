@@ -18,6 +18,7 @@ pub mod link;
 pub mod pacing;
 #[cfg(test)]
 pub(crate) mod playback;
+mod redact;
 mod remedy;
 pub mod token;
 pub mod when;
@@ -26,6 +27,7 @@ pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};
 
 use pacing::Flight;
+use redact::Carried;
 
 use crate::domain::Clock;
 
@@ -127,7 +129,10 @@ impl Http {
     ) -> Result<Answer, Failure> {
         let Call { remote, endpoint, limits } = call;
         let transport = |error: reqwest::Error| Failure::of_transport(remote, endpoint, error);
-        let mut response = request.timeout(limits.timeout).send().await.map_err(transport)?;
+        let (client, request) = request.timeout(limits.timeout).build_split();
+        let request = request.map_err(transport)?;
+        let carried = Carried::by(&request);
+        let mut response = client.execute(request).await.map_err(transport)?;
         let status = response.status();
         if let Some(flight) = flight {
             flight.answered(status, response.headers(), clock);
@@ -140,7 +145,11 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        let answer = Answer { remote, endpoint, status, headers: response.headers().clone(), body };
+        // What is told of a refusal is its text. Of a success only the parts that are kept: see [`Answer::redacted`].
+        if !status.is_success() {
+            body = carried.out_of(&body);
+        }
+        let answer = Answer { remote, endpoint, status, headers: response.headers().clone(), body, carried };
         tracing::debug!(
             remote = %remote,
             endpoint,
@@ -174,6 +183,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, decompressed.
     pub body: Vec<u8>,
+    carried: Carried,
 }
 
 impl fmt::Debug for Answer {
@@ -189,12 +199,20 @@ impl fmt::Debug for Answer {
 impl Answer {
     /// What the remote calls this exchange, for its support.
     pub fn request_id(&self) -> Option<String> {
-        failure::request_id(&self.headers)
+        failure::request_id(&self.headers).map(|id| self.redacted(&id))
+    }
+
+    /// A part of the answer without the secrets that the request carried: for whatever is kept or shown.
+    pub fn redacted(&self, part: &str) -> String {
+        self.carried.out_of_text(part)
     }
 
     /// What this answer means if it is no success.
     pub fn failure(&self, clock: &dyn Clock) -> Failure {
-        Failure::of_answer(self.remote, self.endpoint, self.status, &self.headers, &self.body, clock.now())
+        let mut failure =
+            Failure::of_answer(self.remote, self.endpoint, self.status, &self.headers, &self.body, clock.now());
+        failure.request_id = self.request_id();
+        failure
     }
 
     /// Lets a success (2xx) through.
@@ -207,7 +225,8 @@ impl Answer {
 
     /// A success whose body is not what the API describes.
     pub fn malformed(&self, message: impl Into<String>) -> Failure {
-        let mut failure = Failure::malformed(self.remote, self.endpoint, message.into()).with_status(self.status);
+        let message = self.redacted(&message.into());
+        let mut failure = Failure::malformed(self.remote, self.endpoint, message).with_status(self.status);
         failure.request_id = self.request_id();
         failure
     }

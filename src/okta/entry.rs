@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Answer;
 use crate::domain::clock::parse_timestamp;
 use crate::domain::event::EventUser;
 use crate::domain::{Event, OktaUserId, Signal, Timestamp};
@@ -77,6 +78,17 @@ impl LogEntry {
         match event(&wire) {
             Ok(event) => Self::Event(event),
             Err(why) => Self::unreadable(raw, wire, why),
+        }
+    }
+
+    /// What is kept of an entry that cannot be read is its text: without what we sent, should it be in there.
+    pub(super) fn redacted(self, answer: &Answer) -> Self {
+        match self {
+            Self::Unreadable { event_id, event_type, published, raw, why } => {
+                let (raw, why) = (answer.redacted(&raw), answer.redacted(&why));
+                Self::Unreadable { event_id, event_type, published, raw, why }
+            }
+            event @ Self::Event(_) => event,
         }
     }
 

@@ -88,7 +88,7 @@ impl Okta {
         let text = String::from_utf8_lossy(&answer.body);
         let raw: Vec<&RawValue> =
             serde_json::from_str(&text).map_err(|_| answer.malformed("a page of the log is not a JSON list"))?;
-        let entries: Vec<LogEntry> = raw.into_iter().map(LogEntry::read).collect();
+        let entries: Vec<LogEntry> = raw.into_iter().map(|raw| LogEntry::read(raw).redacted(&answer)).collect();
         let mut page = LogPage {
             full: entries.len() >= usize::from(limit.max(1)),
             entries,
