@@ -86,6 +86,7 @@ CREATE TABLE users (
     recheck_step INTEGER NOT NULL DEFAULT 0 CHECK (recheck_step >= 0),
     attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     approved     INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
+    guarded      INTEGER NOT NULL DEFAULT 0 CHECK (guarded IN (0, 1)),   -- by the guard: outlives failures, ends by a person
     outcome      TEXT CHECK (outcome IN ('applied', 'unchanged', 'no_account', 'skipped', 'held', 'retry', 'snooze', 'failed')),
     why          TEXT,
     depends_on   TEXT,               -- the user because of whom this one is skipped or held
@@ -134,6 +135,8 @@ CREATE TABLE accounts (
     published     TEXT,
     lag_ms        INTEGER,
     sessions_owed INTEGER NOT NULL DEFAULT 0 CHECK (sessions_owed IN (0, 1)),
+    -- A mark was sent and its answer is not known: it may be there (1), with a block of ours (2).
+    unconfirmed   INTEGER NOT NULL DEFAULT 0 CHECK (unconfirmed IN (0, 1, 2)),
     changed_at    TEXT NOT NULL,
     CHECK (denied = 0 OR denied_at IS NOT NULL),
     CHECK (blocked = 0 OR denied = 1)

@@ -303,7 +303,7 @@ pub struct DeployArgs {
 /// `audit …`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Print the decisions
+    /// Print the decisions, oldest first; in CSV, what a spreadsheet would take for a formula stands behind an apostrophe
     #[command(after_help = "Example:\n  okta-auth0-sync audit export --since 2026-01-01T00:00:00Z --format jsonl")]
     Export(ExportArgs),
 

@@ -4,23 +4,37 @@
 //! command ends.
 
 mod action;
+mod approve;
 pub mod args;
+mod ask;
+mod audit;
+mod backup;
 pub mod check;
 mod confirm;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod events;
 pub mod exit;
+mod forget;
+mod live;
 mod manual;
 mod purge;
 mod reconcile;
+mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 pub mod screen;
+pub mod standing;
+pub mod status;
+mod story;
 mod sync;
+mod user;
+mod whom;
 mod wiring;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,7 +85,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         }
         Command::Man(arguments) => manual::run(arguments.dir.as_deref()).map(|()| Exit::Done).map_err(Error::Output),
         Command::Run => {
-            let config = configure(file, &environment, clock)?;
+            let config = start(file, &environment, clock, true)?;
             block_on(run::run(config, clock.clone()))
         }
         Command::Sync(arguments) => {
@@ -86,6 +100,38 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(reconcile::run(config, &arguments, clock.clone()))
         }
+        Command::Status(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(status::run(&config, arguments.json, arguments.check, clock.now()))
+        }
+        Command::Events(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(events::run(&config, &arguments, clock.now()))
+        }
+        Command::Backup(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(backup::run(&config, &arguments.file))
+        }
+        Command::Retry(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(retry::run(&config, &arguments, clock))
+        }
+        Command::Approve(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(approve::run(&config, &arguments, clock))
+        }
+        Command::Forget(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(forget::run(&config, &arguments, clock.now()))
+        }
+        Command::User(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(user::run(&config, &arguments, clock))
+        }
+        Command::Audit { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(audit::run(&config, &command, clock.now()))
+        }
         Command::Action { command } => {
             let config = configure(file, &environment, clock)?;
             block_on(action::run(&config, &command, clock))
@@ -94,7 +140,6 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(purge::run(&config, &arguments, clock))
         }
-        other => Err(Error::NotBuilt(other.name())),
     }
 }
 
@@ -113,8 +158,23 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
 /// # Errors
 /// When the configuration is wrong, or the log has been started already.
 pub fn configure(file: Option<&Path>, environment: &Environment, clock: &Arc<dyn Clock>) -> Result<Config, Error> {
+    start(file, environment, clock, false)
+}
+
+/// As [`configure`], for the command whose log is what it prints: the others print results, and a person at a terminal
+/// wants those alone, and what went wrong. In a pipe or under a timer their log is as configured.
+fn start(
+    file: Option<&Path>,
+    environment: &Environment,
+    clock: &Arc<dyn Clock>,
+    is_daemon: bool,
+) -> Result<Config, Error> {
     let config = Config::load(file, environment)?;
-    logging::init(&config.log, clock.clone())?;
+    let mut log = config.log.clone();
+    if !is_daemon && log.filter == "info" && std::io::stderr().is_terminal() {
+        "warn".clone_into(&mut log.filter);
+    }
+    logging::init(&log, clock.clone())?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -133,6 +193,9 @@ pub enum Error {
     /// The result could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] std::io::Error),
+    /// The result cannot be put into JSON.
+    #[error("cannot print JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,9 +211,6 @@ pub enum Error {
     /// Something that the configuration names cannot be used.
     #[error("{0}")]
     Setup(String),
-    /// This version does not have the command.
-    #[error("this version cannot `{0}` yet")]
-    NotBuilt(&'static str),
 }
 
 impl Error {
@@ -162,8 +222,8 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) | Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
-            Self::NotBuilt(_) => Exit::Usage,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) => Exit::Failed,
+            Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
         }
     }
 }

@@ -66,7 +66,10 @@ async fn compare_and_apply(engine: &Arc<Engine>, stop: &tokio_util::sync::Cancel
             Err(PassError::Store(error)) => return Err(error.into()),
             Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX && !stop.is_cancelled() => {
                 pauses += 1;
-                engine.clock().sleep(wait).await;
+                tokio::select! {
+                    () = engine.clock().sleep(wait) => {}
+                    () = stop.cancelled() => {}
+                }
             }
             Err(error) => {
                 done.error = Some(error.to_string());

@@ -105,7 +105,10 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
             Err(PassError::Store(error)) => return Err(error.into()),
             Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX => {
                 pauses += 1;
-                engine.clock().sleep(wait).await;
+                tokio::select! {
+                    () = engine.clock().sleep(wait) => {}
+                    () = stop.cancelled() => {}
+                }
             }
             Err(error) => {
                 done.error = Some(error.to_string());
@@ -194,10 +197,21 @@ fn tally(reports: &[Report]) -> BTreeMap<&'static str, usize> {
 
 fn head(done: &Done) -> String {
     let begun = match &done.compared {
-        Some(compared) => format!("{} people compared, {} of them need a look", compared.listed, compared.made_due),
-        None => format!("{} pages of the log, {} new events", done.polled.pages, done.polled.events),
+        Some(compared) => {
+            let (listed, made_due) = (compared.listed, compared.made_due);
+            format!("{listed} people compared, {made_due} of them to be looked at")
+        }
+        None => {
+            let (pages, events) =
+                (screen::count(done.polled.pages, "page"), screen::count(done.polled.events, "new event"));
+            format!("{pages} of the log, {events}")
+        }
     };
-    let mut text = format!("{begun}, {} looks, {} accounts written\n", done.applied.looks, done.applied.writes);
+    let mut text = format!(
+        "{begun}, {}, {} written\n",
+        screen::count(done.applied.looks, "look"),
+        screen::count(done.applied.writes, "account")
+    );
     if let Some(error) = &done.error {
         let _ = writeln!(text, "{}: not everything could be read: {error}", screen::paint(screen::BAD, "error"));
     }
@@ -241,7 +255,12 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
 
 /// Person by person, old → new.
 pub(crate) fn plan(reports: &[Report], done: &Done) -> String {
-    let mut text = head(done);
+    head(done) + &planned(reports)
+}
+
+/// What the looks of a dry run would have written.
+pub(super) fn planned(reports: &[Report]) -> String {
+    let mut text = String::new();
     let mut rows = Vec::new();
     for report in reports {
         let status = report.status.as_ref().map_or("", Status::as_str).to_owned();
@@ -258,13 +277,17 @@ pub(crate) fn plan(reports: &[Report], done: &Done) -> String {
             rows.push([person(report), status, verdict, "-".to_owned(), said]);
         }
     }
-    let written = rows.iter().filter(|row| row[3] != "-").count();
+    let written = rows.iter().filter(|row| row[3] != "-").count() as u64;
     if !rows.is_empty() {
         text.push('\n');
         text.push_str(&screen::table(["PERSON", "OKTA", "VERDICT", "AUTH0 ACCOUNT", "BEFORE → AFTER"], rows));
         text.push('\n');
     }
-    let _ = writeln!(text, "dry run: {written} accounts would be written; nothing was, in Auth0 or in the state");
+    let _ = writeln!(
+        text,
+        "dry run: {} would be written; nothing was, neither in Auth0 nor in the state",
+        screen::count(written, "account")
+    );
     text
 }
 

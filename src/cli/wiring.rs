@@ -8,12 +8,13 @@ use tracing::{info, warn};
 use super::Error;
 use crate::alert::Alert;
 use crate::auth0::{self, Auth0, Auth0Options};
-use crate::config::{self, Auth0Credentials, Config, Dpop, OktaCredentials};
+use crate::config::{self, Auth0Credentials, Config, Dpop, Listen, OktaCredentials};
 use crate::domain::Clock;
 use crate::engine::{Engine, Options};
 use crate::http::jws::SigningKey;
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
+use crate::monitor::{Monitor, Place};
 use crate::okta::{self, DpopMode, Okta, OktaOptions};
 use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
 
@@ -233,4 +234,22 @@ fn tell(config: &Config, store: &Store, opened: &Opened) {
     if opened.tightened {
         warn!(event = "tightened", path = %store.path().display(), "the state could be read by others; it is 0600 now");
     }
+}
+
+/// The server of `[http] listen`, bound.
+///
+/// # Errors
+/// When the place is taken or cannot be used.
+pub(crate) async fn monitor(listen: &Listen) -> Result<Monitor, Error> {
+    let place = match listen {
+        Listen::Tcp(address) => Place::Tcp(*address),
+        Listen::Unix(path) => Place::Unix(path.clone()),
+    };
+    Monitor::bind(&place).await.map_err(|error| {
+        let place = match listen {
+            Listen::Tcp(address) => address.to_string(),
+            Listen::Unix(path) => path.display().to_string(),
+        };
+        Error::Setup(format!("[http] listen: cannot listen on {place}: {error}"))
+    })
 }

@@ -219,10 +219,19 @@ pub struct Alert {
 }
 
 /// Our own HTTP server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Http {
     /// Where it listens; nowhere if `None`.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
+}
+
+/// Where our own HTTP server listens: nowhere that another machine can reach, for it asks nobody who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On a loopback address.
+    Tcp(SocketAddr),
+    /// On a socket in the file system, whose permissions say who may connect.
+    Unix(PathBuf),
 }
 
 impl Config {

@@ -242,6 +242,8 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         ("log", "format = \"xml\"", "is none of \"auto\", \"text\" and \"json\""),
         ("log", "filter = \"x=loud\"", "is no log filter"),
         ("http", "listen = \"9465\"", "write it like \"127.0.0.1:9465\""),
+        ("http", "listen = \"0.0.0.0:9465\"", "http.listen: 0.0.0.0:9465 can be reached from other machines"),
+        ("http", "listen = \"unix:http.sock\"", "is not the full path of a socket"),
         ("alert", "webhook_url = \"http://example.com/x\"", "alert.webhook_url: would send credentials in the clear"),
         ("alert", "webhook_url = \"example\"", "alert.webhook_url: is not an address"),
         ("colour", "red = 1", "unknown field `colour`"),

@@ -5,7 +5,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -26,6 +27,24 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Completes when `span` has passed on this clock.
     fn sleep(&self, span: Duration) -> Sleep<'_>;
+
+    /// Says that something outside this process is being waited for, until the guard is dropped. A clock that moves by
+    /// itself stands still meanwhile; the machine's clock does not care.
+    fn waiting(&self) -> Waiting {
+        Waiting(None)
+    }
+}
+
+/// See [`Clock::waiting`].
+#[derive(Debug)]
+pub struct Waiting(Option<Arc<AtomicUsize>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(waiting) = &self.0 {
+            waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 /// The machine's clock.
@@ -67,7 +86,9 @@ impl Clock for SystemClock {
 /// A clock that stands still until it is set: for tests, and for the sandbox's "a week passes".
 ///
 /// With [`ManualClock::stepping`] a sleeper moves the clock itself instead of waiting, so that a simulated week of
-/// back-off takes no time at all.
+/// back-off takes no time at all. While an answer is being waited for ([`Clock::waiting`]) time stands still, so that loops
+/// that look around every second do not make hours of a request; but not for longer than [`STANDSTILL_MAX`] of real time,
+/// for the answer may itself wait for this clock.
 #[derive(Debug)]
 pub struct ManualClock {
     /// Nanoseconds are kept by both; `monotonic` only ever grows.
@@ -75,12 +96,21 @@ pub struct ManualClock {
     stepping: bool,
     /// Serialises steps, so that two sleepers of one second together move the clock by one second, not two.
     step: Mutex<()>,
+    waiting: Arc<AtomicUsize>,
 }
+
+/// How long, in real time, a stepping clock stands still for an answer.
+const STANDSTILL_MAX: Duration = Duration::from_millis(200);
 
 impl ManualClock {
     /// Stands at `now`; sleepers wait until it is moved past their moment.
     pub fn new(now: Timestamp) -> Self {
-        Self { time: watch::Sender::new((now, Duration::ZERO)), stepping: false, step: Mutex::new(()) }
+        Self {
+            time: watch::Sender::new((now, Duration::ZERO)),
+            stepping: false,
+            step: Mutex::new(()),
+            waiting: Arc::default(),
+        }
     }
 
     /// Stands at `now`; a sleeper moves the clock to the end of its own sleep and goes on at once.
@@ -96,6 +126,15 @@ impl ManualClock {
         });
     }
 
+    /// Waits, in real time, for whatever is being waited for outside.
+    #[expect(clippy::disallowed_methods, reason = "the one place where simulated time waits for real answers")]
+    async fn stand_still(&self) {
+        let began = std::time::Instant::now();
+        while self.waiting.load(Ordering::SeqCst) > 0 && began.elapsed() < STANDSTILL_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Sets the time of day without letting time pass, as an administrator (or NTP) does.
     pub fn jump_to(&self, now: Timestamp) {
         self.time.send_modify(|time| time.0 = now);
@@ -103,6 +142,11 @@ impl ManualClock {
 }
 
 impl Clock for ManualClock {
+    fn waiting(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(Some(self.waiting.clone()))
+    }
+
     fn now(&self) -> Timestamp {
         self.time.borrow().0
     }
@@ -117,6 +161,7 @@ impl Clock for ManualClock {
             if self.stepping {
                 // Others that can run now shall run before time moves on.
                 tokio::task::yield_now().await;
+                self.stand_still().await;
                 let _one_at_a_time = self.step.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let left = until.saturating_sub(self.monotonic());
                 if !left.is_zero() {
@@ -188,6 +233,23 @@ mod tests {
         let clock = ManualClock::stepping(at("2026-01-01T00:00:00Z"));
         clock.sleep(Duration::from_secs(3600)).await;
         assert_eq!(clock.now(), at("2026-01-01T01:00:00Z"));
+    }
+
+    #[tokio::test]
+    async fn a_stepping_clock_stands_still_while_an_answer_is_waited_for() {
+        let clock = std::sync::Arc::new(ManualClock::stepping(at("2026-01-01T00:00:00Z")));
+        let waiting = clock.waiting();
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(10)).await }
+        });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(clock.now(), at("2026-01-01T00:00:00Z"));
+        drop(waiting);
+        sleeper.await.unwrap();
+        assert_eq!(clock.now(), at("2026-01-01T00:00:10Z"));
     }
 
     #[tokio::test]

@@ -69,13 +69,17 @@ impl Engine {
         let mut running: JoinSet<Ended> = JoinSet::new();
         let mut under_way: HashMap<Id, LookStart> = HashMap::new();
         let mut ahead: VecDeque<DueUser> = VecDeque::new();
+        // With a patience: when somebody was last settled, or at least came to an outcome that is their own.
+        let mut progress = self.clock.monotonic();
         loop {
             self.pulse.applier.stamp(self.clock.as_ref());
+            #[cfg(debug_assertions)]
+            super::supervisor::wedge_on_request("applier").await;
             let mut wait = ASK_EVERY;
             if !stop.is_cancelled() {
                 match self.begin_looks(&mut running, &mut under_way, &mut ahead).await {
                     Ok(Begun::Some) => {}
-                    Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY * 5),
+                    Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY),
                     Err(error) if until == Until::Stopped => {
                         error!(event = "store_failed", %error, "the state fails; nothing is lost, trying again");
                         wait = STORE_AGAIN;
@@ -91,9 +95,11 @@ impl Engine {
                     return Ok(done);
                 }
                 if let Until::Idle(patience) = until {
+                    // A remote that stays away would else be probed for as long as each wait is a short one.
+                    let patient = self.clock.monotonic().saturating_sub(progress) <= patience;
                     match self.until_next(patience).await? {
-                        Some(next) => wait = next,
-                        None => return Ok(done),
+                        Some(next) if patient => wait = next,
+                        _ => return Ok(done),
                     }
                 }
             }
@@ -109,6 +115,10 @@ impl Engine {
                     under_way.remove(&id);
                     match result {
                         Ok(report) => {
+                            let snoozed = report.as_ref().is_some_and(|report| matches!(report.outcome, Outcome::Snooze { .. }));
+                            if !snoozed {
+                                progress = self.clock.monotonic();
+                            }
                             done.looks += 1;
                             done.writes += report.map_or(0, |report| report.writes);
                         }

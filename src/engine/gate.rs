@@ -18,6 +18,8 @@ use crate::http::pacing::{Bucket, Pacer, Priority};
 use crate::http::{Failure, Kind, Remote};
 use crate::store::{Alarm, AlarmKind, RemoteError, Store};
 
+use super::supervisor::Pulse;
+
 /// How often something that is refused (401, 403) is tried again.
 const REFUSED_PROBE: Duration = Duration::from_secs(60);
 /// A 429 names a reset; after so many in a row for one call the look gives way.
@@ -130,6 +132,7 @@ pub struct Gate {
     pacer: Pacer,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    pulse: Arc<Pulse>,
     state: Mutex<State>,
 }
 
@@ -151,8 +154,14 @@ impl Drop for Probe<'_> {
 }
 
 impl Gate {
-    pub(super) fn new(remote: Remote, pacer: Pacer, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { remote, pacer, store, clock, state: Mutex::default() }
+    pub(super) fn new(
+        remote: Remote,
+        pacer: Pacer,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        Self { remote, pacer, store, clock, pulse, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,8 +184,12 @@ impl Gate {
         let mut round = 0;
         loop {
             let probe = self.enter(endpoint)?;
-            let permit = self.pacer.acquire(endpoint.bucket(), priority, self.clock.as_ref()).await;
+            let clock = self.clock.as_ref();
+            let waits = || self.pulse.stamp(subject, clock);
+            let permit = self.pacer.acquire_telling(endpoint.bucket(), priority, clock, waits).await;
+            let waiting = clock.waiting();
             let answer = call().await;
+            drop(waiting);
             drop(permit);
             let result = match answer {
                 Ok(value) => {

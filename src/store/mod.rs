@@ -43,7 +43,9 @@ pub use looks::{
 };
 pub use open::{Access, Binding, Opened, Store, is_in_use};
 pub use purge::MarkedByUs;
-pub use reports::{AccountRow, DecisionRow, EventRow, PersonRow, Progress, RemoteRow, StatusRow};
+pub use reports::{
+    AccountRow, DecisionRow, EventRow, EventSelection, PersonRow, Progress, QuarantinedRow, RemoteRow, StatusRow,
+};
 pub use requests::{Made, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
 pub use sweeps::Sweep;

@@ -162,6 +162,11 @@ impl Tokens {
             return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
         };
         self.refill(limit, now);
+        // After a refusal the bucket is as good as unknown, and to wait until the least that is believed of its refill has
+        // filled what is left to others would take minutes: one call finds out.
+        if self.refusals > 0 && self.in_flight == 0 {
+            return Turn::Now;
+        }
         let missing = 1.0 + self.reserve(limit) + f64::from(self.in_flight) - self.level;
         // A window's tokens come back all at once, at a moment that lies ahead.
         let until_refill = self.level_at.saturating_sub(now);
@@ -286,13 +291,12 @@ impl Tokens {
     /// We were too fast, or others were: wait as asked, and believe in half of what was learned.
     pub(super) fn refuse(&mut self, advice: Advice, spread: f64, now: Duration) {
         self.refusals = self.refusals.saturating_add(1);
+        let doubled = |span: Duration| span.saturating_mul(1 << self.refusals.saturating_sub(1).min(6)).min(PAUSE_MAX);
         let pause = if let Some(span) = advice.retry_after {
             span.max(PAUSE_MIN)
-        } else if let Some(span) = advice.reset_in.filter(|span| !span.is_zero()) {
-            span.clamp(PAUSE_MIN, PAUSE_MAX)
         } else {
-            let doublings = self.refusals.saturating_sub(1).min(6);
-            PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX)
+            // A reset names the next token, for which others wait too: who was refused again and again asks less often.
+            doubled(advice.reset_in.filter(|span| !span.is_zero()).unwrap_or_default().max(PAUSE_MIN))
         };
         // Others were refused at the same moment and read the same reset.
         self.paused_until = self.paused_until.max(now + pause.mul_f64(1.0 + spread / 10.0));

@@ -115,6 +115,8 @@ impl Window {
             return;
         };
         self.limit = Some(limit);
+        // Whatever window this answer turns out to belong to: nothing holds more than its limit.
+        self.remaining = self.remaining.min(limit);
         let remaining = remaining.min(limit);
         let end = match advice.reset_in {
             // A reset that has passed: whatever was spent was spent in a window that is over.

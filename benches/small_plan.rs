@@ -1,0 +1,40 @@
+//! How much of our share of the smallest plans is used: `cargo bench --bench small_plan`. Exits 1 below 95 %.
+//!
+//! A backlog of people who left is drained on an Okta org and an Auth0 tenant of the smallest plans. Time is simulated:
+//! nothing takes any but the pacing, so this measures the pacing alone, and the same on every machine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stdout, reason = "the result")]
+
+#[path = "../tests/weather/drain.rs"]
+mod drain;
+#[path = "../tests/weather/stage.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod stage;
+
+use std::process::ExitCode;
+
+/// So much of our share is to be used.
+const RATIO_MIN: f64 = 0.95;
+/// Enough for half an hour, in which what was learned of the limits is learned again.
+const PEOPLE: usize = 900;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let drained = drain::drain(PEOPLE).await;
+    println!(
+        "{PEOPLE} people denied in {:.0} simulated seconds ({} not), {} calls refused for the rate\n\
+         Auth0: {:.3} calls a second achieved, {:.3} are our share: {:.1} %",
+        drained.span.as_secs_f64() + 60.0,
+        drained.undenied,
+        drained.refused,
+        drained.rate(),
+        drained.share(),
+        drained.ratio() * 100.0,
+    );
+    if drained.undenied == 0 && drained.refused == 0 && drained.ratio() >= RATIO_MIN {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,451 @@
+//! The log's cursor in bad weather: whatever happens to a page, no event is lost, nothing wedges and nothing spins.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use okta_auth0_sync::engine::poller::PassError;
+use okta_auth0_sync::sandbox::{Effect, Fault, PathMatch};
+use okta_auth0_sync::store::Page;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::{LOGS, Stage, answer, header, s};
+
+const DAY: u64 = 86_400;
+
+/// A listener that nobody should ever come to.
+struct Elsewhere {
+    origin: String,
+    visits: Arc<AtomicUsize>,
+}
+
+impl Elsewhere {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let visits = Arc::new(AtomicUsize::new(0));
+        let counted = visits.clone();
+        tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { origin, visits }
+    }
+
+    fn visits(&self) -> usize {
+        self.visits.load(Ordering::SeqCst)
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn page_text(stage: &Stage) -> String {
+    serde_json::to_string(&stage.sandbox.okta().log_entries()).unwrap()
+}
+
+/// A pass that fails: which page fault it is, and a word of what is said of it.
+type Bad = (&'static str, fn(&str) -> Vec<Effect>, &'static str);
+
+fn bad_pages() -> Vec<Bad> {
+    vec![
+        (
+            "a query that took too long",
+            |_| vec![answer(500, json!({ "errorCode": "E0000009" }))],
+            "server error (500 E0000009)",
+        ),
+        (
+            "read-only for maintenance",
+            |_| vec![answer(503, json!({ "errorCode": "E0000010" }))],
+            "server error (503 E0000010)",
+        ),
+        ("a gateway's page", |_| vec![answer(502, Value::Null)], "server error (502)"),
+        ("a cut body", |_| vec![Effect::CutBody], "unreachable"),
+        ("a dropped connection", |_| vec![Effect::Drop], "unreachable"),
+        ("no list", |_| vec![Effect::ReplaceBody(b"{\"a\":1}".to_vec())], "not a JSON list"),
+        ("no JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "not a JSON list"),
+        ("no body", |_| vec![Effect::ReplaceBody(Vec::new())], "not a JSON list"),
+        (
+            "a body beyond the bound",
+            |_| vec![Effect::ReplaceBody(vec![b' '; (64 << 20) + 1])],
+            "longer than 67108864 bytes",
+        ),
+        (
+            "a decompression bomb",
+            |_| vec![Effect::ReplaceBody(gzip(&vec![0; 65 << 20])), header("content-encoding", "gzip")],
+            "longer than 67108864 bytes",
+        ),
+        (
+            "gzip that is none",
+            |_| vec![Effect::ReplaceBody(b"no gzip at all".to_vec()), header("content-encoding", "gzip")],
+            "malformed answer",
+        ),
+        (
+            "a next link to another part of the API",
+            |_| vec![header("link", "</api/v1/users?after=1>; rel=\"next\"")],
+            "refused next link",
+        ),
+        (
+            "a next link out of the log's path",
+            |origin| vec![header("link", &format!("<{origin}/api/v1/logs/../users?after=1>; rel=\"next\""))],
+            "refused next link",
+        ),
+        ("a redirect (301)", |origin| vec![redirect(301, origin)], "redirected"),
+        ("a redirect (302)", |origin| vec![redirect(302, origin)], "redirected"),
+        ("a redirect (307)", |origin| vec![redirect(307, origin)], "redirected"),
+        ("a redirect (308)", |origin| vec![redirect(308, origin)], "redirected"),
+    ]
+}
+
+fn redirect(code: u16, origin: &str) -> Effect {
+    let headers = vec![("location".to_owned(), format!("{origin}{LOGS}?after=1"))];
+    Effect::Status { code, body: Value::Null, headers }
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_used_is_asked_for_again_and_nothing_is_lost() {
+    for (name, effects, words) in bad_pages() {
+        let elsewhere = Elsewhere::new().await;
+        for begun in [false, true] {
+            let stage = Stage::new().await;
+            let mut people = vec![stage.leaver("ann")];
+            if begun {
+                stage.poll().await.unwrap();
+            }
+            people.push(stage.leaver("bob"));
+            for effect in effects(&elsewhere.origin) {
+                stage.okta_fault("GET", LOGS, effect, 2);
+            }
+            let before = stage.pages().len();
+            for _ in 0..2 {
+                let error = stage.poll().await.unwrap_err().to_string();
+                assert!(error.contains(words), "{name}: {error}");
+                stage.clock.advance(s(31));
+            }
+            assert_eq!(stage.pages().len() - before, 2, "{name}: one request a pass");
+            stage.denies(&people).await;
+        }
+        assert_eq!(elsewhere.visits(), 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_odd_page_that_can_be_used_is_used() {
+    type Odd = (&'static str, fn(&str) -> Vec<Effect>);
+    let gzipped: Odd =
+        ("compressed", |page| vec![Effect::ReplaceBody(gzip(page.as_bytes())), header("content-encoding", "gzip")]);
+    let invalid: Odd = ("a byte that is no UTF-8", |page| {
+        let at = page.find("Test User").unwrap();
+        let mut bytes = page.as_bytes().to_vec();
+        bytes[at] = 0xff;
+        vec![Effect::ReplaceBody(bytes)]
+    });
+    let nested: Odd = ("nested two thousand deep", |page| {
+        let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+        let entry = format!(
+            "{{\"uuid\":\"deep\",\"published\":\"2026-01-01T00:00:00.000Z\",\"eventType\":\"user.lifecycle.x\",\"debugContext\":{deep}}}"
+        );
+        vec![Effect::ReplaceBody(format!("{},{entry}]", page.strip_suffix(']').unwrap()).into_bytes())]
+    });
+    let unlinked: Odd = ("without a link", |_| vec![Effect::ReplaceHeader { name: "link".to_owned(), value: None }]);
+    let junk: Odd = ("with links that are none", |_| vec![header("link", "<;;,rel=next")]);
+    let undated: Odd = ("without a date", |_| vec![header("date", "yesterday")]);
+    for (name, effects) in [gzipped, invalid, nested, unlinked, junk, undated] {
+        for begun in [false, true] {
+            let stage = Stage::new().await;
+            let ann = stage.leaver("ann");
+            if begun {
+                stage.poll().await.unwrap();
+            }
+            let bob = stage.leaver("bob");
+            for effect in effects(&page_text(&stage)) {
+                stage.okta_fault("GET", LOGS, effect, 1);
+            }
+            let before = stage.pages().len();
+            stage.poll().await.unwrap();
+            assert_eq!(stage.pages().len() - before, 1, "{name}: one page a pass");
+            let cyd = stage.leaver("cyd");
+            stage.denies(&[ann, bob, cyd]).await;
+        }
+    }
+}
+
+/// A next link as others write it, with `{url}` for the address that it leads to.
+#[tokio::test]
+async fn a_next_link_is_read_however_it_is_written() {
+    for form in [
+        "<{url}>; rel=\"next\"",
+        "<{path}>; rel=\"next\"",
+        "<{url}&note=a,b;c>; rel=\"next\"",
+        "<{path}&note=a,b;c>;title=\"a, <b>; rel=x\";rel=next",
+        "<{self}>; rel=\"self\", <{url}>; rel=\"next\"",
+        "<{url}>; rel=\"next\", <{self}>; rel=\"self\"",
+    ] {
+        let stage = Stage::new().await;
+        let ann = stage.leaver("ann");
+        stage.poll().await.unwrap();
+        let bob = stage.leaver("bob");
+        // Where the stand-in says that its log goes on, read from what is asked then.
+        stage.poll().await.unwrap();
+        let checkpoint = stage.engine.store().checkpoint().await.unwrap().unwrap();
+        let path = checkpoint.next.unwrap();
+        let url = format!("{}{path}", stage.sandbox.okta().url());
+        let line = form.replace("{url}", &url).replace("{path}", &path).replace("{self}", &format!("{url}0"));
+        stage.okta_fault("GET", LOGS, header("link", &line), 1);
+        stage.poll().await.unwrap();
+        let cyd = stage.leaver("cyd");
+        stage.denies(&[ann, bob, cyd]).await;
+        let asked = stage.pages().pop().unwrap();
+        assert_eq!(asked.query.contains("note=a,b;c"), form.contains("note"), "{form}: {}", asked.query);
+        assert!(stage.pages().iter().all(|page| page.status == Some(200)), "{form}");
+    }
+}
+
+#[tokio::test]
+async fn a_next_link_to_another_host_is_asked_of_our_own() {
+    let elsewhere = Elsewhere::new().await;
+    let stage = Stage::new().await;
+    let mut people = vec![stage.leaver("ann")];
+    stage.okta_fault("GET", LOGS, Effect::NextLinkOrigin(elsewhere.origin.clone()), 3);
+    for name in ["bob", "cyd"] {
+        stage.denies(&people).await;
+        people.push(stage.leaver(name));
+    }
+    let alarms = stage.alarms("foreign_next").await;
+    assert_eq!(alarms.len(), 1, "told once");
+    assert_eq!(alarms[0].subject, "127.0.0.1");
+    stage.denies(&people).await;
+    stage.poll().await.unwrap();
+    assert_eq!(elsewhere.visits(), 0, "no credential, no connection");
+    assert!(stage.alarms("foreign_next").await.is_empty(), "over");
+}
+
+#[tokio::test]
+async fn empty_short_and_full_pages_end_a_pass_when_there_is_no_more() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.poll().await.unwrap().pages, 1, "an empty one");
+    for number in 0..2500 {
+        stage.sandbox.okta().push_log_entry(json!({
+            "uuid": format!("event-{number}"), "published": "2026-01-01T00:00:00.000Z",
+            "eventType": "user.lifecycle.deactivate", "target": [{ "type": "User", "id": format!("00u{number}") }],
+        }));
+    }
+    let pass = stage.poll().await.unwrap();
+    assert_eq!((pass.pages, pass.events, pass.made_due, pass.more), (3, 2500, 2500, false), "two full, one short");
+    for _ in 0..3 {
+        assert_eq!(stage.poll().await.unwrap().pages, 1, "next is what was asked: once a pass");
+    }
+    // Exactly full: one more, which is empty.
+    for number in 2500..3500 {
+        stage.sandbox.okta().push_log_entry(json!({
+            "uuid": format!("event-{number}"), "published": "2026-01-01T00:00:00.000Z",
+            "eventType": "user.lifecycle.deactivate", "target": [{ "type": "User", "id": format!("00u{number}") }],
+        }));
+    }
+    let pass = stage.poll().await.unwrap();
+    assert_eq!((pass.pages, pass.events), (2, 1000));
+}
+
+#[tokio::test]
+async fn what_nobody_has_seen_before_is_taken_as_it_comes() {
+    let stage = Stage::new().await;
+    let (ann, bob) = (stage.person("ann"), stage.person("bob"));
+    stage.denies(&[]).await;
+    stage.sandbox.okta().deactivate_silently(&ann.okta);
+    stage.sandbox.okta().deactivate_silently(&bob.okta);
+    let entry = |uuid: &str, kind: &str, target: Value, outcome: Value| {
+        json!({ "uuid": uuid, "published": "2026-01-01T00:00:00.000Z", "eventType": kind, "target": target,
+                "outcome": outcome, "version": 0, "actor": null, "securityContext": { "userBehaviors": [{}] } })
+    };
+    let target = |id: &str| json!({ "type": "User", "id": id, "alternateId": null, "detailEntry": null });
+    let both = json!([{ "type": "AppUser", "id": "0ua" }, target(ann.okta.as_str()), target(bob.okta.as_str())]);
+    for broken in [
+        entry("null-target", "user.lifecycle.deactivate", Value::Null, Value::Null),
+        entry("no-user", "user.lifecycle.deactivate", json!([{ "type": "AppUser", "id": "0ua" }]), Value::Null),
+    ] {
+        stage.sandbox.okta().push_log_entry(broken);
+    }
+    stage.sandbox.okta().push_log_entry(entry(
+        "two-users",
+        "user.lifecycle.deactivate",
+        both,
+        json!({ "result": "PONDERED" }),
+    ));
+    stage.sandbox.okta().push_log_entry(entry(
+        "new-type",
+        "user.lifecycle.ascend",
+        json!([target("00uNobody")]),
+        json!(7),
+    ));
+    stage.denies(&[ann, bob]).await;
+    assert_eq!(stage.alarms("quarantined").await.len(), 1);
+    let status = stage.engine.store().status().await.unwrap().unwrap();
+    assert_eq!(status.quarantined, 2);
+    assert_eq!(stage.poll().await.unwrap().events, 0, "and the cursor is past them");
+}
+
+fn refused_cursor(code: &str) -> Fault {
+    let body = json!({ "errorCode": code, "errorSummary": "refused", "errorCauses": [] });
+    let effect = Effect::Status { code: 400, body, headers: Vec::new() };
+    Fault { path: PathMatch::Contains("after=".to_owned()), ..Fault::new("GET", LOGS, effect) }
+}
+
+#[tokio::test]
+async fn a_refused_cursor_is_given_up_and_the_log_is_not() {
+    for code in ["E0000001", "E0000031", "E0000053"] {
+        let stage = Stage::new().await;
+        let mut people = vec![stage.leaver("ann")];
+        stage.denies(&people).await;
+        people.push(stage.leaver("bob"));
+        // Once is a hiccup: the cursor is kept.
+        stage.sandbox.okta().faults().add(refused_cursor(code).times(1));
+        let before = stage.pages().len();
+        stage.poll().await.unwrap();
+        assert!(stage.pages()[before..].iter().all(|page| page.query.contains("after=")), "{code}");
+        stage.sandbox.okta().faults().add(refused_cursor(code));
+        people.push(stage.leaver("cyd"));
+        let before = stage.pages().len();
+        stage.denies(&people).await;
+        let asked = &stage.pages()[before..];
+        assert_eq!(asked.len(), 3, "{code}: twice by the cursor, once by time");
+        assert!(asked[2].query.contains("since=") && !asked[2].query.contains("after="), "{code}");
+        stage.sandbox.okta().faults().clear();
+        people.push(stage.leaver("dan"));
+        stage.denies(&people).await;
+    }
+}
+
+#[tokio::test]
+async fn a_beginning_that_is_refused_is_tried_once_more_a_pass_and_taken_when_it_can_be() {
+    let stage = Stage::new().await;
+    let ann = stage.leaver("ann");
+    stage.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000053", "errorSummary": "since" })), 6);
+    for _ in 0..3 {
+        let error = stage.poll().await.unwrap_err();
+        assert!(matches!(error, PassError::Failed(_)) && error.to_string().contains("E0000053"), "{error}");
+    }
+    assert_eq!(stage.pages().len(), 6);
+    stage.denies(&[ann]).await;
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_filter_is_given_up() {
+    let stage = Stage::new().await;
+    let mut people = vec![stage.leaver("ann")];
+    stage.denies(&people).await;
+    // As a version with another filter would have left it: the link carries that filter inside.
+    let store = stage.engine.store();
+    let checkpoint = store.checkpoint().await.unwrap().unwrap();
+    let next = checkpoint.next.unwrap().replace("user.lifecycle", "user.session");
+    let page = Page {
+        expected_seq: checkpoint.seq,
+        events: &[],
+        quarantined: &[],
+        next: Some(&next),
+        fingerprint: "another filter",
+        server_time: stage.now(),
+    };
+    store.record_page(page, stage.now()).await.unwrap();
+    people.push(stage.leaver("bob"));
+    let before = stage.pages().len();
+    stage.denies(&people).await;
+    let asked = &stage.pages()[before..];
+    assert!(asked.len() == 1 && asked[0].query.contains("since="), "{asked:?}");
+}
+
+#[tokio::test]
+async fn another_org_is_refused_whatever_its_address_says() {
+    let stage = Stage::new().await;
+    stage.poll().await.unwrap();
+    let before = stage.pages().len();
+    // The same address, one day, leads to another org: nobody is denied by its log.
+    let mut stage = stage;
+    stage.restart(|_| ()).await;
+    let body = json!({ "id": "00oAnother" });
+    stage.okta_fault("GET", "/.well-known/okta-organization", answer(200, body), 1);
+    let error = stage.poll().await.unwrap_err();
+    assert!(matches!(&error, PassError::Store(error) if error.is_configuration()), "{error:?}");
+    assert_eq!(stage.pages().len(), before, "its log was not even asked for");
+}
+
+#[tokio::test]
+async fn a_cursor_that_stood_still_for_a_month_is_given_up_before_it_ages() {
+    let stage = Stage::new().await;
+    let mut people = vec![stage.leaver("ann")];
+    stage.denies(&people).await;
+    for _ in 0..29 {
+        stage.clock.advance(s(DAY));
+        stage.poll().await.unwrap();
+    }
+    assert!(stage.pages()[1..].iter().all(|page| page.query.contains("after=")));
+    stage.clock.advance(s(2 * DAY));
+    let before = stage.pages().len();
+    people.push(stage.leaver("bob"));
+    stage.denies(&people).await;
+    let asked = &stage.pages()[before..];
+    assert!(asked.len() == 1 && asked[0].query.contains("since="), "{asked:?}");
+    assert!(stage.alarms("gap").await.is_empty());
+}
+
+#[tokio::test]
+async fn after_a_gap_everybody_is_compared() {
+    // Eighty days: Okta may have forgotten. Two hundred: it even refuses to be asked from then on.
+    for days in [85, 200] {
+        let mut stage = Stage::new().await;
+        let ann = stage.leaver("ann");
+        stage.denies(std::slice::from_ref(&ann)).await;
+        let bob = stage.leaver("bob");
+        // Far away in the log, and soon out of it.
+        stage.clock.advance(s(days * DAY));
+        stage.restart(|_| ()).await;
+        let cyd = stage.leaver("cyd");
+        let before = stage.pages().len();
+        stage.poll().await.unwrap();
+        let asked = stage.pages().split_off(before);
+        assert!(asked.iter().all(|page| page.status == Some(200)), "{days} days: {asked:?}");
+        assert!(asked.len() <= 2, "{days} days: {asked:?}");
+        assert_eq!(stage.alarms("gap").await.len(), 1, "{days} days");
+        let sweep = stage.engine.store().sweep_under_way().await.unwrap().unwrap();
+        assert!(sweep.scope.contains("all"), "{sweep:?}");
+        let stop = CancellationToken::new();
+        while !stage.engine.reconcile(&stop).await.unwrap().done {}
+        stage.work_off().await;
+        for person in [&ann, &bob, &cyd] {
+            assert!(stage.denied(person), "{days} days: {}", person.account);
+        }
+        assert!(stage.alarms("gap").await.is_empty(), "{days} days: over");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_stalled_body_ends_by_itself() {
+    let stage = Stage::new().await;
+    let ann = stage.leaver("ann");
+    stage.poll().await.unwrap();
+    stage.okta_fault("GET", LOGS, Effect::StallBody, 1);
+    let engine = stage.engine.clone();
+    let pass = tokio::spawn(async move { engine.poll(&CancellationToken::new()).await });
+    stage
+        .sandbox
+        .okta()
+        .journal()
+        .wait_for(|requests| {
+            requests.iter().filter(|request| request.path == LOGS && request.status == Some(200)).count() == 2
+        })
+        .await;
+    // The body has begun, and nothing more comes: half a minute, which nobody has to wait for.
+    tokio::time::pause();
+    tokio::time::advance(s(36)).await;
+    tokio::time::resume();
+    let error = pass.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("timed out"), "{error}");
+    stage.denies(&[ann]).await;
+}

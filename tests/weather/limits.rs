@@ -1,0 +1,185 @@
+//! Refusals for the rate: each is waited for as it asks, none becomes a storm, none lasts for ever.
+
+use std::time::Duration;
+
+use okta_auth0_sync::domain::{Clock, Outcome, Timestamp, clock};
+use okta_auth0_sync::sandbox::{self, Effect, Limit, Limits, RateLimited, Recorded};
+use serde_json::json;
+
+use super::stage::{LOGS, Stage, paused, s, snoozed};
+
+const BY_EMAIL: &str = "/api/v2/users-by-email";
+
+/// A 429 whose headers say when, in the words of either remote.
+fn refusal(headers: &[(&str, String)]) -> Effect {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    Effect::Status { code: 429, body: json!({ "errorCode": "E0000047" }), headers }
+}
+
+fn http_date(at: Timestamp) -> String {
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+/// Every way to refuse, and how long it has to be waited then, in milliseconds.
+fn refusals(now: Timestamp) -> Vec<(&'static str, Effect, u64, u64)> {
+    let unix = |ahead: i64| (now.as_second() + ahead).to_string();
+    let date = |ahead: u64| http_date(clock::add(now, s(ahead)));
+    let reset = |ahead: i64| {
+        let both = ["x-rate-limit-reset", "x-ratelimit-reset"];
+        refusal(&both.map(|name| (name, unix(ahead))))
+    };
+    vec![
+        ("its own headers", Effect::RateLimited(RateLimited::Plain), 1000, 3000),
+        ("Retry-After in seconds", Effect::RateLimited(RateLimited::RetryAfter(s(30))), 30_000, 33_500),
+        ("Retry-After as a date", refusal(&[("retry-after", date(45))]), 45_000, 50_000),
+        ("Retry-After in the past", refusal(&[("retry-after", http_date(clock::sub(now, s(45))))]), 1000, 1200),
+        ("no header at all", Effect::RateLimited(RateLimited::WithoutHeaders), 1000, 6500),
+        ("a reset in the past", Effect::RateLimited(RateLimited::ResetInThePast), 1000, 6500),
+        ("a reset ahead", reset(40), 40_000, 45_000),
+        ("a reset next year", reset(31_000_000), 60_000, 78_000),
+        ("a Retry-After of a year", refusal(&[("retry-after", "31000000".to_owned())]), 3_600_000, 3_970_000),
+        (
+            "nonsense",
+            refusal(&[("x-rate-limit-reset", "soon".to_owned()), ("retry-after", "-5".to_owned())]),
+            1000,
+            6500,
+        ),
+    ]
+}
+
+fn gap(requests: &[Recorded]) -> Duration {
+    clock::since(requests[1].at, requests[0].at)
+}
+
+#[tokio::test]
+async fn the_log_waits_as_long_as_it_is_asked_to() {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let concurrency = ("too many at once", Effect::RateLimited(RateLimited::Concurrency), 500, 2100);
+    for (name, effect, least, most) in refusals(now).into_iter().chain([concurrency]) {
+        let stage = Stage::new().await;
+        let ann = stage.leaver("ann");
+        stage.okta_fault("GET", LOGS, effect, 1);
+        stage.poll().await.unwrap();
+        let pages = stage.pages();
+        assert_eq!(pages.len(), 2, "{name}: refused once, asked once more");
+        let waited = gap(&pages).as_millis() as u64;
+        assert!((least..=most).contains(&waited), "{name}: {waited} ms");
+        stage.denies(&[ann]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_look_waits_as_long_as_it_is_asked_to() {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    for (name, effect, least, most) in refusals(now) {
+        let stage = Stage::new().await;
+        let ann = stage.leaver("ann");
+        stage.poll().await.unwrap();
+        stage.auth0_fault("GET", BY_EMAIL, effect, 1);
+        assert_eq!(stage.look(&ann).await, Outcome::Applied, "{name}");
+        let requests = stage.sandbox.auth0().journal().requests();
+        let asked: Vec<_> = requests.into_iter().filter(|request| request.path == BY_EMAIL).collect();
+        let waited = gap(&asked).as_millis() as u64;
+        assert!((least..=most).contains(&waited), "{name}: {waited} ms");
+        assert!(asked.len() <= 3, "{name}: {} times", asked.len());
+    }
+}
+
+/// A remote that refuses for an hour, whatever it says of its reset, is asked about once a minute, and comes back by itself.
+#[tokio::test]
+async fn an_hour_of_refusals_is_no_storm_and_is_over_when_it_is_over() {
+    for kind in [
+        RateLimited::Plain,
+        RateLimited::Concurrency,
+        RateLimited::WithoutHeaders,
+        RateLimited::ResetInThePast,
+        RateLimited::RetryAfter(s(60)),
+    ] {
+        let stage = Stage::new().await;
+        let ann = stage.leaver("ann");
+        stage.okta_fault("GET", LOGS, Effect::RateLimited(kind), u32::MAX);
+        let began = stage.now();
+        while clock::since(stage.now(), began) < s(3600) {
+            let why = paused(stage.poll().await);
+            assert!(why.contains("rate limited (429 E0000047)"), "{why}");
+            stage.clock.sleep(s(15)).await;
+        }
+        let asked = stage.pages().len();
+        // One that says "in a second" is believed each time: then it is a few calls, a poll of four each quarter minute.
+        let most = match kind {
+            RateLimited::WithoutHeaders | RateLimited::ResetInThePast => 90,
+            RateLimited::RetryAfter(_) => 65,
+            RateLimited::Plain | RateLimited::Concurrency => 4 * 240,
+        };
+        assert!((30..=most).contains(&asked), "{kind:?}: {asked} calls in an hour");
+        stage.sandbox.okta().faults().clear();
+        let mended = stage.now();
+        stage.denies(&[ann]).await;
+        assert!(clock::since(stage.pages().last().unwrap().at, mended) <= s(80), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_refuses_is_left_alone_for_as_long_as_it_says() {
+    let stage = Stage::new().await;
+    let (ann, bob) = (stage.leaver("ann"), stage.leaver("bob"));
+    stage.poll().await.unwrap();
+    let headers = vec![("retry-after".to_owned(), "600".to_owned())];
+    let body = json!({ "error": "too_many_requests", "error_description": "Client quota exceeded" });
+    stage.auth0_fault("POST", "/oauth/token", Effect::Status { code: 429, body, headers }, 1);
+    for _ in 0..20 {
+        let why = snoozed(stage.look(&ann).await);
+        assert!(why.contains("rate limited (429 too_many_requests)") && why.contains("quota"), "{why}");
+        snoozed(stage.look(&bob).await);
+    }
+    assert_eq!(stage.auth0_calls("POST", "/oauth/token"), 1);
+    stage.denies(&[ann, bob]).await;
+    assert_eq!(stage.auth0_calls("POST", "/oauth/token"), 2);
+}
+
+#[tokio::test]
+async fn a_window_is_spent_to_our_share_and_used_again_as_soon_as_it_turns() {
+    let stage = Stage::set(|setup| {
+        setup.sandbox.okta.limits = Limits { logs: Limit::per_minute(10), ..Limits::unlimited() };
+    })
+    .await;
+    for _ in 0..45 {
+        stage.poll().await.unwrap();
+    }
+    let pages = stage.pages();
+    assert!(pages.iter().all(|page| page.status == Some(200)));
+    // Nine of ten are ours: five windows for 45 calls.
+    let turns: Vec<_> = pages.chunks(9).map(|window| window[0].at).collect();
+    for pair in turns.windows(2) {
+        let span = clock::since(pair[1], pair[0]);
+        assert!(s(60) <= span && span <= s(62), "the next window began after {span:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_left_goes_before_who_is_only_compared() {
+    let stage = Stage::set(|setup| {
+        setup.sandbox.okta.limits = Limits { user: Limit::per_minute(10), ..Limits::unlimited() };
+        setup.sandbox.auth0.bucket = sandbox::Bucket::UNLIMITED;
+    })
+    .await;
+    let compared: Vec<_> = (0..8).map(|number| stage.person(&format!("sweep{number}"))).collect();
+    stage.poll().await.unwrap();
+    stage.work_off().await;
+    let ids: Vec<_> = compared.iter().map(|person| person.okta.clone()).collect();
+    stage.engine.store().sweep_users(&ids, stage.now()).await.unwrap();
+    let zed = stage.leaver("zed");
+    stage.clock.advance(s(61));
+    stage.sandbox.okta().journal().clear();
+    stage.denies(std::slice::from_ref(&zed)).await;
+    let requests = stage.sandbox.okta().journal().requests();
+    let read: Vec<_> = requests.iter().filter(|request| request.path.starts_with("/api/v1/users/")).collect();
+    assert!(read[0].path.ends_with(zed.okta.as_str()), "{}", read[0].path);
+    assert!(read.iter().all(|request| request.status == Some(200)));
+    // A quarter of our nine calls a window is for comparisons.
+    let swept: Vec<_> = read.iter().filter(|request| !request.path.ends_with(zed.okta.as_str())).collect();
+    assert_eq!(swept.len(), 8);
+    for three in swept.windows(3) {
+        assert!(clock::since(three[2].at, three[0].at) >= s(59), "more than two comparisons in a window");
+    }
+}
