@@ -222,7 +222,8 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) | Self::Json(_) | Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) => Exit::Failed,
+            Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
         }
     }
 }

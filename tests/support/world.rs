@@ -59,6 +59,7 @@ impl World {
         sandbox.okta.limits = Limits::unlimited();
         sandbox.auth0.bucket = Bucket::UNLIMITED;
         let options = Options {
+            action_code: okta_auth0_sync::auth0::action_code("account_deactivated", "okta_sync"),
             policy: Policy::default(),
             mark: MarkOptions { mirror: true, block: false },
             connections: Vec::new(),
