@@ -51,7 +51,12 @@ impl Looking<'_> {
         let account = &record.account;
         let known = self.start.accounts.iter().find(|known| known.id == account.id);
         let known_denied = known.is_some_and(|known| known.denied);
-        let patch = match mark::deny(account, &self.reason(), self.engine.options.mark, self.known(&account.id)) {
+        let mut ours = self.known(&account.id);
+        // Wiped since we denied it for somebody else with the same address: then the block is ours all the same.
+        if account.blocked && !ours.blocked && account.mark.as_ref().is_none_or(|mark| mark.okta_user_id.is_none()) {
+            ours.blocked = self.engine.store.is_blocked_by_us(&account.id).await?;
+        }
+        let patch = match mark::deny(account, &self.reason(), self.engine.options.mark, ours) {
             Difference::None if known_denied => {
                 self.decide(account, account.summary(), "unchanged", None, None);
                 self.weigh(Outcome::Unchanged);

@@ -111,6 +111,20 @@ impl Store {
         Ok(ids.into_iter().map(AccountId::new).collect())
     }
 
+    /// Did we block this account, for whomever?
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn is_blocked_by_us(&self, account: &AccountId) -> Result<bool, StoreError> {
+        let blocked: Option<bool> =
+            sqlx::query_scalar("SELECT blocked OR unconfirmed = 2 FROM accounts WHERE auth0_user_id = ?")
+                .bind(account.as_str())
+                .fetch_optional(self.reader())
+                .await
+                .map_err(|error| self.error(error))?;
+        Ok(blocked.unwrap_or(false))
+    }
+
     /// Takes up an account that carries our mark for a user, when the state does not know of it: a state that was lost, or
     /// one that is younger than the mark. The next look at the user, which this makes due, compares it.
     ///

@@ -74,7 +74,7 @@ pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>
         if ours_blocked {
             wrong("somebody else's block was claimed");
         }
-    } else if blocked != ours_blocked && (marked || !waits) {
+    } else if blocked != ours_blocked && !waits {
         wrong("blocked and the mark's word for it differ");
     }
     wrongs
