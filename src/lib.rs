@@ -49,6 +49,7 @@ pub mod domain;
 pub mod engine;
 pub mod http;
 pub mod logging;
+pub mod monitor;
 pub mod okta;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -24,6 +24,8 @@ pub enum AccountQuery<'a> {
     Emails(&'a [Address]),
     /// Accounts that our mark denies.
     Marked,
+    /// Accounts that the original flow's flag denies, and our mark does not.
+    FlaggedByOthers,
     /// Accounts with our mark for this user, on or off.
     MarkedFor(&'a OktaUserId),
 }
@@ -39,6 +41,9 @@ impl AccountQuery<'_> {
                 Some(terms.join(" OR "))
             }
             Self::Marked => Some(format!("app_metadata.{metadata_key}.deactivated:\"true\"")),
+            Self::FlaggedByOthers => Some(format!(
+                "user_metadata.okta.deactivated:\"true\" AND NOT app_metadata.{metadata_key}.deactivated:\"true\""
+            )),
             Self::MarkedFor(user) => {
                 Some(format!("app_metadata.{metadata_key}.okta_user_id:{}", quoted(user.as_str())))
             }

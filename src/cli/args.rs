@@ -120,34 +120,6 @@ pub enum Command {
     Man(ManArgs),
 }
 
-impl Command {
-    /// The word that was typed.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Sync(_) => "sync",
-            Self::Reconcile(_) => "reconcile",
-            Self::User(_) => "user",
-            Self::Check(_) => "check",
-            Self::Status(_) => "status",
-            Self::Events(_) => "events",
-            Self::Retry(_) => "retry",
-            Self::Approve(_) => "approve",
-            Self::Action { .. } => "action",
-            Self::Audit { .. } => "audit",
-            Self::Forget(_) => "forget",
-            Self::Purge(_) => "purge",
-            Self::Backup(_) => "backup",
-            #[cfg(feature = "sandbox")]
-            Self::Demo => "demo",
-            #[cfg(feature = "sandbox")]
-            Self::Sandbox(_) => "sandbox",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
-        }
-    }
-}
-
 /// `sync`
 #[derive(Debug, Args)]
 pub struct SyncArgs {
@@ -303,7 +275,7 @@ pub struct DeployArgs {
 /// `audit …`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Print the decisions
+    /// Print the decisions, oldest first; in CSV, what a spreadsheet would take for a formula stands behind an apostrophe
     #[command(after_help = "Example:\n  okta-auth0-sync audit export --since 2026-01-01T00:00:00Z --format jsonl")]
     Export(ExportArgs),
 

@@ -3,21 +3,38 @@
 //! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
 //! command ends.
 
+mod action;
+mod approve;
 pub mod args;
+mod ask;
+mod audit;
+mod backup;
 pub mod check;
+mod confirm;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod events;
 pub mod exit;
+mod forget;
+mod live;
 mod manual;
+mod purge;
 mod reconcile;
+mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 pub mod screen;
+pub mod standing;
+pub mod status;
+mod story;
 mod sync;
+mod user;
+mod whom;
 mod wiring;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,6 +43,8 @@ use clap::{CommandFactory, Parser};
 use crate::config::{Config, Environment};
 use crate::domain::{Clock, SystemClock};
 use crate::engine::Fatal;
+use crate::engine::deployment::DeploymentError;
+use crate::http::Failure;
 use crate::store::StoreError;
 use crate::{config, logging};
 use args::{Cli, Command};
@@ -58,6 +77,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Check(arguments) if arguments.offline => {
             check::offline(file, &environment, clock.now(), arguments.json).map_err(Error::Output)
         }
+        Command::Check(arguments) => block_on(check::online::run(file, &environment, clock, arguments.json)),
         Command::Completions(arguments) => {
             let mut text = Vec::new();
             clap_complete::generate(arguments.shell, &mut Cli::command(), "okta-auth0-sync", &mut text);
@@ -65,7 +85,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         }
         Command::Man(arguments) => manual::run(arguments.dir.as_deref()).map(|()| Exit::Done).map_err(Error::Output),
         Command::Run => {
-            let config = configure(file, &environment, clock)?;
+            let config = start(file, &environment, clock, true)?;
             block_on(run::run(config, clock.clone()))
         }
         Command::Sync(arguments) => {
@@ -80,7 +100,46 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(reconcile::run(config, &arguments, clock.clone()))
         }
-        other => Err(Error::NotBuilt(other.name())),
+        Command::Status(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(status::run(&config, arguments.json, arguments.check, clock.now()))
+        }
+        Command::Events(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(events::run(&config, &arguments, clock.now()))
+        }
+        Command::Backup(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(backup::run(&config, &arguments.file))
+        }
+        Command::Retry(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(retry::run(&config, &arguments, clock))
+        }
+        Command::Approve(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(approve::run(&config, &arguments, clock))
+        }
+        Command::Forget(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(forget::run(&config, &arguments, clock.now()))
+        }
+        Command::User(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(user::run(&config, &arguments, clock))
+        }
+        Command::Audit { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(audit::run(&config, &command, clock.now()))
+        }
+        Command::Action { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(action::run(&config, &command, clock))
+        }
+        Command::Purge(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(purge::run(&config, &arguments, clock))
+        }
     }
 }
 
@@ -99,8 +158,23 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
 /// # Errors
 /// When the configuration is wrong, or the log has been started already.
 pub fn configure(file: Option<&Path>, environment: &Environment, clock: &Arc<dyn Clock>) -> Result<Config, Error> {
+    start(file, environment, clock, false)
+}
+
+/// As [`configure`], for the command whose log is what it prints: the others print results, and a person at a terminal
+/// wants those alone, and what went wrong. In a pipe or under a timer their log is as configured.
+fn start(
+    file: Option<&Path>,
+    environment: &Environment,
+    clock: &Arc<dyn Clock>,
+    is_daemon: bool,
+) -> Result<Config, Error> {
     let config = Config::load(file, environment)?;
-    logging::init(&config.log, clock.clone())?;
+    let mut log = config.log.clone();
+    if !is_daemon && log.filter == "info" && std::io::stderr().is_terminal() {
+        "warn".clone_into(&mut log.filter);
+    }
+    logging::init(&log, clock.clone())?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -119,18 +193,24 @@ pub enum Error {
     /// The result could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] std::io::Error),
+    /// The result cannot be put into JSON.
+    #[error("cannot print JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A remote did not answer as hoped.
+    #[error(transparent)]
+    Remote(Box<Failure>),
+    /// The Action is not as it should be.
+    #[error(transparent)]
+    Deployment(Box<DeploymentError>),
     /// The work cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
     /// Something that the configuration names cannot be used.
     #[error("{0}")]
     Setup(String),
-    /// This version does not have the command.
-    #[error("this version cannot `{0}` yet")]
-    NotBuilt(&'static str),
 }
 
 impl Error {
@@ -142,8 +222,19 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) => Exit::Failed,
-            Self::NotBuilt(_) => Exit::Usage,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) | Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
         }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Remote(Box::new(failure))
+    }
+}
+
+impl From<DeploymentError> for Error {
+    fn from(error: DeploymentError) -> Self {
+        Self::Deployment(Box::new(error))
     }
 }

@@ -28,6 +28,10 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         Some(alert) => engine.with_alert(alert),
         None => engine,
     });
+    let monitor = match &config.http.listen {
+        Some(listen) => Some(wiring::monitor(listen).await?),
+        None => None,
+    };
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone()).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")))?;
     let life = engine.store().begin_run(RunKind::Run, clock.now()).await?;
@@ -52,15 +56,19 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
             }
         }
     });
-    let watchdog =
-        systemd::watchdog_interval().map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval)));
+    let watchdog = systemd::watchdog_interval()
+        .map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval, stop.clone())));
+    let monitoring = monitor.map(|monitor| tokio::spawn(monitor.serve(engine.clone(), stop.clone())));
     systemd::ready();
     let result = engine.run(&timetable, stop).await;
-    systemd::stopping();
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
     status.abort();
+    if let Some(monitoring) = monitoring {
+        // Its connections are short-lived; a scrape that is cut off comes again.
+        monitoring.abort();
+    }
     let error = result.as_ref().err().map(ToString::to_string);
     if let Err(error) = engine.store().finish_run(life, RunCounts::default(), error.as_deref(), clock.now()).await {
         error!(%error, "could not record the end of this run");
@@ -81,6 +89,7 @@ fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
                 _ = interrupt.recv() => {}
             }
             if first {
+                systemd::stopping();
                 info!(event = "stopping", "asked to stop: finishing what is in flight; once more stops at once");
                 stop.cancel();
             }
@@ -91,10 +100,11 @@ fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Feeds the watchdog for as long as every loop makes progress, and no longer.
-async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration) {
+/// Feeds the watchdog for as long as every loop makes progress, and no longer; from the order to stop on, systemd's stop
+/// time-out counts, not the watchdog.
+async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, stop: CancellationToken) {
     let mut starving = false;
-    loop {
+    while !stop.is_cancelled() {
         let (name, age) = engine.pulse().slowest(clock.as_ref());
         if age < interval / 2 {
             starving = false;

@@ -49,6 +49,23 @@ fn forgive_closed(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A JSON text with characters that a terminal acts on, or that change how others are seen, as `\\u` escapes: the same value,
+/// safe to show. (Such characters stand in strings only.)
+pub fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Line ends and indentation between values stay; in strings JSON has escaped them already.
+        if (c.is_ascii() && c != '\u{7f}') || escape(c.encode_utf8(&mut [0; 4])).chars().eq([c]) {
+            safe.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    safe
+}
+
 /// Writes a remark to standard error.
 pub fn remark(text: &str) {
     // There is nowhere left to tell of a standard error that is gone.
@@ -61,7 +78,8 @@ pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [St
     table_of_width(head, rows, terminal_width())
 }
 
-fn table_of_width<const N: usize>(
+/// As [`table`], for a screen of `width` columns; unwrapped if that is `None`.
+pub fn table_of_width<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
     width: Option<u16>,
@@ -82,8 +100,55 @@ fn table_of_width<const N: usize>(
     text
 }
 
+/// Names and what they stand for, below each other: for a screen of `width` columns, unwrapped if that is `None`. What
+/// they stand for is escaped.
+pub fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>, width: Option<u16>) -> String {
+    let rows: Vec<(&str, String)> = rows.into_iter().collect();
+    let names = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, value) in rows {
+        text.push_str(&paragraph(&format!("{name:names$}  "), &value, width));
+    }
+    text
+}
+
+/// `text`, escaped, after `head`; where it is longer than the screen of `width` columns its next lines begin below its
+/// first. Unwrapped if `width` is `None`. Ends with a line end.
+pub fn paragraph(head: &str, text: &str, width: Option<u16>) -> String {
+    let indent = head.chars().count();
+    let room = width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(indent).max(20));
+    let mut lines: Vec<String> = vec![String::new()];
+    let mut used = 0;
+    for word in escape(text).split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if used > 0 && used + 1 + word.len() > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        // What has no space is cut: an id or an address that somebody made longer than the screen.
+        while word.len() > room {
+            let rest = word.split_off(room);
+            lines.push(String::new());
+            if let [.., line, _] = lines.as_mut_slice() {
+                line.extend(word);
+            }
+            word = rest;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            used += word.len();
+            line.extend(word);
+        }
+    }
+    let between = format!("\n{}", " ".repeat(indent));
+    format!("{}\n", format!("{head}{}", lines.join(&between)).trim_end())
+}
+
 /// How many columns standard output shows; `None` if it is no terminal.
-fn terminal_width() -> Option<u16> {
+pub fn terminal_width() -> Option<u16> {
     let stdout = io::stdout();
     stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout).map_or(80, |(width, _)| width.0))
 }
@@ -102,6 +167,15 @@ pub fn relative(at: Timestamp, now: Timestamp) -> String {
         format!("{} ago", span(past))
     } else {
         format!("in {}", span(future))
+    }
+}
+
+/// A stored time for people, or a dash for none; what is no time is shown as it is.
+pub fn relative_text(at: Option<&str>, now: Timestamp) -> String {
+    match at.map(|text| (text, clock::parse_timestamp(text))) {
+        None => "-".to_owned(),
+        Some((_, Ok(at))) => relative(at, now),
+        Some((text, Err(_))) => text.to_owned(),
     }
 }
 
@@ -133,6 +207,25 @@ mod tests {
         ] {
             assert_eq!(relative(at.parse().unwrap(), now), expected);
         }
+    }
+
+    #[test]
+    fn a_paragraph_is_wrapped_below_its_head_and_never_wider_than_the_screen() {
+        assert_eq!(paragraph("why  ", "one two three four five", Some(25)), "why  one two three four\n     five\n");
+        assert_eq!(paragraph("a ", "", Some(25)), "a\n");
+        let long = paragraph("id  ", &format!("x {} y\u{1b}", "0".repeat(45)), Some(24));
+        assert!(long.lines().all(|line| line.chars().count() <= 24), "{long}");
+        assert!(long.ends_with("y\\u{1b}\n"), "{long}");
+        assert_eq!(paragraph("", &"w ".repeat(200), None).lines().count(), 1);
+        assert_eq!(pairs([("a", "1".to_owned()), ("long", "2".to_owned())], Some(80)), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn json_is_the_same_value_without_what_deceives() {
+        let value = serde_json::json!({ "é": "a\u{9b}2J\u{202e}漢\u{1b}[2J\n\u{7f}" });
+        let shown = json(&format!("{value:#}"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(shown.contains("\\u009b2J\\u202e漢") && shown.contains('\n'), "{shown}");
     }
 
     #[test]

@@ -255,7 +255,12 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
 
 /// Person by person, old → new.
 pub(crate) fn plan(reports: &[Report], done: &Done) -> String {
-    let mut text = head(done);
+    head(done) + &planned(reports)
+}
+
+/// What the looks of a dry run would have written.
+pub(super) fn planned(reports: &[Report]) -> String {
+    let mut text = String::new();
     let mut rows = Vec::new();
     for report in reports {
         let status = report.status.as_ref().map_or("", Status::as_str).to_owned();

@@ -124,6 +124,8 @@ pub struct Auth0 {
     pub mark: MarkOptions,
     /// The name of our object in `app_metadata`.
     pub metadata_key: String,
+    /// What applications are told of a denial by the Action.
+    pub action_message: String,
     /// Also end sessions and refresh tokens?
     pub end_sessions: bool,
 }
@@ -217,10 +219,19 @@ pub struct Alert {
 }
 
 /// Our own HTTP server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Http {
     /// Where it listens; nowhere if `None`.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
+}
+
+/// Where our own HTTP server listens: nowhere that another machine can reach, for it asks nobody who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On a loopback address.
+    Tcp(SocketAddr),
+    /// On a socket in the file system, whose permissions say who may connect.
+    Unix(PathBuf),
 }
 
 impl Config {

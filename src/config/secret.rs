@@ -149,6 +149,10 @@ impl Secret {
                 return Err(self.problem(format!("{path} is larger than {} KiB: no secret is", LENGTH_MAX / 1024)));
             }
             text.truncate(text.trim_end_matches(['\n', '\r']).len());
+            // Units hand over an empty credential in place of a file that does not exist (SetCredential=).
+            if place.guarded && places.len() > 1 && text.is_empty() {
+                continue;
+            }
             return Ok(SecretString::from(text));
         }
         let tried: Vec<String> = places.iter().map(|place| place.path.display().to_string()).collect();

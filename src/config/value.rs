@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use url::{Host, Url};
 
+use super::Listen;
 use crate::domain::{Address, OktaUserId, Status};
 
 /// A setting that an environment variable can hold.
@@ -71,6 +72,7 @@ text_setting! {
     Exempt: "an e-mail address or an Okta user id";
     Place: "\"app_metadata\" or \"user_metadata\"";
     MetadataKey: "a text";
+    ActionMessage: "a text";
     Dpop: "\"auto\", \"always\" or \"never\"";
     LogFormat: "\"auto\", \"text\" or \"json\"";
     LogFilter: "a log filter such as \"info\"";
@@ -162,7 +164,7 @@ impl FromStr for OptionalPath {
 
 /// Where to listen; the empty text means nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct OptionalListen(pub(super) Option<SocketAddr>);
+pub(super) struct OptionalListen(pub(super) Option<Listen>);
 
 impl FromStr for OptionalListen {
     type Err = String;
@@ -171,9 +173,26 @@ impl FromStr for OptionalListen {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        text.parse().map(|address| Self(Some(address))).map_err(|_| {
-            "is not an IP address and a port: write it like \"127.0.0.1:9465\" or \"[::1]:9465\"".to_owned()
-        })
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = Path::new(path);
+            return if path.is_absolute() && path.file_name().is_some() {
+                Ok(Self(Some(Listen::Unix(path.to_owned()))))
+            } else {
+                Err("is not the full path of a socket: write it like \"unix:/run/okta-auth0-sync/http.sock\""
+                    .to_owned())
+            };
+        }
+        let address: SocketAddr = text.parse().map_err(|_| {
+            "is not an IP address and a port: write it like \"127.0.0.1:9465\", \"[::1]:9465\" or \"unix:/path\""
+                .to_owned()
+        })?;
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "{address} can be reached from other machines, and nobody is asked who they are: listen on 127.0.0.1, [::1] \
+                 or unix:/path, and put a proxy that asks in front"
+            ));
+        }
+        Ok(Self(Some(Listen::Tcp(address))))
     }
 }
 
@@ -372,6 +391,22 @@ impl FromStr for MetadataKey {
                 "`{text}` means something else in an Auth0 profile: use a name of our own, such as \
                                 \"okta_sync\""
             ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What an application is told when the Action denies: a word for it, or a sentence for the person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ActionMessage(pub(super) String);
+
+impl FromStr for ActionMessage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {
+            return Err("must be one line of 1 to 200 characters".to_owned());
         }
         Ok(Self(text.to_owned()))
     }

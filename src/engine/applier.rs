@@ -73,11 +73,13 @@ impl Engine {
         let mut progress = self.clock.monotonic();
         loop {
             self.pulse.applier.stamp(self.clock.as_ref());
+            #[cfg(debug_assertions)]
+            super::supervisor::wedge_on_request("applier").await;
             let mut wait = ASK_EVERY;
             if !stop.is_cancelled() {
                 match self.begin_looks(&mut running, &mut under_way, &mut ahead).await {
                     Ok(Begun::Some) => {}
-                    Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY * 5),
+                    Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY),
                     Err(error) if until == Until::Stopped => {
                         error!(event = "store_failed", %error, "the state fails; nothing is lost, trying again");
                         wait = STORE_AGAIN;

@@ -18,6 +18,8 @@ use crate::http::pacing::{Bucket, Pacer, Priority};
 use crate::http::{Failure, Kind, Remote};
 use crate::store::{Alarm, AlarmKind, RemoteError, Store};
 
+use super::supervisor::Pulse;
+
 /// How often something that is refused (401, 403) is tried again.
 const REFUSED_PROBE: Duration = Duration::from_secs(60);
 /// A 429 names a reset; after so many in a row for one call the look gives way.
@@ -50,6 +52,8 @@ pub enum Endpoint {
     Auth0Patch,
     /// The end of sessions and refresh tokens.
     Auth0Sessions,
+    /// How the Action stands: never worth a pause.
+    Auth0Actions,
 }
 
 impl Endpoint {
@@ -61,7 +65,7 @@ impl Endpoint {
             Self::OktaUsers => Bucket::OktaUsers,
             Self::Auth0ByEmail | Self::Auth0Account | Self::Auth0Search => Bucket::Auth0Read,
             Self::Auth0Patch => Bucket::Auth0Write,
-            Self::Auth0Sessions => Bucket::Auth0Other,
+            Self::Auth0Sessions | Self::Auth0Actions => Bucket::Auth0Other,
         }
     }
 }
@@ -128,6 +132,7 @@ pub struct Gate {
     pacer: Pacer,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    pulse: Arc<Pulse>,
     state: Mutex<State>,
 }
 
@@ -149,8 +154,14 @@ impl Drop for Probe<'_> {
 }
 
 impl Gate {
-    pub(super) fn new(remote: Remote, pacer: Pacer, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { remote, pacer, store, clock, state: Mutex::default() }
+    pub(super) fn new(
+        remote: Remote,
+        pacer: Pacer,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        Self { remote, pacer, store, clock, pulse, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,8 +184,10 @@ impl Gate {
         let mut round = 0;
         loop {
             let probe = self.enter(endpoint)?;
-            let permit = self.pacer.acquire(endpoint.bucket(), priority, self.clock.as_ref()).await;
-            let waiting = self.clock.waiting();
+            let clock = self.clock.as_ref();
+            let waits = || self.pulse.stamp(subject, clock);
+            let permit = self.pacer.acquire_telling(endpoint.bucket(), priority, clock, waits).await;
+            let waiting = clock.waiting();
             let answer = call().await;
             drop(waiting);
             drop(permit);
@@ -195,6 +208,25 @@ impl Gate {
             drop(probe);
             return result;
         }
+    }
+
+    /// Makes a call that looks do without: it gives way to all others, is not made while the remote is paused, and however
+    /// it ends, that says nothing of other calls.
+    pub(super) async fn call_aside<T, F, Fut>(&self, endpoint: Endpoint, call: F) -> Result<T, Stopped>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let paused = self.lock().pauses.get(&Scope::Remote).map(|pause| (pause.until, pause.why.clone()));
+        if let Some((until, why)) = paused {
+            let wait = until.saturating_sub(self.clock.monotonic()).max(Duration::from_secs(1));
+            return Err(Stopped::Paused { wait, why });
+        }
+        let permit = self.pacer.acquire(endpoint.bucket(), Priority::Sweep, self.clock.as_ref()).await;
+        let answer = call().await;
+        drop(permit);
+        self.count(answer.as_ref().err().map(|failure| failure.kind));
+        answer.map_err(Stopped::Failed)
     }
 
     /// How long everything that goes through here has to wait, if it has to; what is paused for some other endpoint than

@@ -203,6 +203,20 @@ impl<'a> Looking<'a> {
         self.start.left_seen
             || matches!(self.start.status, Some(Status::Deprovisioned | Status::Deleted))
             || self.start.approved
+            || self.log_says_left()
+    }
+
+    /// Does the log of the last hour end with the user leaving? Okta may have shown them as active since: its answers can
+    /// be older than the log.
+    fn log_says_left(&self) -> bool {
+        let last = |wanted: Signal| {
+            let of = self.start.events.iter().filter(|event| Signal::of(&event.event_type) == wanted);
+            of.map(|event| event.published).max()
+        };
+        match (last(Signal::Left), last(Signal::Returned)) {
+            (Some(left), Some(returned)) => returned.duration_since(left) <= DISORDER,
+            (left, _) => left.is_some(),
+        }
     }
 
     async fn deny(&mut self, addresses: &[Address]) -> Result<(), Interrupted> {
@@ -362,13 +376,13 @@ impl<'a> Looking<'a> {
 
     /// When the user is looked at again without a new reason, and which later look that is.
     fn next_look(&self, outcome: &Outcome, now: Timestamp) -> (Option<Timestamp>, u32) {
-        let step = if self.start.cause == Cause::Recheck { self.start.recheck_step } else { 0 };
+        // A new reason has set it back to none.
+        let step = self.start.recheck_step;
         match outcome {
             Outcome::Retry { after, .. } => (Some(clock::add(now, *after)), step),
             Outcome::Snooze { until, .. } => (Some(*until), step),
             Outcome::Failed(_) => (Some(clock::add(now, FAILED_AGAIN)), step),
-            Outcome::Held(_) => (None, 0),
-            Outcome::Applied | Outcome::Unchanged | Outcome::NoAccount | Outcome::Skipped(_) => {
+            Outcome::Applied | Outcome::Unchanged | Outcome::NoAccount | Outcome::Skipped(_) | Outcome::Held(_) => {
                 let index = usize::try_from(step).unwrap_or(usize::MAX);
                 let contradicted = self.verdict.is_some_and(|verdict| self.is_contradicted(verdict));
                 if self.transitional {
@@ -433,6 +447,12 @@ impl<'a> Looking<'a> {
             .flatten()
             .map(|event| event.id.as_str());
         let settled = outcome.settles();
+        // What a neighbour's look finds as it was wakes nobody, or two would wake each other for ever. Whether the look
+        // came to its end does not matter: what others depend on is what Okta says of this user.
+        let changed = outcome == Outcome::Applied
+            || self.read.as_ref().is_some_and(|read| Some(&read.status) != self.start.status.as_ref());
+        let wakes = self.read.is_some() && (changed || (settled && self.start.cause != Cause::Neighbour));
+        let came_back = wakes && changed && self.verdict == Some(Verdict::Allow);
         let finished = engine
             .store
             .finish_look(
@@ -447,9 +467,9 @@ impl<'a> Looking<'a> {
                     decisions: &decisions,
                     accounts: &self.accounts,
                     belated_event: belated,
-                    // A neighbour's look wakes nobody unless it changed something, or two would wake each other for ever.
-                    wake_dependants: settled && (self.start.cause != Cause::Neighbour || outcome == Outcome::Applied),
-                    wake_sharers: self.lifted,
+                    wake_dependants: wakes,
+                    // Also when somebody new holds the address of a denied account: a person has to decide then.
+                    wake_sharers: self.lifted || came_back,
                     forget_guard: self.verdict == Some(Verdict::Allow) && settled,
                     alarms: &alarms,
                     policy: &engine.policy_text,
@@ -457,6 +477,8 @@ impl<'a> Looking<'a> {
                 now,
             )
             .await?;
+        let lags = decisions.iter().filter_map(|decision| u64::try_from(decision.lag_ms?).ok());
+        engine.metrics.looked(&outcome, self.writes, lags.map(Duration::from_millis));
         if finished.due_again || finished.woken > 0 {
             engine.wakes.apply.notify_one();
         }

@@ -18,11 +18,18 @@
 
 pub mod applier;
 mod claims;
+pub mod deployment;
+mod enforcement;
 mod find;
 pub mod gate;
 pub mod look;
+pub mod metrics;
+pub mod paced;
 pub mod poller;
+pub mod purge;
 pub mod reconciler;
+#[cfg(all(test, feature = "sandbox"))]
+mod stage;
 pub mod supervisor;
 mod telling;
 mod write;
@@ -52,6 +59,8 @@ pub struct Options {
     pub policy: Policy,
     /// What a mark consists of.
     pub mark: MarkOptions,
+    /// The code that the Action should have.
+    pub action_code: String,
     /// Only accounts with an identity in one of these connections. Empty: all.
     pub connections: Vec<String>,
     /// Only accounts whose address Auth0 has verified.
@@ -139,7 +148,8 @@ pub struct Engine {
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
     /// Has this process told of a next link to another host?
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
-    pub(crate) pulse: supervisor::Pulse,
+    pub(crate) pulse: Arc<supervisor::Pulse>,
+    pub(crate) metrics: metrics::Metrics,
     /// Whom to tell of alarms.
     pub(crate) alert: Option<Alert>,
     policy_text: String,
@@ -155,9 +165,10 @@ impl Engine {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Self {
+        let pulse = Arc::new(supervisor::Pulse::new(clock.as_ref()));
         Self {
-            okta_gate: Gate::new(Remote::Okta, okta.1, store.clone(), clock.clone()),
-            auth0_gate: Gate::new(Remote::Auth0, auth0.1, store.clone(), clock.clone()),
+            okta_gate: Gate::new(Remote::Okta, okta.1, store.clone(), clock.clone(), pulse.clone()),
+            auth0_gate: Gate::new(Remote::Auth0, auth0.1, store.clone(), clock.clone(), pulse.clone()),
             okta: okta.0,
             auth0: auth0.0,
             wakes: Wakes::default(),
@@ -165,7 +176,8 @@ impl Engine {
             org_bound: tokio::sync::OnceCell::new(),
             // An earlier life may have told of it.
             foreign_next: std::sync::atomic::AtomicBool::new(true),
-            pulse: supervisor::Pulse::default(),
+            pulse,
+            metrics: metrics::Metrics::default(),
             policy_text: options.policy.fingerprint(),
             alert: None,
             notes: std::sync::Mutex::default(),
@@ -232,6 +244,11 @@ impl Engine {
     /// The clock that it works by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// What it has counted since it started.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
     }
 
     /// The heartbeats of its loops.

@@ -10,7 +10,8 @@
 //!
 //! 1. `known`: everybody the state holds as denied, held, skipped, failed or (for 90 days) without an account.
 //! 2. `deniable`: everybody Okta lists in one of the denying statuses, who is not among the first.
-//! 3. `marked`: every account in Auth0 that our mark denies, for users that the state does not know as denied.
+//! 3. `marked`: every account in Auth0 that our mark denies, for users that the state does not know as denied; and how many
+//!    the flag of another flow denies, which are only told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
 use crate::http::pacing::Priority;
 use crate::okta::UserQuery;
-use crate::store::{AlarmKind, Known, RunCounts, RunKind, StoreError, Sweep};
+use crate::store::{Alarm, AlarmKind, Known, RunCounts, RunKind, StoreError, Sweep};
 
 /// How far back a comparison goes that was not asked to go further: as far as Okta's log.
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
@@ -190,10 +191,19 @@ impl Engine {
         let next = Some(last.as_str().to_owned());
         let known = self.store.known(&ids).await?;
         let mut due: BTreeSet<OktaUserId> = BTreeSet::new();
+        // Where Auth0 refuses to end sessions, one of a page finds out whether it still does; the debts of the others wait.
+        let refused =
+            self.store.open_alarms().await?.iter().any(|alarm| alarm.kind == AlarmKind::SessionsUnavailable.as_str());
+        let mut owing = if refused { 1 } else { usize::MAX };
         // Who is held, skipped or failed is looked at whatever the listings say: that is what they wait for.
-        let (unfinished, settled): (Vec<&Known>, Vec<&Known>) = known
-            .values()
-            .partition(|user| user.owing || matches!(user.outcome.as_deref(), Some("held" | "skipped" | "failed")));
+        let (unfinished, settled): (Vec<&Known>, Vec<&Known>) = known.values().partition(|user| {
+            if matches!(user.outcome.as_deref(), Some("held" | "skipped" | "failed")) {
+                return true;
+            }
+            let asked = user.owing && owing > 0;
+            owing -= usize::from(asked);
+            asked
+        });
         due.extend(unfinished.iter().map(|user| user.id.clone()));
         let listed = self.list(&UserQuery::Ids(settled.iter().map(|user| user.id.clone()).collect()), None).await?;
         let now_there: BTreeMap<OktaUserId, OktaUser> =
@@ -270,10 +280,14 @@ impl Engine {
         }
         let now = self.clock.now();
         let mut due = BTreeSet::new();
+        let mut ownerless = 0_u64;
         for record in &records {
             let account = &record.account;
             let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { continue };
-            let Some(owner) = &mark.okta_user_id else { continue };
+            let Some(owner) = &mark.okta_user_id else {
+                ownerless += 1;
+                continue;
+            };
             let denied_at = mark.at.as_deref().and_then(|at| parse_timestamp(at).ok()).unwrap_or(now);
             let known = self.store.known(std::slice::from_ref(owner)).await?;
             if known.get(owner).is_some_and(|user| user.denied.contains(&account.id)) {
@@ -290,8 +304,37 @@ impl Engine {
                 due.insert(owner.clone());
             }
         }
+        self.tell_foreign_flags(ownerless).await?;
         let made_due = self.sweep(due).await?;
         Ok(Step { stage: None, next: None, listed: 0, made_due })
+    }
+
+    /// Accounts that are denied for nobody we know of: by the flow that was there before, by hand, by a mark whose owner
+    /// was taken out. They are adopted when one of our people is denied, and never lifted by themselves; so somebody has to
+    /// know of them.
+    async fn tell_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
+        let (records, total) = self.search(&AccountQuery::FlaggedByOthers).await?;
+        let ids: Vec<AccountId> = records.into_iter().map(|record| record.account.id).collect();
+        // Where something took our mark away and left the mirror, this comparison restores the mark.
+        let ours = self.store.denied_among(&ids).await?.len() as u64;
+        let (count, now) = (total.saturating_sub(ours) + ownerless, self.clock.now());
+        if count == 0 {
+            self.store.clear_alarm(AlarmKind::ForeignFlag, "", now).await?;
+            return Ok(());
+        }
+        let alarm = Alarm {
+            momentary: false,
+            kind: AlarmKind::ForeignFlag,
+            subject: String::new(),
+            detail: format!(
+                "accounts denied by a flag that names no Okta user: {count}, which this program did not set and does not lift"
+            ),
+            remedy: "if the flag should go, set user_metadata.okta.deactivated to \"false\" by hand; where the person has left \
+                     Okta, `user <e-mail> --sync` takes the account over"
+                .to_owned(),
+        };
+        self.store.raise_alarm(&alarm, now).await?;
+        Ok(())
     }
 
     /// Of these users, all to be denied: those with whom Auth0 does not agree, as far as its search shows.

@@ -16,8 +16,9 @@ use super::{Engine, Fatal, Note};
 use crate::domain::{Clock, clock};
 use crate::store::{Alarm, AlarmKind, StoreError};
 
-/// Loops stamp at least this often, whatever their schedule: half of the shortest sensible watchdog interval.
-const STAMP_EVERY: Duration = Duration::from_secs(10);
+/// Loops that wait stamp this often, whatever they wait for. In between lies one call at most, which is bounded by its
+/// time-outs: 45 s for a page of the log, and 20 s for each step to a token before it.
+const STAMP_EVERY: Duration = Duration::from_secs(1);
 /// Installations that were set up from one template shall not all poll in the same instant.
 const JITTER_MAX_MS: u64 = 1000;
 /// No good poll for so long is an alarm.
@@ -54,9 +55,30 @@ pub struct Pulse {
 }
 
 impl Pulse {
+    /// All start alive.
+    pub(super) fn new(clock: &dyn Clock) -> Self {
+        let pulse = Self::default();
+        for (_, beat) in pulse.beats() {
+            beat.stamp(clock);
+        }
+        pulse
+    }
+
+    /// The loops by name.
+    pub fn beats(&self) -> [(&'static str, &Beat); 3] {
+        [("poller", &self.poller), ("applier", &self.applier), ("reconciler", &self.reconciler)]
+    }
+
+    /// The loop of this name lives. Calls for a user are nobody's: the applier does not wait for them.
+    pub(super) fn stamp(&self, name: &str, clock: &dyn Clock) {
+        if let Some((_, beat)) = self.beats().into_iter().find(|(known, _)| *known == name) {
+            beat.stamp(clock);
+        }
+    }
+
     /// How long the slowest loop has made no progress, and which one that is.
     pub fn slowest(&self, clock: &dyn Clock) -> (&'static str, Duration) {
-        [("poller", &self.poller), ("applier", &self.applier), ("reconciler", &self.reconciler)]
+        self.beats()
             .map(|(name, beat)| (name, beat.age(clock)))
             .into_iter()
             .max_by_key(|(_, age)| *age)
@@ -79,9 +101,6 @@ impl Engine {
     /// # Errors
     /// When a loop ended unasked, or the state cannot be used at all.
     pub async fn run(self: &Arc<Self>, timetable: &Timetable, stop: CancellationToken) -> Result<(), Fatal> {
-        for beat in [&self.pulse.poller, &self.pulse.applier, &self.pulse.reconciler] {
-            beat.stamp(self.clock.as_ref());
-        }
         let mut scheduler = self.schedule(timetable).await?;
         let mut loops: JoinSet<(&'static str, Result<(), Fatal>)> = JoinSet::new();
         let (engine, token) = (self.clone(), stop.clone());
@@ -98,6 +117,9 @@ impl Engine {
             engine.tell_loop(&token).await;
             ("alarms", Ok(()))
         });
+
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move { ("watch over the Action", engine.enforcement_loop(&token).await) });
 
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
@@ -141,6 +163,8 @@ impl Engine {
         let mut failing = false;
         loop {
             self.pulse.poller.stamp(self.clock.as_ref());
+            #[cfg(debug_assertions)]
+            wedge_on_request("poller").await;
             let mut again = None;
             let result = self.poll(stop).await;
             self.note(Note::Pass { error: result.as_ref().err().map(ToString::to_string) });
@@ -226,6 +250,8 @@ impl Engine {
         let mut under_way = self.store.sweep_under_way().await?.is_some();
         loop {
             self.pulse.reconciler.stamp(self.clock.as_ref());
+            #[cfg(debug_assertions)]
+            wedge_on_request("reconciler").await;
             if under_way {
                 match self.reconcile(stop).await {
                     Ok(compared) => under_way = !compared.done,
@@ -265,6 +291,14 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+/// For tests of the watchdog, in debug builds alone: the named loop hangs here for ever.
+#[cfg(debug_assertions)]
+pub(super) async fn wedge_on_request(name: &str) {
+    if std::env::var_os("OKTA_AUTH0_SYNC_TEST_WEDGE").is_some_and(|asked| asked == name) {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -8,7 +8,7 @@ use super::gate::{Endpoint, Stopped};
 use super::look::{Change, Interrupted, Looking};
 use crate::auth0::{AccountRecord, Patched};
 use crate::domain::clock::{self, parse_timestamp};
-use crate::domain::mark::{self, Difference};
+use crate::domain::mark::{self, Difference, Known};
 use crate::domain::{Account, AccountId, Held, Lane, Outcome, Patch, Skipped};
 use crate::http::Kind;
 use crate::store::{AccountChange, Admission, AlarmKind, Decision};
@@ -19,13 +19,39 @@ const RESTORATIONS_MAX: u32 = 3;
 const LATE_MS: i64 = 300_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The account carries no mark for this user.
+pub(super) fn open(account: &Account) -> AccountChange {
+    AccountChange {
+        id: account.id.clone(),
+        email: account.email.clone(),
+        connection: account.connections.first().cloned(),
+        denied: false,
+        blocked: false,
+        denied_at: None,
+        event_id: None,
+        published: None,
+        lag_ms: None,
+        sessions_owed: false,
+    }
+}
+
+/// What came of a PATCH.
+enum Written {
+    /// It took hold.
+    Whole(Box<Patched>),
+    /// Only the mirror was to be written, and is refused.
+    NothingNeeded,
+    /// It did not: the account's outcome is noted, and others can go on.
+    Not,
+}
+
 impl Looking<'_> {
     /// Makes an account denied for this user.
     pub(super) async fn write_denial(&mut self, record: AccountRecord) -> Result<(), Interrupted> {
         let account = &record.account;
         let known = self.start.accounts.iter().find(|known| known.id == account.id);
         let known_denied = known.is_some_and(|known| known.denied);
-        let patch = match mark::deny(account, &self.reason(), self.engine.options.mark) {
+        let patch = match mark::deny(account, &self.reason(), self.engine.options.mark, self.known(&account.id)) {
             Difference::None if known_denied => {
                 self.decide(account, account.summary(), "unchanged", None, None);
                 self.weigh(Outcome::Unchanged);
@@ -57,12 +83,23 @@ impl Looking<'_> {
             self.plan(account, &patch);
             return Ok(());
         }
-        let owing = self.engine.options.end_sessions;
-        if owing {
-            let now = self.engine.now();
-            self.engine.store.owe_sessions(&self.start.id, &account.id, account.email.as_ref(), now).await?;
-        }
-        let Some(patched) = self.patch(&record, &patch).await? else { return Ok(()) };
+        let owing = self.engine.options.end_sessions || known.is_some_and(|known| known.sessions_owed);
+        let (id, email, now) = (&account.id, account.email.as_ref(), self.engine.now());
+        self.engine.store.intend_mark(&self.start.id, id, email, patch.mark.blocked, owing, now).await?;
+        let patched = match self.patch(&record, &patch).await? {
+            Written::Whole(patched) => patched,
+            Written::NothingNeeded => {
+                self.decide(account, account.summary(), "unchanged", Some("mirror_refused".to_owned()), None);
+                self.weigh(Outcome::Unchanged);
+                if known_denied {
+                    self.keep_denied(account);
+                } else {
+                    self.confirm_denied(account);
+                }
+                return self.end_owed_sessions(&account.id).await;
+            }
+            Written::Not => return Ok(()),
+        };
         let restored = known_denied && !account.mark.as_ref().is_some_and(|mark| mark.deactivated);
         self.writes += 1;
         self.weigh(Outcome::Applied);
@@ -116,19 +153,8 @@ impl Looking<'_> {
     /// Lifts this user's mark from an account.
     pub(super) async fn write_lift(&mut self, record: AccountRecord) -> Result<(), Interrupted> {
         let account = &record.account;
-        let lifted = AccountChange {
-            id: account.id.clone(),
-            email: account.email.clone(),
-            connection: account.connections.first().cloned(),
-            denied: false,
-            blocked: false,
-            denied_at: None,
-            event_id: None,
-            published: None,
-            lag_ms: None,
-            sessions_owed: false,
-        };
-        match mark::allow(account, &self.reason()) {
+        let lifted = open(account);
+        match mark::allow(account, &self.reason(), self.known(&account.id)) {
             Difference::None => {
                 self.decide(account, account.summary(), "unchanged", None, None);
                 self.accounts.push(lifted);
@@ -136,21 +162,39 @@ impl Looking<'_> {
             // Somebody else's by now: their look keeps it.
             Difference::Theirs(owner) => {
                 self.decide(account, account.summary(), "unchanged", Some(format!("denied for {owner}")), None);
+                self.accounts.push(lifted);
             }
             Difference::Patch(patch) => {
                 if !self.engine.options.enforce {
                     self.plan(account, &patch);
                     return Ok(());
                 }
-                let Some(patched) = self.patch(&record, &patch).await? else { return Ok(()) };
-                self.writes += 1;
-                self.lifted = true;
-                self.weigh(Outcome::Applied);
-                self.decide(account, patched.account.account.summary(), "applied", None, patched.request_id);
-                self.accounts.push(lifted);
+                match self.patch(&record, &patch).await? {
+                    Written::Whole(patched) => {
+                        self.writes += 1;
+                        self.lifted = true;
+                        self.weigh(Outcome::Applied);
+                        self.decide(account, patched.account.account.summary(), "applied", None, patched.request_id);
+                        self.accounts.push(lifted);
+                    }
+                    Written::NothingNeeded => {
+                        self.decide(account, account.summary(), "unchanged", Some("mirror_refused".to_owned()), None);
+                        self.accounts.push(lifted);
+                    }
+                    Written::Not => {}
+                }
             }
         }
         Ok(())
+    }
+
+    /// What the state says of an account.
+    pub(super) fn known(&self, id: &AccountId) -> Known {
+        let known = self.start.accounts.iter().find(|known| known.id == *id);
+        Known {
+            denied: known.is_some_and(|known| known.denied || known.unconfirmed),
+            blocked: known.is_some_and(|known| known.blocked),
+        }
     }
 
     /// Asks the guard, once in a look.
@@ -173,8 +217,8 @@ impl Looking<'_> {
         Ok(self.admitted)
     }
 
-    /// Writes, and makes sure that it took hold. `None`: this account's outcome is noted and others can go on.
-    async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Option<Patched>, Interrupted> {
+    /// Writes, and makes sure that it took hold.
+    async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Written, Interrupted> {
         let (engine, account) = (self.engine, &record.account);
         let call = |authority_only: bool| {
             engine.auth0_gate.call(Endpoint::Auth0Patch, self.priority, self.start.id.as_str(), move || async move {
@@ -192,16 +236,24 @@ impl Looking<'_> {
             && matches!(failure.status, Some(400 | 413))
             && patch.mirror.is_some()
         {
-            refused_mirror = Some(failure.to_string());
+            let why = failure.to_string();
+            // All but the mirror is there already: writing it again at each look would help nobody.
+            if patch.blocked.is_none() && account.mark.as_ref().is_some_and(|mark| patch.mark.says_the_same_as(mark)) {
+                self.mirror_refused(account, &why);
+                return Ok(Written::NothingNeeded);
+            }
+            refused_mirror = Some(why);
             answer = call(true).await;
         }
         let patched = match answer {
             Ok(patched) => patched,
             Err(Stopped::Failed(failure)) if failure.kind == Kind::NotFound => {
-                return Err(Interrupted::Moved(format!(
+                let why = format!(
                     "the account {} was deleted or linked between the look-up and the write: looking again",
                     account.id
-                )));
+                );
+                self.not_written(account, why, failure.request_id);
+                return Ok(Written::Not);
             }
             // One account that cannot be written must not keep the person's others open.
             Err(Stopped::Failed(failure)) => {
@@ -209,34 +261,57 @@ impl Looking<'_> {
                 self.decide(account, account.summary(), "retry", Some(why), failure.request_id.clone());
                 let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
                 self.weigh(outcome);
-                return Ok(None);
+                return Ok(Written::Not);
             }
             Err(paused) => return Err(paused.into()),
         };
         if let Some(why) = refused_mirror {
-            warn!(event = "mirror_refused", user = %self.start.id, account = %account.id, "the mirror was refused, the mark is in force: {why}");
-            self.alarm(
-                AlarmKind::MirrorRefused,
-                format!("user_metadata of {} could not be written: {why}", account.id),
-                "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or take \
-                 user_metadata out of [auth0] write_to",
-            );
+            self.mirror_refused(account, &why);
         }
         if !mark::took_hold(&patched.account.account, patch) {
-            return Err(Interrupted::Moved(format!(
+            let why = format!(
                 "Auth0 took the write to {} and answered without the mark: something else writes the same key",
                 account.id
-            )));
+            );
+            self.not_written(account, why, patched.request_id);
+            return Ok(Written::Not);
         }
-        Ok(Some(patched))
+        Ok(Written::Whole(Box::new(patched)))
+    }
+
+    fn not_written(&mut self, account: &Account, why: String, request_id: Option<String>) {
+        self.decide(account, account.summary(), "retry", Some(why.clone()), request_id);
+        let outcome = self.interrupted(Interrupted::Moved(why));
+        self.weigh(outcome);
+    }
+
+    fn mirror_refused(&mut self, account: &Account, why: &str) {
+        warn!(event = "mirror_refused", user = %self.start.id, account = %account.id, "the mirror was refused, the mark is in force: {why}");
+        self.alarm(
+            AlarmKind::MirrorRefused,
+            format!("user_metadata of {} could not be written: {why}", account.id),
+            "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or take \
+             user_metadata out of [auth0] write_to",
+        );
     }
 
     /// Ends what an earlier look owed and did not come to.
     async fn end_owed_sessions(&mut self, id: &AccountId) -> Result<(), Interrupted> {
-        if self.start.accounts.iter().any(|known| known.id == *id && known.sessions_owed) {
+        if !self.start.accounts.iter().any(|known| known.id == *id && known.sessions_owed) {
+            return Ok(());
+        }
+        if self.engine.options.end_sessions {
             return self.end_sessions(id).await;
         }
+        // It is not asked for any more: the debt is forgiven.
+        self.owes(id, false);
         Ok(())
+    }
+
+    fn owes(&mut self, id: &AccountId, owed: bool) {
+        if let Some(change) = self.accounts.iter_mut().find(|change| change.id == *id) {
+            change.sessions_owed = owed;
+        }
     }
 
     /// Ends the sessions and refresh tokens of a denied account. What a tenant's plan does not have is said once, and is no
@@ -257,10 +332,12 @@ impl Looking<'_> {
             Err(_) => Ok(()),
         };
         let mut owed = false;
+        let mut available = true;
         for answer in [sessions, tokens] {
             match answer {
                 Ok(()) => {}
                 Err(Stopped::Failed(failure)) if failure.kind == Kind::NotFound => {
+                    available = false;
                     self.sessions_unavailable(&failure.to_string());
                 }
                 Err(Stopped::Failed(failure)) => {
@@ -268,16 +345,26 @@ impl Looking<'_> {
                     let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
                     self.weigh(outcome);
                 }
-                // A 403 pauses this endpoint alone: the mark is in force, and the debt stays.
-                Err(Stopped::Paused { why, .. }) => {
+                Err(Stopped::Paused { wait, why }) => {
                     owed = true;
-                    self.sessions_unavailable(&why);
+                    // A 403 pauses this endpoint alone: the mark is in force, the debt stays, and the next comparison tries
+                    // whether the right was granted. Anything else passes soon.
+                    if engine.auth0_gate.paused(&[]).is_none()
+                        && engine.auth0_gate.paused(&[Endpoint::Auth0Sessions]).is_some()
+                    {
+                        available = false;
+                        self.sessions_unavailable(&why);
+                    } else {
+                        let outcome = self.interrupted(Interrupted::Remote(Stopped::Paused { wait, why }));
+                        self.weigh(outcome);
+                    }
                 }
             }
         }
-        if let Some(change) = self.accounts.iter_mut().find(|change| change.id == *id) {
-            change.sessions_owed = owed;
+        if available && !owed {
+            engine.store.clear_alarm(AlarmKind::SessionsUnavailable, "", engine.now()).await?;
         }
+        self.owes(id, owed);
         Ok(())
     }
 
@@ -355,7 +442,11 @@ impl Looking<'_> {
             email: account.email.clone(),
             connection: account.connections.first().cloned(),
             denied: true,
-            blocked: account.mark.as_ref().is_some_and(|mark| mark.blocked),
+            // A wiped mark says nothing of whose the block is; the state still does.
+            blocked: match &account.mark {
+                Some(mark) if mark.okta_user_id.is_some() => mark.blocked,
+                _ => known.is_some_and(|known| known.blocked),
+            },
             denied_at: None,
             event_id: None,
             published: None,

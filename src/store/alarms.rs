@@ -110,7 +110,7 @@ pub struct Alarm {
 }
 
 /// An alarm as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AlarmRow {
     /// Its number.
     pub id: i64,

@@ -1,13 +1,15 @@
 //! What commands and queries show. Read only.
 
+use serde::Serialize;
 use sqlx::FromRow;
 
+use super::alarms::alarm_row;
 use super::looks::user_id;
-use super::{Store, StoreError};
+use super::{AlarmRow, Store, StoreError};
 use crate::domain::{Address, OktaUserId};
 
 /// The one row of the view `status`.
-#[derive(Clone, Debug, PartialEq, FromRow)]
+#[derive(Clone, Debug, PartialEq, FromRow, Serialize)]
 #[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
 pub struct StatusRow {
     pub version: String,
@@ -32,10 +34,12 @@ pub struct StatusRow {
     pub last_okta_error: Option<String>,
     pub last_auth0_error: Option<String>,
     pub needs_attention: bool,
+    pub enforcement: Option<String>,
+    pub enforcement_checked_at: Option<String>,
 }
 
 /// How a remote is.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 pub struct RemoteRow {
     /// `okta` or `auth0`.
     pub remote: String,
@@ -57,7 +61,7 @@ impl RemoteRow {
 }
 
 /// A row of the view `recent_events`, with what was wrong with a quarantined one.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 #[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
 pub struct EventRow {
     pub event_id: String,
@@ -72,8 +76,38 @@ pub struct EventRow {
     pub why: Option<String>,
 }
 
+/// Which events [`Store::events`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventSelection {
+    /// Those that a look has still to deal with.
+    Pending,
+    /// Those that a look has dealt with.
+    Settled,
+    /// Those from which nothing follows.
+    Ignored,
+    /// Those that could not be read.
+    Quarantined,
+}
+
+/// An entry of the log that could not be read, kept for a person.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
+pub struct QuarantinedRow {
+    /// Okta's `uuid`, or a name made from the text of an entry without one.
+    pub event_id: String,
+    /// `eventType`, as far as it could be read.
+    pub event_type: String,
+    /// When it happened, if that could be read.
+    pub published: Option<String>,
+    /// When we read it.
+    pub received_at: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// The entry as Okta sent it. May hold personal data.
+    pub raw: String,
+}
+
 /// What the store knows of a person, in short.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 pub struct PersonRow {
     /// Okta's id.
     pub okta_user_id: String,
@@ -117,7 +151,7 @@ pub struct Progress {
 }
 
 /// An account of a person, as the store knows it.
-#[derive(Clone, Debug, PartialEq, FromRow)]
+#[derive(Clone, Debug, PartialEq, FromRow, Serialize)]
 pub struct AccountRow {
     /// Auth0's id.
     pub auth0_user_id: String,
@@ -138,7 +172,7 @@ pub struct AccountRow {
 }
 
 /// A row of the view `decisions`, with the reason.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 #[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
 pub struct DecisionRow {
     pub id: i64,
@@ -170,6 +204,18 @@ impl Store {
     /// When the state cannot be read.
     pub async fn status(&self) -> Result<Option<StatusRow>, StoreError> {
         sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await.map_err(|error| self.error(error))
+    }
+
+    /// The id of the org that the state belongs to, once an answer has shown it.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn org_id(&self) -> Result<Option<String>, StoreError> {
+        let row: Option<Option<String>> = sqlx::query_scalar("SELECT okta_org_id FROM installation")
+            .fetch_optional(self.reader())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(row.flatten())
     }
 
     /// How the remotes are.
@@ -212,6 +258,84 @@ impl Store {
         .bind(outcome)
         .bind(limit)
         .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// The latest events of a kind, newest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn events(&self, selection: EventSelection, limit: u32) -> Result<Vec<EventRow>, StoreError> {
+        macro_rules! events {
+            ($which:literal) => {
+                concat!(
+                    "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE ",
+                    $which,
+                    " LIMIT ?1"
+                )
+            };
+        }
+        sqlx::query_as(match selection {
+            EventSelection::Pending => events!(
+                "r.settled_at IS NULL AND r.outcome NOT IN ('ignored', 'quarantined', 'dismissed')
+                 AND r.event_id IN (SELECT event_id FROM events WHERE seq IN
+                     (SELECT event_seq FROM event_users WHERE settled_at IS NULL))"
+            ),
+            EventSelection::Settled => events!("r.settled_at IS NOT NULL AND r.outcome <> 'ignored'"),
+            EventSelection::Ignored => events!("r.outcome = 'ignored'"),
+            EventSelection::Quarantined => return self.recent_events(Some("quarantined"), limit).await,
+        })
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// The entries that could not be read, newest first, with their text.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantinedRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT event_id, event_type, published, received_at, why, raw FROM events WHERE state = 'quarantined'
+             ORDER BY seq DESC LIMIT ?",
+        )
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// The open alarms about a person or one of their accounts, oldest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn open_alarms_of(&self, id: &OktaUserId) -> Result<Vec<AlarmRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at FROM alarms
+             WHERE cleared_at IS NULL AND (subject = ?1
+                 OR subject IN (SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1))
+             ORDER BY id LIMIT 1000",
+        )
+        .bind(id.as_str())
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        rows.iter().map(|row| alarm_row(row).map_err(|error| self.error(error))).collect()
+    }
+
+    /// The number of the last decision and its chain value in hexadecimal: noted elsewhere, it proves that nothing before
+    /// it was changed since. `(0, …)` when there is none yet.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn last_chain(&self) -> Result<(i64, String), StoreError> {
+        sqlx::query_as(
+            "SELECT id, lower(hex(chain)) FROM (SELECT id, chain FROM decision_log ORDER BY id DESC LIMIT 1)
+             UNION ALL SELECT last, lower(hex(chain)) FROM decision_log_root ORDER BY 1 DESC LIMIT 1",
+        )
+        .fetch_one(self.reader())
         .await
         .map_err(|error| self.error(error))
     }

@@ -129,7 +129,9 @@ impl Store {
              WHERE okta_user_id > ?1
                AND (outcome IN ('held', 'skipped', 'failed')
                     OR (outcome = 'no_account' AND since > ?2)
-                    OR EXISTS (SELECT 1 FROM accounts a WHERE a.okta_user_id = u.okta_user_id AND (a.denied = 1 OR a.sessions_owed = 1)))
+                    OR EXISTS (SELECT 1 FROM accounts a WHERE a.okta_user_id = u.okta_user_id
+                                 AND (a.denied = 1 OR a.sessions_owed = 1
+                                      OR a.unconfirmed > 0)))
              ORDER BY okta_user_id LIMIT ?3",
         )
         .bind(after.unwrap_or(""))

@@ -30,6 +30,9 @@ mod window;
 use advice::Advice;
 use state::{Admission, State};
 
+/// Whoever waits looks up at least this often, and says that it still waits.
+const WAIT_STEP: Duration = Duration::from_secs(1);
+
 /// A kind of call that its remote counts by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
@@ -148,6 +151,18 @@ impl Pacer {
     /// Safe to abandon: whoever stops waiting leaves the queue. Hold no permit while waiting for another one of the same
     /// remote: the second may be waiting for the first to be dropped.
     pub async fn acquire(&self, bucket: Bucket, priority: Priority, clock: &dyn Clock) -> Permit {
+        self.acquire_telling(bucket, priority, clock, || {}).await
+    }
+
+    /// As [`Pacer::acquire`]; `waits` is called each time that the queue was looked at, at least once a second: a wait of
+    /// an hour for a reset is progress, as long as somebody looks whether it is over.
+    pub async fn acquire_telling(
+        &self,
+        bucket: Bucket,
+        priority: Priority,
+        clock: &dyn Clock,
+        waits: impl Fn(),
+    ) -> Permit {
         let queued = Queued { shared: &self.shared, ticket: self.shared.lock().enqueue(bucket, priority) };
         let began = clock.monotonic();
         loop {
@@ -156,6 +171,7 @@ impl Pacer {
             // Registered before we look, so that a change between the look and the wait is not missed.
             changed.as_mut().enable();
             let admission = self.shared.lock().admit(queued.ticket, began, clock.monotonic());
+            waits();
             match admission {
                 Admission::Granted { meter } => {
                     return Permit { shared: self.shared.clone(), meter };
@@ -163,7 +179,7 @@ impl Pacer {
                 Admission::Wait(span) => {
                     tokio::select! {
                         () = changed => {}
-                        () = clock.sleep(span) => {}
+                        () = clock.sleep(span.min(WAIT_STEP)) => {}
                     }
                 }
                 Admission::WaitForChange => changed.await,

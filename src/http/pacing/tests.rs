@@ -453,6 +453,32 @@ async fn live_work_goes_first_though_it_came_last_and_a_turned_window_is_used_at
 }
 
 #[tokio::test]
+async fn a_long_wait_tells_each_second_that_it_waits() {
+    let (clock, pacer) = pacer(HALF);
+    reply(&pacer, &clock, 4, 2);
+    let told = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let waiting = tokio::spawn({
+        let (clock, pacer, told) = (clock.clone(), pacer.clone(), told.clone());
+        async move {
+            let tell = || {
+                told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            };
+            pacer.acquire_telling(Bucket::OktaUser, Priority::Live, clock.as_ref(), tell).await
+        }
+    });
+    settle().await;
+    for second in 1..=20 {
+        let before = told.load(std::sync::atomic::Ordering::Relaxed);
+        clock.advance(s(1));
+        settle().await;
+        assert!(told.load(std::sync::atomic::Ordering::Relaxed) > before, "silent in second {second}");
+        assert!(!waiting.is_finished(), "the window is spent");
+    }
+    clock.advance(s(11));
+    let _permit = waiting.await.unwrap();
+}
+
+#[tokio::test]
 async fn an_answer_wakes_whoever_waits_for_the_limit_to_be_known() {
     let (clock, pacer) = pacer(HALF);
     let order = Arc::default();

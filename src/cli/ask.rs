@@ -1,0 +1,243 @@
+//! Asking for looks: of the daemon if one works with the state, else by looking ourselves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::sync::stop_on_signal;
+use super::{Error, Exit, screen, wiring};
+use crate::config::Config;
+use crate::domain::{Clock, OktaUserId};
+use crate::engine::Engine;
+use crate::store::{Access, Made, Progress, Store, StoreError, Who, is_in_use};
+
+/// How often the state is asked how far a daemon has come. It takes a request up within a second.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+/// A daemon that has not answered after this is busy, or cannot reach the remotes: the request stands.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// So many people are listed one by one.
+const SHOWN_MAX: usize = 50;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request<'a> {
+    /// Look.
+    Look(Who<'a>),
+    /// Let held people through, and look.
+    Approve(Who<'a>),
+}
+
+/// What came of it for one person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Who.
+    pub(crate) id: OktaUserId,
+    /// How the look ended; `None`: it has not.
+    pub(crate) outcome: Option<String>,
+    /// Its reason, or why there is none yet.
+    pub(crate) why: Option<String>,
+}
+
+impl Answer {
+    /// Is what was asked for dealt with? As [`crate::domain::Outcome::settles`].
+    pub(crate) fn settles(&self) -> bool {
+        matches!(self.outcome.as_deref(), Some("applied" | "unchanged" | "no_account" | "skipped"))
+    }
+}
+
+/// Has the looks made, and waits for what comes of them.
+///
+/// # Errors
+/// When the state or a secret cannot be used. Secrets are read only when no daemon works with the state.
+pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Answer>, Error> {
+    let stop = stop_on_signal()?;
+    if !is_in_use(&config.store.path)? {
+        match wiring::engine(config, clock).await {
+            Ok(engine) => {
+                let made = make(engine.store(), request, clock).await?;
+                let answers = look(&engine, &made, &stop).await;
+                engine.store().close().await;
+                return answers;
+            }
+            // A daemon was started in this moment.
+            Err(Error::Store(StoreError::Busy { .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let store = Store::open_beside(&config.store.path, Access::Beside).await?;
+    let made = make(&store, request, clock).await?;
+    let answers = wait(&store, &made, clock, &stop).await;
+    store.close().await;
+    answers
+}
+
+async fn make(store: &Store, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Made>, Error> {
+    Ok(match request {
+        Request::Look(who) => store.request_look(who, clock.now()).await?,
+        Request::Approve(who) => store.approve(who, clock.now()).await?,
+    })
+}
+
+async fn look(engine: &Engine, made: &[Made], stop: &CancellationToken) -> Result<Vec<Answer>, Error> {
+    let mut answers = Vec::with_capacity(made.len());
+    for Made { id, .. } in made {
+        if stop.is_cancelled() {
+            answers.push(waiting(id));
+            continue;
+        }
+        // One at a time, so that a signal is heard between two.
+        let report = match engine.look_at(std::slice::from_ref(id)).await {
+            Ok(reports) => reports.into_iter().next(),
+            Err(StoreError::Gone { .. }) => {
+                answers.push(gone(id));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        answers.push(match report {
+            Some(report) => {
+                Answer { id: id.clone(), outcome: Some(report.outcome.as_str().to_owned()), why: report.outcome.why() }
+            }
+            None => waiting(id),
+        });
+    }
+    Ok(answers)
+}
+
+async fn wait(
+    store: &Store,
+    made: &[Made],
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<Vec<Answer>, Error> {
+    let ids: Vec<OktaUserId> = made.iter().map(|made| made.id.clone()).collect();
+    let began = clock.monotonic();
+    loop {
+        let progress: HashMap<OktaUserId, Progress> =
+            store.progress(&ids).await?.into_iter().map(|progress| (progress.id.clone(), progress)).collect();
+        let answers: Vec<Option<Answer>> = made.iter().map(|made| answer(made, progress.get(&made.id))).collect();
+        let over = stop.is_cancelled() || clock.monotonic().saturating_sub(began) >= PATIENCE;
+        if over || answers.iter().all(Option::is_some) {
+            return Ok(answers
+                .into_iter()
+                .zip(made)
+                .map(|(answer, made)| answer.unwrap_or_else(|| waiting(&made.id)))
+                .collect());
+        }
+        tokio::select! {
+            () = clock.sleep(ASK_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// The answer to a request, once a look has been through it.
+fn answer(made: &Made, progress: Option<&Progress>) -> Option<Answer> {
+    let Some(progress) = progress else { return Some(gone(&made.id)) };
+    // Without an outcome the look met an obstacle and a newer reason at once: the next look answers.
+    (progress.looked_seq >= made.due_seq && progress.outcome.is_some()).then(|| Answer {
+        id: made.id.clone(),
+        outcome: progress.outcome.clone(),
+        why: progress.why.clone(),
+    })
+}
+
+fn waiting(id: &OktaUserId) -> Answer {
+    let why = "not looked at yet; the request stands, `run` or `sync` takes it up".to_owned();
+    Answer { id: id.clone(), outcome: None, why: Some(why) }
+}
+
+fn gone(id: &OktaUserId) -> Answer {
+    Answer { id: id.clone(), outcome: None, why: Some("forgotten meanwhile".to_owned()) }
+}
+
+/// 0 only if everybody's outcome settles.
+pub(crate) fn verdict(answers: &[Answer]) -> Exit {
+    if answers.iter().all(Answer::settles) { Exit::Done } else { Exit::Failed }
+}
+
+/// Person by person, those that are not settled first.
+pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
+    let mut sorted: Vec<&Answer> = answers.iter().collect();
+    sorted.sort_by_key(|answer| answer.settles());
+    let mut text = screen::table_of_width(
+        ["PERSON", "OUTCOME", "WHY"],
+        sorted.iter().take(SHOWN_MAX).map(|answer| {
+            [
+                answer.id.to_string(),
+                answer.outcome.as_deref().unwrap_or("waiting").replace('_', " "),
+                answer.why.clone().unwrap_or_default(),
+            ]
+        }),
+        width,
+    );
+    let unsettled = sorted.iter().filter(|answer| !answer.settles()).count();
+    if sorted.len() > SHOWN_MAX {
+        text.push_str(&format!("… and {} more\n", sorted.len() - SHOWN_MAX));
+    }
+    text.push_str(&match unsettled {
+        0 => format!("{} looked at, all settled\n", sorted.len()),
+        _ => format!("{unsettled} of {} are not settled\n", sorted.len()),
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> OktaUserId {
+        OktaUserId::parse(text).unwrap()
+    }
+
+    fn answered(outcome: Option<&str>) -> Answer {
+        Answer { id: id("u1"), outcome: outcome.map(str::to_owned), why: None }
+    }
+
+    #[test]
+    fn only_settled_outcomes_are_a_success() {
+        for (outcome, exit) in [
+            (Some("applied"), Exit::Done),
+            (Some("unchanged"), Exit::Done),
+            (Some("no_account"), Exit::Done),
+            (Some("skipped"), Exit::Done),
+            (Some("held"), Exit::Failed),
+            (Some("retry"), Exit::Failed),
+            (Some("snooze"), Exit::Failed),
+            (Some("failed"), Exit::Failed),
+            (None, Exit::Failed),
+        ] {
+            assert_eq!(verdict(&[answered(Some("applied")), answered(outcome)]), exit, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_answered_by_a_look_that_went_through_it() {
+        let made = Made { id: id("u1"), due_seq: 5 };
+        let progress = |looked_seq, outcome: Option<&str>| Progress {
+            id: id("u1"),
+            looked_seq,
+            outcome: outcome.map(str::to_owned),
+            why: None,
+        };
+        assert_eq!(answer(&made, Some(&progress(4, Some("held")))), None, "an older look");
+        assert_eq!(answer(&made, Some(&progress(5, None))), None);
+        assert_eq!(answer(&made, Some(&progress(5, Some("applied")))), Some(answered(Some("applied"))));
+        assert!(!answer(&made, None).unwrap().settles(), "forgotten");
+    }
+
+    #[test]
+    fn who_is_not_settled_is_named_first() {
+        let text = to_text(
+            &[
+                Answer { id: id("u1"), outcome: Some("applied".to_owned()), why: None },
+                Answer { id: id("u2"), outcome: Some("snooze".to_owned()), why: Some("Okta is\u{1b} away".to_owned()) },
+            ],
+            Some(80),
+        );
+        assert!(text.find("u2").unwrap() < text.find("u1").unwrap(), "{text}");
+        assert!(text.ends_with("1 of 2 are not settled\n") && !text.contains('\u{1b}'), "{text}");
+    }
+}

@@ -1,0 +1,147 @@
+//! `events`: the recorded entries of the log, and how each ended.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::args::{EventState, EventsArgs};
+use super::{Error, Exit, screen, wiring};
+use crate::config::Config;
+use crate::domain::Timestamp;
+use crate::store::{EventRow, EventSelection};
+
+/// The most characters of a quarantined entry's text that are shown.
+const RAW_CHARS_MAX: usize = 4000;
+
+/// Shows them, newest first.
+///
+/// # Errors
+/// When there is no state, or it cannot be read.
+pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp) -> Result<Exit, Error> {
+    let store = wiring::state(&config.store.path).await?;
+    let limit = arguments.limit;
+    let events = match arguments.state {
+        None => store.recent_events(None, limit).await?,
+        Some(state) => store.events(selection(state), limit).await?,
+    };
+    let text = if arguments.json {
+        // The newest quarantined ones: whichever of them stand in the list are among as many.
+        let texts: HashMap<String, String> =
+            store.quarantined(limit).await?.into_iter().map(|event| (event.event_id, event.raw)).collect();
+        to_json_lines(&events, &texts)?
+    } else if events.is_empty() {
+        "no such event is recorded\n".to_owned()
+    } else {
+        to_text(&events, now, screen::terminal_width())
+    };
+    store.close().await;
+    screen::out(&text).map_err(Error::Output)?;
+    Ok(Exit::Done)
+}
+
+const fn selection(state: EventState) -> EventSelection {
+    match state {
+        EventState::Pending => EventSelection::Pending,
+        EventState::Settled => EventSelection::Settled,
+        EventState::Ignored => EventSelection::Ignored,
+        EventState::Quarantined => EventSelection::Quarantined,
+    }
+}
+
+/// The columns of the view `recent_events`, `why`, and of quarantined entries the text, as far as it is not too long.
+fn to_json_lines(events: &[EventRow], texts: &HashMap<String, String>) -> Result<String, serde_json::Error> {
+    let mut lines = String::new();
+    for event in events {
+        let mut object = serde_json::to_value(event)?;
+        if let (Value::Object(members), Some(raw)) = (&mut object, texts.get(&event.event_id)) {
+            let mut shown: String = raw.chars().take(RAW_CHARS_MAX).collect();
+            let cut = shown.len() < raw.len();
+            if cut {
+                shown.push('…');
+            }
+            members.insert("raw".to_owned(), shown.into());
+            members.insert("raw_cut".to_owned(), cut.into());
+        }
+        lines.push_str(&screen::json(&object.to_string()));
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+fn to_text(events: &[EventRow], now: Timestamp, width: Option<u16>) -> String {
+    screen::table_of_width(
+        ["PUBLISHED", "EVENT", "PERSON", "OUTCOME", "NOTE"],
+        events.iter().map(|event| {
+            let person = event.login.as_ref().or(event.okta_user_id.as_ref());
+            [
+                screen::relative_text(event.published.as_deref().or(Some(&event.received_at)), now),
+                short_type(&event.event_type).to_owned(),
+                person.cloned().unwrap_or_else(|| "-".to_owned()),
+                event.outcome.replace('_', " "),
+                note(event),
+            ]
+        }),
+        width,
+    )
+}
+
+/// The type without what nearly all types begin with.
+pub(super) fn short_type(event_type: &str) -> &str {
+    event_type.strip_prefix("user.lifecycle.").unwrap_or(event_type)
+}
+
+/// What is wrong with it and what its name is, or who did it.
+fn note(event: &EventRow) -> String {
+    match (&event.why, &event.actor) {
+        (Some(why), _) => format!("{} ({})", why, event.event_id),
+        (None, Some(actor)) => format!("by {actor}"),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_and_said_to_be() {
+        let event = |id: &str| EventRow {
+            event_id: id.to_owned(),
+            event_type: "user.lifecycle.deactivate".to_owned(),
+            okta_user_id: None,
+            login: None,
+            actor: None,
+            published: None,
+            received_at: "2026-11-23T12:00:00.000Z".to_owned(),
+            settled_at: None,
+            outcome: "quarantined".to_owned(),
+            why: Some("no user in it".to_owned()),
+        };
+        let texts = [("long".to_owned(), "ä".repeat(RAW_CHARS_MAX + 1)), ("short".to_owned(), "{}".to_owned())].into();
+        let lines = to_json_lines(&[event("long"), event("short")], &texts).unwrap();
+        let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(objects[0]["raw"].as_str().unwrap().chars().count(), RAW_CHARS_MAX + 1);
+        assert_eq!((&objects[0]["raw_cut"], &objects[1]["raw_cut"]), (&true.into(), &false.into()));
+        assert_eq!(objects[1]["raw"], "{}");
+    }
+
+    #[test]
+    fn the_table_fits_eighty_columns() {
+        let event = EventRow {
+            event_id: "5e0e1c0a-6d5d-11ee-8c99-0242ac120002".to_owned(),
+            event_type: "user.lifecycle.delete.initiated".to_owned(),
+            okta_user_id: Some("00ud384zryL1GFAg30h7".to_owned()),
+            login: Some("a.rather.long.name.of.a.person@a.rather.long.domain.example.com".to_owned()),
+            actor: Some("administrator@example.com".to_owned()),
+            published: Some("2026-11-23T12:00:00.000Z".to_owned()),
+            received_at: "2026-11-23T12:00:00.000Z".to_owned(),
+            settled_at: None,
+            outcome: "no_account".to_owned(),
+            why: None,
+        };
+        let now = "2026-11-23T12:05:00Z".parse().unwrap();
+        let text = to_text(&[event.clone(), event], now, Some(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("delete.initiated") && text.contains("no account"), "{text}");
+    }
+}

@@ -1,0 +1,77 @@
+//! `forget`: one person's data out of the state. Marks in Auth0 stay.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use super::args::ForgetArgs;
+use super::whom::{self, Whom};
+use super::{Error, Exit, screen};
+use crate::config::Config;
+use crate::domain::{Timestamp, escape};
+use crate::store::{Access, Store};
+
+/// Forgets them, after asking. Safe beside a daemon: a look at the person that is under way leaves nothing behind
+/// ([`Store::forget`]).
+///
+/// # Errors
+/// When there is no state, or it cannot be written.
+pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp) -> Result<Exit, Error> {
+    let store = Store::open_beside(&config.store.path, Access::Beside).await?;
+    let person = match Whom::find(&store, &arguments.who).await? {
+        Whom::One(person) => person,
+        unclear => return whom::unclear(&arguments.who, &unclear, now),
+    };
+    let id = whom::id_of(&person)?;
+    let name = escape(whom::name_of(&person));
+    let marked = store.accounts_of(&id).await?.iter().filter(|account| account.denied).count();
+    if !arguments.yes && !confirmed(&name, id.as_str(), marked)? {
+        return Ok(Exit::Failed);
+    }
+    store.forget(&id, &actor(), &config.policy.fingerprint(), now).await?;
+    let mut text = format!("{id} is forgotten: names, addresses and events are deleted, decisions are anonymous");
+    if marked > 0 {
+        text.push_str(&format!(
+            "; {marked} marked accounts stay denied in Auth0, and are known here by Auth0's id alone"
+        ));
+    }
+    screen::out(&screen::paragraph("", &text, screen::terminal_width())).map_err(Error::Output)?;
+    // What is left over of deleted rows in unused parts of the file.
+    let compacted = store.compact().await;
+    store.close().await;
+    if let Err(error) = compacted {
+        screen::remark(&format!(
+            "{}: copies may be left in unused parts of the file until the next `forget`: {error}",
+            screen::paint(screen::WARNING, "warning")
+        ));
+        return Ok(Exit::Failed);
+    }
+    Ok(Exit::Done)
+}
+
+/// Asks on the terminal. Without one there is nobody to ask, and the answer is no.
+fn confirmed(name: &str, id: &str, marked: usize) -> Result<bool, Error> {
+    if !io::stdin().is_terminal() {
+        screen::remark(&format!(
+            "{}: nothing was forgotten: standard input is no terminal to ask on, say --yes",
+            screen::paint(screen::BAD, "error")
+        ));
+        return Ok(false);
+    }
+    screen::remark(&format!(
+        "Delete what is stored of {name} ({id})? Their {marked} marked accounts stay denied. This cannot be undone. [y/N]"
+    ));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(Error::Output)?;
+    let yes = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
+    if !yes {
+        screen::remark("nothing was forgotten");
+    }
+    Ok(yes)
+}
+
+/// Who does it, for the decision that says so: the account that `sudo` was called from, else the present one.
+fn actor() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
+    name.map_or_else(|| "command".to_owned(), |name| format!("command ({name})"))
+}

@@ -1,0 +1,188 @@
+//! `status`: how things stand, from the state alone, whether or not a daemon runs. No secret is read.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use super::standing::{Attention, Standing, display_name};
+use super::{Error, Exit, screen, wiring};
+use crate::config::{Config, Schedule};
+use crate::domain::clock::timestamp_text;
+use crate::domain::{Timestamp, escape};
+use crate::store::{StatusRow, StoreError};
+
+/// So many of each kind are spelled out in the text.
+const SHOWN_MAX: usize = 10;
+
+/// Shows it. With `check`, the exit code says whether a person is needed.
+///
+/// # Errors
+/// When there is a state and it cannot be read.
+pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timestamp) -> Result<Exit, Error> {
+    let standing = match wiring::state(&config.store.path).await {
+        Ok(store) => {
+            let standing = Standing::read(&store).await?;
+            store.close().await;
+            standing
+        }
+        Err(Error::Store(StoreError::Missing { .. })) => Standing::default(),
+        Err(error) => return Err(error),
+    };
+    let poll = &config.schedule.poll;
+    let text = if as_json {
+        screen::json(&format!("{:#}\n", to_json(&standing, poll, now)?))
+    } else if check {
+        checked(&standing, poll, now)
+    } else {
+        to_text(&standing, poll, now, screen::terminal_width())
+    };
+    screen::out(&text).map_err(Error::Output)?;
+    let failed = check && !standing.violations(poll, now).is_empty();
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// One line for each rule that does not hold.
+fn checked(standing: &Standing, poll: &Schedule, now: Timestamp) -> String {
+    let violations = standing.violations(poll, now);
+    if violations.is_empty() {
+        return "all well\n".to_owned();
+    }
+    violations.iter().map(|violation| format!("{}: {}\n", violation.rule, escape(&violation.detail))).collect()
+}
+
+/// The object of `status --json`: documented in `docs/json.md`.
+///
+/// # Errors
+/// When a row cannot be put into JSON.
+pub fn to_json(standing: &Standing, poll: &Schedule, now: Timestamp) -> Result<Value, serde_json::Error> {
+    let mut object = match &standing.status {
+        Some(status) => match serde_json::to_value(status)? {
+            Value::Object(columns) => columns,
+            other => Map::from_iter([("status".to_owned(), other)]),
+        },
+        None => Map::new(),
+    };
+    object.insert("as_of".to_owned(), timestamp_text(now).into());
+    object.insert("never_ran".to_owned(), standing.last_poll_ok_at().is_none().into());
+    object.insert("remotes".to_owned(), serde_json::to_value(&standing.remotes)?);
+    object.insert("alarms".to_owned(), serde_json::to_value(&standing.alarms)?);
+    object.insert("attention".to_owned(), serde_json::to_value(standing.attention(poll, now))?);
+    object.insert("violations".to_owned(), serde_json::to_value(standing.violations(poll, now))?);
+    Ok(Value::Object(object))
+}
+
+/// For people, on a screen of `width` columns (`None`: no screen, nothing is wrapped).
+pub fn to_text(standing: &Standing, poll: &Schedule, now: Timestamp, width: Option<u16>) -> String {
+    let Some(status) = &standing.status else {
+        return format!(
+            "{}\n{}",
+            screen::paint(screen::WARNING, "Never ran"),
+            screen::paragraph(
+                "",
+                "There is no state yet: start the service, or run `okta-auth0-sync check` and then `okta-auth0-sync sync`.",
+                width
+            )
+        );
+    };
+    let attention = standing.attention(poll, now);
+    let mut text = match standing.attention_count(&attention) {
+        _ if status.last_poll_ok_at.is_none() => {
+            screen::paint(screen::WARNING, "Never ran to the end of a poll: nobody is kept in step yet")
+        }
+        0 => screen::paint(screen::GOOD, "All well"),
+        1 => screen::paint(screen::BAD, "1 thing needs a person"),
+        count => screen::paint(screen::BAD, &format!("{count} things need a person")),
+    };
+    text.push_str("\n\n");
+    text.push_str(&screen::pairs(facts(standing, status, now), width));
+    if status.last_reconcile_ok_at.is_none() {
+        text.push('\n');
+        text.push_str(&screen::paragraph(
+            "",
+            "Nobody was compared yet: run `okta-auth0-sync reconcile --all` once, for the people who left before the log \
+             was first read.",
+            width,
+        ));
+    }
+    if !attention.is_empty() {
+        let _ = write!(text, "\n{}\n", screen::paint(screen::STRONG, "Needs attention"));
+        text.push_str(&attention_text(standing, &attention, now, width));
+    }
+    text
+}
+
+fn facts<'a>(standing: &'a Standing, status: &StatusRow, now: Timestamp) -> Vec<(&'a str, String)> {
+    let when = |at: &Option<String>| match at {
+        Some(at) => screen::relative_text(Some(at), now),
+        None => "never".to_owned(),
+    };
+    let enforcement =
+        if status.enforce { "on" } else { "OFF: nothing is written to Auth0, and nobody is denied" }.to_owned();
+    let mut facts = vec![
+        ("enforcement", enforcement),
+        ("last good poll", when(&status.last_poll_ok_at)),
+        ("last look", when(&status.last_apply_ok_at)),
+        ("last reconcile", when(&status.last_reconcile_ok_at)),
+        ("cursor moved", when(&status.cursor_moved_at)),
+        ("accounts denied", status.denied.to_string()),
+        ("people", format!("{} pending, {} failed, {} held", status.pending, status.failed, status.held)),
+        ("events", format!("{} quarantined", status.quarantined)),
+    ];
+    if status.oldest_pending_at.is_some() {
+        facts.push(("oldest pending", when(&status.oldest_pending_at)));
+    }
+    facts.push(("lag", lag(status)));
+    for remote in &standing.remotes {
+        let said = match (&remote.error, remote.is_failing()) {
+            (Some(error), true) => format!("{}: {error}", screen::relative_text(remote.error_at.as_deref(), now)),
+            _ if remote.ok_at.is_none() => "no trouble noted".to_owned(),
+            _ => "answers".to_owned(),
+        };
+        facts.push((display_name(&remote.remote), said));
+    }
+    facts.push(("version", status.version.clone()));
+    facts
+}
+
+/// Seconds from a deactivation's publication to the mark.
+fn lag(status: &StatusRow) -> String {
+    match (status.lag_p50_s, status.lag_p99_s, status.lag_max_s) {
+        (Some(p50), Some(p99), Some(max)) => format!("p50 {p50:.1} s, p99 {p99:.1} s, max {max:.1} s"),
+        _ => "none measured yet".to_owned(),
+    }
+}
+
+fn attention_text(standing: &Standing, attention: &[Attention], now: Timestamp, width: Option<u16>) -> String {
+    let mut text = String::new();
+    let mut kinds: Vec<&str> = Vec::new();
+    for item in attention {
+        if !kinds.contains(&item.kind.as_str()) {
+            kinds.push(&item.kind);
+        }
+    }
+    for kind in kinds {
+        let of_kind: Vec<&Attention> = attention.iter().filter(|item| item.kind == kind).collect();
+        for item in of_kind.iter().take(SHOWN_MAX) {
+            let who = match (&item.name, item.subject.is_empty()) {
+                (Some(name), _) if *name == display_name(&item.subject) => format!("{name}: "),
+                (Some(name), _) => format!("{name} ({}): ", item.subject),
+                (None, false) => format!("{}: ", display_name(&item.subject)),
+                (None, true) => String::new(),
+            };
+            let since = screen::relative_text(item.since.as_deref(), now);
+            text.push_str(&screen::paragraph("  ", &format!("{kind}  {who}{}, {since}", item.detail), width));
+            text.push_str(&screen::paragraph("    → ", &item.remedy, width));
+        }
+        let counted = standing.status.as_ref().map_or(0, |status| match kind {
+            "failed" => status.failed,
+            "held" => status.held,
+            "quarantined" => status.quarantined,
+            _ => 0,
+        });
+        let more = usize::try_from(counted).unwrap_or(0).max(of_kind.len()).saturating_sub(SHOWN_MAX);
+        if more > 0 {
+            let _ = writeln!(text, "  … and {more} more {kind}");
+        }
+    }
+    text
+}

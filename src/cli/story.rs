@@ -1,0 +1,356 @@
+//! The story of one person as the state tells it: who they are, what happened to them, what was decided, and why.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Error, events::short_type, screen, whom};
+use crate::domain::clock::{parse_timestamp, since};
+use crate::domain::{OktaUserId, Timestamp, escape};
+use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, PersonRow, Store};
+
+/// The most events that are read, the newest.
+const EVENTS_MAX: u32 = 1000;
+/// Decisions are read so many at a time, and at most so many times: a look each night for years.
+const DECISIONS_PAGE: u32 = 1000;
+const DECISION_PAGES_MAX: u32 = 20;
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Story {
+    pub(crate) person: PersonRow,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) accounts: Vec<AccountRow>,
+    /// Newest first, as they are recorded.
+    pub(crate) events: Vec<EventRow>,
+    /// Oldest first.
+    pub(crate) decisions: Vec<DecisionRow>,
+    pub(crate) alarms: Vec<AlarmRow>,
+}
+
+impl Story {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub(crate) async fn read(store: &Store, person: PersonRow) -> Result<Self, Error> {
+        let id: OktaUserId = whom::id_of(&person)?;
+        let mut decisions: Vec<DecisionRow> = Vec::new();
+        for _ in 0..DECISION_PAGES_MAX {
+            let after = decisions.last().map_or(0, |decision| decision.id);
+            let page = store.decisions(Some(&id), None, after, DECISIONS_PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            decisions.extend(page);
+        }
+        Ok(Self {
+            addresses: store.addresses_of(&id).await?,
+            accounts: store.accounts_of(&id).await?,
+            events: store.events_of(&id, EVENTS_MAX).await?,
+            alarms: store.open_alarms_of(&id).await?,
+            decisions,
+            person,
+        })
+    }
+
+    /// The members of `user --json`.
+    ///
+    /// # Errors
+    /// When a row cannot be put into JSON.
+    pub(crate) fn to_json(&self) -> Result<Value, Error> {
+        Ok(serde_json::to_value(self)?)
+    }
+
+    /// For people, on a screen of `width` columns.
+    pub(crate) fn to_text(&self, now: Timestamp, width: Option<u16>) -> String {
+        let mut text = format!("{}\n\n", screen::paint(screen::STRONG, &escape(whom::name_of(&self.person))));
+        text.push_str(&screen::pairs(self.facts(now), width));
+        let mut section = |head: &str, body: String| {
+            text.push_str(&format!("\n{}\n{body}", screen::paint(screen::STRONG, head)));
+        };
+        if !self.accounts.is_empty() {
+            section("Auth0 accounts with a mark of ours, now or once", self.accounts_text(now, width));
+        }
+        if !self.events.is_empty() {
+            section("Events, oldest first", self.events_text(now, width));
+        }
+        if !self.decisions.is_empty() {
+            section("Decisions, oldest first", self.decisions_text(now, width));
+        }
+        if !self.alarms.is_empty() {
+            let alarms = self.alarms.iter().map(|alarm| {
+                let since = screen::relative_text(Some(&alarm.raised_at), now);
+                screen::paragraph("  ", &format!("{}  {}, {since}", alarm.kind, alarm.detail), width)
+                    + &screen::paragraph("    → ", &alarm.remedy, width)
+            });
+            section("Open alarms", alarms.collect());
+        }
+        text
+    }
+
+    fn facts(&self, now: Timestamp) -> Vec<(&'static str, String)> {
+        let person = &self.person;
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        let status = match &person.status {
+            Some(status) => format!("{status}, read {}", screen::relative_text(person.status_at.as_deref(), now)),
+            None => "never read".to_owned(),
+        };
+        let mut facts = vec![
+            ("Okta id", person.okta_user_id.clone()),
+            ("login", shown(&person.login)),
+            ("e-mail", shown(&person.email)),
+            ("addresses", if self.addresses.is_empty() { "-".to_owned() } else { self.addresses.join(", ") }),
+            ("status in Okta", status),
+            ("last look", self.outcome(now)),
+            ("next look", self.next_look(now)),
+        ];
+        if let Some(error) = &person.last_error {
+            facts.push(("last error", error.clone()));
+        }
+        facts
+    }
+
+    fn outcome(&self, now: Timestamp) -> String {
+        let person = &self.person;
+        let Some(outcome) = &person.outcome else { return "none has ended yet".to_owned() };
+        let why = person.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let since = screen::relative_text(Some(&person.since), now);
+        format!("{}{why}, so since {since}", outcome.replace('_', " "))
+    }
+
+    /// What is due, and why.
+    fn next_look(&self, now: Timestamp) -> String {
+        let person = &self.person;
+        let id = &person.okta_user_id;
+        let reason = match person.cause.as_str() {
+            "event" => "an event",
+            "recheck" => "a second look, as Okta and its log disagreed or somebody shares the address",
+            "sweep" => "a reconcile",
+            "command" => "somebody asked",
+            "neighbour" => "another person with the same address was looked at",
+            "policy" => "the configuration changed",
+            other => other,
+        };
+        let attempts = match person.attempts {
+            0 => String::new(),
+            1 => ", after 1 failed attempt".to_owned(),
+            many => format!(", after {many} failed attempts"),
+        };
+        match (&person.due_at, person.outcome.as_deref()) {
+            (None, Some("held")) => {
+                format!("none until a person decides: okta-auth0-sync approve {id} (or retry {id})")
+            }
+            (None, _) => "none is due; the next event or reconcile brings one".to_owned(),
+            (Some(at), _) => {
+                let due = match parse_timestamp(at) {
+                    Ok(at) if at <= now => "now".to_owned(),
+                    _ => screen::relative_text(Some(at), now),
+                };
+                format!("{due}, because of {reason}{attempts}")
+            }
+        }
+    }
+
+    fn accounts_text(&self, now: Timestamp, width: Option<u16>) -> String {
+        screen::table_of_width(
+            ["ACCOUNT", "ADDRESS", "CONNECTION", "MARK", "SINCE", "LAG"],
+            self.accounts.iter().map(|account| {
+                let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+                let mark = match (account.denied, account.blocked) {
+                    (true, true) => "denied, blocked",
+                    (true, false) => "denied",
+                    (false, _) => "open",
+                };
+                [
+                    account.auth0_user_id.clone(),
+                    shown(&account.email),
+                    shown(&account.connection),
+                    mark.to_owned(),
+                    screen::relative_text(account.denied_at.as_deref(), now),
+                    account.lag_s.map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1} s")),
+                ]
+            }),
+            width,
+        )
+    }
+
+    fn events_text(&self, now: Timestamp, width: Option<u16>) -> String {
+        screen::table_of_width(
+            ["PUBLISHED", "EVENT", "BY", "OUTCOME", "SETTLED AFTER"],
+            self.events.iter().rev().map(|event| {
+                [
+                    screen::relative_text(event.published.as_deref().or(Some(&event.received_at)), now),
+                    short_type(&event.event_type).to_owned(),
+                    event.actor.clone().unwrap_or_else(|| "-".to_owned()),
+                    event.outcome.replace('_', " "),
+                    settled_after(event).unwrap_or_else(|| "-".to_owned()),
+                ]
+            }),
+            width,
+        )
+    }
+
+    fn decisions_text(&self, now: Timestamp, width: Option<u16>) -> String {
+        screen::table_of_width(
+            ["WHEN", "BECAUSE OF", "OKTA → VERDICT", "ACCOUNT", "OUTCOME", "WHY"],
+            folded(&self.decisions).into_iter().map(|(decision, times)| {
+                let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+                let verdict = match (&decision.status, &decision.verdict) {
+                    (None, None) => "-".to_owned(),
+                    (status, verdict) => format!("{} → {}", shown(status), shown(verdict)),
+                };
+                let cause = match (decision.cause.as_str(), &decision.actor) {
+                    ("event", Some(actor)) => format!("event by {actor}"),
+                    (cause, _) => cause.to_owned(),
+                };
+                let outcome = decision.outcome.replace('_', " ");
+                let change = match (&decision.before, &decision.after) {
+                    (Some(before), Some(after)) if before != after => format!("{outcome}: {before} → {after}"),
+                    _ => outcome,
+                };
+                [
+                    screen::relative_text(Some(&decision.at), now),
+                    cause,
+                    verdict,
+                    shown(&decision.auth0_user_id),
+                    if times > 1 { format!("{change} ({times} times, until then)") } else { change },
+                    decision.why.clone().unwrap_or_default(),
+                ]
+            }),
+            width,
+        )
+    }
+}
+
+/// From its publication to the end of the look that dealt with it.
+fn settled_after(event: &EventRow) -> Option<String> {
+    let published = parse_timestamp(event.published.as_deref()?).ok()?;
+    let settled = parse_timestamp(event.settled_at.as_deref()?).ok()?;
+    Some(screen::span(since(settled, published)))
+}
+
+/// Decisions that say the same one after the other, as a nightly reconcile makes them, are one: the last, and how many.
+fn folded(decisions: &[DecisionRow]) -> Vec<(&DecisionRow, usize)> {
+    let same = |one: &DecisionRow, other: &DecisionRow| {
+        one.outcome == "unchanged"
+            && (&one.outcome, &one.auth0_user_id, &one.cause, &one.status, &one.verdict, &one.why)
+                == (&other.outcome, &other.auth0_user_id, &other.cause, &other.status, &other.verdict, &other.why)
+    };
+    let mut folded: Vec<(&DecisionRow, usize)> = Vec::new();
+    for decision in decisions {
+        match folded.last_mut() {
+            Some((last, times)) if same(last, decision) => {
+                *last = decision;
+                *times += 1;
+            }
+            _ => folded.push((decision, 1)),
+        }
+    }
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(id: i64, outcome: &str, cause: &str) -> DecisionRow {
+        DecisionRow {
+            id,
+            at: "2026-11-23T11:00:00.000Z".to_owned(),
+            okta_user_id: Some("00u1".to_owned()),
+            email: Some("ann@example.com".to_owned()),
+            auth0_user_id: Some("auth0|65f0c0ffee0123456789abcd".to_owned()),
+            cause: cause.to_owned(),
+            event_id: None,
+            actor: Some("admin\u{1b}[31m@example.com".to_owned()),
+            status: Some("DEPROVISIONED".to_owned()),
+            verdict: Some("deny".to_owned()),
+            before: Some("open".to_owned()),
+            after: Some("denied".to_owned()),
+            outcome: outcome.to_owned(),
+            why: None,
+            request_id: None,
+            version: "0.1.0".to_owned(),
+            policy: "p".to_owned(),
+        }
+    }
+
+    fn person() -> PersonRow {
+        PersonRow {
+            okta_user_id: "00ud384zryL1GFAg30h7".to_owned(),
+            login: Some("ann@example.com".to_owned()),
+            email: Some("ann@example.com".to_owned()),
+            status: Some("DEPROVISIONED".to_owned()),
+            status_at: Some("2026-11-23T11:59:00.000Z".to_owned()),
+            outcome: Some("applied".to_owned()),
+            why: None,
+            since: "2026-11-23T11:00:00.000Z".to_owned(),
+            due_at: None,
+            cause: "event".to_owned(),
+            attempts: 0,
+            last_error: None,
+            open: false,
+        }
+    }
+
+    #[test]
+    fn only_neighbours_that_changed_nothing_are_folded() {
+        let decisions = [
+            decision(1, "applied", "event"),
+            decision(2, "unchanged", "sweep"),
+            decision(3, "unchanged", "sweep"),
+            decision(4, "unchanged", "command"),
+            decision(5, "restored", "sweep"),
+            decision(6, "restored", "sweep"),
+        ];
+        let folded: Vec<(i64, usize)> = folded(&decisions).into_iter().map(|(row, times)| (row.id, times)).collect();
+        assert_eq!(folded, [(1, 1), (3, 2), (4, 1), (5, 1), (6, 1)]);
+    }
+
+    #[test]
+    fn the_story_fits_eighty_columns_and_lets_no_remote_colour_it() {
+        let story = Story {
+            person: person(),
+            addresses: vec!["ann@example.com".to_owned(), "ann.the.first@a.long.domain.example.com".to_owned()],
+            accounts: Vec::new(),
+            events: Vec::new(),
+            decisions: vec![decision(1, "applied", "event"), decision(2, "unchanged", "sweep")],
+            alarms: Vec::new(),
+        };
+        let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
+        let text = story.to_text(now, Some(80));
+        let bold = screen::paint(screen::STRONG, "x");
+        let (before, after) = bold.split_once('x').unwrap();
+        let plain = text.replace(before, "").replace(after, "");
+        assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+        assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    }
+
+    #[test]
+    fn what_is_due_is_told_with_its_reason() {
+        let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
+        let told = |change: fn(&mut PersonRow)| {
+            let mut person = person();
+            change(&mut person);
+            let story = Story {
+                person,
+                addresses: Vec::new(),
+                accounts: Vec::new(),
+                events: Vec::new(),
+                decisions: Vec::new(),
+                alarms: Vec::new(),
+            };
+            story.next_look(now)
+        };
+        assert!(told(|_| {}).starts_with("none is due"));
+        assert!(told(|person| person.outcome = Some("held".to_owned())).contains("approve 00ud384zryL1GFAg30h7"));
+        assert_eq!(
+            told(|person| {
+                person.due_at = Some("2026-11-23T11:59:59.000Z".to_owned());
+                person.attempts = 2;
+            }),
+            "now, because of an event, after 2 failed attempts"
+        );
+        assert!(told(|person| person.due_at = Some("2026-11-23T12:05:00.000Z".to_owned())).starts_with("in 5 min, "));
+    }
+}

@@ -1,0 +1,89 @@
+//! Whom a command is about: from what was typed to one person that the state knows.
+
+use super::{Error, Exit, screen};
+use crate::domain::{OktaUserId, Timestamp, escape};
+use crate::store::{PersonRow, Store};
+
+/// Who may be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Nobody that the state knows.
+    Nobody,
+    /// This one.
+    One(Box<PersonRow>),
+    /// One of these: an id has to be named.
+    Several(Vec<PersonRow>),
+}
+
+impl Whom {
+    /// Looks for an Okta id, a login, an address ever read, or an Auth0 id. An Okta id names one person, even if it is
+    /// somebody else's login.
+    pub(crate) async fn find(store: &Store, who: &str) -> Result<Self, Error> {
+        let mut people = store.find_people(who).await?;
+        if let Some(exact) = people.iter().position(|person| person.okta_user_id == who.trim()) {
+            return Ok(Self::One(Box::new(people.swap_remove(exact))));
+        }
+        Ok(match people.len() {
+            0 => Self::Nobody,
+            1 => Self::One(Box::new(people.swap_remove(0))),
+            _ => Self::Several(people),
+        })
+    }
+}
+
+/// The id of a person in the state.
+///
+/// # Errors
+/// When it is none: the state was edited.
+pub(crate) fn id_of(person: &PersonRow) -> Result<OktaUserId, Error> {
+    OktaUserId::parse(&person.okta_user_id)
+        .ok_or_else(|| Error::Setup(format!("the state holds {:?}, which is no Okta id", person.okta_user_id)))
+}
+
+/// By what a person knows a person.
+pub(crate) fn name_of(person: &PersonRow) -> &str {
+    person.email.as_deref().or(person.login.as_deref()).unwrap_or(&person.okta_user_id)
+}
+
+/// Says why a command cannot tell whom it is about.
+///
+/// # Errors
+/// When standard output does not take it.
+pub(crate) fn unclear(who: &str, whom: &Whom, now: Timestamp) -> Result<Exit, Error> {
+    match whom {
+        Whom::Several(people) => screen::out(&several(who, people, now)).map_err(Error::Output)?,
+        Whom::Nobody | Whom::One(_) => {
+            screen::remark(&format!("{}: {}", screen::paint(screen::BAD, "error"), nobody(who)));
+        }
+    }
+    Ok(Exit::Failed)
+}
+
+/// What is said when nobody is meant.
+pub(crate) fn nobody(who: &str) -> String {
+    format!("nobody with the Okta id, login or address {} is known here", escape(who))
+}
+
+/// The people that may be meant, and what to do about it.
+pub(crate) fn several(who: &str, people: &[PersonRow], now: Timestamp) -> String {
+    let mut text = screen::table(
+        ["OKTA ID", "E-MAIL", "LOGIN", "OKTA", "READ", "OUTCOME"],
+        people.iter().map(|person| {
+            let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+            [
+                person.okta_user_id.clone(),
+                shown(&person.email),
+                shown(&person.login),
+                shown(&person.status),
+                screen::relative_text(person.status_at.as_deref(), now),
+                shown(&person.outcome).replace('_', " "),
+            ]
+        }),
+    );
+    text.push_str(&screen::paragraph(
+        "",
+        &format!("{who} may be any of these {}: name one by the Okta id", people.len()),
+        screen::terminal_width(),
+    ));
+    text
+}

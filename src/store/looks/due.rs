@@ -1,0 +1,141 @@
+//! Who is due, and how somebody becomes it.
+
+use std::time::Duration;
+
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::super::intake::read_time;
+use super::super::{Store, StoreError};
+use super::{DueUser, user_id};
+use crate::domain::{Cause, Lane, OktaUserId, Timestamp, clock, timestamp_text};
+
+/// No wait that we choose is longer, but for that of failed users. What is due later than this is so because a clock was
+/// set back, and is due now.
+const WAIT_MAX: Duration = Duration::from_secs(2 * 3600);
+/// Failed users are tried daily.
+const WAIT_FAILED_MAX: Duration = Duration::from_secs(25 * 3600);
+
+/// Which users to make due.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) enum Selection<'a> {
+    /// This one.
+    One(&'a OktaUserId),
+    /// Those who are skipped or held because of this one.
+    DependingOn(&'a OktaUserId),
+    /// Those who were read before and share an address with this one.
+    SharingWith(&'a OktaUserId),
+    /// Those whose last look ended so.
+    Outcome(&'a str),
+    /// Those who are skipped for this reason.
+    Why(&'a str),
+    /// These, as a JSON list, if they are not due anyway.
+    Swept(&'a str),
+}
+
+impl Store {
+    /// The users whose turn it is, the most urgent first: at most `limit` of each lane.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn due(&self, now: Timestamp, limit: u32) -> Result<Vec<DueUser>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT okta_user_id, lane FROM (
+                 SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users WHERE lane = 0 AND due_at <= ?1 ORDER BY due_at LIMIT ?4)
+                 UNION ALL
+                 SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users WHERE lane = 1 AND due_at <= ?1 ORDER BY due_at LIMIT ?4)
+                 UNION ALL
+                 SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users WHERE lane = 2 AND due_at <= ?1 ORDER BY due_at LIMIT ?4)
+                 UNION ALL
+                 SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users
+                                WHERE due_at > ?2 AND outcome IS NOT 'failed' LIMIT ?4)
+                 UNION ALL
+                 SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users
+                                WHERE lane IN (0, 1, 2) AND due_at > ?3 AND outcome IS 'failed' LIMIT ?4))
+             ORDER BY lane, due_at, okta_user_id",
+        )
+        .bind(timestamp_text(now))
+        .bind(timestamp_text(clock::add(now, WAIT_MAX)))
+        .bind(timestamp_text(clock::add(now, WAIT_FAILED_MAX)))
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        rows.iter()
+            .map(|row| {
+                let id: String = row.try_get("okta_user_id").map_err(|error| self.error(error))?;
+                let lane = row.try_get("lane").map_err(|error| self.error(error))?;
+                Ok(DueUser { id: user_id(&id)?, lane: Lane::from_rank(lane) })
+            })
+            .collect()
+    }
+    /// When the next user with an open reason is due; later looks at settled users do not count.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn next_open_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let text: Option<String> =
+            sqlx::query_scalar("SELECT min(due_at) FROM users WHERE due_seq > settled_seq AND due_at IS NOT NULL")
+                .fetch_one(self.reader())
+                .await
+                .map_err(|error| self.error(error))?;
+        text.map(|text| read_time("the time of a look", &text)).transpose()
+    }
+    /// Gives each selected user a reason more. What failed is tried afresh, unless a sweep asks: that somebody has failed
+    /// for a week shall not be hidden by a comparison every night. Returns who they are, with their new `due_seq`.
+    pub(in crate::store) async fn make_due_in(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        selection: Selection<'_>,
+        lane: Lane,
+        cause: Cause,
+        now_text: &str,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        // One statement text for each selection: the texts are constants, the values are bound.
+        macro_rules! make_due {
+            ($which:literal) => {
+                concat!(
+                    "UPDATE users SET
+                         due_since = iif(due_seq > settled_seq, due_since, ?1),
+                         lane = iif(due_seq > settled_seq, min(lane, ?2), ?2),
+                         due_seq = due_seq + 1, due_at = ?1, cause = ?3, recheck_step = 0,
+                         attempts = iif(outcome IS 'failed' AND ?3 = 'sweep', attempts, 0),
+                         since = iif(outcome IN ('retry', 'snooze') OR (outcome = 'failed' AND ?3 <> 'sweep'), ?1, since),
+                         why = iif(outcome IN ('retry', 'snooze') OR (outcome = 'failed' AND ?3 <> 'sweep'), NULL, why),
+                         outcome = iif(outcome IN ('retry', 'snooze') OR (outcome = 'failed' AND ?3 <> 'sweep'), NULL, outcome)
+                     WHERE ",
+                    $which,
+                    " RETURNING okta_user_id, due_seq"
+                )
+            };
+        }
+        let (sql, value) = match selection {
+            Selection::One(id) => (make_due!("okta_user_id = ?4"), id.as_str()),
+            Selection::DependingOn(id) => (make_due!("depends_on = ?4 AND okta_user_id <> ?4"), id.as_str()),
+            Selection::SharingWith(id) => (
+                make_due!(
+                    "okta_user_id <> ?4 AND (status IS NOT NULL OR left_seen = 1) AND okta_user_id IN (
+                         SELECT other.okta_user_id FROM addresses mine JOIN addresses other USING (address_key)
+                         WHERE mine.okta_user_id = ?4)"
+                ),
+                id.as_str(),
+            ),
+            Selection::Outcome(outcome) => (make_due!("outcome = ?4"), outcome),
+            Selection::Why(why) => (make_due!("outcome = 'skipped' AND why = ?4"), why),
+            // What is on its way already is left to its own time: a sweep is no reason to hurry.
+            Selection::Swept(ids) => (
+                make_due!(
+                    "okta_user_id IN (SELECT value FROM json_each(?4)) AND (due_seq = settled_seq OR outcome IN ('held', 'failed'))"
+                ),
+                ids,
+            ),
+        };
+        sqlx::query_as(sql)
+            .bind(now_text)
+            .bind(lane.rank())
+            .bind(cause.as_str())
+            .bind(value)
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(|error| self.error(error))
+    }
+}

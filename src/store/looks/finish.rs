@@ -1,0 +1,253 @@
+//! What a look leaves behind: one transaction.
+
+use sqlx::{Sqlite, Transaction};
+
+use super::super::{Store, StoreError};
+use super::due::Selection;
+use super::{AccountChange, Finished, LookFinish, UserRead, count};
+use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Status, Timestamp, clock, timestamp_text};
+
+impl Store {
+    /// Ends a look: outcome, decisions, accounts, and the user's events up to the one that the look had claimed.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] when the user was removed (or forgotten) meanwhile; nothing is stored then.
+    pub async fn finish_look(&self, look: LookFinish<'_>, now: Timestamp) -> Result<Finished, StoreError> {
+        let sql = |error| self.error(error);
+        let now_text = timestamp_text(now);
+        let settles = look.outcome.settles();
+        let attempts: Option<u32> = matches!(look.outcome, Outcome::Retry { .. }).then_some(1);
+        let last_error = match look.outcome {
+            Outcome::Retry { why, .. } | Outcome::Snooze { why, .. } | Outcome::Failed(why) => Some(why.as_str()),
+            _ => None,
+        };
+        let next_look = look.next_look.or(match look.outcome {
+            Outcome::Retry { after, .. } => Some(clock::add(now, *after)),
+            Outcome::Snooze { until, .. } => Some(*until),
+            _ => None,
+        });
+        let mut tx = self.begin().await?;
+        if let Some(read) = look.read {
+            self.keep_read(&mut tx, look.user, read, &now_text).await?;
+        }
+        // `due_seq > ?claimed`: a reason arrived during the look. It has set due_at itself, and starts afresh: it is not
+        // kept waiting, and not given up, because of what this look met. How a look ended otherwise is shown until then.
+        // `settled_seq <= ?claimed`: no look that a `forget` overtook brings the person back.
+        let due_again: Option<bool> = sqlx::query_scalar(
+            "UPDATE users SET
+                 settled_seq = iif(?2, max(settled_seq, ?3), settled_seq),
+                 looked_seq = ?3,
+                 due_seq = iif(NOT ?2 AND due_seq = settled_seq, due_seq + 1, due_seq),
+                 due_since = CASE WHEN due_seq > ?3 THEN due_since WHEN ?2 THEN NULL ELSE coalesce(due_since, ?1) END,
+                 due_at = iif(due_seq > ?3, due_at, ?4),
+                 recheck_step = iif(due_seq > ?3, 0, ?5),
+                 cause = iif(due_seq = ?3 AND ?2 AND ?4 IS NOT NULL, 'recheck', cause),
+                 attempts = CASE WHEN ?2 OR due_seq > ?3 THEN 0 ELSE attempts + coalesce(?6, 0) END,
+                 approved = iif(?2, 0, approved),
+                 since = iif(outcome IS ?7 AND why IS ?8, since, ?1),
+                 why = iif(due_seq > ?3 AND ?7 IN ('retry', 'snooze', 'failed'), NULL, ?8),
+                 depends_on = ?9,
+                 last_error = ?10,
+                 outcome = iif(due_seq > ?3 AND ?7 IN ('retry', 'snooze', 'failed'), NULL, ?7)
+             WHERE okta_user_id = ?11 AND ?3 BETWEEN settled_seq AND due_seq
+             RETURNING due_seq > ?3 AND due_at IS NOT NULL AND due_at <= ?1",
+        )
+        .bind(&now_text)
+        .bind(settles)
+        .bind(look.claimed_seq)
+        .bind(next_look.map(timestamp_text))
+        .bind(look.recheck_step)
+        .bind(attempts)
+        .bind(look.outcome.as_str())
+        .bind(look.outcome.why())
+        .bind(look.depends_on.map(OktaUserId::as_str))
+        .bind(last_error)
+        .bind(look.user.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(sql)?;
+        let due_again = due_again.ok_or_else(|| StoreError::Gone { what: "user", id: look.user.to_string() })?;
+
+        if settles {
+            sqlx::query(
+                "UPDATE event_users SET settled_at = ?, outcome = ?
+                 WHERE okta_user_id = ? AND settled_at IS NULL AND due_seq <= ?",
+            )
+            .bind(&now_text)
+            .bind(look.outcome.as_str())
+            .bind(look.user.as_str())
+            .bind(look.claimed_seq)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+            sqlx::query("UPDATE installation SET last_apply_ok_at = ?")
+                .bind(&now_text)
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+        }
+        if let Some(event_id) = look.belated_event {
+            sqlx::query(
+                "UPDATE event_users SET settled_at = ?, outcome = ?
+                 WHERE okta_user_id = ? AND settled_at IS NOT NULL AND event_seq = (SELECT seq FROM events WHERE event_id = ?)",
+            )
+            .bind(&now_text)
+            .bind(look.outcome.as_str())
+            .bind(look.user.as_str())
+            .bind(event_id)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+        }
+        for account in look.accounts {
+            self.keep_account(&mut tx, look.user, account, &now_text).await?;
+        }
+        self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
+        if look.forget_guard {
+            sqlx::query("UPDATE users SET guarded = 0 WHERE okta_user_id = ? AND guarded = 1")
+                .bind(look.user.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+            sqlx::query("DELETE FROM first_denials WHERE okta_user_id = ?")
+                .bind(look.user.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+        }
+        let mut woken = 0;
+        if look.wake_dependants {
+            woken += self
+                .make_due_in(
+                    &mut tx,
+                    Selection::DependingOn(look.user),
+                    Lane::Reactivation,
+                    Cause::Neighbour,
+                    &now_text,
+                )
+                .await?
+                .len();
+        }
+        if look.wake_sharers {
+            woken += self
+                .make_due_in(
+                    &mut tx,
+                    Selection::SharingWith(look.user),
+                    Lane::Reactivation,
+                    Cause::Neighbour,
+                    &now_text,
+                )
+                .await?
+                .len();
+        }
+        if settles {
+            // The newest look knows whether what an older one complained of still is so.
+            let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
+            sqlx::query(
+                "UPDATE alarms SET cleared_at = ?1 WHERE subject = ?2 AND cleared_at IS NULL
+                   AND kind NOT IN (SELECT value FROM json_each(?3))",
+            )
+            .bind(&now_text)
+            .bind(look.user.as_str())
+            .bind(serde_json::Value::from(kinds).to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+            sqlx::query(
+                "UPDATE alarms SET cleared_at = ? WHERE kind = 'guard' AND cleared_at IS NULL
+                   AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard')",
+            )
+            .bind(&now_text)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
+        }
+        for alarm in look.alarms {
+            self.raise_in(&mut tx, alarm, now).await?;
+        }
+        self.commit(tx).await?;
+        Ok(Finished { due_again, woken: count(woken) })
+    }
+    /// What Okta said of a user, and every address in it.
+    pub(super) async fn keep_read(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        id: &OktaUserId,
+        read: &UserRead,
+        now_text: &str,
+    ) -> Result<(), StoreError> {
+        let left = matches!(read.status, Status::Deprovisioned | Status::Deleted);
+        // A deleted user's answer is a 404: it says nothing of login and e-mail.
+        let kept = sqlx::query(
+            "UPDATE users SET login = coalesce(?, login), login_key = coalesce(?, login_key), email = coalesce(?, email),
+                 status = ?, status_at = ?, left_seen = ?
+             WHERE okta_user_id = ?",
+        )
+        .bind(&read.login)
+        .bind(read.login.as_deref().map(str::to_lowercase))
+        .bind(read.email.as_ref().map(Address::as_str))
+        .bind(read.status.as_str())
+        .bind(now_text)
+        .bind(left)
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| self.error(error))?;
+        if kept.rows_affected() == 0 {
+            return Err(StoreError::Gone { what: "user", id: id.to_string() });
+        }
+        for address in &read.addresses {
+            sqlx::query(
+                "INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at) VALUES (?, ?, ?, ?)",
+            )
+            .bind(id.as_str())
+            .bind(address.as_str())
+            .bind(address.key())
+            .bind(now_text)
+            .execute(&mut **tx)
+            .await
+            .map_err(|error| self.error(error))?;
+        }
+        Ok(())
+    }
+    async fn keep_account(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        owner: &OktaUserId,
+        account: &AccountChange,
+        now_text: &str,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, connection, denied, blocked, denied_at, event_id,
+                 published, lag_ms, sessions_owed, changed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, coalesce(?7, iif(?5, ?12, NULL)), ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT (auth0_user_id) DO UPDATE SET
+                 okta_user_id = excluded.okta_user_id,
+                 email = coalesce(excluded.email, email),
+                 connection = coalesce(excluded.connection, connection),
+                 event_id = iif(?7 IS NULL AND denied >= ?5, event_id, excluded.event_id),
+                 published = iif(?7 IS NULL AND denied >= ?5, published, excluded.published),
+                 lag_ms = iif(?7 IS NULL AND denied >= ?5, lag_ms, excluded.lag_ms),
+                 denied_at = coalesce(?7, iif(denied >= ?5, denied_at, NULL), excluded.denied_at),
+                 denied = excluded.denied, blocked = excluded.blocked, sessions_owed = excluded.sessions_owed,
+                 unconfirmed = 0, changed_at = excluded.changed_at
+             WHERE okta_user_id = excluded.okta_user_id OR denied = 0 OR excluded.denied = 1",
+        )
+        .bind(account.id.as_str())
+        .bind(owner.as_str())
+        .bind(account.email.as_ref().map(Address::as_str))
+        .bind(&account.connection)
+        .bind(account.denied)
+        .bind(account.blocked)
+        .bind(account.denied_at.map(timestamp_text))
+        .bind(&account.event_id)
+        .bind(account.published.map(timestamp_text))
+        .bind(account.lag_ms)
+        .bind(account.sessions_owed)
+        .bind(now_text)
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| self.error(error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! Working off: which users are due, what is known of one before a look, and what a look leaves behind.
+
+mod begin;
+mod due;
+mod finish;
+mod guard;
+
+use std::time::Duration;
+
+use super::{Alarm, StoreError};
+use crate::domain::{AccountId, Address, Cause, Lane, OktaUserId, Outcome, Status, Timestamp, Verdict};
+
+pub(super) use due::Selection;
+
+/// A user whose turn it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueUser {
+    /// Who.
+    pub id: OktaUserId,
+    /// How urgent.
+    pub lane: Lane,
+}
+
+/// An event of a user: not settled yet, or received within the last hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSeen {
+    /// Okta's `uuid`.
+    pub id: String,
+    /// `eventType`.
+    pub event_type: String,
+    /// When it happened.
+    pub published: Timestamp,
+    /// When we read it.
+    pub received_at: Timestamp,
+    /// Who did it.
+    pub actor: Option<String>,
+    /// Is it still to be dealt with?
+    pub open: bool,
+}
+
+/// An account that carries, or carried, our mark for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkedAccount {
+    /// Auth0's id.
+    pub id: AccountId,
+    /// Its address when we last saw it.
+    pub email: Option<Address>,
+    /// Does it carry the mark, as far as we know?
+    pub denied: bool,
+    /// Did we block it, or may we have?
+    pub blocked: bool,
+    /// Are its sessions still to be ended?
+    pub sessions_owed: bool,
+    /// A mark was sent to it and the answer is not known: it may carry one that `denied` does not tell of.
+    pub unconfirmed: bool,
+}
+
+/// All that the store knows of a user when a look begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookStart {
+    /// Who.
+    pub id: OktaUserId,
+    /// The look settles reasons up to this one.
+    pub claimed_seq: i64,
+    /// How urgent it was.
+    pub lane: Lane,
+    /// What made the user due last.
+    pub cause: Cause,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// A person let this user through.
+    pub approved: bool,
+    /// Which later look this is.
+    pub recheck_step: u32,
+    /// The outcome before.
+    pub outcome: Option<String>,
+    /// The login when last read.
+    pub login: Option<String>,
+    /// The e-mail when last read.
+    pub email: Option<String>,
+    /// The status when last read.
+    pub status: Option<Status>,
+    /// Did the log or Okta ever say that this user was deactivated?
+    pub left_seen: bool,
+    /// Every address ever read for them.
+    pub addresses: Vec<Address>,
+    /// Accounts that carry, or carried, a mark for them.
+    pub accounts: Vec<MarkedAccount>,
+    /// Open events, and those of the last hour; oldest published first.
+    pub events: Vec<EventSeen>,
+}
+
+/// What the guard says to a first denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go on.
+    Admitted,
+    /// The window is full: this many were let through in it.
+    Refused(u64),
+}
+
+/// The guard's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardWindow {
+    /// First denials let through in a window.
+    pub denials_max: u64,
+    /// How long the window is.
+    pub span: Duration,
+}
+
+/// What is known of a user from Okta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRead {
+    /// The login; unknown for a deleted user.
+    pub login: Option<String>,
+    /// The e-mail; unknown for a deleted user.
+    pub email: Option<Address>,
+    /// The status.
+    pub status: Status,
+    /// All addresses that count for this user.
+    pub addresses: Vec<Address>,
+}
+
+/// One decision: what was found, what was decided, what was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The user it is about.
+    pub okta_user_id: Option<String>,
+    /// Their e-mail.
+    pub email: Option<String>,
+    /// The account, if one was found.
+    pub auth0_user_id: Option<String>,
+    /// [`Cause::as_str`].
+    pub cause: String,
+    /// The event that was the reason.
+    pub event_id: Option<String>,
+    /// Who did it in Okta, or `command`.
+    pub actor: Option<String>,
+    /// What Okta said.
+    pub status: Option<String>,
+    /// The verdict on it.
+    pub verdict: Option<Verdict>,
+    /// The account before.
+    pub before: Option<String>,
+    /// The account after.
+    pub after: Option<String>,
+    /// How it ended.
+    pub outcome: String,
+    /// Why, where there is a why.
+    pub why: Option<String>,
+    /// The remote's id of the request that wrote.
+    pub request_id: Option<String>,
+    /// From `published` to marked, for a first denial caused by an event after the first poll.
+    pub lag_ms: Option<i64>,
+}
+
+/// What became of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountChange {
+    /// Auth0's id.
+    pub id: AccountId,
+    /// Its address.
+    pub email: Option<Address>,
+    /// The connection of its primary identity.
+    pub connection: Option<String>,
+    /// Does it carry our mark for this user now?
+    pub denied: bool,
+    /// Is it blocked by us?
+    pub blocked: bool,
+    /// When it was denied, if that is new.
+    pub denied_at: Option<Timestamp>,
+    /// The event that was the reason, if the denial is new.
+    pub event_id: Option<String>,
+    /// When that was published.
+    pub published: Option<Timestamp>,
+    /// From then to the mark.
+    pub lag_ms: Option<i64>,
+    /// Are its sessions still to be ended?
+    pub sessions_owed: bool,
+}
+
+/// What a look leaves behind.
+#[derive(Clone, Debug)]
+pub struct LookFinish<'a> {
+    /// Who was looked at.
+    pub user: &'a OktaUserId,
+    /// [`LookStart::claimed_seq`].
+    pub claimed_seq: i64,
+    /// What Okta said, if it was asked and answered.
+    pub read: Option<&'a UserRead>,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// Because of whom, for skipped and held.
+    pub depends_on: Option<&'a OktaUserId>,
+    /// The next look, if one is to come without a new reason. A retry or a snooze says it itself if this is `None`; for
+    /// [`Outcome::Failed`] there must be one.
+    pub next_look: Option<Timestamp>,
+    /// Which later look the next one is.
+    pub recheck_step: u32,
+    /// What was decided, account by account.
+    pub decisions: &'a [Decision],
+    /// What became of accounts.
+    pub accounts: &'a [AccountChange],
+    /// An event that was settled as `unchanged` and has its effect only now.
+    pub belated_event: Option<&'a str>,
+    /// Look at those who are skipped or held because of this user.
+    pub wake_dependants: bool,
+    /// Look at those who share an address: the account they share is open again, or somebody came back to it.
+    pub wake_sharers: bool,
+    /// The user is allowed: the guard forgets them.
+    pub forget_guard: bool,
+    /// What a person should know.
+    pub alarms: &'a [Alarm],
+    /// [`crate::domain::Policy::fingerprint`].
+    pub policy: &'a str,
+}
+
+/// What is left after a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// A reason arrived while the look was under way.
+    pub due_again: bool,
+    /// Others were made due.
+    pub woken: u64,
+}
+
+/// A number of things in memory, as it is told.
+pub(super) fn count(things: usize) -> u64 {
+    u64::try_from(things).unwrap_or(u64::MAX)
+}
+
+/// Reads a stored id.
+pub(super) fn user_id(text: &str) -> Result<OktaUserId, StoreError> {
+    OktaUserId::parse(text).ok_or_else(|| StoreError::Unreadable { what: "an Okta user id", value: text.to_owned() })
+}

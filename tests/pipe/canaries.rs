@@ -1,0 +1,272 @@
+//! Secrets never show: not at the loudest log level, not on any error path, not in `Debug`, not in the state; not as they
+//! are, not in base64, not percent-encoded.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use okta_auth0_sync::config::Config;
+use okta_auth0_sync::sandbox::{Auth0Options, Bucket, Effect, Fault, Limits, OktaOptions, RateLimited};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::stage::{Ran, Stage};
+
+/// With characters that percent-encoding and both alphabets of base64 treat differently.
+const OKTA: &str = "00Canary/okta+7f3e~91?c4&d8=Zq";
+const AUTH0: &str = "Canary/auth0+5b2a~60?e7&f1=Xw>>";
+const ACCESS: &str = "Canary.access+3d9c~28?a5&b6=Vk";
+const SECRETS: [&str; 3] = [OKTA, AUTH0, ACCESS];
+
+const LOUDEST: &str = "[log]\nfilter = \"trace\"\n";
+
+/// Every form in which a secret could be written.
+fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned(), secret.chars().rev().collect()];
+    let percent = |keeps: &dyn Fn(u8) -> bool| {
+        let encode = |byte: u8| if keeps(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+        secret.bytes().map(encode).collect::<String>()
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    forms.push(percent(&plain));
+    forms.push(percent(&|byte| plain(byte) || byte == b'~'));
+    forms.push(percent(&plain).to_lowercase());
+    forms.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+    // Inside a longer text base64 depends on where it begins: the three ways, less what the neighbours decide.
+    for before in 0..3 {
+        let bytes = [&b"xxx"[..before], secret.as_bytes()].concat();
+        let whole = bytes.len() / 3 * 3;
+        for text in [STANDARD_NO_PAD.encode(&bytes[..whole]), URL_SAFE_NO_PAD.encode(&bytes[..whole])] {
+            forms.push(text[if before == 0 { 0 } else { 4 }..].to_owned());
+        }
+    }
+    forms
+}
+
+/// The first secret that `bytes` give away, and in which form.
+fn leak(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    SECRETS.iter().flat_map(|secret| forms(secret)).find(|form| text.contains(form.as_str()))
+}
+
+#[track_caller]
+fn silent(what: &str, text: &str) {
+    if let Some(form) = leak(text.as_bytes()) {
+        let at = text.lines().find(|line| line.contains(&form)).unwrap_or_default();
+        panic!("{what}: gives a secret away as {form}:\n{at}");
+    }
+}
+
+/// Everything that the program left: all files of its folder but those in which the secrets were given to it.
+fn left_silent(what: &str, folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let given = ["config.toml", "credentials"].iter().any(|name| path.ends_with(name));
+        if path.is_file() && !given {
+            assert!(leak(&fs::read(&path).unwrap()).is_none(), "{what}: {} gives a secret away", path.display());
+        }
+    }
+}
+
+fn all_silent(what: &str, stage: &Stage, ran: &Ran) {
+    silent(what, &ran.all());
+    left_silent(what, stage.folder());
+}
+
+async fn stage() -> Stage {
+    let okta = OktaOptions { api_token: OKTA.to_owned(), ..OktaOptions::default() };
+    let auth0 = Auth0Options { client_secret: AUTH0.to_owned(), ..Auth0Options::default() };
+    let stage = Stage::with(okta, auth0).await;
+    // Limits as tenants have them: what a refusal for the rate says of them must be believable.
+    stage.sandbox.okta().set_limits(Limits::default());
+    stage.sandbox.auth0().set_bucket(Bucket::default());
+    stage.configure(LOUDEST);
+    let (ann, _) = stage.person("ann");
+    stage.sandbox.okta().deactivate(&ann);
+    stage
+}
+
+#[test]
+fn the_search_finds_what_it_looks_for() {
+    for secret in SECRETS {
+        let form = |text: String| assert!(leak(text.as_bytes()).is_some(), "{text}");
+        form(format!("authorization: SSWS {secret}"));
+        form(format!("{secret:?}"));
+        form(url::form_urlencoded::Serializer::new(String::new()).append_pair("client_secret", secret).finish());
+        for before in ["", "a", "ab", "abc", "client:"] {
+            for after in ["", "z", "zz"] {
+                form(STANDARD_NO_PAD.encode(format!("{before}{secret}{after}")));
+                form(URL_SAFE_NO_PAD.encode(format!("{before}{secret}{after}")));
+            }
+        }
+    }
+    assert!(leak(b"nothing to see, 00Canary").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_and_a_daemon_at_the_loudest_level() {
+    let stage = stage().await;
+    let ran = stage.sync().await;
+    assert!(ran.err.contains("TRACE") && ran.err.contains("hyper"), "it was the loudest level: {}", ran.err.len());
+    all_silent("sync", &stage, &ran);
+    for arguments in
+        [&["sync", "--dry-run"][..], &["reconcile"], &["check", "--offline"], &["check", "--offline", "--json"]]
+    {
+        all_silent(&arguments.join(" "), &stage, &stage.run(arguments).await);
+    }
+
+    let (bob, account) = stage.person("bob");
+    stage.sandbox.okta().deactivate(&bob);
+    let auth0 = stage.sandbox.auth0();
+    let mut daemon = stage.daemon();
+    daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;
+    daemon.stop().await;
+    assert!(fs::read_to_string(stage.folder().join("daemon.log")).unwrap().contains("TRACE"));
+    left_silent("run", stage.folder());
+}
+
+/// What goes wrong, and where.
+fn mishaps() -> Vec<(&'static str, bool, Fault)> {
+    const LOGS: &str = "/api/v1/logs";
+    const USERS: &str = "/api/v1/users";
+    const TOKEN: &str = "/oauth/token";
+    const PATCH: &str = "/api/v2/users";
+    let (okta, auth0) = (true, false);
+    let says = |code: u16, body: Value| Effect::Status { code, body, headers: Vec::new() };
+    let mut mishaps = Vec::new();
+    for (name, effect) in [
+        ("400", says(400, json!({}))),
+        ("401", says(401, json!({ "errorCode": "E0000011", "error": "Unauthorized" }))),
+        ("403", says(403, json!({ "errorCode": "E0000006", "errorCode2": "insufficient_scope" }))),
+        ("413", says(413, Value::Null)),
+        ("429", Effect::RateLimited(RateLimited::Plain)),
+        ("500", says(500, json!({}))),
+        ("dropped", Effect::Drop),
+        ("cut", Effect::CutBody),
+        ("garbage", Effect::ReplaceBody(b"<html>".to_vec())),
+    ] {
+        for (side, method, path) in [
+            (okta, "GET", LOGS),
+            (okta, "GET", USERS),
+            (auth0, "POST", TOKEN),
+            (auth0, "GET", PATCH),
+            (auth0, "PATCH", PATCH),
+        ] {
+            let fault = Fault::new(method, path, effect.clone());
+            // A pass waits for a limit to be lifted, and for a connection that breaks between good answers: these mend.
+            let fault = if matches!(effect, Effect::RateLimited(_) | Effect::Drop) { fault.times(1) } else { fault };
+            mishaps.push((name, side, fault));
+        }
+    }
+    // An access token that nobody knows: it is refused everywhere, and fetched anew, in vain.
+    let token = json!({ "access_token": ACCESS, "expires_in": 86_400, "token_type": "Bearer", "scope": "read:users" });
+    mishaps.push(("an access token", auth0, Fault::new("POST", TOKEN, says(200, token))));
+    // Token answers that cannot be read: what they hold is a secret all the same.
+    for (name, body) in [
+        ("a bare token", json!(ACCESS)),
+        ("a token in a list", json!([ACCESS])),
+        ("a token and nonsense", json!({ "access_token": ACCESS, "expires_in": "soon" })),
+        ("a token in the wrong place", json!({ "access_token": 1, "expires_in": ACCESS })),
+        ("a token as a type", json!({ "access_token": ACCESS, "token_type": { "is": ACCESS } })),
+    ] {
+        mishaps.push((name, auth0, Fault::new("POST", TOKEN, says(200, body))));
+    }
+    mishaps
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_error_path_at_the_loudest_level() {
+    let mut runs = JoinSet::new();
+    let mut leaks = Vec::new();
+    for (name, by_okta, fault) in mishaps() {
+        // Some of them wait: as many at the same time as the machine bears.
+        while runs.len() >= 16 {
+            leaks.extend(runs.join_next().await.unwrap().unwrap());
+        }
+        runs.spawn(async move {
+            let stage = stage().await;
+            let what = format!("{name} at {:?} {:?}", fault.method, fault.path);
+            let faults = if by_okta { stage.sandbox.okta().faults() } else { stage.sandbox.auth0().faults() };
+            faults.add(fault);
+            let ran = stage.run(&["sync"]).await;
+            assert!(ran.err.contains("TRACE"), "{what}");
+            let searched = std::panic::AssertUnwindSafe(|| all_silent(&what, &stage, &ran));
+            std::panic::catch_unwind(searched).err().map(|_| what)
+        });
+    }
+    while let Some(ended) = runs.join_next().await {
+        leaks.extend(ended.unwrap());
+    }
+    assert!(leaks.is_empty(), "{} error paths give a secret away: {leaks:#?}", leaks.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers_at_the_loudest_level() {
+    for (section, url) in
+        [("OKTA", "https://no-such.invalid"), ("AUTH0", "http://127.0.0.1:1"), ("OKTA", "http://127.0.0.1:1")]
+    {
+        let stage = stage().await;
+        let mut command = stage.program(&["sync"]);
+        command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), url);
+        let ran = crate::stage::finish(command).await;
+        assert!(ran.exits(1).err.contains("TRACE"));
+        all_silent(url, &stage, &ran);
+    }
+}
+
+/// Configurations that are wrong just where a secret is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_does_not_quote_a_secret() {
+    let stage = stage().await;
+    let sound = fs::read_to_string(stage.folder().join("config.toml")).unwrap();
+    let token = format!("api_token = \"{OKTA}\"");
+    let secret = format!("client_secret = \"{AUTH0}\"");
+    for (from, to) in [
+        (&token, format!("api_token = \"{OKTA}")),
+        (&token, format!("api_token = {OKTA}")),
+        (&token, format!("api_token = \"{OKTA}\" \"more\"")),
+        (&token, format!("api_token = [\"{OKTA}\"]")),
+        (&token, format!("api_token = {{ value = \"{OKTA}\" }}")),
+        (&token, format!("api_tokn = \"{OKTA}\"")),
+        (&token, format!("api_token = \"{OKTA}\"\napi_token = \"{OKTA}\"")),
+        (&token, format!("api_token = \"{OKTA}\"\napi_token_file = \"token\"")),
+        (&token, format!("api_token = \"{OKTA}\\n{OKTA}\"")),
+        (&token, format!("api_token = \"{OKTA}é\"")),
+        (&token, format!("api_token_file = \"{OKTA}\"\ninitial_lookback = 7")),
+        (&secret, format!("client_secret = \"{AUTH0}\\q\"")),
+        (&secret, format!("client_secret = '{AUTH0}")),
+        (&secret, format!("client_secret = 1 # {AUTH0}")),
+        (&secret, format!("client_secret = \"{AUTH0}\"\nprivate_key = \"{AUTH0}\"")),
+        (&secret, format!("private_key = \"{AUTH0}\"")),
+    ] {
+        assert!(sound.contains(from.as_str()), "{from}");
+        fs::write(stage.folder().join("config.toml"), sound.replacen(from.as_str(), &to, 1)).unwrap();
+        fs::set_permissions(stage.folder().join("config.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        for arguments in [&["sync"][..], &["check", "--offline"], &["check", "--offline", "--json"]] {
+            let ran = stage.run(arguments).await;
+            // A name of a file is no secret, and a person has to be told which was looked for.
+            if !to.contains("_file = \"00Canary") {
+                all_silent(&format!("{to} by {arguments:?}"), &stage, &ran);
+            }
+            assert_ne!(ran.code, Some(0), "{to}: {}", ran.all());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debug_forms_do_not_show_them() {
+    let stage = stage().await;
+    let text = stage.sandbox.config_toml();
+    let environment = okta_auth0_sync::config::Environment::of_process();
+    let config = Config::from_toml_str(&text, stage.folder(), &environment).unwrap();
+    assert!(text.contains(OKTA) && text.contains(AUTH0));
+    for text in [format!("{config:?}"), format!("{config:#?}"), format!("{:?}", config.secrets())] {
+        silent("the configuration", &text);
+    }
+    let wrong = text.replacen("api_token", "api_tokn", 1);
+    let error = Config::from_toml_str(&wrong, stage.folder(), &environment).unwrap_err();
+    silent("its errors", &format!("{error} {error:?} {error:#?}"));
+    silent("the tenants", &format!("{:?} {:?}", stage.sandbox.okta().journal(), stage.sandbox.auth0().journal()));
+}

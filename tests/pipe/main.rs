@@ -1,0 +1,15 @@
+//! The pipe in its whole width: the real binary, as a process of its own, between the stand-ins of both tenants.
+//!
+//! What is believed is what the tenants hold afterwards, who can log in, and what they were asked; never what the program
+//! says of itself alone.
+
+#![cfg(feature = "sandbox")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod backlog;
+mod canaries;
+mod kills;
+mod recorded;
+mod refusals;
+mod stage;
+mod timing;

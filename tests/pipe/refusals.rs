@@ -1,0 +1,125 @@
+//! What cannot work is refused clearly: with the exit code of its kind, naming the cause and what to do.
+//!
+//! What the configuration alone tells is tested in `tests/cli.rs`; here it takes a state, or a remote that answers.
+
+use std::fs;
+
+use okta_auth0_sync::sandbox::{Effect, Fault};
+use serde_json::json;
+
+use crate::stage::{Ran, Stage, finish};
+
+/// Runs a pass with the state elsewhere.
+async fn sync_at(stage: &Stage, state: &str) -> Ran {
+    let mut command = stage.program(&["sync"]);
+    command.env("OKTA_AUTH0_SYNC__STORE__PATH", state);
+    finish(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_cannot_be_kept_there() {
+    let stage = Stage::set().await;
+    fs::write(stage.folder().join("file"), "").unwrap();
+    for place in ["nowhere/state.db", "file/state.db", "/proc/state.db"] {
+        let ran = sync_at(&stage, place).await;
+        assert!(ran.exits(78).err.contains("cannot keep the state at"), "{place}: {}", ran.err);
+        assert!(ran.err.contains("create the folder, or set [store] path"), "{place}: {}", ran.err);
+    }
+    assert_eq!(stage.sandbox.okta().journal().total(), 0, "nobody was asked anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_state_is_left_as_it_is() {
+    let stage = Stage::set().await;
+    let text = "dear diary, ".repeat(1000);
+    fs::write(stage.state(), &text).unwrap();
+    let ran = stage.run(&["sync"]).await;
+    assert!(ran.exits(78).err.contains("is not a state of okta-auth0-sync"), "{}", ran.err);
+    assert_eq!(fs::read_to_string(stage.state()).unwrap(), text);
+
+    let ran = sync_at(&stage, ".").await;
+    assert!(ran.exits(78).err.contains("[store] path"), "a folder: {}", ran.err);
+    assert_eq!(stage.sandbox.okta().journal().total(), 0, "nobody was asked anything");
+}
+
+/// An Okta org is known by its address, an Auth0 tenant by the audience: its domain may become a custom one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_another_pair() {
+    let (one, other) = (Stage::set().await, Stage::set().await);
+    let (ann, account) = one.person("ann");
+    one.sync().await;
+    one.sandbox.okta().deactivate(&ann);
+    let foreign = other.account("ann@example.com");
+    for (name, value, what) in [
+        ("OKTA_AUTH0_SYNC__OKTA__URL", other.sandbox.okta().url().to_owned(), "belongs to the Okta org"),
+        ("OKTA_AUTH0_SYNC__AUTH0__AUDIENCE", other.sandbox.auth0().audience(), "belongs to the Auth0 tenant"),
+    ] {
+        let mut command = one.program(&["sync"]);
+        command.env(name, &value);
+        let ran = finish(command).await;
+        assert!(ran.exits(78).err.contains(what), "{name}: {}", ran.err);
+        assert!(ran.err.contains(&value), "{name}: names what was configured: {}", ran.err);
+    }
+    assert!(other.mark(&foreign).is_null() && one.mark(&account).is_null());
+    assert_eq!((one.writes(), other.writes()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_org_behind_the_same_address() {
+    let stage = Stage::set().await;
+    let (ann, _) = stage.person("ann");
+    stage.sync().await;
+    let body = json!({ "id": "00oAnotherOrg0000000", "pipeline": "idx" });
+    let other = Effect::Status { code: 200, body, headers: Vec::new() };
+    stage.sandbox.okta().faults().add(Fault::new("GET", "/.well-known/okta-organization", other));
+    stage.sandbox.okta().deactivate(&ann);
+    let ran = stage.run(&["sync"]).await;
+    assert!(ran.exits(78).err.contains("00oAnotherOrg0000000"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_credential_on_either_side_is_told_and_loses_nothing() {
+    let stage = Stage::set().await;
+    let (ann, account) = stage.person("ann");
+    stage.sandbox.okta().deactivate(&ann);
+
+    stage.sandbox.okta().revoke_token();
+    let ran = stage.run(&["sync"]).await;
+    assert!(ran.exits(1).all().contains("E0000011"), "Okta's own code: {}", ran.all());
+    stage.sandbox.okta().restore_token();
+
+    let secret = stage.sandbox.auth0().client_secret();
+    stage.sandbox.auth0().set_client_secret("another");
+    let ran = stage.run(&["sync"]).await;
+    assert!(ran.exits(1).all().contains("access_denied"), "Auth0's own code: {}", ran.all());
+    assert!(stage.mark(&account).is_null());
+    let store = stage.store().await;
+    let status = store.status().await.unwrap().unwrap();
+    store.close().await;
+    assert!(status.pending > 0 && status.needs_attention, "{status:?}");
+    assert!(status.last_auth0_error.is_some_and(|error| error.contains("access_denied")));
+
+    // A credential that was refused is tried once a minute, also by the next process: its next look is that far away.
+    stage.sandbox.auth0().set_client_secret(&secret);
+    let auth0 = stage.sandbox.auth0();
+    let mut daemon = stage.daemon();
+    let denied = auth0.journal().wait_for(|_| !auth0.login(&account).is_granted());
+    daemon.until("mended, and nothing was lost", denied).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_cannot_be_resolved() {
+    for (section, host) in [("OKTA", "https://no-such-org.invalid"), ("AUTH0", "https://no-such-tenant.invalid")] {
+        let stage = Stage::set().await;
+        let (ann, account) = stage.person("ann");
+        stage.sandbox.okta().deactivate(&ann);
+        let mut command = stage.program(&["sync"]);
+        command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), host);
+        let ran = finish(command).await;
+        let text = ran.exits(1).all();
+        assert!(text.contains("unreachable"), "{section}: {text}");
+        assert!(stage.mark(&account).is_null());
+    }
+}

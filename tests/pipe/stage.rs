@@ -1,0 +1,212 @@
+//! What every story needs: both tenants, a folder with a configuration, and the program.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::sandbox::{Auth0Options, Bucket, Limits, NewUser, OktaOptions, Options, Recorded, Sandbox};
+use okta_auth0_sync::store::{Access, Store};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// What takes longer has failed. Generous, because the machine may be busy: nothing waits for it to pass.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Completes with `work`, or fails the test and says what did not come.
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    pub(crate) fn all(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+
+    #[track_caller]
+    pub(crate) fn exits(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "\n--- out\n{}\n--- err\n{}", self.out, self.err);
+        self
+    }
+}
+
+/// Both tenants without limits of their own, and a folder for the program.
+pub(crate) struct Stage {
+    pub(crate) sandbox: Sandbox,
+    folder: TempDir,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Self {
+        Self::with(OktaOptions::default(), Auth0Options::default()).await
+    }
+
+    /// With options of their own; the limits are lifted, for how they are kept is told elsewhere.
+    pub(crate) async fn with(okta: OktaOptions, auth0: Auth0Options) -> Self {
+        let options = Options {
+            okta: OktaOptions { limits: Limits::unlimited(), ..okta },
+            auth0: Auth0Options { bucket: Bucket::UNLIMITED, search_lag: Duration::ZERO, ..auth0 },
+            ..Options::default()
+        };
+        let stage = Self { sandbox: Sandbox::start(options).await.unwrap(), folder: tempfile::tempdir().unwrap() };
+        stage.configure("");
+        stage
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder().join("state.db")
+    }
+
+    /// Writes a configuration that points at the tenants, with these sections besides.
+    pub(crate) fn configure(&self, more: &str) {
+        self.write_config(&format!("{}\n{more}\n", self.sandbox.config_toml()));
+    }
+
+    /// Writes this configuration; the sections for state, schedule and guard are added.
+    pub(crate) fn write_config(&self, text: &str) {
+        let state = toml::Value::String(self.state().display().to_string());
+        let text = format!(
+            "{text}\n[schedule]\npoll = \"* * * * * *\"\n[guard]\nmax_denials = 1000000\n[store]\npath = {state}\n"
+        );
+        let file = self.folder().join("config.toml");
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(file).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The program, in its folder, with nothing of the caller's environment that could reach it.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
+        command
+            .current_dir(self.folder())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .args(["--config", "config.toml"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
+        finish(self.program(arguments)).await
+    }
+
+    /// A whole pass, which must leave nobody unfinished.
+    #[track_caller]
+    pub(crate) fn sync(&self) -> impl Future<Output = Ran> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let ran = self.run(&["sync"]).await;
+            assert_eq!(ran.code, Some(0), "sync at {caller}\n{}\n{}", ran.out, ran.err);
+            ran
+        }
+    }
+
+    /// The daemon.
+    pub(crate) fn daemon(&self) -> Daemon {
+        let log = fs::OpenOptions::new().append(true).create(true).open(self.folder().join("daemon.log")).unwrap();
+        let mut command = self.program(&["run"]);
+        Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    /// The state, beside whoever uses it.
+    pub(crate) async fn store(&self) -> Store {
+        Store::open_beside(&self.state(), Access::Read).await.unwrap()
+    }
+
+    /// Somebody in Okta, with an account in Auth0 of the same address.
+    pub(crate) fn person(&self, name: &str) -> (OktaUserId, String) {
+        let email = format!("{name}@example.com");
+        (self.okta_user(&email), self.account(&email))
+    }
+
+    pub(crate) fn okta_user(&self, email: &str) -> OktaUserId {
+        self.sandbox.okta().create_user(&NewUser::new(email, email))
+    }
+
+    pub(crate) fn account(&self, email: &str) -> String {
+        self.sandbox.auth0().create_user(json!({ "email": email, "email_verified": true }))
+    }
+
+    /// Whoever cannot log in, as tried by logging in.
+    pub(crate) fn shut_out(&self) -> BTreeSet<String> {
+        let auth0 = self.sandbox.auth0();
+        let ids = auth0.users().into_iter().map(|user| user["user_id"].as_str().unwrap().to_owned());
+        ids.filter(|id| !auth0.login(id).is_granted()).collect()
+    }
+
+    /// The mark on an account: `Null` if there never was one.
+    pub(crate) fn mark(&self, account: &str) -> Value {
+        self.sandbox.auth0().user(account).unwrap()["app_metadata"]["okta_sync"].clone()
+    }
+
+    /// How many writes Auth0 has been asked for.
+    pub(crate) fn writes(&self) -> usize {
+        patches(&self.sandbox.auth0().journal().requests()).count()
+    }
+}
+
+/// The requests that write.
+pub(crate) fn patches(requests: &[Recorded]) -> impl Iterator<Item = &Recorded> {
+    requests.iter().filter(|request| request.method == "PATCH")
+}
+
+pub(crate) async fn finish(mut command: Command) -> Ran {
+    let output = within("the program's end", command.output()).await.unwrap();
+    Ran {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A daemon under way. Dropping it kills it.
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    /// Waits for `condition`; fails at once if the daemon ends before.
+    pub(crate) async fn until(&mut self, what: &str, condition: impl Future) {
+        tokio::select! {
+            _ = within(what, condition) => {}
+            ended = self.0.wait() => panic!("{what}: the daemon ended first: {ended:?}"),
+        }
+    }
+
+    /// SIGKILL, and it is gone.
+    pub(crate) async fn kill(mut self) {
+        assert!(self.0.try_wait().unwrap().is_none(), "the program ended before it was killed");
+        self.0.kill().await.unwrap();
+    }
+
+    /// SIGTERM, and an orderly end.
+    pub(crate) async fn stop(mut self) {
+        let id = self.0.id().expect("the daemon ended by itself").to_string();
+        assert!(Command::new("kill").arg(id).status().await.unwrap().success());
+        let status = within("the daemon's end", self.0.wait()).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl From<Child> for Daemon {
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}

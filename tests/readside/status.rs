@@ -1,0 +1,134 @@
+//! `status`, `backup`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use okta_auth0_sync::cli::standing::Standing;
+use okta_auth0_sync::cli::status::to_text;
+use okta_auth0_sync::store::{Access, RemoteError, Store};
+use serde_json::Value;
+
+use crate::filled::{Folder, ago, now, page};
+
+#[test]
+fn a_state_that_is_not_there_never_ran() {
+    let folder = Folder::empty();
+    let ran = folder.run(&["status"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.starts_with("Never ran\n"), "{}", ran.out);
+    let ran = folder.run(&["status", "--check"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.starts_with("never_ran: never ran"), "{}", ran.out);
+    let ran = folder.run(&["status", "--json"]);
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(ran.code, 0);
+    assert_eq!((&json["never_ran"], &json["violations"][0]["rule"]), (&true.into(), &"never_ran".into()));
+    assert!(!folder.state().exists(), "looking makes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_state_is_well_also_while_somebody_works_with_it_and_as_a_read_only_copy() {
+    let folder = Folder::quiet().await;
+    let working = folder.open().await;
+    let ran = folder.run(&["status", "--check"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "all well\n", ""));
+    let ran = folder.run(&["status"]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.starts_with("All well\n"), "{}", ran.out);
+    assert!(ran.out.contains("reconcile --all"), "first start without a reconcile: {}", ran.out);
+
+    let copy = Folder::empty();
+    let target = copy.state().display().to_string();
+    let ran = folder.run(&["backup", &target]);
+    assert!(ran.code == 0 && ran.out.contains("verified"), "{}{}", ran.out, ran.err);
+    let again = folder.run(&["backup", &target]);
+    assert!(again.code == 1 && again.err.contains("there is a file already"), "{}", again.err);
+    working.close().await;
+    fs::set_permissions(copy.state(), fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(copy.directory.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    let ran = copy.run(&["status"]);
+    fs::set_permissions(copy.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(ran.code == 0 && ran.out.starts_with("All well\n"), "{}{}", ran.out, ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_is_told_thing_by_thing_with_what_mends_it() {
+    let folder = Folder::troubled().await;
+    let ran = folder.run(&["status"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.starts_with("5 things need a person\n"), "{}", ran.out);
+    for expected in [
+        "people           1 pending, 1 failed, 2 held",
+        "max 10.5 s",
+        "okta-auth0-sync retry 00ubob",
+        "okta-auth0-sync approve 00ucyd ",
+        "okta-auth0-sync approve q-1",
+        "gone\\u{1b}[2J\\nbad",
+    ] {
+        assert!(ran.out.contains(expected), "expected: {expected}\n{}", ran.out);
+    }
+    let ran = folder.run(&["status", "--check"]);
+    let rules: Vec<&str> = ran.out.lines().filter_map(|line| line.split(": ").next()).collect();
+    assert_eq!((ran.code, rules), (1, vec!["alarm", "failed", "held", "quarantined"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_text_fits_eighty_columns() {
+    let folder = Folder::troubled().await;
+    let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
+    let standing = Standing::read(&store).await.unwrap();
+    let poll = "*/15 * * * * *".parse().unwrap();
+    let text = to_text(&standing, &poll, now(), Some(80));
+    let plain = strip(&text);
+    assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+    assert!(text.contains('\u{1b}') && !plain.contains('\u{1b}'), "{text:?}");
+    let wide = strip(&to_text(&standing, &poll, now(), None));
+    assert!(wide.lines().count() < plain.lines().count(), "{wide}");
+}
+
+/// Without colours, which only the program itself writes.
+fn strip(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once('m').unwrap().1);
+    }
+    plain
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_object_has_every_column_of_the_view_and_more() {
+    let folder = Folder::troubled().await;
+    let store = folder.open().await;
+    let refusal = RemoteError { remote: "auth0", kind: "forbidden", text: "insufficient_scope" };
+    store.note_remote_error(refusal, ago(5)).await.unwrap();
+    store.close().await;
+    let ran = folder.run(&["status", "--json", "--check"]);
+    assert_eq!(ran.code, 1);
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    for column in "version okta_url auth0_url enforce first_run_at last_poll_at last_poll_ok_at last_apply_ok_at \
+                   last_reconcile_ok_at cursor_moved_at pending failed held quarantined denied lag_p50_s lag_p99_s \
+                   lag_max_s oldest_pending_at last_okta_error last_auth0_error needs_attention"
+        .split_whitespace()
+    {
+        assert!(json.get(column).is_some(), "{column}: {json:#}");
+    }
+    assert_eq!((&json["held"], &json["enforce"], &json["lag_max_s"]), (&2.into(), &true.into(), &10.5.into()));
+    let kinds: Vec<&str> =
+        json["attention"].as_array().unwrap().iter().filter_map(|item| item["kind"].as_str()).collect();
+    assert_eq!(kinds, ["refused", "gap", "failed", "held", "held", "quarantined"]);
+    assert_eq!(json["remotes"][1]["error"], "insufficient_scope");
+    assert!(!ran.out.contains("eve@example.com"), "the text of an entry may hold personal data");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_whose_last_poll_is_old_is_late() {
+    let folder = Folder::empty();
+    let store = folder.open().await;
+    page(&store, &[], &[], ago(3600)).await;
+    store.close().await;
+    let ran = folder.run(&["status", "--check"]);
+    assert!(ran.code == 1 && ran.out.starts_with("poll_late: "), "{}", ran.out);
+    let ran = folder.run(&["status"]);
+    assert!(ran.out.starts_with("1 thing needs a person\n") && ran.out.contains("systemctl status"), "{}", ran.out);
+}

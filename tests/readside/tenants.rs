@@ -1,0 +1,129 @@
+//! `user --live`, `user --sync`, `retry`, `approve` against the stand-ins of both tenants, with a daemon and without.
+
+use std::process::Stdio;
+
+use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::sandbox::{NewUser, Options, Sandbox};
+use serde_json::{Value, json};
+
+use crate::filled::Folder;
+
+/// Ann in both tenants, deactivated in Okta; and a configuration that points at them.
+async fn ann(more: &str) -> (Sandbox, Folder, OktaUserId, String) {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let id = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+    let account = sandbox.auth0().create_user(json!({
+        "email": "ann@example.com", "email_verified": true, "connection": "Username-Password-Authentication",
+    }));
+    sandbox.okta().deactivate(&id);
+    let config = format!("{}\n[store]\npath = \"state.db\"\n{more}", sandbox.config_toml());
+    (sandbox, Folder::with(&config), id, account)
+}
+
+fn is_denied(sandbox: &Sandbox, account: &str) -> bool {
+    sandbox.auth0().user(account).unwrap()["app_metadata"]["okta_sync"]["deactivated"] == "true"
+}
+
+/// Somebody takes the mark off, the mirror too.
+fn open(sandbox: &Sandbox, account: &str) {
+    assert!(sandbox.auth0().set_user(account, |user| {
+        user["app_metadata"] = json!({});
+        user["user_metadata"] = json!({});
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_tenants_are_asked_and_a_look_mends_what_they_disagree_on() {
+    let (sandbox, folder, id, account) = ann("").await;
+    let ran = folder.run(&["user", "Ann@Example.com", "--live"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("is not known to the state") && ran.out.contains(&account), "{}", ran.out);
+    assert!(ran.out.contains(&format!("{id} ann@example.com is DEPROVISIONED")), "{}", ran.out);
+    assert!(!folder.state().exists());
+    let ran = folder.run(&["user", "nobody@example.com", "--live"]);
+    assert!(ran.code == 1 && ran.out.contains("neither does Okta nor Auth0"), "{}", ran.out);
+
+    assert_eq!(folder.run(&["sync"]).code, 0);
+    let ran = folder.run(&["user", id.as_str(), "--live"]);
+    assert!(ran.code == 0 && ran.out.contains("accounts should be denied: they are\n"), "{}{}", ran.out, ran.err);
+
+    open(&sandbox, &account);
+    let ran = folder.run(&["user", id.as_str(), "--live", "--json"]);
+    let story: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &story["live"]["agrees"]), (1, &false.into()));
+    assert_eq!(
+        (&story["live"]["accounts"][0]["denied"], &story["live"]["accounts"][0]["believed_denied"]),
+        (&false.into(), &true.into())
+    );
+    let ran = folder.run(&["user", "ann@example.com", "--live"]);
+    assert!(ran.code == 1 && ran.out.contains("they are NOT"), "{}", ran.out);
+
+    let before = std::fs::read(folder.state()).unwrap();
+    let ran = folder.run(&["user", "ann@example.com", "--sync", "--dry-run"]);
+    assert!(ran.code == 0 && ran.out.contains("open → denied"), "{}{}", ran.out, ran.err);
+    assert!(!is_denied(&sandbox, &account) && before == std::fs::read(folder.state()).unwrap(), "a rehearsal");
+
+    let ran = folder.run(&["user", "ann@example.com", "--sync", "--live"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("looked at now: applied") && ran.out.contains("denied: they are\n"), "{}", ran.out);
+    assert!(is_denied(&sandbox, &account));
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_people_are_let_through_by_approve_alone() {
+    let (sandbox, folder, id, account) = ann("[guard]\nmax_denials = 0\n").await;
+    assert_eq!(folder.run(&["sync"]).code, 1);
+    let ran = folder.run(&["retry", id.as_str()]);
+    assert!(ran.code == 1 && ran.out.contains("held") && ran.out.contains("guard"), "{}{}", ran.out, ran.err);
+    assert!(!is_denied(&sandbox, &account));
+    let ran = folder.run(&["approve", "--all"]);
+    assert!(ran.code == 0 && ran.out.contains("1 looked at, all settled"), "{}{}", ran.out, ran.err);
+    assert!(is_denied(&sandbox, &account));
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remote_that_refuses_is_told_and_is_no_success() {
+    let (sandbox, folder, id, account) = ann("").await;
+    assert_eq!(folder.run(&["sync"]).code, 0);
+    open(&sandbox, &account);
+    sandbox.okta().revoke_token();
+    let ran = folder.run(&["retry", id.as_str()]);
+    assert!(ran.code == 1 && ran.out.contains("1 of 1 are not settled"), "{}{}", ran.out, ran.err);
+    let ran = folder.run(&["user", id.as_str(), "--live"]);
+    assert!(ran.code == 1 && ran.err.contains("401"), "{}{}", ran.out, ran.err);
+    let ran = folder.run(&["status", "--check"]);
+    assert!(ran.code == 1 && ran.out.contains("refused: Okta refuses us"), "{}", ran.out);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_takes_requests_up_and_its_outcome_is_waited_for() {
+    let (sandbox, folder, id, account) = ann("").await;
+    let mut daemon = tokio::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+        .current_dir(folder.directory.path())
+        .env_clear()
+        .arg("run")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let journal = sandbox.auth0().journal();
+    tokio::select! {
+        () = journal.wait_for(|requests| requests.iter().any(|sent| sent.method == "PATCH" && sent.status.is_some())) => {}
+        ended = daemon.wait() => panic!("the daemon has ended: {ended:?}"),
+    }
+    open(&sandbox, &account);
+    let ran = folder.run(&["retry", "ann@example.com"]);
+    assert!(ran.code == 0 && ran.out.contains("1 looked at, all settled"), "{}{}", ran.out, ran.err);
+    assert!(is_denied(&sandbox, &account), "the daemon has looked");
+    let ran = folder.run(&["sync"]);
+    assert_eq!(ran.code, 75, "the state is in use: {}", ran.err);
+    let ran = folder.run(&["user", id.as_str(), "--sync", "--json"]);
+    let story: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &story["look"]["outcome"]), (0, &"unchanged".into()), "{}", ran.err);
+    daemon.kill().await.unwrap();
+    sandbox.stop().await;
+}

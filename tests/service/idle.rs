@@ -1,0 +1,43 @@
+//! On the stand-ins of both tenants: ready once the log was read, and quiet while nothing happens.
+
+use okta_auth0_sync::sandbox::{NewUser, Options, Sandbox};
+use serde_json::json;
+
+use super::daemon::Service;
+use super::monitor::{LISTEN, address_of, get, status};
+
+/// Passes through an empty log: each tells systemd how it is.
+const PASSES: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_counts_a_denial_and_says_nothing_more_while_nothing_happens() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let user = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+    sandbox.auth0().create_user(json!({
+        "email": "ann@example.com", "email_verified": true, "connection": "Username-Password-Authentication",
+    }));
+    let service = Service::start_on(&sandbox.config_toml(), &[LISTEN]);
+    let address = address_of(&service);
+    service.heard("STATUS=0 denied, 0 pending");
+    assert_eq!(status(&get(address, "/readyz", "localhost")), "200");
+    sandbox.okta().deactivate(&user);
+    service.logged("applied");
+    service.heard("STATUS=1 denied, 0 pending");
+    let figures = get(address, "/metrics", "localhost");
+    let families = super::exposition::parse(figures.split_once("\r\n\r\n").unwrap().1);
+    let value = |family: &str, sample: &str| {
+        let samples = &families[&format!("okta_auth0_sync_{family}")].samples;
+        samples.iter().filter(|((name, _), _)| name.ends_with(sample)).map(|(_, value)| *value).sum::<f64>()
+    };
+    assert_eq!(value("denied_accounts", "denied_accounts"), 1.0);
+    assert_eq!(value("account_writes", "_total"), 1.0);
+    assert_eq!(value("denial_lag_seconds", "_count"), 1.0);
+    // What was said until now.
+    while service.log.try_recv().is_ok() {}
+    for _ in 0..PASSES {
+        service.heard("STATUS=1 denied, 0 pending");
+    }
+    let said: Vec<String> = service.log.try_iter().collect();
+    assert_eq!(said, Vec::<String>::new(), "it is idle");
+    sandbox.stop().await;
+}

@@ -1,0 +1,134 @@
+//! `[http] listen`.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+
+use super::daemon::Service;
+use super::exposition::parse;
+
+/// A daemon that listens, and where.
+fn monitored() -> (Service, SocketAddr) {
+    let service = Service::start(&[LISTEN]);
+    let address = address_of(&service);
+    (service, address)
+}
+
+/// A port of the system's choice.
+pub(crate) const LISTEN: (&str, &str) = ("OKTA_AUTH0_SYNC__HTTP__LISTEN", "127.0.0.1:0");
+
+/// Where it listens, by its own words.
+pub(crate) fn address_of(service: &Service) -> SocketAddr {
+    let line = service.logged("monitoring");
+    let from = line.find("127.0.0.1:").unwrap();
+    line[from..].split([')', '"']).next().unwrap().parse().unwrap()
+}
+
+fn ask(mut stream: impl Read + Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str, host: &str) -> String {
+    ask(TcpStream::connect(address).unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+}
+
+pub(crate) fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap()
+}
+
+#[test]
+fn in_an_outage_it_is_alive_and_not_ready_and_the_figures_can_be_read() {
+    let (service, address) = monitored();
+    service.heard("STATUS=");
+    let alive = get(address, "/healthz", "localhost");
+    assert_eq!((status(&alive), alive.ends_with("\r\nok\n")), ("200", true), "{alive}");
+    let ready = get(address, "/readyz", &address.to_string());
+    assert_eq!(status(&ready), "503");
+    assert!(ready.ends_with("the log has not been read since the start\n"), "{ready}");
+    let figures = get(address, "/metrics", "[::1]:80");
+    let (head, body) = figures.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+    let families = parse(body);
+    let value = |family: &str, labels: &[(&str, &str)]| {
+        // A family without a series is left out.
+        let family = families.get(&format!("okta_auth0_sync_{family}"))?;
+        let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        family.samples.iter().find(|((_, known), _)| *known == labels).map(|(_, value)| *value)
+    };
+    assert!(value("calls", &[("remote", "okta"), ("result", "unreachable")]).unwrap() >= 1.0);
+    assert_eq!(value("pending_users", &[]), Some(0.0));
+    assert_eq!(value("looks", &[("outcome", "applied")]), Some(0.0));
+    assert_eq!(value("open_alarms", &[("kind", "guard")]), Some(0.0));
+    assert_eq!(value("last_success_timestamp_seconds", &[("stage", "poll")]), None);
+    assert_eq!(value("enforcing", &[]), Some(1.0));
+    assert!(value("loop_progress_age_seconds", &[("loop", "poller")]).is_some());
+    assert_eq!(families["okta_auth0_sync_denial_lag_seconds"].kind, "histogram");
+    assert_eq!(value("build", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
+    for family in families.keys() {
+        assert!(family.starts_with("okta_auth0_sync_"), "{family}");
+    }
+}
+
+#[test]
+fn a_foreign_name_is_refused_whatever_is_asked() {
+    let (_service, address) = monitored();
+    for host in
+        ["evil.example", "evil.example:9465", "127.0.0.1.evil.example", "10.0.0.1", "localhost.evil.example", ""]
+    {
+        for path in ["/metrics", "/healthz", "/readyz", "/none"] {
+            assert_eq!(status(&get(address, path, host)), "421", "{host} {path}");
+        }
+    }
+    assert_eq!(status(&get(address, "/none", "127.0.0.1")), "404");
+    let post = ask(TcpStream::connect(address).unwrap(), "POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(status(&post), "405");
+}
+
+#[test]
+fn a_long_request_is_cut_off() {
+    let (_service, address) = monitored();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    // The other end may close before it has read everything.
+    let _ = stream.write_all(long.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn whoever_says_nothing_is_cut_off_and_does_not_keep_others_out() {
+    let (_service, address) = monitored();
+    // More than may be connected at a time.
+    let mut silent: Vec<TcpStream> = (0..24).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(status(&get(address, "/healthz", "localhost")), "200");
+    for stream in &mut silent {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"));
+    }
+}
+
+#[test]
+fn it_listens_on_a_socket_in_the_file_system_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    // Left behind by a process that died.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let service = Service::start(&[("OKTA_AUTH0_SYNC__HTTP__LISTEN", &format!("unix:{}", path.display()))]);
+    service.heard("READY=1");
+    let answer = ask(UnixStream::connect(&path).unwrap(), "GET /healthz HTTP/1.1\r\nHost: whatever\r\n\r\n");
+    assert_eq!(status(&answer), "200", "{answer}");
+}
+
+#[test]
+fn a_place_that_is_taken_is_told_at_the_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut service = Service::start(&[("OKTA_AUTH0_SYNC__HTTP__LISTEN", &address)]);
+    assert_eq!(service.end().code(), Some(78));
+}

@@ -1,0 +1,331 @@
+//! A whole installation in one process: both stand-ins, the clients, the store on disk, the engine.
+//!
+//! Looks are made one after the other, as the store says who is due, and the clock stands still between them: what
+//! happens is the same each time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use okta_auth0_sync::auth0::{self, Auth0, Auth0Options};
+use okta_auth0_sync::domain::mark::MarkOptions;
+use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, clock};
+use okta_auth0_sync::engine::look::Report;
+use okta_auth0_sync::engine::reconciler::Scope;
+use okta_auth0_sync::engine::{Engine, Options};
+use okta_auth0_sync::http::pacing::{Pacer, Shares};
+use okta_auth0_sync::http::{Http, HttpOptions};
+use okta_auth0_sync::okta::{self, Okta, OktaOptions};
+use okta_auth0_sync::sandbox::{self, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
+use okta_auth0_sync::store::{Binding, GuardWindow, PersonRow, Store, Who};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// More rounds than this without coming to rest are a loop.
+const ROUNDS_MAX: usize = 400;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+/// What can be different from installation to installation.
+pub(crate) struct Setup {
+    pub(crate) options: Options,
+    pub(crate) sandbox: sandbox::Options,
+}
+
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) options: Options,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+    engine: Option<Arc<Engine>>,
+    http: Http,
+    stop: CancellationToken,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// With other options or other tenants.
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let clock = Arc::new(ManualClock::stepping("2026-03-02T08:00:00Z".parse().unwrap()));
+        let mut sandbox = sandbox::Options::with_manual_clock(clock.clone());
+        sandbox.okta.limits = Limits::unlimited();
+        sandbox.auth0.bucket = Bucket::UNLIMITED;
+        let options = Options {
+            policy: Policy::default(),
+            mark: MarkOptions { mirror: true, block: false },
+            connections: Vec::new(),
+            require_verified_email: false,
+            search: true,
+            end_sessions: false,
+            enforce: true,
+            concurrency: 1,
+            max_attempts: 12,
+            guard: GuardWindow { denials_max: 200, span: HOUR },
+            initial_lookback: 7 * DAY,
+            retention: 400 * DAY,
+            okta_url: String::new(),
+            action_code: auth0::action_code("account_deactivated", "okta_sync"),
+        };
+        let mut setup = Setup { options, sandbox };
+        change(&mut setup);
+        let sandbox = Sandbox::start(setup.sandbox).await.unwrap();
+        // On memory where there is some: what is tested here is not the disk.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let mut world = Self {
+            options: Options { okta_url: sandbox.okta().url().to_owned(), ..setup.options },
+            sandbox,
+            clock,
+            path: folder.path().join("state.db"),
+            _folder: folder,
+            engine: None,
+            http: Http::new(&HttpOptions { ca_file: None, user_agent: "deciding-test".to_owned() }).unwrap(),
+            stop: CancellationToken::new(),
+        };
+        world.open().await;
+        world
+    }
+
+    async fn open(&mut self) {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
+        let shares = Shares { ours: 1.0, sweeps: 1.0 };
+        let (okta_pacer, auth0_pacer) = (Pacer::okta(shares), Pacer::auth0(shares));
+        let okta_options = OktaOptions {
+            url: okta.url().parse().unwrap(),
+            credentials: okta::Credentials::ApiToken(SecretString::from(okta.api_token())),
+        };
+        let auth0_options = Auth0Options {
+            url: auth0.url().parse().unwrap(),
+            audience: auth0.audience(),
+            credentials: auth0::Credentials::Secret {
+                client_id: auth0.client_id(),
+                client_secret: SecretString::from(auth0.client_secret()),
+            },
+            metadata_key: "okta_sync".to_owned(),
+        };
+        let binding = Binding {
+            okta_url: okta.url().to_owned(),
+            auth0_url: auth0.url().to_owned(),
+            auth0_audience: auth0.audience(),
+            enforce: self.options.enforce,
+            policy: self.options.policy.fingerprint(),
+        };
+        let (store, opened) = Store::open(&self.path, &binding, clock.now()).await.unwrap();
+        let okta_client = Okta::new(okta_options, self.http.clone(), Arc::new(okta_pacer.clone()), clock.clone());
+        let auth0_client = Auth0::new(auth0_options, self.http.clone(), Arc::new(auth0_pacer.clone()), clock.clone());
+        let engine = Engine::new(
+            (okta_client, okta_pacer),
+            (auth0_client, auth0_pacer),
+            Arc::new(store),
+            clock,
+            self.options.clone(),
+        );
+        engine.take_up_changes(&opened).await.unwrap();
+        self.engine = Some(Arc::new(engine));
+    }
+
+    /// The process ends and another begins, perhaps configured differently.
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Options)) {
+        if let Some(engine) = self.engine.take() {
+            engine.store().close().await;
+        }
+        change(&mut self.options);
+        self.open().await;
+    }
+
+    pub(crate) fn okta(&self) -> &OktaTenant {
+        self.sandbox.okta()
+    }
+
+    pub(crate) fn auth0(&self) -> &Auth0Tenant {
+        self.sandbox.auth0()
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.engine.as_ref().unwrap()
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        self.engine().store()
+    }
+
+    /// An active person whose login is their e-mail.
+    pub(crate) fn person(&self, email: &str) -> OktaUserId {
+        self.okta().create_user(&NewUser::new(email, email))
+    }
+
+    /// An account in the database connection.
+    pub(crate) fn account(&self, email: &str) -> String {
+        self.auth0().create_user(json!({ "email": email, "email_verified": true }))
+    }
+
+    pub(crate) fn passes(&self, span: Duration) {
+        self.clock.advance(span);
+    }
+
+    /// Reads the log to its end.
+    pub(crate) async fn poll(&self) {
+        // Entries are persisted a moment after they were published; searches lag by a second.
+        self.passes(2 * SECOND);
+        while self.engine().poll(&self.stop).await.unwrap().more {}
+    }
+
+    /// Looks at whoever is due now, until nobody is. Returns the reports in order.
+    pub(crate) async fn settle(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            let due = self.store().due(self.clock.now(), 1000).await.unwrap();
+            if due.is_empty() {
+                return reports;
+            }
+            for user in due {
+                reports.extend(self.engine().look_at(&[user.id]).await.unwrap());
+            }
+        }
+        panic!("it does not come to rest; the last looks: {:#?}", &reports[reports.len() - 5..]);
+    }
+
+    /// Polls, then settles.
+    pub(crate) async fn sync(&self) -> Vec<Report> {
+        self.poll().await;
+        self.settle().await
+    }
+
+    /// Lets time pass to the next later look, for so long, looking whenever somebody is due.
+    pub(crate) async fn let_pass(&self, span: Duration) -> Vec<Report> {
+        let end = clock::add(self.clock.now(), span);
+        let mut reports = self.settle().await;
+        while self.clock.now() < end {
+            let mut next = end;
+            for user in self.store().due(end, 1000).await.unwrap() {
+                let due_at = self.row(&user.id).await.due_at.unwrap().parse().unwrap();
+                next = next.min(due_at);
+            }
+            self.passes(clock::since(next, self.clock.now()).max(Duration::from_millis(1)));
+            reports.extend(self.settle().await);
+        }
+        reports
+    }
+
+    /// Compares, without looking at anybody yet.
+    pub(crate) async fn compare(&self, scope: Scope) -> u64 {
+        self.passes(2 * SECOND);
+        self.engine().begin_reconcile(scope, "a test").await.unwrap();
+        self.engine().reconcile(&self.stop).await.unwrap().made_due
+    }
+
+    /// Compares everybody and looks at those who need it.
+    pub(crate) async fn reconcile(&self) -> Vec<Report> {
+        self.compare(Scope::All).await;
+        self.settle().await
+    }
+
+    pub(crate) async fn approve(&self, who: &OktaUserId) -> Vec<Report> {
+        let made = self.store().approve(Who::User(who), self.clock.now()).await.unwrap();
+        assert_eq!(made.len(), 1, "{who} was not held");
+        self.settle().await
+    }
+
+    pub(crate) async fn request(&self, who: &OktaUserId) -> Vec<Report> {
+        self.store().request_look(Who::User(who), self.clock.now()).await.unwrap();
+        self.settle().await
+    }
+
+    /// Deactivates and syncs.
+    pub(crate) async fn leaves(&self, who: &OktaUserId) -> Vec<Report> {
+        self.okta().deactivate(who);
+        self.sync().await
+    }
+
+    /// Activates and syncs.
+    pub(crate) async fn returns(&self, who: &OktaUserId) -> Vec<Report> {
+        self.okta().activate(who);
+        self.sync().await
+    }
+
+    pub(crate) async fn row(&self, who: &OktaUserId) -> PersonRow {
+        self.store().find_people(who.as_str()).await.unwrap().remove(0)
+    }
+
+    /// The outcome and its reason, e.g. `held: guard`.
+    pub(crate) async fn outcome(&self, who: &OktaUserId) -> String {
+        let row = self.row(who).await;
+        match (row.outcome, row.why) {
+            (Some(outcome), Some(why)) => format!("{outcome}: {why}"),
+            (outcome, _) => outcome.unwrap_or_else(|| "none".to_owned()),
+        }
+    }
+
+    /// The open alarms, as `kind` or `kind of subject`.
+    pub(crate) async fn alarms(&self) -> Vec<String> {
+        let alarms = self.store().open_alarms().await.unwrap();
+        let mut names: Vec<String> = alarms
+            .into_iter()
+            .map(|alarm| match alarm.subject.is_empty() {
+                true => alarm.kind,
+                false => format!("{} of {}", alarm.kind, alarm.subject),
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn writes(&self) -> usize {
+        self.auth0().journal().count("PATCH", "/api/v2/users/")
+    }
+
+    /// How many calls of each kind were made since the journals were last cleared: Okta's, then Auth0's.
+    pub(crate) fn calls(&self) -> (usize, usize) {
+        let asked = |journal: &sandbox::Journal| {
+            journal.requests().iter().filter(|request| request.path.starts_with("/api/v")).count()
+        };
+        (asked(self.okta().journal()), asked(self.auth0().journal()))
+    }
+
+    pub(crate) fn clear_journals(&self) {
+        self.okta().journal().clear();
+        self.auth0().journal().clear();
+    }
+
+    pub(crate) fn mark(&self, account: &str) -> Value {
+        self.auth0().user(account).unwrap()["app_metadata"]["okta_sync"].clone()
+    }
+
+    /// May this account log in?
+    pub(crate) fn lets_in(&self, account: &str) -> bool {
+        self.auth0().login(account).is_granted()
+    }
+
+    /// Denied by a mark for this user, mirror included.
+    #[track_caller]
+    pub(crate) fn assert_denied_for(&self, account: &str, who: &OktaUserId) {
+        let user = self.auth0().user(account).unwrap();
+        assert_eq!(user["app_metadata"]["okta_sync"]["deactivated"], "true", "{user:#}");
+        assert_eq!(user["app_metadata"]["okta_sync"]["okta_user_id"], who.as_str(), "{user:#}");
+        assert_eq!(user["user_metadata"]["okta"]["deactivated"], "true", "{user:#}");
+        assert!(!self.lets_in(account));
+    }
+
+    /// No mark denies it, no block, no mirror.
+    #[track_caller]
+    pub(crate) fn assert_open(&self, account: &str) {
+        let user = self.auth0().user(account).unwrap();
+        assert_ne!(user["app_metadata"]["okta_sync"]["deactivated"], "true", "{user:#}");
+        assert_ne!(user["user_metadata"]["okta"]["deactivated"], "true", "{user:#}");
+        assert!(self.lets_in(account), "{user:#}");
+    }
+}
+
+/// How the looks of these reports ended.
+pub(crate) fn outcomes(reports: &[Report]) -> Vec<&'static str> {
+    reports.iter().map(|report| report.outcome.as_str()).collect()
+}

@@ -1,0 +1,116 @@
+//! The units, as systemd itself judges them.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// What is installed, and under which name it is judged: a template as one of its instances.
+const UNITS: [(&str, &str); 6] = [
+    ("okta-auth0-sync.service", "okta-auth0-sync.service"),
+    ("okta-auth0-sync@.service", "okta-auth0-sync@acme.service"),
+    ("okta-auth0-sync-check.service", "okta-auth0-sync-check.service"),
+    ("okta-auth0-sync-check.timer", "okta-auth0-sync-check.timer"),
+    ("okta-auth0-sync-check@.service", "okta-auth0-sync-check@acme.service"),
+    ("okta-auth0-sync-check@.timer", "okta-auth0-sync-check@acme.timer"),
+];
+
+/// The exposure that systemd computes, times ten: 0 is none, 100 is everything.
+const EXPOSURE_MAX: u32 = 15;
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd"))
+}
+
+/// The units in a folder of their own, with a program that exists here.
+fn installed() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (file, name) in UNITS {
+        let text = fs::read_to_string(folder().join(file)).unwrap();
+        let text = text.replace("/usr/bin/okta-auth0-sync", env!("CARGO_BIN_EXE_okta-auth0-sync"));
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+/// `None`, and a line that says so, where there is no systemd-analyze: it is the judge.
+fn analyze(directory: &Path, arguments: &[&str]) -> Option<Output> {
+    match Command::new("systemd-analyze").args(arguments).current_dir(directory).output() {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("NOT TESTED: systemd-analyze is not installed, nothing judges the units");
+            None
+        }
+        Err(error) => panic!("systemd-analyze: {error}"),
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn systemd_has_nothing_to_say_against_a_unit() {
+    let directory = installed();
+    for (_, name) in UNITS {
+        let file = format!("./{name}");
+        let Some(output) = analyze(directory.path(), &["verify", "--man=no", "--recursive-errors=yes", &file]) else {
+            return;
+        };
+        assert_eq!(text(&output), "", "{name}");
+        assert!(output.status.success(), "{name}");
+    }
+}
+
+#[test]
+fn the_services_are_exposed_to_little() {
+    let directory = installed();
+    let threshold = format!("--threshold={EXPOSURE_MAX}");
+    for (_, name) in UNITS.iter().filter(|(_, name)| name.ends_with(".service")) {
+        let file = format!("./{name}");
+        let Some(output) = analyze(directory.path(), &["security", "--offline=true", "--no-pager", &threshold, &file])
+        else {
+            return;
+        };
+        assert!(text(&output).contains("Overall exposure level"), "{name}: {}", text(&output));
+        assert!(output.status.success(), "{name} is exposed to more than {EXPOSURE_MAX} tenths: {}", text(&output));
+    }
+}
+
+/// The settings of a unit: comments are no settings, and the order is none either.
+fn settings(file: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(folder().join(file)).unwrap();
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_template_differs_from_its_unit_in_its_name_alone() {
+    for (file, template) in [
+        ("okta-auth0-sync.service", "okta-auth0-sync@.service"),
+        ("okta-auth0-sync-check.service", "okta-auth0-sync-check@.service"),
+        ("okta-auth0-sync-check.timer", "okta-auth0-sync-check@.timer"),
+    ] {
+        let without_name: BTreeSet<String> = settings(template)
+            .into_iter()
+            // The state's place has a default, which is that of the unit without a name.
+            .filter(|line| !line.starts_with("Environment=OKTA_AUTH0_SYNC__STORE__PATH="))
+            .map(|line| line.replace("/%i", "").replace(" (%i)", "").replace("-%i", ""))
+            .collect();
+        assert_eq!(without_name, settings(file), "{template}");
+    }
+}
+
+#[test]
+fn every_unit_is_judged() {
+    let mut files: Vec<String> =
+        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    let mut judged: Vec<&str> = UNITS.iter().map(|(file, _)| *file).collect();
+    judged.sort_unstable();
+    assert_eq!(files, judged);
+}
