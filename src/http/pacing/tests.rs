@@ -347,6 +347,59 @@ fn a_limit_that_shrinks_in_a_late_answer_shrinks_what_is_left_too() {
     assert_eq!((snapshot.limit, snapshot.remaining), (Some(1), Some(1)));
 }
 
+#[test]
+fn after_a_refusal_by_auth0_one_call_finds_out_what_is_there() {
+    let mut state = auth0(0.8);
+    let mut refused = |now: Duration| {
+        let pairs = [("x-ratelimit-limit", 50), ("x-ratelimit-remaining", 0), ("x-ratelimit-reset", unix(now) + 1)];
+        let advice =
+            Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(now, &pairs), crate::domain::clock::add(epoch(), now));
+        let departure = state.depart(Bucket::Auth0Read, now);
+        state.answered(Bucket::Auth0Read, departure, advice, now);
+        let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
+        let mut later = now;
+        let meter = loop {
+            match state.admit(tickets[0], now, later) {
+                Admission::Granted { meter } => break meter,
+                Admission::Wait(span) => later += span,
+                Admission::WaitForChange => panic!("nothing is under way"),
+            }
+        };
+        // One, and no second before it is back.
+        assert!(!matches!(state.admit(tickets[1], later, later), Admission::Granted { .. }));
+        state.dequeue(tickets[1]);
+        state.release(meter);
+        later
+    };
+    let mut now = Duration::ZERO;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let later = refused(now);
+        waits.push((later - now).as_secs());
+        now = later;
+    }
+    assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32], "the reset names the next token, which others want too");
+    assert!(waits[6..].iter().all(|wait| (64..=77).contains(wait)), "{waits:?}");
+}
+
+#[test]
+fn what_a_small_bucket_never_holds_is_not_waited_for_by_the_clock() {
+    let mut state = auth0(0.8);
+    let pairs = [("x-ratelimit-limit", 2), ("x-ratelimit-remaining", 1)];
+    let advice = Advice::read(StatusCode::OK, &headers(Duration::ZERO, &pairs), epoch());
+    let departure = state.depart(Bucket::Auth0Read, Duration::ZERO);
+    state.answered(Bucket::Auth0Read, departure, advice, Duration::ZERO);
+    let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
+    let Admission::Granted { meter } = state.admit(tickets[0], s(60), s(60)) else { panic!("the bucket is full") };
+    assert_eq!(
+        state.admit(tickets[1], s(60), s(600)),
+        Admission::WaitForChange,
+        "two and the rest for others: 2.4 of 2"
+    );
+    state.release(meter);
+    assert!(matches!(state.admit(tickets[1], s(60), s(600)), Admission::Granted { .. }));
+}
+
 fn pacer(shares: Shares) -> (Arc<ManualClock>, Pacer) {
     (Arc::new(ManualClock::new(epoch())), Pacer::okta(shares))
 }

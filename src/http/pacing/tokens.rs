@@ -164,8 +164,8 @@ impl Tokens {
         self.refill(limit, now);
         // After a refusal the bucket is as good as unknown, and to wait until the least that is believed of its refill has
         // filled what is left to others would take minutes: one call finds out.
-        if self.refusals > 0 && self.in_flight == 0 {
-            return Turn::Now;
+        if self.refusals > 0 {
+            return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
         }
         let needed = 1.0 + self.reserve(limit) + f64::from(self.in_flight);
         // More than the bucket ever holds: no time brings that, only the end of a call that is under way.
