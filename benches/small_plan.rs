@@ -19,7 +19,7 @@ const RATIO_MIN: f64 = 0.95;
 /// Enough for half an hour, in which what was learned of the limits is learned again.
 const PEOPLE: usize = 900;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let drained = drain::drain(PEOPLE).await;
     println!(

@@ -21,7 +21,10 @@ CREATE TABLE installation (
     last_poll_at         TEXT,
     last_poll_ok_at      TEXT,
     last_apply_ok_at     TEXT,
-    last_reconcile_ok_at TEXT
+    last_reconcile_ok_at TEXT,
+    enforcement  TEXT CHECK (enforcement IN ('verified', 'unverified', 'missing')), -- the Action, when last looked at
+    enforcement_checked_at TEXT,
+    CHECK ((enforcement IS NULL) = (enforcement_checked_at IS NULL))
 ) STRICT;
 
 -- Where the log is read on. Moved only in the transaction that stores the page, only by compare-and-swap of `seq`.
@@ -83,6 +86,7 @@ CREATE TABLE users (
     recheck_step INTEGER NOT NULL DEFAULT 0 CHECK (recheck_step >= 0),
     attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     approved     INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
+    guarded      INTEGER NOT NULL DEFAULT 0 CHECK (guarded IN (0, 1)),   -- by the guard: outlives failures, ends by a person
     outcome      TEXT CHECK (outcome IN ('applied', 'unchanged', 'no_account', 'skipped', 'held', 'retry', 'snooze', 'failed')),
     why          TEXT,
     depends_on   TEXT,               -- the user because of whom this one is skipped or held
@@ -131,6 +135,8 @@ CREATE TABLE accounts (
     published     TEXT,
     lag_ms        INTEGER,
     sessions_owed INTEGER NOT NULL DEFAULT 0 CHECK (sessions_owed IN (0, 1)),
+    -- A mark was sent and its answer is not known: it may be there (1), with a block of ours (2).
+    unconfirmed   INTEGER NOT NULL DEFAULT 0 CHECK (unconfirmed IN (0, 1, 2)),
     changed_at    TEXT NOT NULL,
     CHECK (denied = 0 OR denied_at IS NOT NULL),
     CHECK (blocked = 0 OR denied = 1)
@@ -312,5 +318,6 @@ SELECT i.version, i.okta_url, i.auth0_url, i.enforce, i.first_run_at, i.last_pol
        (SELECT min(since) FROM pending) AS oldest_pending_at,
        (SELECT error FROM remotes WHERE remote = 'okta') AS last_okta_error,
        (SELECT error FROM remotes WHERE remote = 'auth0') AS last_auth0_error,
-       c.failed + c.held + c.quarantined + c.alarms + c.refused > 0 AS needs_attention
+       c.failed + c.held + c.quarantined + c.alarms + c.refused > 0 AS needs_attention,
+       i.enforcement, i.enforcement_checked_at
 FROM installation i, counted c;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::record::{MIRROR_FLAG, MIRROR_OBJECT, Shallow};
+use crate::domain::mark::Removal;
 use crate::domain::{Mark, Patch};
 
 #[derive(Serialize)]
@@ -76,5 +77,40 @@ pub(super) fn of(
         app_metadata: [(metadata_key, WireMark::from(&patch.mark))].into(),
         user_metadata,
         blocked: patch.blocked,
+    })
+}
+
+#[derive(Serialize)]
+struct Removing<'a> {
+    /// Null deletes this key, and no other (Auth0 docs: Manage Metadata with the Management API).
+    app_metadata: BTreeMap<&'a str, ()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_metadata: Option<BTreeMap<&'a str, Option<Shallow>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<bool>,
+}
+
+/// The body that takes what is ours from an account: our object, our value in the mirror's object (which goes as a whole
+/// if nothing else is in it), our block.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn removing(
+    removal: Removal,
+    metadata_key: &str,
+    beside_mirror: Option<&Shallow>,
+) -> Result<Box<RawValue>, serde_json::Error> {
+    let user_metadata = match beside_mirror {
+        Some(beside) if removal.mirror => {
+            let mut okta = beside.clone();
+            okta.remove(MIRROR_FLAG);
+            Some([(MIRROR_OBJECT, Some(okta).filter(|okta| !okta.is_empty()))].into())
+        }
+        _ => None,
+    };
+    to_raw_value(&Removing {
+        app_metadata: [(metadata_key, ())].into(),
+        user_metadata,
+        blocked: removal.unblock.then_some(false),
     })
 }

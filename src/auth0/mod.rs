@@ -1,4 +1,4 @@
-//! The Auth0 tenant: accounts, the mark on them, and their sessions.
+//! The Auth0 tenant: accounts, the mark on them, their sessions, and the Action that reads the mark.
 //!
 //! Each call is made once and its answer classified; see [`crate::http`]. Only a call whose access token was refused is
 //! repeated, once, with a new token.
@@ -15,14 +15,20 @@ use crate::domain::{AccountId, Clock};
 use crate::http::jws::SigningKey;
 use crate::http::{Answer, Bucket, Call, Failure, Http, Limits, Pacer, Remote};
 
+mod actions;
 mod body;
 mod read;
 mod record;
+mod shipped;
+mod standing;
 mod token;
 mod write;
 
+pub use actions::{Action, BOUND_MAX, Bound, Build, Place, Trigger};
 pub use read::{AccountQuery, SearchPage};
 pub use record::AccountRecord;
+pub use shipped::{ACTION_NAME, action_code, is_same_code};
+pub use standing::{Condition, Standing, Step};
 pub use write::Patched;
 
 use token::Authenticator;

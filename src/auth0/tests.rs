@@ -393,3 +393,61 @@ proptest! {
         }
     }
 }
+
+fn flow_page(from: usize, count: usize) -> Reply {
+    let binding = |n: usize| json!({ "id": format!("b{n}"), "display_name": "x", "action": { "id": format!("a{n}") } });
+    Reply::json(200, json!({ "bindings": (from..from + count).map(binding).collect::<Vec<_>>(), "total": 51 }))
+}
+
+#[tokio::test]
+async fn listings_of_actions_are_read_to_their_end() {
+    let (server, auth0) = playing([flow_page(0, 50), flow_page(50, 1)]).await;
+    let flow = auth0.flow().await.unwrap();
+    assert_eq!((flow.len(), flow[50].binding_id.as_str(), flow[50].action_id.as_str()), (51, "b50", "a50"));
+    let pages: Vec<_> = server.seen().iter().filter_map(|seen| seen.field("page")).collect();
+    assert_eq!(pages, ["0", "1"]);
+
+    let endless = (0..20).map(|n| flow_page(n * 50, 50));
+    let failure = playing(endless).await.1.flow().await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Malformed, "{failure}");
+}
+
+#[tokio::test]
+async fn an_action_is_read_however_it_is_written() {
+    let version = |code: Option<&str>| json!({ "deployed_version": { "code": code }, "all_changes_deployed": true });
+    for (answer, build, deployed) in [
+        (json!({ "status": "built" }), Build::Built, None),
+        (json!({ "status": "retrying", "deployed_version": null }), Build::UnderWay, None),
+        (json!({ "status": "failed", "all_changes_deployed": null }), Build::Failed, None),
+        (version(Some("old")), Build::UnderWay, Some("old")),
+        (version(None), Build::UnderWay, Some("draft")),
+    ] {
+        let mut answer = answer;
+        answer["id"] = json!("a/1");
+        answer["code"] = json!("draft");
+        answer["supported_triggers"] = json!([{ "id": "post-login", "version": "v3" }]);
+        let (server, auth0) = playing([Reply::json(200, &answer)]).await;
+        let action = auth0.action("a/1").await.unwrap();
+        assert_eq!((action.build, action.deployed_code.as_deref()), (build, deployed), "{answer}");
+        assert_eq!(action.trigger_version.as_deref(), Some("v3"));
+        assert_eq!(server.seen()[1].line, "GET /api/v2/actions/actions/a%2F1");
+    }
+    for id in ["", ".", ".."] {
+        assert_eq!(playing([]).await.1.action(id).await.unwrap_err().kind, Kind::Rejected);
+    }
+}
+
+#[tokio::test]
+async fn the_current_trigger_gives_a_runtime_that_it_still_offers() {
+    let trigger = |version: &str, status: &str, runtimes: &[&str], default: &str| json!({ "id": "post-login", "version": version, "status": status, "runtimes": runtimes, "default_runtime": default });
+    let old = trigger("v2", "DEPRECATED", &["node18"], "node16");
+    for (runtimes, default, expected) in
+        [(&["node18", "node22"][..], "node18", "node18"), (&["node22"], "node16", "node22")]
+    {
+        let listed = json!({ "triggers": [old, trigger("v3", "CURRENT", runtimes, default)] });
+        let chosen = playing([Reply::json(200, listed)]).await.1.post_login().await.unwrap();
+        assert_eq!((chosen.version.as_str(), chosen.runtime.as_str()), ("v3", expected));
+    }
+    let failure = playing([Reply::json(200, json!({ "triggers": [old] }))]).await.1.post_login().await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Malformed);
+}

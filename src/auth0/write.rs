@@ -1,8 +1,10 @@
 //! Writing the mark, and ending what is already open.
 
 use reqwest::Method;
+use serde_json::value::RawValue;
 
 use super::{AccountRecord, Auth0, Bucket, Failure, body};
+use crate::domain::mark::Removal;
 use crate::domain::{AccountId, Patch};
 use crate::http::Remote;
 
@@ -28,9 +30,22 @@ impl Auth0 {
     pub async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
         let body = body::of(patch, &self.metadata_key, record.beside_mirror.as_ref())
             .map_err(|error| Failure::rejected(Remote::Auth0, PATCH, error.to_string()))?;
-        let id = &record.account.id;
+        self.send_patch(&record.account.id, &body).await
+    }
+
+    /// Takes what is ours from the account: our object in `app_metadata`, and what `removal` names.
+    ///
+    /// # Errors
+    /// Classified, as [`Auth0::patch`].
+    pub async fn remove_mark(&self, record: &AccountRecord, removal: Removal) -> Result<Patched, Failure> {
+        let body = body::removing(removal, &self.metadata_key, record.beside_mirror.as_ref())
+            .map_err(|error| Failure::rejected(Remote::Auth0, PATCH, error.to_string()))?;
+        self.send_patch(&record.account.id, &body).await
+    }
+
+    async fn send_patch(&self, id: &AccountId, body: &RawValue) -> Result<Patched, Failure> {
         let url = self.account_address(PATCH, id, "")?;
-        let answer = self.call(PATCH, Bucket::Auth0Write, Method::PATCH, url, Some(&body)).await?;
+        let answer = self.call(PATCH, Bucket::Auth0Write, Method::PATCH, url, Some(body)).await?;
         let answer = answer.success(self.clock.as_ref())?;
         Ok(Patched { account: self.record_of(&answer, id)?, request_id: answer.request_id() })
     }

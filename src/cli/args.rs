@@ -120,34 +120,6 @@ pub enum Command {
     Man(ManArgs),
 }
 
-impl Command {
-    /// The word that was typed.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Sync(_) => "sync",
-            Self::Reconcile(_) => "reconcile",
-            Self::User(_) => "user",
-            Self::Check(_) => "check",
-            Self::Status(_) => "status",
-            Self::Events(_) => "events",
-            Self::Retry(_) => "retry",
-            Self::Approve(_) => "approve",
-            Self::Action { .. } => "action",
-            Self::Audit { .. } => "audit",
-            Self::Forget(_) => "forget",
-            Self::Purge(_) => "purge",
-            Self::Backup(_) => "backup",
-            #[cfg(feature = "sandbox")]
-            Self::Demo => "demo",
-            #[cfg(feature = "sandbox")]
-            Self::Sandbox(_) => "sandbox",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
-        }
-    }
-}
-
 /// `sync`
 #[derive(Debug, Args)]
 pub struct SyncArgs {

@@ -9,6 +9,9 @@ use super::{Exit, screen};
 use crate::config::{Auth0Credentials, Config, Environment, OktaCredentials, Problem, Schedule};
 use crate::domain::{Timestamp, escape, timestamp_text};
 
+mod limits;
+pub(super) mod online;
+
 /// How many firings of each schedule are shown.
 const RUNS_SHOWN: usize = 3;
 

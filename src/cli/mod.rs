@@ -3,12 +3,14 @@
 //! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
 //! command ends.
 
+mod action;
 mod approve;
 pub mod args;
 mod ask;
 mod audit;
 mod backup;
 pub mod check;
+mod confirm;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod events;
@@ -16,6 +18,7 @@ pub mod exit;
 mod forget;
 mod live;
 mod manual;
+mod purge;
 mod reconcile;
 mod retry;
 mod run;
@@ -40,6 +43,8 @@ use clap::{CommandFactory, Parser};
 use crate::config::{Config, Environment};
 use crate::domain::{Clock, SystemClock};
 use crate::engine::Fatal;
+use crate::engine::deployment::DeploymentError;
+use crate::http::Failure;
 use crate::store::StoreError;
 use crate::{config, logging};
 use args::{Cli, Command};
@@ -72,6 +77,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
         Command::Check(arguments) if arguments.offline => {
             check::offline(file, &environment, clock.now(), arguments.json).map_err(Error::Output)
         }
+        Command::Check(arguments) => block_on(check::online::run(file, &environment, clock, arguments.json)),
         Command::Completions(arguments) => {
             let mut text = Vec::new();
             clap_complete::generate(arguments.shell, &mut Cli::command(), "okta-auth0-sync", &mut text);
@@ -126,7 +132,14 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
             let config = configure(file, &environment, clock)?;
             block_on(audit::run(&config, &command, clock.now()))
         }
-        other => Err(Error::NotBuilt(other.name())),
+        Command::Action { command } => {
+            let config = configure(file, &environment, clock)?;
+            block_on(action::run(&config, &command, clock))
+        }
+        Command::Purge(arguments) => {
+            let config = configure(file, &environment, clock)?;
+            block_on(purge::run(&config, &arguments, clock))
+        }
     }
 }
 
@@ -188,16 +201,16 @@ pub enum Error {
     Store(#[from] StoreError),
     /// A remote did not answer as hoped.
     #[error(transparent)]
-    Remote(Box<crate::http::Failure>),
+    Remote(Box<Failure>),
+    /// The Action is not as it should be.
+    #[error(transparent)]
+    Deployment(Box<DeploymentError>),
     /// The work cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
     /// Something that the configuration names cannot be used.
     #[error("{0}")]
     Setup(String),
-    /// This version does not have the command.
-    #[error("this version cannot `{0}` yet")]
-    NotBuilt(&'static str),
 }
 
 impl Error {
@@ -209,8 +222,19 @@ impl Error {
             Self::Store(error) if error.is_configuration() => Exit::Config,
             Self::Fatal(error) if error.is_configuration() => Exit::Config,
             Self::Store(_) | Self::Fatal(_) => Exit::Failed,
-            Self::Log(_) | Self::Output(_) | Self::Json(_) | Self::Remote(_) => Exit::Failed,
-            Self::NotBuilt(_) => Exit::Usage,
+            Self::Log(_) | Self::Output(_) | Self::Json(_) | Self::Remote(_) | Self::Deployment(_) => Exit::Failed,
         }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Remote(Box::new(failure))
+    }
+}
+
+impl From<DeploymentError> for Error {
+    fn from(error: DeploymentError) -> Self {
+        Self::Deployment(Box::new(error))
     }
 }

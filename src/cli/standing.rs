@@ -275,6 +275,8 @@ mod tests {
                 last_okta_error: None,
                 last_auth0_error: None,
                 needs_attention: false,
+                enforcement: None,
+                enforcement_checked_at: None,
             }),
             remotes: vec![remote("okta", None), remote("auth0", None)],
             ..Standing::default()

@@ -48,21 +48,34 @@ pub(crate) fn alert(config: &Config) -> Result<Option<Alert>, Error> {
 /// # Errors
 /// When a secret or a certificate cannot be used.
 pub(crate) fn clients(config: &Config, clock: &Arc<dyn Clock>) -> Result<Clients, Error> {
-    let http = http(config)?;
+    Ok(Clients { okta: okta(config, clock)?, auth0: auth0(config, clock)? })
+}
+
+/// A client of the org, with the pacer that it reports to.
+///
+/// # Errors
+/// As [`clients`].
+pub(crate) fn okta(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Okta, Pacer), Error> {
     let limits = config.limits;
-    let okta_pacer = Pacer::okta(Shares { ours: limits.okta_share, sweeps: limits.reconcile_share });
-    let auth0_pacer = Pacer::auth0(Shares { ours: limits.auth0_share, sweeps: limits.reconcile_share });
-    let okta_options = OktaOptions { url: config.okta.url.clone(), credentials: okta_credentials(config)? };
-    let auth0_options = Auth0Options {
+    let pacer = Pacer::okta(Shares { ours: limits.okta_share, sweeps: limits.reconcile_share });
+    let options = OktaOptions { url: config.okta.url.clone(), credentials: okta_credentials(config)? };
+    Ok((Okta::new(options, http(config)?, Arc::new(pacer.clone()), clock.clone()), pacer))
+}
+
+/// A client of the tenant, with the pacer that it reports to.
+///
+/// # Errors
+/// As [`clients`].
+pub(crate) fn auth0(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Auth0, Pacer), Error> {
+    let limits = config.limits;
+    let pacer = Pacer::auth0(Shares { ours: limits.auth0_share, sweeps: limits.reconcile_share });
+    let options = Auth0Options {
         url: config.auth0.url.clone(),
         audience: config.auth0.audience.clone(),
         credentials: auth0_credentials(config)?,
         metadata_key: config.auth0.metadata_key.clone(),
     };
-    Ok(Clients {
-        okta: (Okta::new(okta_options, http.clone(), Arc::new(okta_pacer.clone()), clock.clone()), okta_pacer),
-        auth0: (Auth0::new(auth0_options, http, Arc::new(auth0_pacer.clone()), clock.clone()), auth0_pacer),
-    })
+    Ok((Auth0::new(options, http(config)?, Arc::new(pacer.clone()), clock.clone()), pacer))
 }
 
 /// The HTTP client.
@@ -148,6 +161,7 @@ pub(crate) fn options(config: &Config) -> Options {
     Options {
         policy: config.policy.clone(),
         mark: config.auth0.mark,
+        action_code: super::action::code(config),
         connections: config.auth0.connections.clone(),
         require_verified_email: config.auth0.require_verified_email,
         search: config.auth0.search,

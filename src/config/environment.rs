@@ -35,6 +35,13 @@ impl Environment {
         self.variables.get(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
+    /// Do requests leave by a proxy, which then resolves names?
+    pub fn has_proxy(&self) -> bool {
+        ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+            .iter()
+            .any(|name| self.variables.get(*name).is_some_and(|value| !value.is_empty()))
+    }
+
     /// The variables that name settings, known or not.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &OsString)> {
         self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (name.as_str(), value))

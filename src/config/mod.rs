@@ -124,6 +124,8 @@ pub struct Auth0 {
     pub mark: MarkOptions,
     /// The name of our object in `app_metadata`.
     pub metadata_key: String,
+    /// What applications are told of a denial by the Action.
+    pub action_message: String,
     /// Also end sessions and refresh tokens?
     pub end_sessions: bool,
 }

@@ -9,8 +9,8 @@ use super::Schedule;
 use super::environment::{Environment, PREFIX};
 use super::problem::Problem;
 use super::value::{
-    DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MetadataKey, OptionalListen, OptionalPath,
-    Origin, Place, Setting, Share, Span, StatusName, Text, Whole,
+    ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MetadataKey, OptionalListen,
+    OptionalPath, Origin, Place, Setting, Share, Span, StatusName, Text, Whole,
 };
 use crate::domain::Status;
 
@@ -89,6 +89,7 @@ tables! {
         search: bool = true;
         write_to: List<Place> = List(vec![Place::AppMetadata, Place::UserMetadata]);
         metadata_key: MetadataKey = MetadataKey("okta_sync".to_owned());
+        action_message: ActionMessage = ActionMessage("account_deactivated".to_owned());
         block: bool = false;
         end_sessions: bool = false;
     }

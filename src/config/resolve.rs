@@ -234,6 +234,7 @@ impl Resolver<'_> {
             search: raw.search,
             mark: MarkOptions { mirror: raw.write_to.0.contains(&Place::UserMetadata), block: raw.block },
             metadata_key: raw.metadata_key.0,
+            action_message: raw.action_message.0,
             end_sessions: raw.end_sessions,
         })
     }

@@ -55,6 +55,10 @@ fn the_minimal_configuration_has_the_defaults_of_the_contract() {
     assert_eq!(config.store.path, Path::new("/var/lib/okta-auth0-sync/state.db"));
     assert_eq!(config.store.retention, Duration::from_secs(400 * 86_400));
     assert_eq!(config.http.listen, None);
+    let action = include_str!("../auth0/action.js");
+    for (name, value) in [("MESSAGE", &config.auth0.action_message), ("METADATA_KEY", &config.auth0.metadata_key)] {
+        assert!(action.contains(&format!("const {name} = \"{value}\";")), "the Action has another default for {name}");
+    }
     assert!(config.alert.webhook_url.is_none());
     assert_eq!(config.warnings, []);
     assert_eq!(credentials(&config), ["t0psecret", "hush hush"]);
@@ -220,6 +224,8 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         ("auth0", "metadata_key = \"email\"", "`email` means something else"),
         ("auth0", "metadata_key = \"a.b\"", "1 to 64 letters"),
         ("auth0", "metadata_key = \"$a\"", "1 to 64 letters"),
+        ("auth0", "action_message = \" \"", "1 to 200 characters"),
+        ("auth0", "action_message = \"a\\nb\"", "one line"),
         ("scope", "email_domains = [\"@example.com\"]", "is no mail domain"),
         ("scope", "exempt = [\"ann\"]", "neither an e-mail address nor an Okta user id"),
         ("schedule", "poll = \"0 0 0 30 2 *\"", "schedule.poll: never fires"),

@@ -72,6 +72,7 @@ text_setting! {
     Exempt: "an e-mail address or an Okta user id";
     Place: "\"app_metadata\" or \"user_metadata\"";
     MetadataKey: "a text";
+    ActionMessage: "a text";
     Dpop: "\"auto\", \"always\" or \"never\"";
     LogFormat: "\"auto\", \"text\" or \"json\"";
     LogFilter: "a log filter such as \"info\"";
@@ -390,6 +391,22 @@ impl FromStr for MetadataKey {
                 "`{text}` means something else in an Auth0 profile: use a name of our own, such as \
                                 \"okta_sync\""
             ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What an application is told when the Action denies: a word for it, or a sentence for the person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ActionMessage(pub(super) String);
+
+impl FromStr for ActionMessage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {
+            return Err("must be one line of 1 to 200 characters".to_owned());
         }
         Ok(Self(text.to_owned()))
     }

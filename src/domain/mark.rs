@@ -168,6 +168,36 @@ pub fn took_hold(account: &Account, patch: &Patch) -> bool {
         && patch.blocked.is_none_or(|blocked| account.blocked == blocked)
 }
 
+/// What taking everything of ours from an account changes, besides our object in `app_metadata`, which goes whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Take `deactivated` out of `user_metadata.okta`.
+    pub mirror: bool,
+    /// Lift the block.
+    pub unblock: bool,
+}
+
+/// What has to go so that nothing of ours is left on `account`; `None` if nothing is. `known_denied`: the state says that
+/// we denied it, so that its mirror is ours even if the mark beside it has gone already.
+///
+/// A block goes only if our mark says that it is ours.
+pub fn removal(account: &Account, known_denied: bool) -> Option<Removal> {
+    match &account.mark {
+        Some(mark) => Some(Removal {
+            mirror: matches!(account.mirror, Mirror::On | Mirror::Off),
+            unblock: mark.blocked && account.blocked,
+        }),
+        None => (known_denied && account.mirror == Mirror::On).then_some(Removal { mirror: true, unblock: false }),
+    }
+}
+
+/// Did the answer to a PATCH come back without what was to go?
+pub fn is_removed(account: &Account, removal: Removal) -> bool {
+    account.mark.is_none()
+        && !(removal.mirror && matches!(account.mirror, Mirror::On | Mirror::Off))
+        && !(removal.unblock && account.blocked)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gate::Endpoint;
+use super::gate::{Endpoint, Stopped};
 use super::look::{Interrupted, Looking};
+use super::write;
 use crate::auth0::{AccountQuery, AccountRecord};
+use crate::domain::mark::{self, Difference};
 use crate::domain::{AccountId, Address, Held, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
 use crate::store::Decision;
 
@@ -23,7 +25,8 @@ impl Looking<'_> {
         // Auth0's own database connections store lower case, so both spellings are asked for.
         let mut found = Vec::new();
         for spelling in spellings(addresses) {
-            found.extend(self.by_email(&spelling).await?);
+            let answer = self.by_email(&spelling).await;
+            found.extend(self.or_again(answer)?.unwrap_or_default());
         }
         self.deny_each(found, addresses, &mut done, &mut sharers).await?;
 
@@ -38,8 +41,9 @@ impl Looking<'_> {
             .map(|account| account.id.clone())
             .collect();
         for id in marked {
-            match self.account(&id).await? {
-                Some(record) => {
+            let answer = self.account(&id).await;
+            match self.or_again(answer)? {
+                Some(Some(record)) => {
                     done.insert(id);
                     // Its address may have become another person's, which none of this user's addresses tells.
                     match record.account.email.clone() {
@@ -53,7 +57,8 @@ impl Looking<'_> {
                         }
                     }
                 }
-                None => self.account_is_gone(&id),
+                Some(None) => self.account_is_gone(&id),
+                None => {}
             }
         }
 
@@ -118,11 +123,13 @@ impl Looking<'_> {
         let account = &record.account;
         let other = account.email.as_ref().and_then(|email| sharers.and_then(|sharers| sharers.holder(email)));
         let Some(other) = other.cloned() else { return self.write_denial(record).await };
-        let marked_for_us = account
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(&self.start.id));
-        if !marked_for_us {
+        // Also where the mark was wiped and something of ours is left: a block, the mirror.
+        let known = self.known(&account.id);
+        let something_is_ours = matches!(mark::allow(account, &self.reason(), known), Difference::Patch(_));
+        if !something_is_ours {
+            if known.denied {
+                self.accounts.push(write::open(account));
+            }
             let skipped = Skipped::SharedAddress(other);
             self.decide(account, account.summary(), "skipped", Some(skipped.to_string()), None);
             self.skipped(skipped);
@@ -174,6 +181,19 @@ impl Looking<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What could not be asked is asked again by the next look, and must not keep the person's other accounts open now.
+    fn or_again<T>(&mut self, answer: Result<T, Interrupted>) -> Result<Option<T>, Interrupted> {
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(Interrupted::Remote(Stopped::Failed(failure))) => {
+                let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+                self.weigh(outcome);
+                Ok(None)
+            }
+            Err(stopped) => Err(stopped),
+        }
     }
 
     async fn by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, Interrupted> {

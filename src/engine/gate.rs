@@ -52,6 +52,8 @@ pub enum Endpoint {
     Auth0Patch,
     /// The end of sessions and refresh tokens.
     Auth0Sessions,
+    /// How the Action stands: never worth a pause.
+    Auth0Actions,
 }
 
 impl Endpoint {
@@ -63,7 +65,7 @@ impl Endpoint {
             Self::OktaUsers => Bucket::OktaUsers,
             Self::Auth0ByEmail | Self::Auth0Account | Self::Auth0Search => Bucket::Auth0Read,
             Self::Auth0Patch => Bucket::Auth0Write,
-            Self::Auth0Sessions => Bucket::Auth0Other,
+            Self::Auth0Sessions | Self::Auth0Actions => Bucket::Auth0Other,
         }
     }
 }
@@ -206,6 +208,25 @@ impl Gate {
             drop(probe);
             return result;
         }
+    }
+
+    /// Makes a call that looks do without: it gives way to all others, is not made while the remote is paused, and however
+    /// it ends, that says nothing of other calls.
+    pub(super) async fn call_aside<T, F, Fut>(&self, endpoint: Endpoint, call: F) -> Result<T, Stopped>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let paused = self.lock().pauses.get(&Scope::Remote).map(|pause| (pause.until, pause.why.clone()));
+        if let Some((until, why)) = paused {
+            let wait = until.saturating_sub(self.clock.monotonic()).max(Duration::from_secs(1));
+            return Err(Stopped::Paused { wait, why });
+        }
+        let permit = self.pacer.acquire(endpoint.bucket(), Priority::Sweep, self.clock.as_ref()).await;
+        let answer = call().await;
+        drop(permit);
+        self.count(answer.as_ref().err().map(|failure| failure.kind));
+        answer.map_err(Stopped::Failed)
     }
 
     /// How long everything that goes through here has to wait, if it has to; what is paused for some other endpoint than

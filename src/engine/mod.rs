@@ -18,12 +18,18 @@
 
 pub mod applier;
 mod claims;
+pub mod deployment;
+mod enforcement;
 mod find;
 pub mod gate;
 pub mod look;
 pub mod metrics;
+pub mod paced;
 pub mod poller;
+pub mod purge;
 pub mod reconciler;
+#[cfg(all(test, feature = "sandbox"))]
+mod stage;
 pub mod supervisor;
 mod telling;
 mod write;
@@ -53,6 +59,8 @@ pub struct Options {
     pub policy: Policy,
     /// What a mark consists of.
     pub mark: MarkOptions,
+    /// The code that the Action should have.
+    pub action_code: String,
     /// Only accounts with an identity in one of these connections. Empty: all.
     pub connections: Vec<String>,
     /// Only accounts whose address Auth0 has verified.

@@ -313,14 +313,11 @@ impl Engine {
     /// was taken out. They are adopted when one of our people is denied, and never lifted by themselves; so somebody has to
     /// know of them.
     async fn tell_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
-        let hits = self
-            .auth0_gate
-            .call(Endpoint::Auth0Search, Priority::Sweep, "reconciler", || {
-                self.auth0.search(&AccountQuery::FlaggedByOthers, 0)
-            })
-            .await
-            .map_err(stopped)?;
-        let (count, now) = (hits.total + ownerless, self.clock.now());
+        let (records, total) = self.search(&AccountQuery::FlaggedByOthers).await?;
+        let ids: Vec<AccountId> = records.into_iter().map(|record| record.account.id).collect();
+        // Where something took our mark away and left the mirror, this comparison restores the mark.
+        let ours = self.store.denied_among(&ids).await?.len() as u64;
+        let (count, now) = (total.saturating_sub(ours) + ownerless, self.clock.now());
         if count == 0 {
             self.store.clear_alarm(AlarmKind::ForeignFlag, "", now).await?;
             return Ok(());

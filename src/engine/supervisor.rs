@@ -118,6 +118,9 @@ impl Engine {
             ("alarms", Ok(()))
         });
 
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move { ("watch over the Action", engine.enforcement_loop(&token).await) });
+
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
             let error = match ended {

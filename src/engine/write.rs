@@ -19,6 +19,22 @@ const RESTORATIONS_MAX: u32 = 3;
 const LATE_MS: i64 = 300_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The account carries no mark for this user.
+pub(super) fn open(account: &Account) -> AccountChange {
+    AccountChange {
+        id: account.id.clone(),
+        email: account.email.clone(),
+        connection: account.connections.first().cloned(),
+        denied: false,
+        blocked: false,
+        denied_at: None,
+        event_id: None,
+        published: None,
+        lag_ms: None,
+        sessions_owed: false,
+    }
+}
+
 /// What came of a PATCH.
 enum Written {
     /// It took hold.
@@ -69,7 +85,7 @@ impl Looking<'_> {
         }
         let owing = self.engine.options.end_sessions || known.is_some_and(|known| known.sessions_owed);
         let (id, email, now) = (&account.id, account.email.as_ref(), self.engine.now());
-        self.engine.store.intend_mark(&self.start.id, id, email, owing, now).await?;
+        self.engine.store.intend_mark(&self.start.id, id, email, patch.mark.blocked, owing, now).await?;
         let patched = match self.patch(&record, &patch).await? {
             Written::Whole(patched) => patched,
             Written::NothingNeeded => {
@@ -137,18 +153,7 @@ impl Looking<'_> {
     /// Lifts this user's mark from an account.
     pub(super) async fn write_lift(&mut self, record: AccountRecord) -> Result<(), Interrupted> {
         let account = &record.account;
-        let lifted = AccountChange {
-            id: account.id.clone(),
-            email: account.email.clone(),
-            connection: account.connections.first().cloned(),
-            denied: false,
-            blocked: false,
-            denied_at: None,
-            event_id: None,
-            published: None,
-            lag_ms: None,
-            sessions_owed: false,
-        };
+        let lifted = open(account);
         match mark::allow(account, &self.reason(), self.known(&account.id)) {
             Difference::None => {
                 self.decide(account, account.summary(), "unchanged", None, None);
@@ -184,7 +189,7 @@ impl Looking<'_> {
     }
 
     /// What the state says of an account.
-    fn known(&self, id: &AccountId) -> Known {
+    pub(super) fn known(&self, id: &AccountId) -> Known {
         let known = self.start.accounts.iter().find(|known| known.id == *id);
         Known {
             denied: known.is_some_and(|known| known.denied || known.unconfirmed),
@@ -437,7 +442,11 @@ impl Looking<'_> {
             email: account.email.clone(),
             connection: account.connections.first().cloned(),
             denied: true,
-            blocked: account.mark.as_ref().is_some_and(|mark| mark.blocked),
+            // A wiped mark says nothing of whose the block is; the state still does.
+            blocked: match &account.mark {
+                Some(mark) if mark.okta_user_id.is_some() => mark.blocked,
+                _ => known.is_some_and(|known| known.blocked),
+            },
             denied_at: None,
             event_id: None,
             published: None,

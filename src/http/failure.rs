@@ -217,6 +217,9 @@ impl Failure {
         let error = error.without_url();
         let kind = if error.is_timeout() {
             Kind::Timeout
+        } else if error.is_connect() {
+            // Also a certificate that is not trusted, which is reported as invalid data: the remote was never reached.
+            Kind::Unreachable
         } else if error.is_redirect() || is_corrupt(&error) {
             Kind::Malformed
         } else if error.is_builder() {

@@ -143,7 +143,7 @@ impl Okta {
             let Some(search) = any(terms) else { continue };
             let mut cursor = None;
             for _ in 0..HOLDER_PAGES_MAX {
-                let page = self.search(&search, cursor.as_deref()).await?;
+                let page = self.search(&search, cursor.as_deref(), PAGE).await?;
                 if page.unreadable > 0 {
                     return Err(Failure::malformed(Remote::Okta, USERS, "a user who holds the address cannot be read"));
                 }
@@ -176,14 +176,23 @@ impl Okta {
             return Err(Failure::rejected(Remote::Okta, USERS, message));
         }
         match query.search() {
-            Some(search) => self.search(&search, cursor).await,
+            Some(search) => self.search(&search, cursor, PAGE).await,
             None => Ok(UserPage { users: Vec::new(), unreadable: 0, next: None }),
         }
     }
 
-    async fn search(&self, search: &str, cursor: Option<&str>) -> Result<UserPage, Failure> {
+    /// Somebody who is active, if our role shows us anybody: to find out whether it does.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn anybody(&self) -> Result<Option<OktaUser>, Failure> {
+        let page = self.search(&equals("status", Status::Active.as_str()), None, "1").await?;
+        Ok(page.users.into_iter().next())
+    }
+
+    async fn search(&self, search: &str, cursor: Option<&str>, limit: &str) -> Result<UserPage, Failure> {
         let mut url = self.address("/api/v1/users");
-        url.query_pairs_mut().append_pair("search", search).append_pair("limit", PAGE);
+        url.query_pairs_mut().append_pair("search", search).append_pair("limit", limit);
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("after", cursor);
         }

@@ -1,6 +1,6 @@
 //! What a comparison needs to know of many users at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Row;
 
@@ -93,6 +93,22 @@ impl Store {
             }
         }
         Ok(known)
+    }
+
+    /// Which of these accounts carry our mark, as far as we know?
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn denied_among(&self, accounts: &[AccountId]) -> Result<BTreeSet<AccountId>, StoreError> {
+        let list = serde_json::Value::from(accounts.iter().map(AccountId::as_str).collect::<Vec<_>>()).to_string();
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT auth0_user_id FROM accounts WHERE denied = 1 AND auth0_user_id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(list)
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        Ok(ids.into_iter().map(AccountId::new).collect())
     }
 
     /// Takes up an account that carries our mark for a user, when the state does not know of it: a state that was lost, or

@@ -16,11 +16,13 @@ mod alarms;
 mod audit;
 mod backup;
 mod compare;
+mod enforcement;
 mod error;
 mod forget;
 mod intake;
 mod looks;
 mod open;
+mod purge;
 mod reports;
 mod requests;
 mod runs;
@@ -32,6 +34,7 @@ mod tests;
 pub use alarms::{Alarm, AlarmKind, AlarmRow, Untold};
 pub use audit::Verified;
 pub use compare::Known;
+pub use enforcement::Enforcement;
 pub use error::StoreError;
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use looks::{
@@ -39,6 +42,7 @@ pub use looks::{
     MarkedAccount, UserRead,
 };
 pub use open::{Access, Binding, Opened, Store, is_in_use};
+pub use purge::MarkedByUs;
 pub use reports::{
     AccountRow, DecisionRow, EventRow, EventSelection, PersonRow, Progress, QuarantinedRow, RemoteRow, StatusRow,
 };

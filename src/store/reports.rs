@@ -34,6 +34,8 @@ pub struct StatusRow {
     pub last_okta_error: Option<String>,
     pub last_auth0_error: Option<String>,
     pub needs_attention: bool,
+    pub enforcement: Option<String>,
+    pub enforcement_checked_at: Option<String>,
 }
 
 /// How a remote is.
@@ -202,6 +204,18 @@ impl Store {
     /// When the state cannot be read.
     pub async fn status(&self) -> Result<Option<StatusRow>, StoreError> {
         sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await.map_err(|error| self.error(error))
+    }
+
+    /// The id of the org that the state belongs to, once an answer has shown it.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn org_id(&self) -> Result<Option<String>, StoreError> {
+        let row: Option<Option<String>> = sqlx::query_scalar("SELECT okta_org_id FROM installation")
+            .fetch_optional(self.reader())
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok(row.flatten())
     }
 
     /// How the remotes are.

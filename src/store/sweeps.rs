@@ -131,7 +131,7 @@ impl Store {
                     OR (outcome = 'no_account' AND since > ?2)
                     OR EXISTS (SELECT 1 FROM accounts a WHERE a.okta_user_id = u.okta_user_id
                                  AND (a.denied = 1 OR a.sessions_owed = 1
-                                      OR a.unconfirmed = 1)))
+                                      OR a.unconfirmed > 0)))
              ORDER BY okta_user_id LIMIT ?3",
         )
         .bind(after.unwrap_or(""))

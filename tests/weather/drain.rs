@@ -14,37 +14,37 @@ const LEARNING: Duration = Duration::from_secs(60);
 
 /// How it went.
 #[derive(Debug)]
-pub struct Drained {
+pub(crate) struct Drained {
     /// Accounts that should be denied and are not.
-    pub undenied: usize,
+    pub(crate) undenied: usize,
     /// Calls that were refused for the rate, by either tenant.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// Calls to Auth0's Management API after the limits were known.
-    pub calls: usize,
+    pub(crate) calls: usize,
     /// In how much simulated time.
-    pub span: Duration,
+    pub(crate) span: Duration,
 }
 
 impl Drained {
     /// Calls a second, as the stand-in counted them.
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.calls as f64 / self.span.as_secs_f64()
     }
 
     /// Calls a second that are ours by configuration.
-    pub fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         Bucket::FREE.refill_per_second * AUTH0_SHARE
     }
 
     /// How much of our share was used.
-    pub fn ratio(&self) -> f64 {
+    pub(crate) fn ratio(&self) -> f64 {
         self.rate() / self.share()
     }
 }
 
 /// So many people leave at once, on an Okta org that gives us ten log requests and fifty reads a minute, and an Auth0
 /// tenant that gives everybody together two calls a second.
-pub async fn drain(people: usize) -> Drained {
+pub(crate) async fn drain(people: usize) -> Drained {
     let stage = Stage::set(|setup| {
         let fifty = Limit::per_minute(50);
         setup.sandbox.okta.limits =

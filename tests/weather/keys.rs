@@ -34,7 +34,7 @@ fn elements(sequence: &[u8]) -> Vec<&[u8]> {
 }
 
 /// An RSA key: PKCS#1, PKCS#8, and as JWK for each of the three algorithms.
-pub fn rsa() -> Vec<(&'static str, String)> {
+pub(crate) fn rsa() -> Vec<(&'static str, String)> {
     let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec();
     let pkcs1 = elements(&pkcs8)[2];
@@ -59,7 +59,11 @@ pub fn rsa() -> Vec<(&'static str, String)> {
 }
 
 /// An EC key: SEC1, PKCS#8 and JWK.
-pub fn ec(algorithm: &'static str, name: &str, curve: &'static EcdsaSigningAlgorithm) -> Vec<(&'static str, String)> {
+pub(crate) fn ec(
+    algorithm: &'static str,
+    name: &str,
+    curve: &'static EcdsaSigningAlgorithm,
+) -> Vec<(&'static str, String)> {
     use aws_lc_rs::signature::KeyPair;
     let pair = EcdsaKeyPair::generate(curve).unwrap();
     let pkcs8 = pair.to_pkcs8v1().unwrap().as_ref().to_vec();
@@ -76,7 +80,7 @@ pub fn ec(algorithm: &'static str, name: &str, curve: &'static EcdsaSigningAlgor
 }
 
 /// What `alg` a signed token names.
-pub fn algorithm_of(token: &str) -> String {
+pub(crate) fn algorithm_of(token: &str) -> String {
     let header = token.split_once('.').unwrap().0;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
     header["alg"].as_str().unwrap().to_owned()

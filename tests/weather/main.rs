@@ -12,6 +12,8 @@ mod drain;
 mod keys;
 mod limits;
 
+mod network;
 mod okta_identity;
+mod relay;
 mod small_plan;
 mod stage;

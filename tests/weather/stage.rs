@@ -19,41 +19,41 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub const START: &str = "2026-01-01T00:00:00Z";
+pub(crate) const START: &str = "2026-01-01T00:00:00Z";
 /// How long a refusal of ours keeps a remote from being asked.
-pub const REFUSED_FOR: Duration = Duration::from_secs(61);
+pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(61);
 
-pub fn s(count: u64) -> Duration {
+pub(crate) fn s(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
 /// What is not as usual.
-pub struct Setup {
-    pub sandbox: sandbox::Options,
-    pub okta: Option<okta::Credentials>,
-    pub auth0: Option<auth0::Credentials>,
+pub(crate) struct Setup {
+    pub(crate) sandbox: sandbox::Options,
+    pub(crate) okta: Option<okta::Credentials>,
+    pub(crate) auth0: Option<auth0::Credentials>,
     /// Where the org is reached, if not at the stand-in itself.
-    pub okta_url: Option<String>,
-    pub auth0_url: Option<String>,
-    pub ca_file: Option<Vec<u8>>,
-    pub concurrency: usize,
+    pub(crate) okta_url: Option<String>,
+    pub(crate) auth0_url: Option<String>,
+    pub(crate) ca_file: Option<Vec<u8>>,
+    pub(crate) concurrency: usize,
     /// Also the case-insensitive search.
-    pub search: bool,
+    pub(crate) search: bool,
 }
 
-pub struct Stage {
-    pub sandbox: Sandbox,
-    pub clock: Arc<ManualClock>,
-    pub engine: Arc<Engine>,
+pub(crate) struct Stage {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) engine: Arc<Engine>,
     folder: TempDir,
 }
 
 impl Stage {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::set(|_| ()).await
     }
 
-    pub async fn set(change: impl FnOnce(&mut Setup)) -> Self {
+    pub(crate) async fn set(change: impl FnOnce(&mut Setup)) -> Self {
         let clock = Arc::new(ManualClock::stepping(START.parse().unwrap()));
         let mut setup = Setup {
             sandbox: sandbox::Options::with_manual_clock(clock.clone()),
@@ -67,13 +67,13 @@ impl Stage {
         };
         change(&mut setup);
         let sandbox = Sandbox::start(setup.sandbox.clone()).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = in_memory();
         let engine = wire(&sandbox, &clock, &folder, setup).await;
         Self { sandbox, clock, engine, folder }
     }
 
     /// The next life, on the same state and the same tenants.
-    pub async fn restart(&mut self, change: impl FnOnce(&mut Setup)) {
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Setup)) {
         self.engine.store().close().await;
         let mut setup = Setup {
             sandbox: sandbox::Options::default(),
@@ -89,8 +89,14 @@ impl Stage {
         self.engine = wire(&self.sandbox, &self.clock, &self.folder, setup).await;
     }
 
+    /// Another installation, with a state in this folder, of the same tenants.
+    pub(crate) async fn restart_elsewhere(&mut self, folder: &std::path::Path, change: impl FnOnce(&mut Setup)) {
+        self.folder = tempfile::tempdir_in(folder).unwrap();
+        self.restart(change).await;
+    }
+
     /// Somebody with an account in both tenants.
-    pub fn person(&self, name: &str) -> Person {
+    pub(crate) fn person(&self, name: &str) -> Person {
         let email = format!("{name}@example.com");
         let okta = self.sandbox.okta().create_user(&NewUser::new(&email, &email));
         let account = self.sandbox.auth0().create_user(json!({ "email": email }));
@@ -98,33 +104,33 @@ impl Stage {
     }
 
     /// Somebody with an account in both tenants, who has just left.
-    pub fn leaver(&self, name: &str) -> Person {
+    pub(crate) fn leaver(&self, name: &str) -> Person {
         let person = self.person(name);
         self.sandbox.okta().deactivate(&person.okta);
         person
     }
 
-    pub async fn poll(&self) -> Result<Pass, PassError> {
+    pub(crate) async fn poll(&self) -> Result<Pass, PassError> {
         self.engine.poll(&CancellationToken::new()).await
     }
 
     /// Looks at everybody who is due, for as long as the next one is due within an hour.
-    pub async fn work_off(&self) {
+    pub(crate) async fn work_off(&self) {
         self.engine.apply(Until::Idle(s(3600)), &CancellationToken::new()).await.unwrap();
     }
 
-    pub async fn look(&self, person: &Person) -> Outcome {
+    pub(crate) async fn look(&self, person: &Person) -> Outcome {
         let ids = std::slice::from_ref(&person.okta);
         self.engine.look_at(ids).await.unwrap().remove(0).outcome
     }
 
-    pub fn denied(&self, person: &Person) -> bool {
+    pub(crate) fn denied(&self, person: &Person) -> bool {
         let account = self.sandbox.auth0().user(&person.account).unwrap();
         account["app_metadata"]["okta_sync"]["deactivated"] == "true"
     }
 
     /// Polls and works off, and everybody is denied.
-    pub async fn denies(&self, people: &[Person]) {
+    pub(crate) async fn denies(&self, people: &[Person]) {
         self.poll().await.unwrap();
         self.work_off().await;
         for person in people {
@@ -132,68 +138,73 @@ impl Stage {
         }
     }
 
-    pub async fn alarms(&self, kind: &str) -> Vec<AlarmRow> {
+    pub(crate) async fn alarms(&self, kind: &str) -> Vec<AlarmRow> {
         let alarms = self.engine.store().open_alarms().await.unwrap();
         alarms.into_iter().filter(|alarm| alarm.kind == kind).collect()
     }
 
-    pub fn okta_calls(&self, method: &str, path: &str) -> usize {
+    pub(crate) fn okta_calls(&self, method: &str, path: &str) -> usize {
         self.sandbox.okta().journal().count(method, path)
     }
 
-    pub fn auth0_calls(&self, method: &str, path: &str) -> usize {
+    pub(crate) fn auth0_calls(&self, method: &str, path: &str) -> usize {
         self.sandbox.auth0().journal().count(method, path)
     }
 
-    pub fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.sandbox.okta().journal().total() + self.sandbox.auth0().journal().total()
     }
 
     /// The requests for pages of the log.
-    pub fn pages(&self) -> Vec<Recorded> {
+    pub(crate) fn pages(&self) -> Vec<Recorded> {
         let requests = self.sandbox.okta().journal().requests();
         requests.into_iter().filter(|request| request.path == LOGS).collect()
     }
 
     /// An Okta fault: the next `times` requests of this method and path.
-    pub fn okta_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
+    pub(crate) fn okta_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
         self.sandbox.okta().faults().add(Fault::new(method, path, effect).times(times));
     }
 
-    pub fn auth0_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
+    pub(crate) fn auth0_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
         self.sandbox.auth0().faults().add(Fault::new(method, path, effect).times(times));
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 }
 
-pub const LOGS: &str = "/api/v1/logs";
+/// The weather is that of networks: a disk that others keep busy has no part in it, where the system has a folder in memory.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
 
-pub struct Person {
-    pub okta: OktaUserId,
-    pub account: String,
+pub(crate) const LOGS: &str = "/api/v1/logs";
+
+pub(crate) struct Person {
+    pub(crate) okta: OktaUserId,
+    pub(crate) account: String,
 }
 
 /// An answer instead of the tenant's.
-pub fn answer(code: u16, body: Value) -> Effect {
+pub(crate) fn answer(code: u16, body: Value) -> Effect {
     Effect::Status { code, body, headers: Vec::new() }
 }
 
-pub fn header(name: &str, value: &str) -> Effect {
+pub(crate) fn header(name: &str, value: &str) -> Effect {
     Effect::ReplaceHeader { name: name.to_owned(), value: Some(value.to_owned()) }
 }
 
 /// The words of a pass that could not be made.
-pub fn paused(result: Result<Pass, PassError>) -> String {
+pub(crate) fn paused(result: Result<Pass, PassError>) -> String {
     match result {
         Err(PassError::Paused { why, .. }) => why,
         other => panic!("not paused: {other:?}"),
     }
 }
 
-pub fn snoozed(outcome: Outcome) -> String {
+pub(crate) fn snoozed(outcome: Outcome) -> String {
     match outcome {
         Outcome::Snooze { why, .. } => why,
         other => panic!("not snoozed: {other:?}"),

@@ -56,6 +56,97 @@ fn every_status_has_its_kind() {
     }
 }
 
+/// Every way in which a connection gives no complete answer: what was played, and what is made of it.
+const TRANSPORTS: &str = "\
+nobody listens: unreachable, remedy
+no TLS there: unreachable, remedy
+closed before the answer: unreachable, remedy
+no HTTP: unreachable, remedy
+a cut head: unreachable, remedy
+a cut body: unreachable, remedy
+a cut chunk: unreachable, remedy
+no answer in time: timed out, remedy
+a body that stalls: timed out, remedy
+bad compression: malformed answer
+a body beyond the bound: malformed answer
+";
+
+#[tokio::test]
+async fn every_transport_error_has_its_kind() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use crate::domain::ManualClock;
+    use crate::http::{Call, Http, HttpOptions, Limits};
+
+    /// What the server does: nothing at all, or writes this, and then hangs up or stays.
+    enum Plays {
+        Nothing,
+        Writes(&'static str, bool),
+    }
+    use Plays::{Nothing, Writes};
+
+    const BAD_GZIP: &str =
+        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 20\r\n\r\nthis is no gzip: no!";
+    let cases = [
+        ("nobody listens", "http", Nothing),
+        ("no TLS there", "https", Writes("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", true)),
+        ("closed before the answer", "http", Writes("", true)),
+        ("no HTTP", "http", Writes("SSH-2.0-OpenSSH_9.9\r\n\r\n", true)),
+        ("a cut head", "http", Writes("HTTP/1.1 200 OK\r\ncontent-le", true)),
+        ("a cut body", "http", Writes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[", true)),
+        ("a cut chunk", "http", Writes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[", true)),
+        ("no answer in time", "http", Writes("", false)),
+        ("a body that stalls", "http", Writes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[", false)),
+        ("bad compression", "http", Writes(BAD_GZIP, true)),
+        (
+            "a body beyond the bound",
+            "http",
+            Writes("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n01234567890123456789", true),
+        ),
+    ];
+    let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+    let clock = ManualClock::new(now());
+    let mut texts = [String::new(), String::new()];
+    for (name, scheme, plays) in cases {
+        let stays = matches!(plays, Writes(_, false));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{scheme}://{}/canary", listener.local_addr().unwrap());
+        let server = match plays {
+            Nothing => {
+                drop(listener);
+                tokio::spawn(std::future::pending())
+            }
+            Writes(text, hangs_up) => tokio::spawn(async move {
+                let mut kept = Vec::new();
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await;
+                    let _ = stream.write_all(text.as_bytes()).await;
+                    if !hangs_up {
+                        kept.push(stream);
+                    }
+                }
+            }),
+        };
+        // Where the server stays silent a moment will do: it would be silent for ever.
+        let timeout = if stays { Duration::from_millis(50) } else { Limits::PLAIN.timeout };
+        for (remote, text) in [Remote::Okta, Remote::Auth0].into_iter().zip(&mut texts) {
+            let limits = Limits { timeout, body_bytes_max: 10 };
+            let call = Call { remote, endpoint: "GET /x", limits };
+            let failure = http.send(call, http.client().get(&url), None, &clock).await.unwrap_err();
+            assert_eq!(failure.remote, remote);
+            assert!(!failure.to_string().contains("canary"), "{failure}");
+            let remedy = if failure.remedy.is_some() { ", remedy" } else { "" };
+            text.push_str(&format!("{name}: {}{remedy}\n", failure.kind.as_str()));
+        }
+        server.abort();
+    }
+    for text in texts {
+        assert_eq!(text, TRANSPORTS);
+    }
+}
+
 /// Bodies as they are documented or recorded: status, body, kind, code, and a word of the remedy.
 #[test]
 fn what_the_remotes_say_is_understood() {

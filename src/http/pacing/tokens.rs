@@ -167,7 +167,12 @@ impl Tokens {
         if self.refusals > 0 && self.in_flight == 0 {
             return Turn::Now;
         }
-        let missing = 1.0 + self.reserve(limit) + f64::from(self.in_flight) - self.level;
+        let needed = 1.0 + self.reserve(limit) + f64::from(self.in_flight);
+        // More than the bucket ever holds: no time brings that, only the end of a call that is under way.
+        if needed > f64::from(limit) && self.in_flight > 0 {
+            return Turn::NextAnswer;
+        }
+        let missing = needed - self.level;
         // A window's tokens come back all at once, at a moment that lies ahead.
         let until_refill = self.level_at.saturating_sub(now);
         let mut wait = wait_for(missing, self.floor).map(|span| span + until_refill);

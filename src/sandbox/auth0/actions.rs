@@ -381,6 +381,17 @@ impl Actions {
         }
     }
 
+    /// Deletes an Action, bound or not; answers whether there was one.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let Some(key) = self.actions.iter().find(|(_, action)| action.name == name).map(|(key, _)| *key) else {
+            return false;
+        };
+        if let Some(action) = self.actions.remove(&key) {
+            self.bound.retain(|binding| binding.action_id != action.id);
+        }
+        true
+    }
+
     /// Puts an Action at a place of the flow, from which it is taken first. `None` takes it out.
     pub(super) fn place(&mut self, name: &str, at: Option<usize>, ids: &mut Identifiers, now: Timestamp) {
         let Some(action_id) = self.actions.values().find(|action| action.name == name).map(|action| action.id.clone())

@@ -361,6 +361,11 @@ impl Flow<'_> {
         tenancy.actions.place(name, at, &mut tenancy.ids, now);
     }
 
+    /// Deletes an Action, bound or not; answers whether there was one.
+    pub fn remove(self, name: &str) -> bool {
+        self.0.tenancy().actions.remove(name)
+    }
+
     /// The names of the flow, in its order.
     pub fn flow(self) -> Vec<String> {
         self.0.tenancy().actions.flow_names()

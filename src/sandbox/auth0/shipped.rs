@@ -6,6 +6,14 @@ use serde_json::{Value, json};
 
 use super::actions::SHIPPED_CODE;
 use super::login::run;
+use crate::auth0::action_code;
+
+/// What configurations make of the Action: its code, the key that it reads, what it says.
+fn filled() -> [(String, &'static str, &'static str); 2] {
+    const HOSTILE: &str = "Gone: \"bye\" \\ '; throw 1; // \u{2028}\u{1f44b}";
+    [("okta_sync", "account_deactivated"), ("acme-sync_2", HOSTILE)]
+        .map(|(key, message)| (action_code(message, key), key, message))
+}
 
 /// Shapes of `okta_sync` or `okta`, and whether they deny.
 fn marks() -> Vec<(Option<Value>, bool)> {
@@ -49,9 +57,9 @@ fn metadata(key: &str) -> Vec<(Option<Value>, bool)> {
 }
 
 /// Every event that can be made of them, and whether it is denied.
-fn events() -> Vec<(Value, bool)> {
+fn events(key: &str) -> Vec<(Value, bool)> {
     let mut events = vec![(json!({}), false), (json!({ "user": null }), false), (json!({ "user": "x" }), false)];
-    for (app, denied_by_app) in metadata("okta_sync") {
+    for (app, denied_by_app) in metadata(key) {
         for (user, denied_by_user) in metadata("okta") {
             let mut event = json!({ "user": { "user_id": "auth0|1" } });
             if let Some(app) = &app {
@@ -68,10 +76,13 @@ fn events() -> Vec<(Value, bool)> {
 
 #[test]
 fn it_denies_exactly_the_marked_and_never_throws() {
-    for (event, denied) in events() {
-        let spoken = run(SHIPPED_CODE, &event).unwrap_or_else(|threw| panic!("{event}: {threw}"));
-        assert_eq!(spoken.denied.as_deref(), denied.then_some("account_deactivated"), "{event}");
-        assert!(spoken.app_metadata.is_empty() && spoken.user_metadata.is_empty(), "it writes nothing");
+    assert_eq!(filled()[0].0, SHIPPED_CODE);
+    for (code, key, message) in filled() {
+        for (event, denied) in events(key) {
+            let spoken = run(&code, &event).unwrap_or_else(|threw| panic!("{event}: {threw}"));
+            assert_eq!(spoken.denied.as_deref(), denied.then_some(message), "{event}");
+            assert!(spoken.app_metadata.is_empty() && spoken.user_metadata.is_empty(), "it writes nothing");
+        }
     }
 }
 
@@ -82,21 +93,25 @@ fn it_does_the_same_in_node() {
         eprintln!("not run: there is no node on this machine");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("action.js"), SHIPPED_CODE).unwrap();
-    let all: Vec<Value> = events().into_iter().map(|(event, denied)| json!([event, denied])).collect();
-    std::fs::write(folder.path().join("events.json"), Value::Array(all).to_string()).unwrap();
-    let script = r#"
-        const action = require("./action.js");
-        (async () => {
-          for (const [event, denied] of require("./events.json")) {
-            const reasons = [];
-            await action.onExecutePostLogin(event, { access: { deny: (...args) => reasons.push(args) } });
-            const expected = denied ? [["account_deactivated"]] : [];
-            if (JSON.stringify(reasons) !== JSON.stringify(expected)) throw new Error(JSON.stringify(event));
-          }
-        })().catch((error) => { console.error(error); process.exit(1); });
-    "#;
-    let output = Command::new("node").args(["-e", script]).current_dir(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (code, key, message) in filled() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("action.js"), code).unwrap();
+        let all: Vec<Value> = events(key).into_iter().map(|(event, denied)| json!([event, denied])).collect();
+        std::fs::write(folder.path().join("events.json"), Value::Array(all).to_string()).unwrap();
+        std::fs::write(folder.path().join("message.json"), json!(message).to_string()).unwrap();
+        let script = r#"
+            const action = require("./action.js");
+            const message = require("./message.json");
+            (async () => {
+              for (const [event, denied] of require("./events.json")) {
+                const reasons = [];
+                await action.onExecutePostLogin(event, { access: { deny: (...args) => reasons.push(args) } });
+                const expected = denied ? [[message]] : [];
+                if (JSON.stringify(reasons) !== JSON.stringify(expected)) throw new Error(JSON.stringify(event));
+              }
+            })().catch((error) => { console.error(error); process.exit(1); });
+        "#;
+        let output = Command::new("node").args(["-e", script]).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -36,7 +36,8 @@ impl Store {
                 .await
                 .map_err(sql)?;
         let accounts = sqlx::query(
-            "SELECT auth0_user_id, email, denied, blocked, sessions_owed, unconfirmed FROM accounts WHERE okta_user_id = ?
+            "SELECT auth0_user_id, email, denied, blocked OR unconfirmed = 2 AS blocked, sessions_owed,
+                    unconfirmed > 0 AS unconfirmed FROM accounts WHERE okta_user_id = ?
              ORDER BY auth0_user_id",
         )
         .bind(id.as_str())

@@ -113,7 +113,7 @@ impl Store {
             Selection::DependingOn(id) => (make_due!("depends_on = ?4 AND okta_user_id <> ?4"), id.as_str()),
             Selection::SharingWith(id) => (
                 make_due!(
-                    "okta_user_id <> ?4 AND status IS NOT NULL AND okta_user_id IN (
+                    "okta_user_id <> ?4 AND (status IS NOT NULL OR left_seen = 1) AND okta_user_id IN (
                          SELECT other.okta_user_id FROM addresses mine JOIN addresses other USING (address_key)
                          WHERE mine.okta_user_id = ?4)"
                 ),

@@ -75,8 +75,10 @@ impl Store {
         self.commit(tx).await?;
         Ok(if admitted { Admission::Admitted } else { Admission::Refused(counted) })
     }
-    /// Notes, before a mark is sent, that the account may carry one from now on, and whether its sessions are to be ended
-    /// after it: if the answer is lost and the user comes back meanwhile, the next look knows where to look.
+
+    /// Notes, before a mark is sent, that the account may carry one from now on, with or without a block of ours, and
+    /// whether its sessions are to be ended after it: if the answer is lost and the user comes back meanwhile, the next
+    /// look knows where to look.
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
@@ -85,15 +87,17 @@ impl Store {
         id: &OktaUserId,
         account: &AccountId,
         email: Option<&Address>,
+        with_block: bool,
         owe_sessions: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         // An account that was another user's and is open passes to this one, whose next look has to find it.
         let done = sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
-             SELECT ?1, okta_user_id, ?3, 0, ?5, 1, ?4 FROM users WHERE okta_user_id = ?2
+             SELECT ?1, okta_user_id, ?3, 0, ?5, ?6, ?4 FROM users WHERE okta_user_id = ?2
              ON CONFLICT (auth0_user_id) DO UPDATE SET
-                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id), unconfirmed = 1,
+                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id),
+                 unconfirmed = max(unconfirmed, excluded.unconfirmed),
                  sessions_owed = max(sessions_owed, excluded.sessions_owed)",
         )
         .bind(account.as_str())
@@ -101,6 +105,7 @@ impl Store {
         .bind(email.map(Address::as_str))
         .bind(timestamp_text(now))
         .bind(owe_sessions)
+        .bind(if with_block { 2 } else { 1 })
         .execute(self.writer())
         .await
         .map_err(|error| self.error(error))?;

@@ -47,7 +47,7 @@ pub struct MarkedAccount {
     pub email: Option<Address>,
     /// Does it carry the mark, as far as we know?
     pub denied: bool,
-    /// Did we block it?
+    /// Did we block it, or may we have?
     pub blocked: bool,
     /// Are its sessions still to be ended?
     pub sessions_owed: bool,

@@ -58,7 +58,7 @@ async fn a_held_user_waits_for_a_person_and_is_approved() {
 #[tokio::test]
 async fn the_guard_counts_a_user_once_in_a_window() {
     let (_dir, store) = store().await;
-    let events: Vec<Event> = (1..=3).map(|n| event(n, &format!("u{n}"), "deactivate")).collect();
+    let events: Vec<Event> = (1..=4).map(|n| event(n, &format!("u{n}"), "deactivate")).collect();
     store.record_page(page(0, &events), noon()).await.unwrap();
     let guard = looks::GuardWindow { denials_max: 1, span: Duration::from_secs(3600) };
     let read = looks::UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
@@ -69,7 +69,13 @@ async fn the_guard_counts_a_user_once_in_a_window() {
         store.prepare_denial(&id("u2"), &read, false, false, guard, noon()).await.unwrap(),
         Admission::Refused(1)
     );
-    assert_eq!(store.prepare_denial(&id("u2"), &read, true, false, guard, noon()).await.unwrap(), Admission::Admitted);
+    assert_eq!(
+        store.prepare_denial(&id("u2"), &read, true, false, guard, noon()).await.unwrap(),
+        Admission::Refused(0),
+        "whoever it holds stays held"
+    );
+    let swept = store.prepare_denial(&id("u4"), &read, true, false, guard, noon()).await.unwrap();
+    assert_eq!(swept, Admission::Admitted, "counted apart");
     assert_eq!(store.prepare_denial(&id("u3"), &read, false, true, guard, noon()).await.unwrap(), Admission::Admitted);
     assert_eq!(store.prepare_denial(&id("u3"), &read, false, false, guard, later).await.unwrap(), Admission::Admitted);
 }
@@ -86,6 +92,11 @@ fn read() -> UserRead {
 async fn who_is_held_by_the_guard_is_let_through_by_a_person_and_never_by_time() {
     let (_dir, store) = store().await;
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    let full = GuardWindow { denials_max: 0, ..guard() };
+    assert_eq!(
+        store.prepare_denial(&id("u1"), &read(), false, false, full, noon()).await.unwrap(),
+        Admission::Refused(0)
+    );
     look_at(&store, "u1", &Outcome::Held(crate::domain::Held::Guard), noon()).await;
     let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
     assert_eq!(store.sweep_users(&[id("u1")], tomorrow).await.unwrap(), 1);
@@ -181,11 +192,11 @@ async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
         now = clock::add(now, Duration::from_secs(60));
     }
     let account = crate::domain::AccountId::new("auth0|open");
-    let missing = store.intend_mark(&id("u9"), &account, None, true, noon()).await.unwrap_err();
+    let missing = store.intend_mark(&id("u9"), &account, None, false, true, noon()).await.unwrap_err();
     assert!(matches!(missing, StoreError::Gone { .. }), "{missing}");
     store.request_look(Who::User(&id("u2")), noon()).await.unwrap();
-    store.intend_mark(&u1, &account, None, true, noon()).await.unwrap();
-    store.intend_mark(&id("u2"), &account, None, true, noon()).await.unwrap();
+    store.intend_mark(&u1, &account, None, false, true, noon()).await.unwrap();
+    store.intend_mark(&id("u2"), &account, None, false, true, noon()).await.unwrap();
     assert!(
         store.begin_look(&id("u2"), noon()).await.unwrap().accounts[0].sessions_owed,
         "whoever looks next must find it"

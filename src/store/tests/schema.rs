@@ -7,7 +7,7 @@ use super::*;
 
 /// The contract, as it is documented.
 const CONTRACT: &str = "
-status: version, okta_url, auth0_url, enforce, first_run_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, cursor_moved_at, pending, failed, held, quarantined, denied, lag_p50_s, lag_p99_s, lag_max_s, oldest_pending_at, last_okta_error, last_auth0_error, needs_attention
+status: version, okta_url, auth0_url, enforce, first_run_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, cursor_moved_at, pending, failed, held, quarantined, denied, lag_p50_s, lag_p99_s, lag_max_s, oldest_pending_at, last_okta_error, last_auth0_error, needs_attention, enforcement, enforcement_checked_at
 pending: okta_user_id, email, reason, due_at, attempts, outcome, last_error, since
 failed: okta_user_id, email, why, since, attempts, last_error
 held: okta_user_id, email, why, since, attempts, last_error
@@ -161,7 +161,9 @@ async fn rows_that_must_not_be_cannot_be_written() {
         "INSERT INTO run_log (kind, started_at, ok) VALUES ('run', 'now', 1)",
         "INSERT INTO remotes (remote) VALUES ('github')",
         "UPDATE remotes SET error_at = 'now'",
-        "INSERT INTO installation SELECT 2, okta_url, okta_org_id, auth0_url, auth0_audience, enforce, policy, swept_policy, seq_floor, version, first_run_at, first_poll_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at FROM installation",
+        "INSERT INTO installation SELECT 2, okta_url, okta_org_id, auth0_url, auth0_audience, enforce, policy, swept_policy, seq_floor, version, first_run_at, first_poll_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, enforcement, enforcement_checked_at FROM installation",
+        "UPDATE installation SET enforcement = 'perhaps', enforcement_checked_at = 'now'",
+        "UPDATE installation SET enforcement = 'missing'",
         "UPDATE installation SET enforce = 2",
         "INSERT INTO sweep (id, scope, reason, stage, started_at) VALUES (2, 'all', 'r', 's', 'now')",
     ] {

@@ -1,0 +1,406 @@
+//! Actions: their drafts, builds and deployments, and the flow of the trigger `post-login` that they are bound to.
+//!
+//! Auth0 builds a draft some time after it was written, refuses to deploy one that is not built, says in the answer to a
+//! deployment that it is not deployed yet, and replaces the whole flow whenever it is written (Auth0 docs: Management
+//! API, Actions; auth0/auth0-deploy-cli issues 385, 395, 524). Each call here is one step of that; the order and the
+//! waiting is the engine's.
+
+use std::borrow::Cow;
+
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::value::to_raw_value;
+use url::{Url, form_urlencoded};
+
+use super::{Answer, Auth0, Bucket, Failure, Remote};
+use crate::http::lenient;
+
+const LIST: &str = "GET /api/v2/actions/actions";
+const CREATE: &str = "POST /api/v2/actions/actions";
+const ACTION: &str = "GET /api/v2/actions/actions/{id}";
+const UPDATE: &str = "PATCH /api/v2/actions/actions/{id}";
+const DEPLOY: &str = "POST /api/v2/actions/actions/{id}/deploy";
+const TRIGGERS: &str = "GET /api/v2/actions/triggers";
+const BINDINGS: &str = "GET /api/v2/actions/triggers/post-login/bindings";
+const BIND: &str = "PATCH /api/v2/actions/triggers/post-login/bindings";
+
+/// The trigger of logins, silent logins, refreshes and token exchanges.
+const TRIGGER: &str = "post-login";
+/// A page of a listing; 50 is the most that was ever seen to be answered.
+const PER_PAGE: usize = 50;
+/// A tenant has at most 100 Actions, a trigger at most 20 of them (Auth0 docs: Entity Limit Policy).
+const PAGES_MAX: usize = 10;
+
+/// So many Actions can be bound to a trigger (Auth0 docs: Entity Limit Policy).
+pub const BOUND_MAX: usize = 20;
+
+/// How far the build of a draft has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// It has begun, or is tried again; also any word we do not know.
+    UnderWay,
+    /// It can be deployed.
+    Built,
+    /// It has been given up.
+    Failed,
+}
+
+/// An Action. The code is public by nature: it holds no secret of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Auth0's id of it.
+    pub id: String,
+    /// Its name, unique in the tenant.
+    pub name: String,
+    /// The draft.
+    pub code: String,
+    /// Node's version by Auth0's name, e.g. `node22`.
+    pub runtime: Option<String>,
+    /// The version of the trigger that it is written for, e.g. `v3`.
+    pub trigger_version: Option<String>,
+    /// The build of the draft.
+    pub build: Build,
+    /// Is the draft what runs?
+    pub all_changes_deployed: bool,
+    /// What runs, if anything does.
+    pub deployed_code: Option<String>,
+}
+
+/// An Action in the flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Auth0's id of the place.
+    pub binding_id: String,
+    /// What the place is called.
+    pub display_name: String,
+    /// The Action in it.
+    pub action_id: String,
+}
+
+/// A place of the flow as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One there is.
+    Kept(Bound),
+    /// One for this Action, by its id and name.
+    New {
+        /// Auth0's id of the Action.
+        action_id: String,
+        /// What to call the place.
+        display_name: String,
+    },
+}
+
+/// The newest version of the trigger, and what runs its Actions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// E.g. `v3`.
+    pub version: String,
+    /// What Auth0 offers for it, e.g. `node22`.
+    pub runtimes: Vec<String>,
+    /// The one to choose.
+    pub runtime: String,
+}
+
+#[derive(Deserialize)]
+struct WireAction {
+    #[serde(default, deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    code: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    runtime: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    status: Option<String>,
+    #[serde(default, deserialize_with = "lenient::shape")]
+    all_changes_deployed: bool,
+    deployed_version: Option<WireVersion>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    supported_triggers: Vec<WireTrigger>,
+}
+
+#[derive(Deserialize)]
+struct WireVersion {
+    #[serde(default, deserialize_with = "lenient::text")]
+    code: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireTrigger {
+    #[serde(default, deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    version: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    status: Option<String>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    runtimes: Vec<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    default_runtime: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireBinding {
+    #[serde(default, deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    display_name: Option<String>,
+    action: Option<WireBoundAction>,
+}
+
+#[derive(Deserialize)]
+struct WireBoundAction {
+    #[serde(default, deserialize_with = "lenient::text")]
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Actions {
+    actions: Vec<WireAction>,
+}
+
+#[derive(Deserialize)]
+struct Bindings {
+    bindings: Vec<WireBinding>,
+}
+
+#[derive(Deserialize)]
+struct Triggers {
+    triggers: Vec<WireTrigger>,
+}
+
+#[derive(Serialize)]
+struct Draft<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    code: &'a str,
+    runtime: &'a str,
+    supported_triggers: [DraftTrigger<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct DraftTrigger<'a> {
+    id: &'static str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Flow<'a> {
+    bindings: Vec<FlowPlace<'a>>,
+}
+
+#[derive(Serialize)]
+struct FlowPlace<'a> {
+    #[serde(rename = "ref")]
+    reference: Reference<'a>,
+    display_name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Reference<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    value: &'a str,
+}
+
+impl WireAction {
+    fn read(self) -> Result<Action, String> {
+        let id = self.id.filter(|id| !id.is_empty()).ok_or("an Action without an id")?;
+        let code = self.code.unwrap_or_default();
+        // A version without code in the answer is the draft, if nothing was changed since.
+        let deployed_code = self.deployed_version.and_then(|version| version.code);
+        let deployed_code = deployed_code.or_else(|| self.all_changes_deployed.then(|| code.clone()));
+        let trigger = self.supported_triggers.into_iter().find(|trigger| trigger.id.as_deref() == Some(TRIGGER));
+        Ok(Action {
+            id,
+            name: self.name.unwrap_or_default(),
+            runtime: self.runtime,
+            trigger_version: trigger.and_then(|trigger| trigger.version),
+            build: match self.status.as_deref() {
+                Some("built") => Build::Built,
+                Some("failed") => Build::Failed,
+                _ => Build::UnderWay,
+            },
+            all_changes_deployed: self.all_changes_deployed,
+            deployed_code,
+            code,
+        })
+    }
+}
+
+impl Auth0 {
+    /// The Actions for `post-login`, all of them.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn actions(&self) -> Result<Vec<Action>, Failure> {
+        let mut url = self.address("/api/v2/actions/actions");
+        url.query_pairs_mut().append_pair("triggerId", TRIGGER);
+        let mut all = Vec::new();
+        for page in 0..PAGES_MAX {
+            let answer = self.page(LIST, url.clone(), page).await?;
+            let listed: Actions = read(&answer, "this is no list of Actions")?;
+            let count = listed.actions.len();
+            for action in listed.actions {
+                all.push(action.read().map_err(|why| answer.malformed(why))?);
+            }
+            if count < PER_PAGE {
+                return Ok(all);
+            }
+        }
+        Err(Failure::malformed(Remote::Auth0, LIST, "the list of Actions has no end"))
+    }
+
+    /// The Action with this id.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn action(&self, id: &str) -> Result<Action, Failure> {
+        let url = self.action_address(ACTION, id, "")?;
+        self.action_of(self.call(ACTION, Bucket::Auth0Other, Method::GET, url, None).await?)
+    }
+
+    /// Creates an Action: a draft, of which the build begins.
+    ///
+    /// # Errors
+    /// Classified; [`crate::http::Kind::Rejected`] (409) if there is one of this name.
+    pub async fn create_action(&self, name: &str, code: &str, trigger: &Trigger) -> Result<Action, Failure> {
+        let body = draft(CREATE, Some(name), code, trigger)?;
+        let url = self.address("/api/v2/actions/actions");
+        self.action_of(self.call(CREATE, Bucket::Auth0Other, Method::POST, url, Some(&body)).await?)
+    }
+
+    /// Writes the draft of an Action, of which the build begins anew. What runs stays as it is.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn update_action(&self, id: &str, code: &str, trigger: &Trigger) -> Result<Action, Failure> {
+        let body = draft(UPDATE, None, code, trigger)?;
+        let url = self.action_address(UPDATE, id, "")?;
+        self.action_of(self.call(UPDATE, Bucket::Auth0Other, Method::PATCH, url, Some(&body)).await?)
+    }
+
+    /// Makes the draft what runs. The answer does not say whether it does: ask for the Action.
+    ///
+    /// # Errors
+    /// Classified; [`crate::http::Kind::Rejected`] (400) while the draft is not built.
+    pub async fn deploy_action(&self, id: &str) -> Result<(), Failure> {
+        let url = self.action_address(DEPLOY, id, "/deploy")?;
+        let answer = self.call(DEPLOY, Bucket::Auth0Other, Method::POST, url, None).await?;
+        answer.success(self.clock.as_ref()).map(drop)
+    }
+
+    /// The flow of `post-login`, in its order.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn flow(&self) -> Result<Vec<Bound>, Failure> {
+        let url = self.address("/api/v2/actions/triggers/post-login/bindings");
+        let mut all = Vec::new();
+        for page in 0..PAGES_MAX {
+            let answer = self.page(BINDINGS, url.clone(), page).await?;
+            let listed: Bindings = read(&answer, "this is no list of bindings")?;
+            let count = listed.bindings.len();
+            for binding in listed.bindings {
+                let id = binding.id.filter(|id| !id.is_empty());
+                let action_id = binding.action.and_then(|action| action.id);
+                // One that is left out would be unbound by the next write.
+                let (Some(binding_id), Some(action_id)) = (id, action_id) else {
+                    return Err(answer.malformed("a binding without an id or an Action"));
+                };
+                let display_name = binding.display_name.unwrap_or_default();
+                all.push(Bound { binding_id, display_name, action_id });
+            }
+            if count < PER_PAGE {
+                return Ok(all);
+            }
+        }
+        Err(Failure::malformed(Remote::Auth0, BINDINGS, "the list of bindings has no end"))
+    }
+
+    /// Writes the flow of `post-login`, whole: what is not named is no longer bound. Nothing protects it from somebody
+    /// who writes it at the same time, so read it just before and again after.
+    ///
+    /// # Errors
+    /// Classified; [`crate::http::Kind::Rejected`] (400) also for a while after an Action was deployed for the first time.
+    pub async fn set_flow(&self, places: &[Place]) -> Result<(), Failure> {
+        let bindings = places
+            .iter()
+            .map(|place| {
+                let (kind, value, display_name) = match place {
+                    Place::Kept(bound) => ("binding_id", &bound.binding_id, &bound.display_name),
+                    Place::New { action_id, display_name } => ("action_id", action_id, display_name),
+                };
+                FlowPlace { reference: Reference { kind, value }, display_name }
+            })
+            .collect();
+        let body = to_raw_value(&Flow { bindings }).map_err(|error| unwritable(BIND, &error))?;
+        let url = self.address("/api/v2/actions/triggers/post-login/bindings");
+        let answer = self.call(BIND, Bucket::Auth0Other, Method::PATCH, url, Some(&body)).await?;
+        answer.success(self.clock.as_ref()).map(drop)
+    }
+
+    /// The version of `post-login` that Auth0 calls the current one. Versions and runtimes come and go; naming none makes
+    /// Auth0 take a default that can be older than what it still runs.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn post_login(&self) -> Result<Trigger, Failure> {
+        let url = self.address("/api/v2/actions/triggers");
+        let answer = self.call(TRIGGERS, Bucket::Auth0Other, Method::GET, url, None).await?;
+        let answer = answer.success(self.clock.as_ref())?;
+        let listed: Triggers = read(&answer, "this is no list of triggers")?;
+        let current = listed.triggers.into_iter().find(|trigger| {
+            trigger.id.as_deref() == Some(TRIGGER)
+                && trigger.status.as_deref().is_some_and(|status| status.eq_ignore_ascii_case("CURRENT"))
+        });
+        let current = current.ok_or_else(|| answer.malformed("no current version of post-login"))?;
+        let runtimes = current.runtimes;
+        let runtime = current.default_runtime.filter(|runtime| runtimes.contains(runtime));
+        match (current.version, runtime.or_else(|| runtimes.last().cloned())) {
+            (Some(version), Some(runtime)) => Ok(Trigger { version, runtimes, runtime }),
+            _ => Err(answer.malformed("post-login without a version or a runtime")),
+        }
+    }
+
+    async fn page(&self, endpoint: &'static str, mut url: Url, page: usize) -> Result<Answer, Failure> {
+        url.query_pairs_mut().append_pair("page", &page.to_string()).append_pair("per_page", &PER_PAGE.to_string());
+        self.call(endpoint, Bucket::Auth0Other, Method::GET, url, None).await?.success(self.clock.as_ref())
+    }
+
+    fn action_of(&self, answer: Answer) -> Result<Action, Failure> {
+        let answer = answer.success(self.clock.as_ref())?;
+        let action: WireAction = read(&answer, "this is no Action")?;
+        action.read().map_err(|why| answer.malformed(why))
+    }
+
+    fn action_address(&self, endpoint: &'static str, id: &str, below: &str) -> Result<Url, Failure> {
+        if matches!(id, "" | "." | "..") {
+            return Err(Failure::rejected(Remote::Auth0, endpoint, "this can be no Action's id"));
+        }
+        let segment: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+        Ok(self.address(&format!("/api/v2/actions/actions/{}{below}", segment.replace('+', "%20"))))
+    }
+}
+
+fn draft(
+    endpoint: &'static str,
+    name: Option<&str>,
+    code: &str,
+    trigger: &Trigger,
+) -> Result<Box<serde_json::value::RawValue>, Failure> {
+    let supported_triggers = [DraftTrigger { id: TRIGGER, version: &trigger.version }];
+    to_raw_value(&Draft { name, code, runtime: &trigger.runtime, supported_triggers })
+        .map_err(|error| unwritable(endpoint, &error))
+}
+
+fn unwritable(endpoint: &'static str, error: &serde_json::Error) -> Failure {
+    Failure::rejected(Remote::Auth0, endpoint, error.to_string())
+}
+
+fn read<T: for<'a> Deserialize<'a>>(answer: &Answer, otherwise: &'static str) -> Result<T, Failure> {
+    let text: Cow<'_, str> = String::from_utf8_lossy(&answer.body);
+    serde_json::from_str(&text).map_err(|_| answer.malformed(otherwise))
+}

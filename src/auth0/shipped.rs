@@ -1,0 +1,64 @@
+//! The Action that this program ships: its code, filled with what the configuration says.
+
+use serde_json::Value;
+
+/// What the Action is called in the tenant, unless somebody deployed it under another name.
+pub const ACTION_NAME: &str = "okta-auth0-sync";
+
+/// As it is for the defaults.
+const SOURCE: &str = include_str!("action.js");
+const MESSAGE: &str = "const MESSAGE = \"account_deactivated\";";
+const METADATA_KEY: &str = "const METADATA_KEY = \"okta_sync\";";
+
+/// The code: `message` is what the application receives as `error_description`, `metadata_key` the name of our object in
+/// `app_metadata`. Both become JSON literals, which are JavaScript's, so that no text leaves its quotes.
+pub fn action_code(message: &str, metadata_key: &str) -> String {
+    let literal = |text: &str| Value::from(text).to_string();
+    // Neither replacement can hold what the other looks for: within a literal, each quote has a backslash before it.
+    SOURCE.replacen(MESSAGE, &format!("const MESSAGE = {};", literal(message)), 1).replacen(
+        METADATA_KEY,
+        &format!("const METADATA_KEY = {};", literal(metadata_key)),
+        1,
+    )
+}
+
+/// Is it the same code? Editors and dashboards change line ends and the blanks at them; nothing else is overlooked.
+pub fn is_same_code(one: &str, other: &str) -> bool {
+    let lines = |code: &str| -> Vec<String> {
+        let mut lines: Vec<String> = code.lines().map(|line| line.trim_end().to_owned()).collect();
+        while lines.last().is_some_and(String::is_empty) {
+            lines.pop();
+        }
+        lines
+    };
+    lines(one) == lines(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_give_the_file_as_it_is() {
+        assert_eq!(action_code("account_deactivated", "okta_sync"), SOURCE);
+        assert_eq!((SOURCE.matches(MESSAGE).count(), SOURCE.matches(METADATA_KEY).count()), (1, 1));
+    }
+
+    #[test]
+    fn texts_stay_within_their_quotes() {
+        let hostile = "\"; throw 1; // \\ const METADATA_KEY = \"okta_sync\";";
+        let code = action_code(hostile, "a-b");
+        let line = code.lines().find(|line| line.starts_with("const MESSAGE")).unwrap();
+        let literal = line.strip_prefix("const MESSAGE = ").unwrap().strip_suffix(';').unwrap();
+        assert_eq!(serde_json::from_str::<String>(literal).unwrap(), hostile);
+        assert!(code.contains("const METADATA_KEY = \"a-b\";"));
+        assert_eq!(code.lines().count(), SOURCE.lines().count());
+    }
+
+    #[test]
+    fn only_line_ends_are_overlooked() {
+        assert!(is_same_code(SOURCE, &format!("{}\r\n\r\n", SOURCE.replace('\n', " \r\n"))));
+        assert!(!is_same_code(SOURCE, &SOURCE.replacen("true", "yes", 1)));
+        assert!(!is_same_code(SOURCE, &SOURCE.replacen("  api", "api", 1)));
+    }
+}

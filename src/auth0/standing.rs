@@ -1,0 +1,235 @@
+//! How the Action stands in the tenant, compared with the code that it should have. Pure.
+
+use super::actions::{Action, BOUND_MAX, Bound, Place};
+use super::shipped::{ACTION_NAME, is_same_code};
+
+/// Our Action among those of the tenant, and the flow that it should be the first of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Ours, if there is one.
+    pub action: Option<Action>,
+    /// The flow, in its order.
+    pub flow: Vec<Bound>,
+    /// Is the draft our code?
+    pub is_written: bool,
+    /// Is what runs our code?
+    pub is_deployed: bool,
+    /// Where in the flow it stands, from 0.
+    pub position: Option<usize>,
+}
+
+/// One thing that has to be so for the Action to deny.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// In a word.
+    pub name: &'static str,
+    /// Is it so?
+    pub holds: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty if it holds.
+    pub remedy: &'static str,
+}
+
+/// What [`Standing::steps`] would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Create it.
+    Create,
+    /// Write its draft.
+    Update,
+    /// Make the draft what runs.
+    Deploy,
+    /// Put it at the front of the flow, all others kept behind it in their order.
+    Bind,
+}
+
+const DEPLOY: &str = "okta-auth0-sync action deploy";
+
+impl Standing {
+    /// Compares. Ours is the one in the flow that runs `code`, whatever it is called (it may have been deployed by other
+    /// means); else the one that has our name.
+    pub fn new(actions: Vec<Action>, flow: Vec<Bound>, code: &str) -> Self {
+        let position = |action: &Action| flow.iter().position(|bound| bound.action_id == action.id);
+        let runs = |action: &Action| action.deployed_code.as_deref().is_some_and(|runs| is_same_code(runs, code));
+        let ours = actions
+            .iter()
+            .filter(|action| runs(action))
+            .filter_map(|action| Some((position(action)?, action)))
+            .min_by_key(|(position, _)| *position)
+            .map(|(_, action)| action)
+            .or_else(|| actions.iter().find(|action| action.name == ACTION_NAME));
+        Self {
+            is_written: ours.is_some_and(|action| is_same_code(&action.code, code)),
+            is_deployed: ours.is_some_and(runs),
+            position: ours.and_then(position),
+            action: ours.cloned(),
+            flow,
+        }
+    }
+
+    /// Does it run our code, before all others?
+    pub fn is_verified(&self) -> bool {
+        self.is_deployed && self.position == Some(0)
+    }
+
+    /// Does something of ours run at all?
+    pub fn is_in_force(&self) -> bool {
+        self.position.is_some() && self.action.as_ref().is_some_and(|action| action.deployed_code.is_some())
+    }
+
+    /// What has to be done so that it is verified, in order. Nothing if it is.
+    pub fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.action.is_none() {
+            steps.push(Step::Create);
+        } else if !self.is_written {
+            steps.push(Step::Update);
+        }
+        let pending = self.action.as_ref().is_none_or(|action| !action.all_changes_deployed);
+        if !steps.is_empty() || !self.is_deployed || pending {
+            steps.push(Step::Deploy);
+        }
+        if self.position != Some(0) {
+            steps.push(Step::Bind);
+        }
+        steps
+    }
+
+    /// Is there no room for it in the flow?
+    pub fn is_full(&self) -> bool {
+        self.position.is_none() && self.flow.len() >= BOUND_MAX
+    }
+
+    /// The flow with `action` first and everybody else behind it, as they were.
+    pub fn flow_with_first(flow: &[Bound], action: &Action) -> Vec<Place> {
+        let (ours, others): (Vec<&Bound>, Vec<&Bound>) = flow.iter().partition(|bound| bound.action_id == action.id);
+        let first = match ours.first() {
+            Some(bound) => Place::Kept((*bound).clone()),
+            None => Place::New { action_id: action.id.clone(), display_name: action.name.clone() },
+        };
+        std::iter::once(first).chain(others.into_iter().cloned().map(Place::Kept)).collect()
+    }
+
+    /// Everything that has to be so, and whether it is.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let yes = |name, holds: bool, found: String, remedy| Condition {
+            name,
+            holds,
+            found,
+            remedy: if holds { "" } else { remedy },
+        };
+        let Some(action) = &self.action else {
+            let found = format!("no Action runs our code in the post-login flow, and none is called {ACTION_NAME}");
+            return vec![yes("present", false, found, DEPLOY)];
+        };
+        let draft = if self.is_written {
+            "the draft is the code of this version and configuration".to_owned()
+        } else {
+            "the draft is other code than `okta-auth0-sync action show` prints".to_owned()
+        };
+        let deployed = match (&action.deployed_code, self.is_deployed, action.all_changes_deployed) {
+            (None, _, _) => "was never deployed".to_owned(),
+            (Some(_), false, _) => "other code runs than `okta-auth0-sync action show` prints".to_owned(),
+            (Some(_), true, false) => "the code runs; the draft has changes that are not deployed".to_owned(),
+            (Some(_), true, true) => "the code runs".to_owned(),
+        };
+        let bound = match self.position {
+            None => format!("not among the {} Actions of the post-login flow: nobody is denied by it", self.flow.len()),
+            Some(at) => format!("number {} of {} in the post-login flow", at + 1, self.flow.len()),
+        };
+        let first = match self.position {
+            Some(0) => "before all others".to_owned(),
+            None => "not in the flow at all".to_owned(),
+            _ => "an Action before it could redirect the person or enrich their token first".to_owned(),
+        };
+        vec![
+            yes("present", true, format!("{} ({})", action.name, action.id), DEPLOY),
+            yes("code", self.is_written, draft, DEPLOY),
+            yes("deployed", self.is_deployed && action.all_changes_deployed, deployed, DEPLOY),
+            yes("bound", self.position.is_some(), bound, DEPLOY),
+            yes("first", self.position == Some(0), first, DEPLOY),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::actions::Build;
+    use super::*;
+
+    fn action(id: &str, name: &str, code: &str, deployed: Option<&str>) -> Action {
+        Action {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            code: code.to_owned(),
+            runtime: Some("node22".to_owned()),
+            trigger_version: Some("v3".to_owned()),
+            build: Build::Built,
+            all_changes_deployed: deployed == Some(code),
+            deployed_code: deployed.map(str::to_owned),
+        }
+    }
+
+    fn bound(action: &str) -> Bound {
+        Bound { binding_id: format!("b-{action}"), display_name: action.to_owned(), action_id: action.to_owned() }
+    }
+
+    fn failing(standing: &Standing) -> Vec<&'static str> {
+        standing.conditions().into_iter().filter(|one| !one.holds).map(|one| one.name).collect()
+    }
+
+    #[test]
+    fn every_way_to_be_wrong_has_its_steps() {
+        let ours = |code, deployed| action("a", ACTION_NAME, code, deployed);
+        let other = action("x", "other", "y", Some("y"));
+        type Case = (Vec<Action>, Vec<Bound>, &'static [Step], &'static [&'static str]);
+        let cases: [Case; 8] = [
+            (vec![], vec![], &[Step::Create, Step::Deploy, Step::Bind], &["present"]),
+            (vec![ours("c", Some("c"))], vec![bound("a")], &[], &[]),
+            (vec![ours("c", Some("c"))], vec![], &[Step::Bind], &["bound", "first"]),
+            (vec![other.clone(), ours("c", Some("c"))], vec![bound("x"), bound("a")], &[Step::Bind], &["first"]),
+            (vec![ours("d", Some("d"))], vec![bound("a")], &[Step::Update, Step::Deploy], &["code", "deployed"]),
+            (vec![ours("d", Some("c"))], vec![bound("a")], &[Step::Update, Step::Deploy], &["code", "deployed"]),
+            (vec![ours("c", Some("d"))], vec![bound("a")], &[Step::Deploy], &["deployed"]),
+            (vec![ours("c", None)], vec![], &[Step::Deploy, Step::Bind], &["deployed", "bound", "first"]),
+        ];
+        for (actions, flow, steps, wrong) in cases {
+            let standing = Standing::new(actions, flow, "c");
+            assert_eq!(standing.steps(), steps, "{standing:?}");
+            assert_eq!(failing(&standing), wrong, "{standing:?}");
+            assert!(!steps.is_empty() || standing.is_verified());
+        }
+    }
+
+    #[test]
+    fn the_same_code_under_another_name_is_ours() {
+        let by_others = action("t", "terraform-made", "c", Some("c"));
+        let leftover = action("a", ACTION_NAME, "old", None);
+        let standing = Standing::new(vec![leftover.clone(), by_others.clone()], vec![bound("t")], "c");
+        assert!(standing.is_verified(), "{standing:?}");
+        let standing = Standing::new(vec![leftover, by_others], vec![], "c");
+        assert_eq!(standing.action.unwrap().name, ACTION_NAME, "what is not bound counts by its name");
+    }
+
+    #[test]
+    fn everybody_else_keeps_their_place() {
+        let ours = action("a", ACTION_NAME, "c", Some("c"));
+        let flow = [bound("x"), bound("y"), bound("x2")];
+        let places = Standing::flow_with_first(&flow, &ours);
+        let kept: Vec<Place> = flow.iter().cloned().map(Place::Kept).collect();
+        assert_eq!(places[0], Place::New { action_id: "a".to_owned(), display_name: ACTION_NAME.to_owned() });
+        assert_eq!(places[1..], kept);
+        let places = Standing::flow_with_first(&[bound("x"), bound("a"), bound("y")], &ours);
+        assert_eq!(places, [bound("a"), bound("x"), bound("y")].map(Place::Kept));
+    }
+
+    #[test]
+    fn a_full_flow_has_room_only_for_who_is_in_it() {
+        let ours = action("a", ACTION_NAME, "c", Some("c"));
+        let mut flow: Vec<Bound> = (0..BOUND_MAX).map(|n| bound(&format!("x{n}"))).collect();
+        assert!(Standing::new(vec![ours.clone()], flow.clone(), "c").is_full());
+        flow[7] = bound("a");
+        assert!(!Standing::new(vec![ours], flow, "c").is_full());
+    }
+}

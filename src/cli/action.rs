@@ -1,0 +1,141 @@
+//! `action`: the Auth0 Action that reads the mark: its code, its deployment, and whether it is in force.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::args::{ActionCommand, DeployArgs};
+use super::confirm::confirmed;
+use super::{Error, Exit, screen, wiring};
+use crate::auth0::{ACTION_NAME, Auth0, Standing, Step, action_code};
+use crate::config::Config;
+use crate::domain::{Clock, escape};
+use crate::engine::deployment::{Deployment, DeploymentError};
+use crate::http::Pacer;
+
+/// What `action deploy` has to be granted besides.
+const DEPLOY_SCOPES: [&str; 3] = ["read:actions", "create:actions", "update:actions"];
+
+/// Does one of the sub-commands.
+///
+/// # Errors
+/// When the tenant cannot be asked or changed.
+pub(crate) async fn run(config: &Config, command: &ActionCommand, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
+    let code = code(config);
+    let (auth0, pacer) = match command {
+        ActionCommand::Show => {
+            return screen::out_raw(code.as_bytes()).map(|()| Exit::Done).map_err(Error::Output);
+        }
+        ActionCommand::Deploy(_) | ActionCommand::Check => wiring::auth0(config, clock)?,
+    };
+    match command {
+        ActionCommand::Deploy(arguments) => deploy(&auth0, &pacer, clock.as_ref(), &code, arguments).await,
+        ActionCommand::Check | ActionCommand::Show => {
+            let standing = Deployment::new(&auth0, &pacer, clock.as_ref(), &code).look().await?;
+            screen::out(&table(&standing)).map_err(Error::Output)?;
+            Ok(if holds(&standing) { Exit::Done } else { Exit::Failed })
+        }
+    }
+}
+
+/// The code for this configuration.
+pub(crate) fn code(config: &Config) -> String {
+    action_code(&config.auth0.action_message, &config.auth0.metadata_key)
+}
+
+async fn deploy(
+    auth0: &Auth0,
+    pacer: &Pacer,
+    clock: &dyn Clock,
+    code: &str,
+    arguments: &DeployArgs,
+) -> Result<Exit, Error> {
+    let deployment = Deployment::new(auth0, pacer, clock, code);
+    let found = deployment.look().await?;
+    if found.steps().is_empty() {
+        screen::out("nothing to do: the Action is deployed, up to date and first in the post-login flow\n")
+            .map_err(Error::Output)?;
+        return Ok(Exit::Done);
+    }
+    screen::out(&plan(&found)).map_err(Error::Output)?;
+    if found.is_full() {
+        return Err(DeploymentError::Full.into());
+    }
+    // Before the first step: half a deployment is worse than none.
+    let missing = missing(&auth0.granted_scopes().await?, &DEPLOY_SCOPES);
+    if !missing.is_empty() {
+        let verb = if arguments.dry_run { "warning" } else { "error" };
+        screen::remark(&format!(
+            "{}: grant the application these Management API scopes first (they can be withdrawn afterwards, read:actions \
+             is of use to the daemon): {}",
+            screen::paint(if arguments.dry_run { screen::WARNING } else { screen::BAD }, verb),
+            missing.join(" ")
+        ));
+    }
+    if arguments.dry_run {
+        screen::out("dry run: nothing was changed\n").map_err(Error::Output)?;
+        return Ok(Exit::Done);
+    }
+    if !missing.is_empty() {
+        return Ok(Exit::Failed);
+    }
+    if !arguments.yes && !confirmed("Every login of the tenant runs this Action from then on. Do it?")? {
+        return Ok(Exit::Failed);
+    }
+    let now = deployment.carry_out(&found, screen::remark).await?;
+    screen::out(&table(&now)).map_err(Error::Output)?;
+    Ok(if holds(&now) { Exit::Done } else { Exit::Failed })
+}
+
+/// Those of `needed` that are not granted. A tenant that does not say what it granted is not suspected.
+pub(crate) fn missing<'a>(granted: &[String], needed: &[&'a str]) -> Vec<&'a str> {
+    if granted.is_empty() {
+        return Vec::new();
+    }
+    needed.iter().copied().filter(|scope| !granted.iter().any(|have| have == scope)).collect()
+}
+
+/// Is all as it should be?
+pub(crate) fn holds(standing: &Standing) -> bool {
+    standing.conditions().iter().all(|condition| condition.holds)
+}
+
+/// Exactly what is going to be changed.
+fn plan(found: &Standing) -> String {
+    let name = found.action.as_ref().map_or(ACTION_NAME, |action| action.name.as_str());
+    let name = escape(name);
+    let mut text = "This will be done in the tenant:\n".to_owned();
+    for step in found.steps() {
+        let line = match step {
+            Step::Create => format!("create the Action {name} for post-login, with the code of `action show`"),
+            Step::Update => format!("replace the code of the Action {name} by that of `action show`"),
+            Step::Deploy => format!("build and deploy the Action {name}"),
+            Step::Bind => {
+                let others = found.flow.len() - usize::from(found.position.is_some());
+                let from = found.position.map_or_else(String::new, |at| format!(" (now number {})", at + 1));
+                let kept = match others {
+                    0 => "there is no other Action in it".to_owned(),
+                    others => format!("the others in it ({others}) stay, in their order, after it"),
+                };
+                format!("put it first in the post-login flow{from}; {kept}")
+            }
+        };
+        let _ = writeln!(text, "  - {line}");
+    }
+    text
+}
+
+fn table(standing: &Standing) -> String {
+    let mut text = String::new();
+    for condition in standing.conditions() {
+        let verdict =
+            if condition.holds { screen::paint(screen::GOOD, "pass") } else { screen::paint(screen::BAD, "fail") };
+        let _ = writeln!(text, "{verdict}  {:8}  {}", condition.name, escape(&condition.found));
+        if !condition.remedy.is_empty() {
+            let _ = writeln!(text, "                → {}", condition.remedy);
+        }
+    }
+    if holds(standing) {
+        let _ = writeln!(text, "{}", screen::paint(screen::GOOD, "The Action is in force."));
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! What the rate limits that were shown allow, and for how many deactivations the promise of a minute holds.
+
+use crate::config::Config;
+use crate::http::pacing::{Bucket, BucketSnapshot};
+
+/// What one deactivation costs at Okta: the user by id; the search for others with the address.
+const OKTA_CALLS: u32 = 1;
+
+/// What one deactivation costs at Auth0, for a person with one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cost {
+    reads: u32,
+    writes: u32,
+    others: u32,
+}
+
+impl Cost {
+    /// Two exact look-ups (as it is written and in lower case), the search and its hit read again; one PATCH; the ends of
+    /// sessions and of refresh tokens.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            reads: 2 + if config.auth0.search { 2 } else { 0 },
+            writes: 1,
+            others: if config.auth0.end_sessions { 2 } else { 0 },
+        }
+    }
+}
+
+/// How many deactivations a minute Auth0 allows. Its headers show the size of a bucket, not how fast it fills: that is
+/// published for each plan (Auth0 docs: Rate Limit Configurations). For a size that is none of those, no more than one
+/// bucket a minute is counted on.
+pub(super) fn auth0_a_minute(limit: u32, share: f64, cost: Cost) -> u32 {
+    let together = cost.reads + cost.writes + cost.others;
+    let allowed = |a_minute: u32, calls: u32| f64::from(a_minute) * share / f64::from(calls.max(1));
+    let least = match limit {
+        // Free, and Enterprise other than production: two calls a second in all.
+        2 | 10 => allowed(120, together),
+        // Enterprise production: 16 a second in all.
+        50 => allowed(960, together),
+        // Essentials and Professional: reading and writing users, and all else, each by itself.
+        40 => {
+            let others = if cost.others == 0 { f64::INFINITY } else { allowed(150, cost.others) };
+            allowed(500, cost.reads).min(allowed(200, cost.writes)).min(others)
+        }
+        other => allowed(other, together),
+    };
+    whole(least)
+}
+
+/// How many deactivations a minute Okta allows, by the smaller of its two limits.
+pub(super) fn okta_a_minute(user: u32, users: u32, share: f64) -> u32 {
+    whole(f64::from(user.min(users) / OKTA_CALLS) * share)
+}
+
+/// How many calls of a bucket are ours within a minute, if its limit is known.
+pub(super) fn ours(snapshots: &[BucketSnapshot], bucket: Bucket, share: f64) -> Option<(u32, u32)> {
+    let limit = snapshots.iter().find(|snapshot| snapshot.bucket == bucket)?.limit?;
+    Some((limit, whole(f64::from(limit) * share)))
+}
+
+fn whole(number: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+    let whole = number.floor().clamp(0.0, f64::from(u32::MAX)) as u32;
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_limit_decides() {
+        let cost = Cost { reads: 4, writes: 1, others: 0 };
+        for (limit, expected) in [(2, 19), (10, 19), (50, 153), (40, 100), (7, 1), (0, 0)] {
+            assert_eq!(auth0_a_minute(limit, 0.8, cost), expected, "{limit}");
+        }
+        assert_eq!(auth0_a_minute(40, 0.8, Cost { others: 2, ..cost }), 60);
+        assert_eq!(okta_a_minute(100, 50, 0.9), 45);
+    }
+}

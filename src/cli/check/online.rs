@@ -1,0 +1,465 @@
+//! `check` with both tenants: everything that the daemon needs of them is really asked for, and nothing is written.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use url::Url;
+
+use super::super::{Error, Exit, action, wiring};
+use super::limits::{self, Cost};
+use super::{Report, of_config};
+use crate::auth0::{AccountQuery, Auth0};
+use crate::config::{Config, Environment, OktaCredentials};
+use crate::domain::clock::{parse_timestamp, since};
+use crate::domain::{Address, Clock, clock};
+use crate::engine::deployment::Deployment;
+use crate::engine::paced::paced;
+use crate::http::pacing::{Bucket, Pacer};
+use crate::http::{Call, Failure, Http, Kind, Limits, Remote, when};
+use crate::okta::{CredentialReport, LogPosition, Okta, SCOPES};
+use crate::store::{Access, Store, StoreError, is_in_use};
+
+/// A name resolves within this time, or not at all.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Assertions and the reading of logs bear as much.
+const SKEW_WARNED: Duration = Duration::from_secs(30);
+/// Assertions and DPoP proofs are refused by then.
+const SKEW_MAX: Duration = Duration::from_secs(300);
+/// An API token that ends within this time is worth a warning.
+const TOKEN_ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
+/// Without these, people cannot be found or denied.
+const REQUIRED: [&str; 3] = ["read:users", "update:users", "update:users_app_metadata"];
+/// With these, the application could give itself any other.
+const TOO_MUCH: [&str; 2] = ["create:client_grants", "update:client_grants"];
+const TO_END_SESSIONS: [&str; 2] = ["delete:sessions", "delete:refresh_tokens"];
+/// Nobody's: `.invalid` is reserved (RFC 2606).
+const NOBODY: &str = "okta-auth0-sync-check@example.invalid";
+
+/// Checks everything and prints the report.
+///
+/// # Errors
+/// When the report cannot be printed.
+pub(crate) async fn run(
+    file: Option<&Path>,
+    environment: &Environment,
+    clock: &Arc<dyn Clock>,
+    as_json: bool,
+) -> Result<Exit, Error> {
+    let config = match Config::load(file, environment) {
+        Ok(config) => config,
+        Err(error) => {
+            let mut report = Report::default();
+            for problem in error.problems {
+                report.fail("configuration", problem.to_string());
+            }
+            return finish(&report, as_json, Exit::Config);
+        }
+    };
+    let mut report = of_config(&config, clock.now());
+    if report.failed() {
+        return finish(&report, as_json, Exit::Config);
+    }
+    let (clients, http) =
+        match wiring::clients(&config, clock).and_then(|clients| Ok((clients, wiring::http(&config)?))) {
+            Ok(made) => made,
+            Err(error) => {
+                report.fail("credentials", error.to_string());
+                return finish(&report, as_json, Exit::Config);
+            }
+        };
+    let mut check =
+        Online { config: &config, clock: clock.as_ref(), http, report, behind_proxy: environment.has_proxy() };
+    let mut org = None;
+    if check.reach(Remote::Okta, "Okta", &config.okta.url, "/.well-known/okta-organization").await {
+        org = check.okta(&clients.okta.0, &clients.okta.1).await;
+    }
+    if check.reach(Remote::Auth0, "Auth0", &config.auth0.url, "/.well-known/openid-configuration").await {
+        check.auth0(&clients.auth0.0, &clients.auth0.1).await;
+    }
+    check.promise(&clients.okta.1, &clients.auth0.1);
+    check.state(org.as_deref()).await;
+    finish(&check.report, as_json, Exit::Failed)
+}
+
+fn finish(report: &Report, as_json: bool, failed: Exit) -> Result<Exit, Error> {
+    report.print(as_json).map_err(Error::Output)?;
+    Ok(if report.failed() { failed } else { Exit::Done })
+}
+
+struct Online<'a> {
+    config: &'a Config,
+    clock: &'a dyn Clock,
+    http: Http,
+    report: Report,
+    behind_proxy: bool,
+}
+
+impl Online<'_> {
+    /// Notes a failure, and lets a success through.
+    fn expect<T>(&mut self, name: &str, answer: Result<T, Failure>) -> Option<T> {
+        answer.map_err(|failure| self.report.fail(name, failure.to_string())).ok()
+    }
+
+    /// Name, connection, certificate and clock. `false`: it cannot be reached at all.
+    async fn reach(&mut self, remote: Remote, name: &str, url: &Url, path: &str) -> bool {
+        self.resolve(name, url).await;
+        let mut address = url.clone();
+        address.set_path(path);
+        let call = Call { remote, endpoint: "connection", limits: Limits::PLAIN };
+        let before = self.clock.monotonic();
+        let answer = self.http.send(call, self.http.client().get(address), None, self.clock).await;
+        let took = self.clock.monotonic().saturating_sub(before);
+        // The failure names what was wrong with which certificate, as far as the TLS library says.
+        let Some(answer) = self.expect(&format!("{name} connection"), answer) else { return false };
+        let tls = match (url.scheme(), &self.config.tls.ca_file) {
+            ("http", _) => "plain http on loopback".to_owned(),
+            (_, None) => "TLS, trusted by the system's roots".to_owned(),
+            (_, Some(file)) => format!("TLS, trusted by the system's roots or {}", file.display()),
+        };
+        self.report.pass(format!("{name} connection"), format!("{tls}; answered in {} ms", took.as_millis()));
+        self.skew(name, &answer.headers, took);
+        true
+    }
+
+    async fn resolve(&mut self, name: &str, url: &Url) {
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return };
+        let line = format!("{name} name");
+        let bare = host.trim_matches(['[', ']']);
+        let found = tokio::select! {
+            found = tokio::net::lookup_host((bare, port)) => found.map(Iterator::count).map_err(|error| error.to_string()),
+            () = self.clock.sleep(RESOLVE_TIMEOUT) => Err("no answer in time".to_owned()),
+        };
+        match found {
+            Ok(count) if count > 0 => self.report.pass(
+                line,
+                format!("{host}: {}", if count == 1 { "one address".to_owned() } else { format!("{count} addresses") }),
+            ),
+            _ if self.behind_proxy => {
+                self.report.pass(line, format!("{host} is not resolved here: the proxy does so"));
+            }
+            Ok(_) => self.report.fail(line, format!("{host} has no address: check the url")),
+            Err(error) => self.report.fail(
+                line,
+                format!("{host} cannot be resolved ({error}): check the url, and this machine's name resolution"),
+            ),
+        }
+    }
+
+    fn skew(&mut self, name: &str, headers: &HeaderMap, took: Duration) {
+        let line = format!("{name} clock");
+        let Some(theirs) = when::date(headers) else {
+            self.report.warn(line, "the answer has no date: the clocks cannot be compared");
+            return;
+        };
+        let now = self.clock.now();
+        let apart = since(now, theirs).max(since(theirs, now));
+        // A date has whole seconds, and was written somewhere during the call.
+        let skew = apart.saturating_sub(took).saturating_sub(Duration::from_secs(1));
+        let told = format!("this machine's clock is {} s from {name}'s", skew.as_secs());
+        if skew > SKEW_MAX {
+            self.report.fail(line, format!("{told}: set it (timedatectl set-ntp true); signed requests are refused"));
+        } else if skew > SKEW_WARNED {
+            self.report.warn(line, format!("{told}: keep it by NTP (timedatectl set-ntp true)"));
+        } else {
+            self.report.pass(line, told);
+        }
+    }
+
+    /// What the daemon asks of Okta. Answers the org's id.
+    async fn okta(&mut self, okta: &Okta, pacer: &Pacer) -> Option<String> {
+        let clock = self.clock;
+        let org = paced(pacer, Bucket::OktaOther, clock, || okta.org_id()).await;
+        let org = self.expect("Okta org", org);
+        if let Some(org) = &org {
+            self.report.pass("Okta org", org.clone());
+        }
+        let credential = paced(pacer, Bucket::OktaOther, clock, || okta.credential()).await;
+        if !self.okta_credential(credential) {
+            return org;
+        }
+        let position = LogPosition::Since(clock::sub(clock.now(), Duration::from_secs(3600)));
+        let page = paced(pacer, Bucket::OktaLog, clock, || okta.log_page(&position, 1)).await;
+        if self.expect("Okta System Log", page).is_some() {
+            self.report.pass("Okta System Log", "can be read");
+        }
+        let anybody = paced(pacer, Bucket::OktaUsers, clock, || okta.anybody()).await;
+        match self.expect("Okta users", anybody) {
+            None => {}
+            Some(None) => self.report.warn(
+                "Okta users",
+                "nobody who is active is shown: does the role's resource set hold the people who are to be denied?",
+            ),
+            Some(Some(user)) => {
+                self.report.pass("Okta users", "can be searched");
+                let read = paced(pacer, Bucket::OktaUser, clock, || okta.user(&user.id)).await;
+                match self.expect("Okta user by id", read) {
+                    None => {}
+                    Some(None) => self.report.fail(
+                        "Okta user by id",
+                        format!(
+                            "{} is in the search and cannot be read: give the credential a role over all users",
+                            user.id
+                        ),
+                    ),
+                    Some(Some(_)) => self.report.pass("Okta user by id", "can be read"),
+                }
+            }
+        }
+        org
+    }
+
+    /// `false`: there is no credential to go on with.
+    fn okta_credential(&mut self, credential: Result<CredentialReport, Failure>) -> bool {
+        let line = "Okta credential";
+        match credential {
+            Ok(CredentialReport::ApiToken { name, user_id, expires_at }) => {
+                let name = name.unwrap_or_else(|| "without a name".to_owned());
+                let owner = user_id.map_or_else(String::new, |id| format!(" of {id}"));
+                let rule = "it ends 30 days after its last use, and with its administrator's account";
+                let left =
+                    expires_at.as_deref().and_then(|at| parse_timestamp(at).ok()).map(|at| since(at, self.clock.now()));
+                match left {
+                    Some(left) if left < TOKEN_ENDS_SOON => self.report.warn(
+                        line,
+                        format!(
+                            "API token {name}{owner} ends in {} h: {rule}; has the daemon been running?",
+                            left.as_secs() / 3600
+                        ),
+                    ),
+                    _ => self.report.pass(line, format!("API token {name}{owner}; {rule}")),
+                }
+                true
+            }
+            Ok(CredentialReport::OAuth { scopes, dpop }) => {
+                let missing = action::missing(&scopes, &SCOPES);
+                if missing.is_empty() {
+                    let bound = if dpop { ", tokens bound by DPoP" } else { "" };
+                    self.report.pass(line, format!("service app, granted {}{bound}", scopes.join(" ")));
+                } else {
+                    self.report.fail(
+                        line,
+                        format!("grant the app {} (Admin Console: Applications, API Scopes)", missing.join(" ")),
+                    );
+                }
+                true
+            }
+            // A token may be good for everything that is needed and not be shown its own record.
+            Err(failure)
+                if matches!(self.config.okta.credentials, OktaCredentials::ApiToken(_))
+                    && matches!(failure.kind, Kind::Forbidden | Kind::NotFound) =>
+            {
+                self.report
+                    .warn(line, format!("the API token's own record cannot be read, so neither its end: {failure}"));
+                true
+            }
+            Err(failure) => {
+                self.report.fail(line, failure.to_string());
+                false
+            }
+        }
+    }
+
+    /// What the daemon asks of Auth0.
+    async fn auth0(&mut self, auth0: &Auth0, pacer: &Pacer) {
+        let clock = self.clock;
+        let Some(scopes) = self.expect("Auth0 token", auth0.granted_scopes().await) else { return };
+        self.report.pass("Auth0 token", format!("application {}", self.config.auth0.client_id));
+        self.scopes(&scopes);
+        let found = paced(pacer, Bucket::Auth0Read, clock, || auth0.accounts_by_email(NOBODY)).await;
+        if self.expect("Auth0 look-up by e-mail", found).is_some() {
+            self.report.pass("Auth0 look-up by e-mail", "answers");
+        }
+        let mut anybody = None;
+        if let Some(address) = Address::parse(NOBODY).filter(|_| self.config.auth0.search) {
+            let emails = [address];
+            let query = AccountQuery::Emails(&emails);
+            let found = paced(pacer, Bucket::Auth0Read, clock, || auth0.search(&query, 0)).await;
+            if self.expect("Auth0 search", found).is_some() {
+                self.report.pass("Auth0 search", "answers");
+                let marked = paced(pacer, Bucket::Auth0Read, clock, || auth0.search(&AccountQuery::Marked, 0)).await;
+                let marked = self.expect("Auth0 marked accounts", marked);
+                anybody = marked.and_then(|page| page.accounts.into_iter().next());
+            }
+        }
+        if let Some(record) = anybody {
+            let id = record.account.id;
+            let read = paced(pacer, Bucket::Auth0Read, clock, || auth0.account(&id)).await;
+            match self.expect("Auth0 account by id", read) {
+                None => {}
+                Some(None) => self.report.warn("Auth0 account by id", format!("{id} was found and is gone")),
+                Some(Some(_)) => self.report.pass("Auth0 account by id", "can be read"),
+            }
+        }
+        self.action(auth0, pacer, &scopes).await;
+    }
+
+    fn scopes(&mut self, scopes: &[String]) {
+        let mut needed = REQUIRED.to_vec();
+        if self.config.auth0.end_sessions {
+            needed.extend(TO_END_SESSIONS);
+        }
+        let missing = action::missing(scopes, &needed);
+        if scopes.is_empty() {
+            self.report.warn("Auth0 scopes", format!("are not shown with the token: needed are {}", needed.join(" ")));
+        } else if missing.is_empty() {
+            self.report.pass("Auth0 scopes", needed.join(" "));
+        } else {
+            self.report.fail(
+                "Auth0 scopes",
+                format!(
+                    "grant the application {} (Applications, APIs, Auth0 Management API, Machine to Machine Applications)",
+                    missing.join(" ")
+                ),
+            );
+        }
+        let dangerous: Vec<&str> =
+            TOO_MUCH.into_iter().filter(|scope| scopes.iter().any(|have| have == scope)).collect();
+        if !dangerous.is_empty() {
+            self.report.warn(
+                "Auth0 scopes",
+                format!("withdraw {}: with it the application can grant itself everything", dangerous.join(" ")),
+            );
+        }
+    }
+
+    async fn action(&mut self, auth0: &Auth0, pacer: &Pacer, scopes: &[String]) {
+        let line = "Auth0 Action";
+        if !action::missing(scopes, &["read:actions"]).is_empty() {
+            self.report.warn(
+                line,
+                "is not looked at: grant read:actions, so that somebody notices when the Action is unbound",
+            );
+            return;
+        }
+        let code = action::code(self.config);
+        let standing = match Deployment::new(auth0, pacer, self.clock, &code).look().await {
+            Ok(standing) => standing,
+            Err(failure) => {
+                self.report.warn(line, failure.to_string());
+                return;
+            }
+        };
+        if action::holds(&standing) {
+            self.report.pass(line, "deployed, up to date, first in the post-login flow");
+            return;
+        }
+        for condition in standing.conditions().into_iter().filter(|condition| !condition.holds) {
+            let told = format!("{}: {}: {}", condition.name, condition.found, condition.remedy);
+            // With blocks, or while something of ours runs, people are denied all the same.
+            if standing.is_in_force() || self.config.auth0.mark.block {
+                self.report.warn(line, told);
+            } else {
+                self.report.fail(line, told);
+            }
+        }
+    }
+
+    /// The limits that the answers have shown, and what they are enough for.
+    fn promise(&mut self, okta: &Pacer, auth0: &Pacer) {
+        let shares = self.config.limits;
+        let (okta, auth0) = (okta.snapshot(self.clock), auth0.snapshot(self.clock));
+        let okta_ours = |bucket| limits::ours(&okta, bucket, shares.okta_share);
+        let period = self.config.schedule.poll.period();
+        if let Some((limit, ours)) = okta_ours(Bucket::OktaLog) {
+            let polls = (60.0 / period.as_secs_f64().max(1.0)).ceil();
+            let told = format!("System Log: {limit} calls a minute, {ours} of them ours; schedule.poll takes {polls}");
+            if polls > f64::from(ours) {
+                self.report
+                    .warn("Okta limits", format!("{told}: poll less often, or raise the limit of the credential"));
+            } else {
+                self.report.pass("Okta limits", told);
+            }
+        }
+        // Where nobody could be read by id, the limit of searches, which is never the larger one, stands for both.
+        let okta_allows = okta_ours(Bucket::OktaUsers).map(|(users, _)| {
+            let user = okta_ours(Bucket::OktaUser).map_or(users, |(user, _)| user);
+            self.report.pass("Okta limits", format!("a user: {user}, searches: {users} calls a minute"));
+            limits::okta_a_minute(user, users, shares.okta_share)
+        });
+        let auth0_allows = limits::ours(&auth0, Bucket::Auth0Read, shares.auth0_share).map(|(limit, ours)| {
+            self.report.pass("Auth0 limits", format!("{limit} calls at once, {ours} of them ours"));
+            limits::auth0_a_minute(limit, shares.auth0_share, Cost::of(self.config))
+        });
+        let (Some(okta_allows), Some(auth0_allows)) = (okta_allows, auth0_allows) else { return };
+        let people = okta_allows.min(auth0_allows);
+        let told = format!(
+            "up to {people} people who are deactivated within a minute are denied within a minute; more take longer, \
+             nobody is left out"
+        );
+        if period > Duration::from_secs(45) {
+            let every = humantime::format_duration(period);
+            self.report.warn(
+                "promise",
+                format!("the log is read every {every}: within a minute nobody is denied for certain"),
+            );
+        } else if people == 0 {
+            self.report
+                .warn("promise", "the limits shown are too small for one person a minute: raise limits or shares");
+        } else {
+            self.report.pass("promise", told);
+        }
+    }
+
+    async fn state(&mut self, org: Option<&str>) {
+        let path = &self.config.store.path;
+        let line = "state";
+        let store = match Store::open_beside(path, Access::Read).await {
+            Ok(store) => store,
+            Err(StoreError::Missing { .. }) => {
+                match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+                    Some(folder) => self.report.warn(
+                        line,
+                        format!(
+                            "there is none yet, nor its folder {}: make it, writable for the service",
+                            folder.display()
+                        ),
+                    ),
+                    None => self.report.pass(line, format!("{}: none yet, the first start makes it", path.display())),
+                }
+                return;
+            }
+            Err(error) => {
+                self.report.fail(line, error.to_string());
+                return;
+            }
+        };
+        let facts = async { Ok::<_, StoreError>((store.status().await?, store.org_id().await?)) }.await;
+        store.close().await;
+        let (status, bound) = match facts {
+            Ok(facts) => facts,
+            Err(error) => {
+                self.report.fail(line, error.to_string());
+                return;
+            }
+        };
+        let binding = wiring::binding(self.config);
+        if let Some(status) = status.filter(|status| status.okta_url != binding.okta_url) {
+            let told = format!(
+                "{} belongs to {}, the configuration names {}",
+                path.display(),
+                status.okta_url,
+                binding.okta_url
+            );
+            self.report.warn(line, format!("{told}: right only if both are addresses of one org"));
+        }
+        match (org, bound.as_deref()) {
+            (Some(org), Some(bound)) if org != bound => self.report.fail(
+                line,
+                format!(
+                    "{} belongs to the org {bound}, okta.url is {org}: set store.path to another file",
+                    path.display()
+                ),
+            ),
+            _ => {
+                let used = match is_in_use(path) {
+                    Ok(true) => "in use by a running daemon",
+                    Ok(false) => "not in use: no daemon is running",
+                    Err(_) => "whether it is in use cannot be said",
+                };
+                self.report.pass(line, format!("{}: {used}", path.display()));
+            }
+        }
+    }
+}

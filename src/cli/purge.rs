@@ -1,0 +1,101 @@
+//! `purge`: every mark of ours out of Auth0, before the program is removed.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+
+use super::args::PurgeArgs;
+use super::confirm::confirmed;
+use super::{Error, Exit, screen, sync, wiring};
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::engine::purge::{Freed, Purge};
+use crate::store::{RunCounts, RunKind};
+
+/// So many accounts that could not be freed are shown.
+const SHOWN: usize = 50;
+
+/// Frees every account, after asking.
+///
+/// # Errors
+/// When the state is in use, or cannot be used.
+pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
+    let (engine, _copy) = if arguments.dry_run {
+        let (engine, copy) = wiring::rehearsal(config, clock).await?;
+        (engine, Some(copy))
+    } else {
+        (wiring::engine(config, clock).await?, None)
+    };
+    let known = engine.store().status().await?.map_or(0, |status| status.denied);
+    let question = format!(
+        "Lift every mark of ours in {}? {known} accounts are known to be denied; they, and any that a search finds, are let \
+         in again.",
+        config.auth0.url
+    );
+    if !arguments.dry_run && !arguments.yes && !confirmed(&question)? {
+        engine.store().close().await;
+        return Ok(Exit::Failed);
+    }
+    let stop = sync::stop_on_signal()?;
+    let run = engine.store().begin_run(RunKind::Purge, clock.now()).await?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let freed: Mutex<Vec<Freed>> = Mutex::default();
+    let purge = engine
+        .purge(arguments.dry_run, &stop, |account| {
+            let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
+            freed.push(account.clone());
+            bar.set_message(format!("{} accounts", freed.len()));
+        })
+        .await;
+    bar.finish_and_clear();
+    let purge = purge?;
+    let counts = RunCounts { writes: purge.freed, ..RunCounts::default() };
+    engine.store().finish_run(run, counts, purge.incomplete.as_deref(), clock.now()).await?;
+    engine.store().close().await;
+    let freed = freed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    screen::out(&text(&purge, &freed, arguments.dry_run)).map_err(Error::Output)?;
+    Ok(if purge.left.is_empty() && purge.incomplete.is_none() { Exit::Done } else { Exit::Failed })
+}
+
+fn text(purge: &Purge, freed: &[Freed], dry_run: bool) -> String {
+    let mut text = String::new();
+    if dry_run && !freed.is_empty() {
+        let rows = freed.iter().map(|account| {
+            let change = format!("{} → {}", account.before, account.after);
+            [account.account.to_string(), account.email.clone().unwrap_or_else(|| "-".to_owned()), change]
+        });
+        text.push_str(&screen::table(["AUTH0 ACCOUNT", "E-MAIL", "BEFORE → AFTER"], rows));
+        text.push('\n');
+    }
+    if !purge.left.is_empty() {
+        let rows = purge.left.iter().take(SHOWN).map(|(account, why)| [account.to_string(), why.clone()]);
+        text.push_str(&screen::table(["NOT LIFTED FROM", "WHY"], rows));
+        if purge.left.len() > SHOWN {
+            let _ = writeln!(text, "… and {} more", purge.left.len() - SHOWN);
+        }
+        text.push('\n');
+    }
+    if let Some(why) = &purge.incomplete {
+        let _ = writeln!(
+            text,
+            "{}: not everything was gone through: {}",
+            screen::paint(screen::BAD, "error"),
+            crate::domain::escape(why)
+        );
+    }
+    let (freed, clean, left) = (purge.freed, purge.clean, purge.left.len());
+    if dry_run {
+        let _ = writeln!(text, "dry run: the marks of {freed} accounts would be lifted; nothing was changed");
+    } else {
+        let _ = writeln!(text, "marks lifted from {freed} accounts, nothing of ours on {clean}, {left} left");
+        text.push_str(
+            "now stop and remove the service (systemctl disable --now okta-auth0-sync): a pass or a comparison would deny \
+             the same people again; then unbind the Action\n",
+        );
+    }
+    text
+}

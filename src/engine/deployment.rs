@@ -1,0 +1,228 @@
+//! Bringing the Action into the tenant: written, built, deployed, and first in the flow; each step made sure of.
+//!
+//! What Auth0 answers to a step is no proof of it: a draft is built some time later, a deployment says of itself that it
+//! is not one, and a binding may be refused for a moment after it (auth0/auth0-deploy-cli issues 385, 395, 524). So after
+//! each step the tenant is asked, for a bounded time; and at the end, the whole is read back. Being interrupted anywhere
+//! is harmless: the next time begins with what is there.
+
+use std::time::Duration;
+
+use super::paced::paced;
+use crate::auth0::{ACTION_NAME, Action, Auth0, BOUND_MAX, Bound, Build, Standing, Step, Trigger};
+use crate::domain::Clock;
+use crate::domain::backoff::Backoff;
+use crate::http::pacing::{Bucket, Pacer};
+use crate::http::{Failure, Kind};
+
+/// How long a build, a deployment or a binding may take to show. Builds of 30 to 45 s were seen (auth0-deploy-cli 524).
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is asked for meanwhile: Auth0's smallest plan allows two calls a second in all.
+const ASK_AGAIN: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(5) };
+
+/// Why the Action is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DeploymentError {
+    /// A call failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The name is taken by an Action for something else.
+    #[error(
+        "there is an Action called {ACTION_NAME} for another trigger than post-login: rename or delete it in the Auth0 \
+         dashboard (Actions, Library)"
+    )]
+    NameTaken,
+    /// The flow has no room.
+    #[error("the post-login flow has {BOUND_MAX} Actions, which is all that Auth0 allows: take one out first")]
+    Full,
+    /// Auth0 could not build the code.
+    #[error("Auth0 could not build the Action: its page in the dashboard (Actions, Library) says why")]
+    BuildFailed,
+    /// It took too long.
+    #[error("{0} has not shown after {seconds} s: try again, what was done stays", seconds = PATIENCE.as_secs())]
+    TooSlow(&'static str),
+    /// The flow is not what was written.
+    #[error(
+        "somebody else wrote the post-login flow at the same time (another tool, Terraform, the dashboard): look at it in \
+         the dashboard (Actions, Triggers), then try again"
+    )]
+    Overwritten,
+}
+
+/// The Action of one tenant, and the code that it should have.
+#[derive(Debug)]
+pub struct Deployment<'a> {
+    auth0: &'a Auth0,
+    pacer: &'a Pacer,
+    clock: &'a dyn Clock,
+    code: &'a str,
+}
+
+impl<'a> Deployment<'a> {
+    /// Nothing is asked or done yet.
+    pub fn new(auth0: &'a Auth0, pacer: &'a Pacer, clock: &'a dyn Clock, code: &'a str) -> Self {
+        Self { auth0, pacer, clock, code }
+    }
+
+    async fn call<T, F: Future<Output = Result<T, Failure>>>(&self, call: impl Fn() -> F) -> Result<T, Failure> {
+        paced(self.pacer, Bucket::Auth0Other, self.clock, call).await
+    }
+
+    /// How the Action stands.
+    ///
+    /// # Errors
+    /// When the tenant cannot be asked: needs `read:actions`.
+    pub async fn look(&self) -> Result<Standing, Failure> {
+        let actions = self.call(|| self.auth0.actions()).await?;
+        let flow = self.call(|| self.auth0.flow()).await?;
+        Ok(Standing::new(actions, flow, self.code))
+    }
+
+    /// Does what is to be done, telling `told` of each step that is, and reads the result back.
+    ///
+    /// # Errors
+    /// When a step fails, or does not show. What was done before it stays.
+    pub async fn carry_out(&self, found: &Standing, told: impl Fn(&str)) -> Result<Standing, DeploymentError> {
+        if found.is_full() {
+            return Err(DeploymentError::Full);
+        }
+        let mut action = found.action.clone();
+        for step in found.steps() {
+            action = match (step, action) {
+                (Step::Create, _) | (Step::Update | Step::Deploy | Step::Bind, None) => {
+                    let trigger = self.call(|| self.auth0.post_login()).await?;
+                    let created = self.call(|| self.auth0.create_action(ACTION_NAME, self.code, &trigger)).await;
+                    let created = created.map_err(|failure| match failure.status {
+                        Some(409) => DeploymentError::NameTaken,
+                        _ => failure.into(),
+                    })?;
+                    told("created");
+                    Some(created)
+                }
+                (Step::Update, Some(action)) => {
+                    let trigger = self.trigger_of(&action).await?;
+                    let updated = self.call(|| self.auth0.update_action(&action.id, self.code, &trigger)).await?;
+                    told("draft written");
+                    Some(updated)
+                }
+                (Step::Deploy, Some(action)) => {
+                    let deployed = self.deploy(action).await?;
+                    told("built and deployed");
+                    Some(deployed)
+                }
+                (Step::Bind, Some(action)) => {
+                    self.bind(&action).await?;
+                    told("bound, first in the post-login flow");
+                    Some(action)
+                }
+            };
+        }
+        Ok(self.look().await?)
+    }
+
+    /// What an Action that there is should be written for: the current version, and the runtime that it has, as long as
+    /// Auth0 offers that.
+    async fn trigger_of(&self, action: &Action) -> Result<Trigger, Failure> {
+        let mut trigger = self.call(|| self.auth0.post_login()).await?;
+        if let Some(runtime) = action.runtime.as_ref().filter(|runtime| trigger.runtimes.contains(runtime)) {
+            trigger.runtime.clone_from(runtime);
+        }
+        Ok(trigger)
+    }
+
+    async fn deploy(&self, action: Action) -> Result<Action, DeploymentError> {
+        let mut patience = Patience::new(self.clock);
+        let mut asked_to = false;
+        let mut current = action;
+        loop {
+            let runs = current.all_changes_deployed && current.deployed_code.is_some();
+            match current.build {
+                Build::Failed => return Err(DeploymentError::BuildFailed),
+                Build::Built if runs => return Ok(current),
+                Build::Built if !asked_to => match self.call(|| self.auth0.deploy_action(&current.id)).await {
+                    Ok(()) => asked_to = true,
+                    // "A draft must be in the 'built' state before it can be deployed": the answer before was older.
+                    Err(failure) if failure.status == Some(400) => {}
+                    Err(failure) if !is_passing(&failure) => return Err(failure.into()),
+                    Err(_) => {}
+                },
+                Build::Built | Build::UnderWay => {}
+            }
+            if !patience.wait().await {
+                let what = if asked_to { "the deployment" } else { "the build" };
+                return Err(DeploymentError::TooSlow(what));
+            }
+            match self.call(|| self.auth0.action(&current.id)).await {
+                Ok(now) => current = now,
+                Err(failure) if is_passing(&failure) => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    /// Puts the Action at the front of the flow. The flow is read right before it is written, since writing replaces it
+    /// whole, and again right after.
+    async fn bind(&self, action: &Action) -> Result<(), DeploymentError> {
+        let mut patience = Patience::new(self.clock);
+        loop {
+            let before = self.call(|| self.auth0.flow()).await?;
+            let places = Standing::flow_with_first(&before, action);
+            if places.len() > BOUND_MAX {
+                return Err(DeploymentError::Full);
+            }
+            match self.call(|| self.auth0.set_flow(&places)).await {
+                Ok(()) => {
+                    let after = self.call(|| self.auth0.flow()).await?;
+                    return if is_kept(&before, &after, action) { Ok(()) } else { Err(DeploymentError::Overwritten) };
+                }
+                // Right after its first deployment an Action may not be known here yet.
+                Err(failure) if matches!(failure.status, Some(400 | 404 | 409)) || is_passing(&failure) => {
+                    if !patience.wait().await {
+                        return Err(failure.into());
+                    }
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+}
+
+/// Ours first, and everybody who was there still there, in their order.
+fn is_kept(before: &[Bound], after: &[Bound], action: &Action) -> bool {
+    let others = |flow: &[Bound]| -> Vec<String> {
+        flow.iter().map(|bound| bound.action_id.clone()).filter(|id| *id != action.id).collect()
+    };
+    after.first().is_some_and(|bound| bound.action_id == action.id) && others(before) == others(after)
+}
+
+/// Will the same call perhaps succeed in a moment?
+fn is_passing(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::Server | Kind::Timeout | Kind::Unreachable | Kind::RateLimited)
+}
+
+/// A bounded wait, in growing steps.
+struct Patience<'a> {
+    clock: &'a dyn Clock,
+    until: Duration,
+    asked: u32,
+}
+
+impl<'a> Patience<'a> {
+    fn new(clock: &'a dyn Clock) -> Self {
+        Self { clock, until: clock.monotonic().saturating_add(PATIENCE), asked: 0 }
+    }
+
+    /// Waits a little; `false` if there is no time left.
+    async fn wait(&mut self) -> bool {
+        let left = self.until.saturating_sub(self.clock.monotonic());
+        if left.is_zero() {
+            return false;
+        }
+        self.asked += 1;
+        // Without jitter: nobody else waits for the same.
+        self.clock.sleep(ASK_AGAIN.ceiling(self.asked).min(left)).await;
+        true
+    }
+}
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

@@ -1,0 +1,193 @@
+//! The Action, brought into the sandbox's tenant.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::auth0::{Auth0Options, Credentials, action_code};
+use crate::domain::ManualClock;
+use crate::http::pacing::Shares;
+use crate::http::{Http, HttpOptions};
+use crate::sandbox::{Effect, Fault, Options, Sandbox};
+
+const OTHER: &str = "exports.onExecutePostLogin = async () => {};";
+
+struct Stage {
+    sandbox: Sandbox,
+    clock: Arc<ManualClock>,
+    auth0: Auth0,
+    pacer: Pacer,
+    code: String,
+}
+
+impl Stage {
+    /// A tenant in which two other Actions are bound, and ours does not exist.
+    async fn new() -> Self {
+        let clock = Arc::new(ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap()));
+        let sandbox = Sandbox::start(Options::with_manual_clock(clock.clone())).await.unwrap();
+        let tenant = sandbox.auth0();
+        let credentials =
+            Credentials::Secret { client_id: tenant.client_id(), client_secret: tenant.client_secret().into() };
+        let options = Auth0Options {
+            url: tenant.url().parse().unwrap(),
+            audience: tenant.audience(),
+            credentials,
+            metadata_key: "okta_sync".to_owned(),
+        };
+        let pacer = Pacer::auth0(Shares { ours: 0.8, sweeps: 0.25 });
+        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+        let auth0 = Auth0::new(options, http, Arc::new(pacer.clone()), clock.clone());
+        assert!(tenant.action().remove(ACTION_NAME));
+        for name in ["enrich", "welcome"] {
+            tenant.action().install(name, OTHER);
+            tenant.action().place(name, Some(99));
+        }
+        Self { sandbox, clock, auth0, pacer, code: action_code("gone", "okta_sync") }
+    }
+
+    fn deployment(&self) -> Deployment<'_> {
+        Deployment::new(&self.auth0, &self.pacer, self.clock.as_ref(), &self.code)
+    }
+
+    async fn deploy(&self) -> Result<Standing, DeploymentError> {
+        let deployment = self.deployment();
+        let found = deployment.look().await?;
+        deployment.carry_out(&found, |_| ()).await
+    }
+
+    fn flow(&self) -> Vec<String> {
+        self.sandbox.auth0().action().flow()
+    }
+
+    /// How many requests changed something.
+    fn writes(&self) -> usize {
+        let requests = self.sandbox.auth0().journal().requests();
+        requests.iter().filter(|request| request.method != "GET" && request.path.contains("/actions/")).count()
+    }
+
+    fn login_of_marked(&self) -> crate::sandbox::Login {
+        let tenant = self.sandbox.auth0();
+        let user = tenant.create_user(json!({
+            "email": "ann@example.com", "app_metadata": { "okta_sync": { "deactivated": "true" } },
+        }));
+        tenant.login(&user)
+    }
+}
+
+fn refuse((method, path): (&str, &str), times: u32, code: u16, message: &str) -> Fault {
+    let body = json!({ "statusCode": code, "error": "x", "message": message });
+    Fault::new(method, path, Effect::Status { code, body, headers: Vec::new() }).times(times)
+}
+
+#[tokio::test]
+async fn it_is_created_built_deployed_and_bound_first_and_then_left_alone() {
+    let stage = Stage::new().await;
+    assert!(stage.login_of_marked().is_granted());
+    let steps = std::sync::Mutex::new(Vec::new());
+    let deployment = stage.deployment();
+    let found = deployment.look().await.unwrap();
+    let now = deployment.carry_out(&found, |step| steps.lock().unwrap().push(step.to_owned())).await.unwrap();
+    assert!(now.is_verified() && now.conditions().iter().all(|one| one.holds), "{now:?}");
+    assert_eq!(steps.into_inner().unwrap().len(), 3);
+    assert_eq!(stage.flow(), [ACTION_NAME, "enrich", "welcome"]);
+    let tenant = stage.sandbox.auth0();
+    let ann = tenant.create_user(json!({
+        "email": "ann2@example.com", "app_metadata": { "okta_sync": { "deactivated": "true" } },
+    }));
+    assert_eq!(tenant.login(&ann), crate::sandbox::Login::Denied { reason: "gone".to_owned() });
+
+    let writes = stage.writes();
+    let again = stage.deployment().look().await.unwrap();
+    assert_eq!(again.steps(), []);
+    stage.deploy().await.unwrap();
+    assert_eq!(stage.writes(), writes, "nothing to do, nothing done");
+}
+
+#[tokio::test]
+async fn other_code_is_replaced_and_a_later_place_becomes_the_first() {
+    let stage = Stage::new().await;
+    let action = stage.sandbox.auth0().action();
+    action.install(ACTION_NAME, OTHER);
+    action.place(ACTION_NAME, Some(1));
+    assert_eq!(stage.flow(), ["enrich", ACTION_NAME, "welcome"]);
+    let before: Vec<Bound> = stage.auth0.flow().await.unwrap();
+    assert!(stage.deploy().await.unwrap().is_verified());
+    assert_eq!(stage.flow(), [ACTION_NAME, "enrich", "welcome"]);
+    let after = stage.auth0.flow().await.unwrap();
+    assert_eq!(after, [1, 0, 2].map(|at: usize| before[at].clone()), "the same places, not new ones");
+}
+
+#[tokio::test]
+async fn answers_that_are_early_late_or_lost_are_waited_out() {
+    let stage = Stage::new().await;
+    let faults = stage.sandbox.auth0().faults();
+    let actions = "/api/v2/actions/actions/";
+    faults.add(refuse(("GET", actions), 2, 503, "later"));
+    faults.add(refuse(("POST", actions), 2, 400, "A draft must be in the 'built' state before it can be deployed."));
+    let bindings = ("PATCH", "/api/v2/actions/triggers/");
+    faults.add(refuse(bindings, 3, 400, "Trying to create a binding for an action that has not been deployed."));
+    assert!(stage.deploy().await.unwrap().is_verified());
+    assert_eq!(stage.flow(), [ACTION_NAME, "enrich", "welcome"]);
+}
+
+#[tokio::test]
+async fn what_never_shows_ends_after_two_minutes_and_goes_on_the_next_time() {
+    let stage = Stage::new().await;
+    let began = stage.clock.monotonic();
+    let deploy = ("POST", "/api/v2/actions/actions/");
+    let fault = stage.sandbox.auth0().faults().add(refuse(deploy, 999, 400, "not built"));
+    let error = stage.deploy().await.unwrap_err();
+    assert!(matches!(error, DeploymentError::TooSlow("the build")), "{error}");
+    let took = stage.clock.monotonic() - began;
+    assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
+    stage.sandbox.auth0().faults().remove(fault);
+    assert!(stage.deploy().await.unwrap().is_verified());
+}
+
+#[tokio::test]
+async fn code_that_cannot_be_built_and_a_name_that_is_taken_are_told() {
+    let mut stage = Stage::new().await;
+    stage.code = "not javascript {".to_owned();
+    assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::BuildFailed));
+    assert_eq!(stage.flow(), ["enrich", "welcome"], "what was there goes on");
+
+    let stage = Stage::new().await;
+    let taken = refuse(("POST", "/api/v2/actions/actions"), 1, 409, "An action with the name exists");
+    stage.sandbox.auth0().faults().add(taken);
+    assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::NameTaken));
+}
+
+#[tokio::test]
+async fn a_full_flow_is_told_before_anything_is_changed() {
+    let stage = Stage::new().await;
+    for number in 2..BOUND_MAX {
+        let name = format!("more-{number}");
+        stage.sandbox.auth0().action().install(&name, OTHER);
+        stage.sandbox.auth0().action().place(&name, Some(99));
+    }
+    assert_eq!(stage.flow().len(), BOUND_MAX);
+    assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::Full));
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test]
+async fn somebody_who_writes_the_flow_at_the_same_time_is_noticed() {
+    let stage = Stage::new().await;
+    let flow = json!({ "bindings": [], "total": 0 }).to_string().into_bytes();
+    let bindings = ("GET", "/api/v2/actions/triggers/post-login");
+    // The third reading is the one after the write: it shows a flow that somebody has emptied meanwhile.
+    stage.sandbox.auth0().faults().add(Fault::new(bindings.0, bindings.1, Effect::ReplaceBody(flow)).skip(2).times(1));
+    assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::Overwritten));
+}
+
+#[tokio::test]
+async fn a_listing_that_skips_an_id_is_refused_rather_than_written_back() {
+    let stage = Stage::new().await;
+    let flow: Value = json!({ "bindings": [{ "id": "b1", "display_name": "enrich" }] });
+    let bindings = ("GET", "/api/v2/actions/triggers/post-login");
+    let fault = Fault::new(bindings.0, bindings.1, Effect::ReplaceBody(flow.to_string().into_bytes()));
+    stage.sandbox.auth0().faults().add(fault);
+    let failure = stage.deployment().look().await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Malformed, "{failure}");
+}

@@ -1,0 +1,128 @@
+//! Is the Action in force? A mark that nothing reads denies nobody, and anybody who manages the tenant can unbind the
+//! Action: so the daemon looks at start and every hour. It never repairs: a flow that is managed elsewhere (Terraform,
+//! say) would be written to and fro. It tells.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::gate::{Endpoint, Stopped};
+use super::{Engine, Fatal};
+use crate::auth0::Standing;
+use crate::http::Kind;
+use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};
+
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// After a look that failed for a passing reason.
+const AGAIN: Duration = Duration::from_secs(300);
+/// Without it, nothing can be said of the Action.
+const SCOPE: &str = "read:actions";
+
+impl Engine {
+    /// Looks at once and then every hour.
+    ///
+    /// # Errors
+    /// When the state cannot be used at all.
+    pub(super) async fn enforcement_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
+        let mut before = None;
+        loop {
+            let wait = match self.look_at_action().await {
+                Ok(Some(now)) => {
+                    if before.replace(now) != Some(now) {
+                        say(now);
+                    }
+                    LOOK_EVERY
+                }
+                Ok(None) => AGAIN,
+                Err(error) if error.is_configuration() => return Err(error.into()),
+                Err(error) => {
+                    warn!(event = "store_failed", %error, "could not note how the Action stands");
+                    AGAIN
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.clock.sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Looks at the Action and notes what was found. `None`: there was no answer; what was known stands.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn look_at_action(&self) -> Result<Option<Enforcement>, StoreError> {
+        let standing = match self.action_standing().await {
+            Ok(standing) => standing,
+            Err(Stopped::Failed(failure)) if failure.kind == Kind::Forbidden => None,
+            Err(Stopped::Failed(_) | Stopped::Paused { .. }) => return Ok(None),
+        };
+        let now = self.now();
+        let enforcement = match &standing {
+            None => Enforcement::Unverified,
+            Some(standing) if standing.is_verified() => Enforcement::Verified,
+            Some(standing) if standing.is_in_force() => Enforcement::Unverified,
+            Some(_) => Enforcement::Missing,
+        };
+        self.store.note_enforcement(enforcement, now).await?;
+        // An alarm ends when the Action was seen in the flow, not when we may no longer look.
+        match standing {
+            // With blocks, everybody who is marked is denied without any Action.
+            Some(standing) if enforcement == Enforcement::Missing && !self.options.mark.block => {
+                self.store.raise_alarm(&missing(&standing), now).await?;
+            }
+            Some(_) => {
+                self.store.clear_alarm(AlarmKind::ActionMissing, "", now).await?;
+            }
+            None => {}
+        }
+        Ok(Some(enforcement))
+    }
+
+    /// `None`: our scopes do not allow to look.
+    async fn action_standing(&self) -> Result<Option<Standing>, Stopped> {
+        let gate = &self.auth0_gate;
+        let scopes = gate.call_aside(Endpoint::Auth0Actions, || self.auth0.granted_scopes()).await?;
+        if !scopes.is_empty() && !scopes.iter().any(|scope| scope == SCOPE) {
+            return Ok(None);
+        }
+        let actions = gate.call_aside(Endpoint::Auth0Actions, || self.auth0.actions()).await?;
+        let flow = gate.call_aside(Endpoint::Auth0Actions, || self.auth0.flow()).await?;
+        Ok(Some(Standing::new(actions, flow, &self.options.action_code)))
+    }
+}
+
+fn missing(standing: &Standing) -> Alarm {
+    let wrong: Vec<String> = standing.conditions().into_iter().filter(|one| !one.holds).map(|one| one.found).collect();
+    Alarm {
+        momentary: false,
+        kind: AlarmKind::ActionMissing,
+        subject: String::new(),
+        detail: format!("marks have no effect, since no Action reads them: {}", wrong.join("; ")),
+        remedy: "`okta-auth0-sync action deploy`, or bind it in what manages the tenant's Actions; `action check` says what \
+                 is missing"
+            .to_owned(),
+    }
+}
+
+fn say(enforcement: Enforcement) {
+    match enforcement {
+        Enforcement::Verified => {
+            info!(event = "action_verified", "the Action is in force, first in the post-login flow")
+        }
+        Enforcement::Unverified => info!(
+            event = "action_unverified",
+            "that the Action is in force is not verified: `okta-auth0-sync action check` says more (it needs read:actions)"
+        ),
+        Enforcement::Missing => {
+            warn!(
+                event = "action_missing",
+                "no Action reads our marks: `okta-auth0-sync action check` says what is missing"
+            );
+        }
+    }
+}
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

@@ -1,0 +1,88 @@
+//! The daemon's watch over the Action.
+
+use super::super::stage::Stage;
+use super::*;
+use crate::auth0::ACTION_NAME;
+use crate::domain::mark::MarkOptions;
+use crate::sandbox::Fault;
+
+const MARK: MarkOptions = MarkOptions { mirror: true, block: false };
+
+async fn alarms(stage: &Stage) -> Vec<String> {
+    stage.engine.store().open_alarms().await.unwrap().into_iter().map(|alarm| alarm.kind).collect()
+}
+
+async fn stored(stage: &Stage) -> (Option<String>, Option<String>) {
+    let status = stage.engine.store().status().await.unwrap().unwrap();
+    (status.enforcement, status.enforcement_checked_at)
+}
+
+#[tokio::test]
+async fn what_is_seen_is_stored_and_an_alarm_begins_and_ends_with_the_binding() {
+    let stage = Stage::new(MARK).await;
+    let (action, look) = (stage.sandbox.auth0().action(), || stage.engine.look_at_action());
+    assert_eq!(stored(&stage).await, (None, None), "not looked yet");
+    assert_eq!(look().await.unwrap(), Some(Enforcement::Verified));
+    let (enforcement, at) = stored(&stage).await;
+    assert_eq!(enforcement.as_deref(), Some("verified"));
+    assert!(at.is_some_and(|at| at.starts_with("2026-11-23T10:")));
+    assert!(alarms(&stage).await.is_empty());
+
+    action.set_bound(false);
+    assert_eq!(look().await.unwrap(), Some(Enforcement::Missing));
+    assert_eq!(alarms(&stage).await, ["action_missing"]);
+    assert_eq!(stored(&stage).await.0.as_deref(), Some("missing"));
+
+    // Behind another one it works, if not as well as it should.
+    action.set_bound(true);
+    action.install("other", "exports.onExecutePostLogin = async () => {};");
+    action.place("other", Some(0));
+    assert_eq!(look().await.unwrap(), Some(Enforcement::Unverified));
+    assert!(alarms(&stage).await.is_empty());
+
+    assert!(action.remove(ACTION_NAME));
+    assert_eq!(look().await.unwrap(), Some(Enforcement::Missing));
+}
+
+#[tokio::test]
+async fn who_may_not_look_says_so_raises_nothing_and_ends_nothing() {
+    let stage = Stage::new(MARK).await;
+    let tenant = stage.sandbox.auth0();
+    tenant.action().set_bound(false);
+    tenant.set_granted_scope("read:users update:users");
+    assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Unverified));
+    assert!(alarms(&stage).await.is_empty());
+    assert!(!tenant.journal().requests().iter().any(|request| request.path.contains("/actions/")), "it did not try");
+
+    // The scope goes while the token that had it lives on.
+    let stage = Stage::new(MARK).await;
+    let tenant = stage.sandbox.auth0();
+    tenant.action().set_bound(false);
+    stage.engine.look_at_action().await.unwrap();
+    tenant.set_granted_scope("read:users update:users");
+    assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Unverified));
+    assert_eq!(alarms(&stage).await, ["action_missing"]);
+}
+
+#[tokio::test]
+async fn however_it_ends_looks_are_not_paused_and_what_was_known_stands() {
+    let stage = Stage::new(MARK).await;
+    assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Verified));
+    let gate = stage.engine.gate(crate::http::Remote::Auth0);
+    for (code, expected) in [(500, None), (403, Some(Enforcement::Unverified)), (401, None), (429, None)] {
+        let fault = stage.sandbox.auth0().faults().add(Fault::status("GET", "/api/v2/actions", code));
+        assert_eq!(stage.engine.look_at_action().await.unwrap(), expected, "{code}");
+        assert_eq!(gate.paused(&[Endpoint::Auth0Patch, Endpoint::Auth0Actions]), None, "{code}");
+        stage.sandbox.auth0().faults().remove(fault);
+    }
+    assert!(alarms(&stage).await.is_empty());
+    assert!(stage.engine.store().remotes().await.unwrap().iter().all(|remote| !remote.is_failing()));
+}
+
+#[tokio::test]
+async fn with_blocks_nobody_depends_on_the_action() {
+    let stage = Stage::new(MarkOptions { block: true, ..MARK }).await;
+    stage.sandbox.auth0().action().set_bound(false);
+    assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Missing));
+    assert!(alarms(&stage).await.is_empty());
+}

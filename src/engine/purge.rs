@@ -1,0 +1,276 @@
+//! Lifting every mark of ours, before the program is removed: from all accounts that the state knows, and from those that
+//! a search finds besides (a state that was lost, an account that was forgotten).
+//!
+//! An account is read, everything of ours is taken from it in one PATCH, and then the state lets go of it: being
+//! interrupted anywhere is harmless, the next time goes on with what is left.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::gate::{Endpoint, Stopped};
+use crate::auth0::AccountQuery;
+use crate::domain::backoff::PROBES;
+use crate::domain::mark::{self, Removal};
+use crate::domain::{Account, AccountId, Cause};
+use crate::http::pacing::Priority;
+use crate::http::{Failure, Kind};
+use crate::store::{Decision, MarkedByUs, StoreError};
+
+/// So many accounts are read from the state at once.
+const BATCH: u32 = 500;
+/// Auth0 shows the first 1,000 hits of a search, 100 a page.
+const SEARCH_PAGES_MAX: u32 = 10;
+/// A search lags: after so many rounds that show only what was done already, the rest is for the next time.
+const STALE_ROUNDS_MAX: u32 = 10;
+const ROUND_PAUSE: Duration = Duration::from_secs(3);
+/// A call is tried so often, and a pause of the remote waited for so often.
+const TRIES: u32 = 4;
+/// A remote that pauses for longer is not waited for.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// An account that was, or would be, freed of our mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Auth0's id.
+    pub account: AccountId,
+    /// Its address.
+    pub email: Option<String>,
+    /// What it was.
+    pub before: String,
+    /// What it is, or would be.
+    pub after: String,
+}
+
+/// What a purge came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purge {
+    /// Accounts that were (in a dry run: would be) written.
+    pub freed: u64,
+    /// Accounts on which nothing of ours was left.
+    pub clean: u64,
+    /// Accounts that could not be freed, and why.
+    pub left: Vec<(AccountId, String)>,
+    /// Why not everything was gone through.
+    pub incomplete: Option<String>,
+}
+
+/// Why a call brought nothing.
+enum Trouble {
+    /// This account's.
+    Account(String),
+    /// Everybody's.
+    All(String),
+    /// The state's.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Engine {
+    /// Frees every account of our mark, telling `told` of each. In a dry run nothing is written in Auth0.
+    ///
+    /// # Errors
+    /// When the state cannot be used. Accounts that cannot be freed are in the answer.
+    pub async fn purge(
+        &self,
+        dry_run: bool,
+        stop: &CancellationToken,
+        told: impl Fn(&Freed),
+    ) -> Result<Purge, StoreError> {
+        let mut purge = Purge::default();
+        match self.purge_all(dry_run, stop, &told, &mut purge).await {
+            Ok(()) => {}
+            Err(Trouble::Store(error)) => return Err(error),
+            Err(Trouble::All(why) | Trouble::Account(why)) => purge.incomplete = Some(why),
+        }
+        Ok(purge)
+    }
+
+    async fn purge_all(
+        &self,
+        dry_run: bool,
+        stop: &CancellationToken,
+        told: &impl Fn(&Freed),
+        purge: &mut Purge,
+    ) -> Result<(), Trouble> {
+        let mut done = BTreeSet::new();
+        let mut after: Option<AccountId> = None;
+        loop {
+            let batch = self.store.marked_by_us(after.as_ref(), BATCH).await?;
+            let Some(last) = batch.last() else { break };
+            after = Some(last.account.clone());
+            for known in &batch {
+                go_on(stop)?;
+                done.insert(known.account.clone());
+                self.purge_one(&known.account, Some(known), dry_run, told, purge).await?;
+            }
+        }
+        let mut stale = 0;
+        loop {
+            let (mut found, mut listed, mut total) = (Vec::new(), 0_u64, 0_u64);
+            for page in 0..SEARCH_PAGES_MAX {
+                go_on(stop)?;
+                let hits = self
+                    .patiently(Endpoint::Auth0Search, "purge", || self.auth0.search(&AccountQuery::Marked, page))
+                    .await
+                    .map_err(Trouble::of_search)?;
+                total = hits.total;
+                let count = hits.accounts.len();
+                listed += count as u64;
+                found.extend(hits.accounts.into_iter().map(|record| record.account.id));
+                if count == 0 || listed >= total {
+                    break;
+                }
+            }
+            let new: Vec<AccountId> = found.into_iter().filter(|id| done.insert(id.clone())).collect();
+            for id in &new {
+                go_on(stop)?;
+                self.purge_one(id, None, dry_run, told, purge).await?;
+            }
+            // What was freed leaves the first thousand a little later, and makes room for the rest.
+            let more = total > listed;
+            stale = if new.is_empty() { stale + 1 } else { 0 };
+            if new.is_empty() && !more {
+                return Ok(());
+            }
+            if more && (dry_run || stale > STALE_ROUNDS_MAX) {
+                return Err(Trouble::All(format!(
+                    "Auth0's search shows {listed} of {total} marked accounts: run `purge` again for the rest"
+                )));
+            }
+            self.clock.sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    async fn purge_one(
+        &self,
+        id: &AccountId,
+        known: Option<&MarkedByUs>,
+        dry_run: bool,
+        told: &impl Fn(&Freed),
+        purge: &mut Purge,
+    ) -> Result<(), Trouble> {
+        match self.free(id, known, dry_run).await {
+            Ok(Some(freed)) => {
+                purge.freed += 1;
+                told(&freed);
+                Ok(())
+            }
+            Ok(None) => {
+                purge.clean += 1;
+                Ok(())
+            }
+            Err(Trouble::Account(why)) => {
+                purge.left.push((id.clone(), why));
+                Ok(())
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// `None`: nothing of ours was on it.
+    async fn free(&self, id: &AccountId, known: Option<&MarkedByUs>, dry_run: bool) -> Result<Option<Freed>, Trouble> {
+        let subject = id.as_str();
+        let record = self.patiently(Endpoint::Auth0Account, subject, || self.auth0.account(id)).await?;
+        let known_denied = known.is_some_and(|known| known.denied);
+        let planned = record.and_then(|record| Some((mark::removal(&record.account, known_denied)?, record)));
+        let Some((removal, record)) = planned else {
+            if known.is_some() && !dry_run {
+                self.store.purged(id, None, &self.policy_text, self.now()).await?;
+            }
+            return Ok(None);
+        };
+        let account = &record.account;
+        let freed = |after: &Account| Freed {
+            account: id.clone(),
+            email: account.email.as_ref().map(|email| email.as_str().to_owned()),
+            before: account.summary(),
+            after: after.summary(),
+        };
+        if dry_run {
+            return Ok(Some(freed(&without(account, removal))));
+        }
+        let patched =
+            self.patiently(Endpoint::Auth0Patch, subject, || self.auth0.remove_mark(&record, removal)).await?;
+        if !mark::is_removed(&patched.account.account, removal) {
+            return Err(Trouble::Account(
+                "Auth0 took the write and answered with our mark: something else writes the same key".to_owned(),
+            ));
+        }
+        let freed = freed(&patched.account.account);
+        let owner = account.mark.as_ref().and_then(|mark| mark.okta_user_id.as_ref());
+        let decision = Decision {
+            okta_user_id: owner.or(known.map(|known| &known.user)).map(|user| user.as_str().to_owned()),
+            email: freed.email.clone(),
+            auth0_user_id: Some(id.as_str().to_owned()),
+            cause: Cause::Command.as_str().to_owned(),
+            actor: Some("command".to_owned()),
+            before: Some(freed.before.clone()),
+            after: Some(freed.after.clone()),
+            outcome: "purged".to_owned(),
+            request_id: patched.request_id,
+            ..Decision::default()
+        };
+        self.store.purged(id, Some(decision), &self.policy_text, self.now()).await?;
+        Ok(Some(freed))
+    }
+
+    /// A call, again after a pause or a failure that passes, for a bounded time.
+    async fn patiently<T, F, Fut>(&self, endpoint: Endpoint, subject: &str, call: F) -> Result<T, Trouble>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let (wait, trouble) = match self.auth0_gate.call(endpoint, Priority::Live, subject, &call).await {
+                Ok(value) => return Ok(value),
+                Err(Stopped::Paused { wait, why }) => (wait, Trouble::All(why)),
+                Err(Stopped::Failed(failure)) => {
+                    let passes = matches!(failure.kind, Kind::Server | Kind::Timeout | Kind::Unreachable);
+                    let wait = if passes { PROBES.wait(tried, fastrand::f64()) } else { Duration::MAX };
+                    (wait, Trouble::Account(failure.to_string()))
+                }
+            };
+            if tried >= TRIES || wait > PAUSE_MAX {
+                return Err(trouble);
+            }
+            self.clock.sleep(wait).await;
+        }
+    }
+}
+
+impl Trouble {
+    /// What ends a search ends the whole: without it nobody knows what is left.
+    fn of_search(self) -> Self {
+        match self {
+            Self::Account(why) => Self::All(why),
+            other => other,
+        }
+    }
+}
+
+fn go_on(stop: &CancellationToken) -> Result<(), Trouble> {
+    if stop.is_cancelled() { Err(Trouble::All("stopped; the rest is done next time".to_owned())) } else { Ok(()) }
+}
+
+/// The account as it would be.
+fn without(account: &Account, removal: Removal) -> Account {
+    Account {
+        mark: None,
+        mirror: if removal.mirror { crate::domain::account::Mirror::Absent } else { account.mirror },
+        blocked: account.blocked && !removal.unblock,
+        ..account.clone()
+    }
+}
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

@@ -1,0 +1,142 @@
+//! Every mark out of the sandbox's tenant.
+
+use serde_json::{Value, json};
+
+use super::super::stage::Stage;
+use super::*;
+use crate::domain::mark::MarkOptions;
+use crate::engine::applier::Until;
+use crate::sandbox::{Fault, NewUser};
+
+const BLOCKING: MarkOptions = MarkOptions { mirror: true, block: true };
+
+/// Deactivates people and lets the engine deny their accounts; answers those accounts.
+async fn denied(stage: &Stage, names: &[&str]) -> Vec<String> {
+    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+    let stop = CancellationToken::new();
+    let mut accounts = Vec::new();
+    for name in names {
+        let email = format!("{name}@example.com");
+        let id = okta.create_user(&NewUser::new(&email, &email));
+        accounts.push(auth0.create_user(json!({
+            "email": email, "email_verified": true, "app_metadata": { "plan": "gold" },
+            "user_metadata": { "okta": { "locale": "de" }, "colour": "red" },
+        })));
+        okta.deactivate(&id);
+    }
+    stage.engine.poll(&stop).await.unwrap();
+    stage.engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap();
+    for account in &accounts {
+        assert_eq!(auth0.user(account).unwrap()["app_metadata"]["okta_sync"]["deactivated"], "true");
+    }
+    accounts
+}
+
+async fn purge(stage: &Stage, dry_run: bool) -> Purge {
+    stage.engine.purge(dry_run, &CancellationToken::new(), |_| ()).await.unwrap()
+}
+
+fn is_as_before(user: &Value) -> bool {
+    user["app_metadata"] == json!({ "plan": "gold" })
+        && user["user_metadata"] == json!({ "okta": { "locale": "de" }, "colour": "red" })
+        && user["blocked"] != json!(true)
+}
+
+#[tokio::test]
+async fn everything_of_ours_goes_and_nothing_else_and_the_second_time_there_is_nothing() {
+    let stage = Stage::new(BLOCKING).await;
+    let auth0 = stage.sandbox.auth0();
+    let accounts = denied(&stage, &["ann", "bob"]).await;
+    // Marked by a state that was lost: found by the search alone. Its block is somebody else's.
+    let lost = auth0.create_user(json!({
+        "email": "lost@example.com", "blocked": true,
+        "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": "00uLost" } },
+        "user_metadata": { "okta": { "deactivated": "true" } },
+    }));
+    // Marked by the original flow alone: not ours.
+    let theirs = auth0.create_user(json!({
+        "email": "theirs@example.com", "user_metadata": { "okta": { "deactivated": "true" } },
+    }));
+    stage.engine.clock().sleep(Duration::from_secs(5)).await;
+
+    let before = auth0.journal().requests().iter().filter(|request| request.method == "PATCH").count();
+    let plan = purge(&stage, true).await;
+    assert_eq!((plan.freed, plan.clean, plan.incomplete), (3, 0, None));
+    assert_eq!(auth0.journal().requests().iter().filter(|request| request.method == "PATCH").count(), before);
+
+    let done = purge(&stage, false).await;
+    assert_eq!((done.freed, &done.left, &done.incomplete), (3, &vec![], &None));
+    for account in &accounts {
+        let user = auth0.user(account).unwrap();
+        assert!(is_as_before(&user), "{user}");
+    }
+    let user = auth0.user(&lost).unwrap();
+    assert_eq!((&user["blocked"], user["app_metadata"].get("okta_sync")), (&json!(true), None), "{user}");
+    assert!(user["user_metadata"].get("okta").is_none_or(Value::is_null), "{user}");
+    assert_eq!(auth0.user(&theirs).unwrap()["user_metadata"]["okta"]["deactivated"], "true");
+
+    let store = stage.engine.store();
+    assert_eq!(store.status().await.unwrap().unwrap().denied, 0);
+    let decisions = store.decisions(None, None, 0, 100).await.unwrap();
+    let purged: Vec<_> = decisions.iter().filter(|row| row.outcome == "purged").collect();
+    assert_eq!(purged.len(), 3);
+    assert!(purged.iter().all(|row| row.cause == "command" && row.after.as_deref() != Some("denied")), "{purged:?}");
+    assert!(purged.iter().any(|row| row.okta_user_id.as_deref() == Some("00uLost")));
+    store.verify_decisions().await.unwrap();
+
+    stage.engine.clock().sleep(Duration::from_secs(5)).await;
+    let again = purge(&stage, false).await;
+    assert_eq!((again.freed, again.left, again.incomplete), (0, vec![], None));
+}
+
+#[tokio::test]
+async fn who_cannot_be_freed_is_named_and_freed_the_next_time() {
+    let stage = Stage::new(BLOCKING).await;
+    let auth0 = stage.sandbox.auth0();
+    let accounts = denied(&stage, &["ann", "bob", "carol"]).await;
+    let gone = accounts[2].clone();
+    assert!(auth0.delete_user(&gone));
+    let path = format!("/api/v2/users/{}", accounts[0].replace('|', "%7C"));
+    let fault = auth0.faults().add(Fault::status("PATCH", &path, 400));
+    let first = purge(&stage, false).await;
+    assert_eq!((first.freed, first.clean), (1, 1), "{first:?}");
+    assert_eq!(first.left.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [accounts[0].as_str()]);
+    assert!(first.left[0].1.contains("400"), "{first:?}");
+    auth0.faults().remove(fault);
+    let second = purge(&stage, false).await;
+    assert_eq!((second.freed, second.left), (1, vec![]));
+    assert!(is_as_before(&auth0.user(&accounts[0]).unwrap()));
+}
+
+#[tokio::test]
+async fn passing_failures_are_waited_out_and_lasting_ones_end_it() {
+    let stage = Stage::new(BLOCKING).await;
+    let faults = stage.sandbox.auth0().faults();
+    let accounts = denied(&stage, &["ann"]).await;
+    faults.add(Fault::status("GET", "/api/v2/users", 503).times(2));
+    faults.add(Fault::status("PATCH", "/api/v2/users", 429).times(1));
+    assert_eq!(purge(&stage, false).await.freed, 1);
+    assert!(is_as_before(&stage.sandbox.auth0().user(&accounts[0]).unwrap()));
+
+    let stage = Stage::new(BLOCKING).await;
+    denied(&stage, &["ann"]).await;
+    stage.sandbox.auth0().faults().add(Fault::status("PATCH", "/api/v2/users", 403));
+    let done = purge(&stage, false).await;
+    assert!(done.incomplete.is_some_and(|why| why.contains("403")));
+}
+
+#[tokio::test]
+async fn more_marked_accounts_than_a_search_shows_are_freed_round_by_round() {
+    let stage = Stage::new(BLOCKING).await;
+    let auth0 = stage.sandbox.auth0();
+    auth0.set_bucket(crate::sandbox::Bucket::UNLIMITED);
+    for number in 0..1015 {
+        auth0.create_user(json!({
+            "email": format!("p{number}@example.com"), "app_metadata": { "okta_sync": { "deactivated": "true" } },
+        }));
+    }
+    stage.engine.clock().sleep(Duration::from_secs(5)).await;
+    let done = purge(&stage, false).await;
+    assert_eq!((done.freed, done.left.len(), done.incomplete), (1015, 0, None));
+    assert!(auth0.users().iter().all(|user| user["app_metadata"].get("okta_sync").is_none()));
+}

@@ -1,0 +1,85 @@
+//! For tests: an engine on a state of its own, between both stand-ins, on a clock that its sleepers move.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Engine, Options};
+use crate::auth0::{self, Auth0, Auth0Options, action_code};
+use crate::domain::mark::MarkOptions;
+use crate::domain::{ManualClock, Policy};
+use crate::http::pacing::{Pacer, Shares};
+use crate::http::{Http, HttpOptions};
+use crate::okta::{self, Okta, OktaOptions};
+use crate::sandbox::{self, Sandbox};
+use crate::store::{Binding, GuardWindow, Store};
+
+pub(super) struct Stage {
+    pub(super) sandbox: Sandbox,
+    pub(super) engine: Arc<Engine>,
+    _folder: TempDir,
+}
+
+impl Stage {
+    pub(super) async fn new(mark: MarkOptions) -> Self {
+        let clock = Arc::new(ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap()));
+        let sandbox = Sandbox::start(sandbox::Options::with_manual_clock(clock.clone())).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (okta_tenant, auth0_tenant) = (sandbox.okta(), sandbox.auth0());
+        let policy = Policy::default();
+        let binding = Binding {
+            okta_url: okta_tenant.url().to_owned(),
+            auth0_url: auth0_tenant.url().to_owned(),
+            auth0_audience: auth0_tenant.audience(),
+            enforce: true,
+            policy: policy.fingerprint(),
+        };
+        let now = crate::domain::Clock::now(clock.as_ref());
+        let (store, _) = Store::open(&folder.path().join("state.db"), &binding, now).await.unwrap();
+        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+        let shares = Shares { ours: 0.9, sweeps: 0.5 };
+        let (okta_pacer, auth0_pacer) = (Pacer::okta(shares), Pacer::auth0(shares));
+        let okta = Okta::new(
+            OktaOptions {
+                url: okta_tenant.url().parse().unwrap(),
+                credentials: okta::Credentials::ApiToken(okta_tenant.api_token().into()),
+            },
+            http.clone(),
+            Arc::new(okta_pacer.clone()),
+            clock.clone(),
+        );
+        let auth0 = Auth0::new(
+            Auth0Options {
+                url: auth0_tenant.url().parse().unwrap(),
+                audience: auth0_tenant.audience(),
+                credentials: auth0::Credentials::Secret {
+                    client_id: auth0_tenant.client_id(),
+                    client_secret: auth0_tenant.client_secret().into(),
+                },
+                metadata_key: "okta_sync".to_owned(),
+            },
+            http,
+            Arc::new(auth0_pacer.clone()),
+            clock.clone(),
+        );
+        let options = Options {
+            policy,
+            mark,
+            action_code: action_code("account_deactivated", "okta_sync"),
+            connections: Vec::new(),
+            require_verified_email: false,
+            search: true,
+            end_sessions: false,
+            enforce: true,
+            concurrency: 4,
+            max_attempts: 12,
+            guard: GuardWindow { denials_max: 10_000, span: Duration::from_secs(3600) },
+            initial_lookback: Duration::from_secs(7 * 86_400),
+            retention: Duration::from_secs(400 * 86_400),
+            okta_url: okta_tenant.url().to_owned(),
+        };
+        let engine = Engine::new((okta, okta_pacer), (auth0, auth0_pacer), Arc::new(store), clock, options);
+        Self { sandbox, engine: Arc::new(engine), _folder: folder }
+    }
+}

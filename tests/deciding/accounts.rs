@@ -1,0 +1,171 @@
+//! Which accounts a person's denial reaches, and whom it leaves alone.
+
+use std::collections::BTreeSet;
+
+use okta_auth0_sync::domain::Policy;
+use serde_json::json;
+
+use super::world::{DAY, World};
+
+#[tokio::test]
+async fn every_account_of_the_address_is_denied_and_let_in_again() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let accounts: Vec<String> = ["Username-Password-Authentication", "google-oauth2", "acme-saml", "acme-okta"]
+        .into_iter()
+        .map(|connection| world.auth0().create_user(json!({ "connection": connection, "email": "ann@example.com" })))
+        .collect();
+    world.leaves(&ann).await;
+    accounts.iter().for_each(|account| world.assert_denied_for(account, &ann));
+    assert_eq!(world.writes(), 4);
+    world.returns(&ann).await;
+    accounts.iter().for_each(|account| world.assert_open(account));
+    assert_eq!(world.writes(), 8);
+}
+
+#[tokio::test]
+async fn of_linked_accounts_the_primary_is_marked() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let primary = world.account("ann@example.com");
+    let social = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "ann@example.com" }));
+    assert!(world.auth0().link(&primary, &social));
+    world.leaves(&ann).await;
+    world.assert_denied_for(&primary, &ann);
+    assert_eq!(world.writes(), 1);
+}
+
+#[tokio::test]
+async fn an_account_linked_into_another_after_it_was_denied_takes_its_place() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let primary = world.account("ann@example.com");
+    let social = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "ann@example.com" }));
+    world.leaves(&ann).await;
+    assert!(world.auth0().link(&primary, &social));
+    world.reconcile().await;
+    world.assert_denied_for(&primary, &ann);
+    world.returns(&ann).await;
+    world.assert_open(&primary);
+    assert!(world.store().accounts_of(&ann).await.unwrap().iter().all(|account| !account.denied));
+}
+
+#[tokio::test]
+async fn only_the_configured_connections() {
+    let world = World::with(|setup| setup.options.connections = vec!["acme-okta".to_owned()]).await;
+    let ann = world.person("ann@example.com");
+    let inside = world.auth0().create_user(json!({ "connection": "acme-okta", "email": "ann@example.com" }));
+    let outside = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.assert_denied_for(&inside, &ann);
+    world.assert_open(&outside);
+    assert!(world.reconcile().await.is_empty(), "what is out of scope is no difference");
+}
+
+#[tokio::test]
+async fn only_verified_addresses_where_that_is_asked_for() {
+    let world = World::with(|setup| setup.options.require_verified_email = true).await;
+    let ann = world.person("ann@example.com");
+    let verified = world.account("ann@example.com");
+    let squatter = world.auth0().create_user(json!({
+        "connection": "google-oauth2", "email": "ann@example.com", "email_verified": false,
+    }));
+    world.leaves(&ann).await;
+    world.assert_denied_for(&verified, &ann);
+    world.assert_open(&squatter);
+}
+
+#[tokio::test]
+async fn only_the_configured_domains() {
+    let world = World::with(|setup| {
+        setup.options.policy.email_domains = BTreeSet::from(["example.com".to_owned()]);
+    })
+    .await;
+    let (ann, eve) = (world.person("ann@EXAMPLE.com"), world.person("eve@example.com.evil.example"));
+    let (anns, eves) = (world.account("ann@example.com"), world.account("eve@example.com.evil.example"));
+    world.leaves(&ann).await;
+    world.leaves(&eve).await;
+    world.assert_denied_for(&anns, &ann);
+    world.assert_open(&eves);
+    assert_eq!(world.outcome(&eve).await, "skipped: out_of_scope");
+}
+
+fn exempting(names: &[&str]) -> Policy {
+    Policy { exempt: names.iter().map(|&name| name.to_owned()).collect(), ..Policy::default() }
+}
+
+#[tokio::test]
+async fn exempt_people_are_never_denied_and_always_reported() {
+    let mut world = World::with(|setup| setup.options.policy = exempting(&["boss@example.com"])).await;
+    let (boss, deputy) = (world.person("Boss@Example.com"), world.person("deputy@example.com"));
+    let (bosses, deputies) = (world.account("boss@example.com"), world.account("deputy@example.com"));
+    world.leaves(&boss).await;
+    world.leaves(&deputy).await;
+    world.assert_open(&bosses);
+    world.assert_denied_for(&deputies, &deputy);
+    assert_eq!(world.outcome(&boss).await, "skipped: exempt");
+    assert_eq!(world.alarms().await, [format!("exempt_left of {boss}")]);
+    // Exempted after the denial, by id: what was done is undone.
+    let id = deputy.to_string();
+    world.restart(|options| options.policy = exempting(&["boss@example.com", &id])).await;
+    world.reconcile().await;
+    world.assert_open(&deputies);
+    assert_eq!(world.outcome(&deputy).await, "skipped: exempt");
+    assert_eq!(world.alarms().await.len(), 2);
+    // And no longer.
+    world.restart(|options| options.policy = exempting(&[])).await;
+    world.reconcile().await;
+    world.assert_denied_for(&bosses, &boss);
+    world.assert_denied_for(&deputies, &deputy);
+    assert!(world.alarms().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_changed_policy_is_compared_at_the_next_start_and_names_nobody_in_the_decisions() {
+    let mut world = World::with(|setup| setup.options.policy = exempting(&["boss@example.com"])).await;
+    let ann = world.person("ann@example.com");
+    world.account("ann@example.com");
+    world.leaves(&ann).await;
+    let decisions = world.store().decisions(None, None, 0, 100).await.unwrap();
+    assert!(!decisions.is_empty() && decisions.iter().all(|decision| !decision.policy.contains("boss")));
+    assert!(world.store().sweep_under_way().await.unwrap().is_none());
+    world.restart(|options| options.policy = exempting(&["chief@example.com"])).await;
+    assert_eq!(world.store().sweep_under_way().await.unwrap().unwrap().scope, "all");
+}
+
+#[tokio::test]
+async fn who_has_no_account_yet_is_found_when_one_is_made() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    world.leaves(&ann).await;
+    assert_eq!(world.outcome(&ann).await, "no_account");
+    world.passes(30 * DAY);
+    let account = world.account("ann@example.com");
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+}
+
+#[tokio::test]
+async fn without_enforcement_all_is_done_but_the_write_and_made_up_for_later() {
+    let mut world = World::with(|setup| setup.options.enforce = false).await;
+    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
+    let reports = world.leaves(&ann).await;
+    world.leaves(&bob).await;
+    world.assert_open(&anns);
+    assert_eq!(world.outcome(&ann).await, "skipped: not_enforced");
+    assert!(reports.iter().any(|report| report.changes.iter().any(|change| change.after == "denied")));
+    world.returns(&bob).await;
+    assert_eq!(world.writes(), 0);
+    world.restart(|options| options.enforce = true).await;
+    world.settle().await;
+    world.assert_denied_for(&anns, &ann);
+    world.assert_open(&bobs);
+    assert_eq!(world.writes(), 1);
+    world.restart(|options| options.enforce = false).await;
+    world.returns(&ann).await;
+    world.assert_denied_for(&anns, &ann);
+    world.restart(|options| options.enforce = true).await;
+    world.settle().await;
+    world.assert_open(&anns);
+}

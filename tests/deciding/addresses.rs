@@ -1,0 +1,325 @@
+//! By which addresses a person is found, and what happens where two people have one.
+
+use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::sandbox::NewUser;
+use serde_json::json;
+
+use super::world::{DAY, HOUR, MINUTE, World};
+
+#[tokio::test]
+async fn an_address_that_changed_before_the_denial_counts_if_it_was_ever_seen() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let (old, new) = (world.account("ann@example.com"), world.account("ann.smith@example.com"));
+    world.sync().await;
+    world.okta().change_profile(&ann, "ann.smith@example.com", "ann.smith@example.com");
+    world.leaves(&ann).await;
+    world.assert_denied_for(&old, &ann);
+    world.assert_denied_for(&new, &ann);
+    world.returns(&ann).await;
+    world.assert_open(&old);
+    world.assert_open(&new);
+}
+
+#[tokio::test]
+async fn an_address_that_changed_while_denied_does_not_free_the_account() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.auth0().set_user(&account, |user| user["email"] = json!("elsewhere@example.net"));
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+    world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+    world.returns(&ann).await;
+    world.assert_open(&account);
+}
+
+#[tokio::test]
+async fn an_account_that_was_given_to_somebody_else_by_its_address_is_held_and_not_denied_again() {
+    let world = World::new().await;
+    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.auth0().set_user(&account, |user| {
+        user["email"] = json!("bob@example.com");
+        user["app_metadata"] = json!({});
+        user["user_metadata"] = json!({});
+    });
+    world.reconcile().await;
+    world.assert_open(&account);
+    assert_eq!(world.outcome(&ann).await, format!("skipped: shared_address: {bob}"));
+}
+
+#[tokio::test]
+async fn an_address_that_changed_after_the_return_is_let_in_as_well() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.okta().activate(&ann);
+    world.okta().change_profile(&ann, "anna@example.com", "anna@example.com");
+    world.sync().await;
+    world.assert_open(&account);
+}
+
+#[tokio::test]
+async fn a_login_that_is_no_address_is_not_searched_for() {
+    let world = World::new().await;
+    let ann = world.okta().create_user(&NewUser::new("ann", "ann@example.com"));
+    let nobody = world.okta().create_user(&NewUser::new("svc-backup", "not an address"));
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.leaves(&nobody).await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.outcome(&nobody).await, "skipped: no_address");
+}
+
+#[tokio::test]
+async fn login_and_email_both_count() {
+    let world = World::new().await;
+    let ann = world.okta().create_user(&NewUser::new("ann@corp.example", "ann@example.com"));
+    let accounts = [world.account("ann@corp.example"), world.account("ann@example.com")];
+    world.leaves(&ann).await;
+    for account in &accounts {
+        world.assert_denied_for(account, &ann);
+    }
+}
+
+#[tokio::test]
+async fn case_does_not_matter_on_either_side() {
+    let world = World::new().await;
+    let ann = world.person("Ann.Smith@Example.com");
+    // A database keeps lower case; a social connection keeps what its provider wrote.
+    let database = world.account("ANN.SMITH@example.com");
+    let social = |id: &str, email: &str| {
+        world.auth0().create_user(json!({ "user_id": id, "connection": "google-oauth2", "email": email }))
+    };
+    let as_okta = social("google-oauth2|1", "Ann.Smith@Example.com");
+    let lower = social("google-oauth2|2", "ann.smith@example.com");
+    let third = social("google-oauth2|3", "ANN.Smith@EXAMPLE.com");
+    world.leaves(&ann).await;
+    for account in [&database, &as_okta, &lower, &third] {
+        world.assert_denied_for(account, &ann);
+    }
+    let world = World::with(|setup| setup.options.search = false).await;
+    let ann = world.person("ann@example.com");
+    let odd = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "Ann@Example.com" }));
+    world.leaves(&ann).await;
+    world.assert_open(&odd);
+    assert_eq!(world.outcome(&ann).await, "no_account", "without the search only exact and lower case are found");
+}
+
+#[tokio::test]
+async fn addresses_that_mean_something_to_a_query_language_mean_only_themselves() {
+    let world = World::new().await;
+    let bystander = world.account("bystander@example.com");
+    for (number, address) in [
+        "ann+tag@example.com",
+        "o'hara@example.com",
+        "jörg.müßig@exämple.de",
+        "李@例子.中国",
+        "\"quoted\"@example.com",
+        "back\\slash@example.com",
+        "a*b?c@example.com",
+        "x@example.com\"OR\"email:*",
+        "tilde~2^5@example.com",
+        "(paren)[brack]{brace}@example.com",
+        "amp&and=or|not!@example.com",
+        "percent%40%22@example.com",
+        "colon:email@example.com",
+        "-minus/slash#hash;semi,comma@example.com",
+        "AND@OR.NOT",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ann = world.person(address);
+        let account = world.auth0().create_user(json!({
+            "user_id": format!("acme-saml|{number}"), "connection": "acme-saml", "email": address,
+        }));
+        world.leaves(&ann).await;
+        world.assert_denied_for(&account, &ann);
+        world.assert_open(&bystander);
+        assert!(world.reconcile().await.iter().all(|report| report.writes == 0), "{address}");
+        world.returns(&ann).await;
+        world.assert_open(&account);
+    }
+    assert!(world.alarms().await.is_empty());
+}
+
+/// Two people with one e-mail, one account.
+async fn pair(world: &World) -> (OktaUserId, OktaUserId, String) {
+    let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
+    let bob = world.okta().create_user(&NewUser::new("bob", "TEAM@example.com"));
+    let account = world.account("team@example.com");
+    world.sync().await;
+    // Long enough for their activation not to speak against what comes.
+    world.passes(HOUR);
+    (ann, bob, account)
+}
+
+#[tokio::test]
+async fn a_shared_account_is_denied_when_the_last_one_has_left() {
+    for swap in [false, true] {
+        let world = World::new().await;
+        let (mut ann, mut bob, account) = pair(&world).await;
+        if swap {
+            std::mem::swap(&mut ann, &mut bob);
+        }
+        world.leaves(&ann).await;
+        world.assert_open(&account);
+        assert_eq!(world.outcome(&ann).await, format!("skipped: shared_address: {bob}"));
+        world.passes(HOUR);
+        world.leaves(&bob).await;
+        assert!(!world.lets_in(&account));
+        // Whoever it names: when that one returns, or the other, it is open, or somebody decides.
+        let owner = OktaUserId::parse(world.mark(&account)["okta_user_id"].as_str().unwrap()).unwrap();
+        let other = if owner == ann { bob.clone() } else { ann.clone() };
+        world.returns(&owner).await;
+        world.assert_open(&account);
+        assert_eq!(world.outcome(&other).await, format!("skipped: shared_address: {owner}"));
+        world.leaves(&owner).await;
+        assert!(!world.lets_in(&account));
+        world.let_pass(HOUR).await;
+        let owner = OktaUserId::parse(world.mark(&account)["okta_user_id"].as_str().unwrap()).unwrap();
+        let other = if owner == ann { bob.clone() } else { ann.clone() };
+        // The one whom the mark does not name returns.
+        world.returns(&other).await;
+        world.assert_denied_for(&account, &owner);
+        assert_eq!(world.outcome(&owner).await, format!("held: address_reused: {other}"));
+        world.approve(&owner).await;
+        world.assert_open(&account);
+        assert_eq!(world.outcome(&owner).await, format!("skipped: shared_address: {other}"));
+    }
+}
+
+#[tokio::test]
+async fn both_leaving_at_once_are_denied_once_and_returning_at_once_are_let_in() {
+    let world = World::new().await;
+    let (ann, bob, account) = pair(&world).await;
+    world.okta().deactivate(&ann);
+    world.okta().deactivate(&bob);
+    world.sync().await;
+    assert!(!world.lets_in(&account));
+    assert_eq!(world.writes(), 1);
+    world.passes(DAY);
+    world.okta().activate(&ann);
+    world.okta().activate(&bob);
+    world.sync().await;
+    world.let_pass(HOUR).await;
+    // The other one is active and holds the address: a person decides, whichever order the looks had.
+    let owner = OktaUserId::parse(world.mark(&account)["okta_user_id"].as_str().unwrap()).unwrap();
+    if !world.lets_in(&account) {
+        assert!(world.outcome(&owner).await.starts_with("held: address_reused"));
+        world.approve(&owner).await;
+    }
+    world.assert_open(&account);
+}
+
+#[tokio::test]
+async fn who_is_skipped_is_looked_at_after_a_minute_and_at_each_reconcile() {
+    let world = World::new().await;
+    let (ann, _, _) = pair(&world).await;
+    world.leaves(&ann).await;
+    let looks = |reports: Vec<okta_auth0_sync::engine::look::Report>| {
+        reports.into_iter().filter(|report| report.user == ann).count()
+    };
+    assert_eq!(looks(world.let_pass(MINUTE).await), 1);
+    assert_eq!(looks(world.let_pass(3 * HOUR).await), 0);
+    assert_eq!(looks(world.reconcile().await), 1);
+}
+
+#[tokio::test]
+async fn a_new_person_on_an_old_address_is_noticed_at_once() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.passes(DAY);
+    let anna = world.okta().create_user(&NewUser::new("anna", "ann@example.com"));
+    world.sync().await;
+    assert_eq!(world.outcome(&ann).await, format!("held: address_reused: {anna}"));
+    world.assert_denied_for(&account, &ann);
+    world.let_pass(DAY).await;
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+    world.approve(&ann).await;
+    world.assert_open(&account);
+    world.reconcile().await;
+    world.assert_open(&account);
+    // The new one leaves as well.
+    world.leaves(&anna).await;
+    assert!(!world.lets_in(&account));
+}
+
+#[tokio::test]
+async fn two_who_are_held_because_of_each_other_do_not_wake_each_other_for_ever() {
+    let world = World::new().await;
+    let ann = world.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+    let bob = world.okta().create_user(&NewUser::new("bob@example.com", "bob@example.com"));
+    let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
+    world.okta().deactivate(&ann);
+    world.okta().deactivate(&bob);
+    world.sync().await;
+    world.assert_denied_for(&anns, &ann);
+    world.assert_denied_for(&bobs, &bob);
+    world.let_pass(2 * HOUR).await;
+    // Each returns with the other's address as a second one: each blocks the other's mark.
+    world.okta().set_status(&ann, "ACTIVE", None);
+    world.okta().set_status(&bob, "ACTIVE", None);
+    world.okta().change_profile(&ann, "ann@example.com", "bob@example.com");
+    world.okta().change_profile(&bob, "bob@example.com", "ann@example.com");
+    world.request(&ann).await;
+    world.request(&bob).await;
+    assert_eq!(world.outcome(&ann).await, format!("held: address_reused: {bob}"));
+    assert_eq!(world.outcome(&bob).await, format!("held: address_reused: {ann}"));
+    assert!(world.let_pass(DAY).await.is_empty(), "at rest");
+    assert!(world.request(&ann).await.len() <= 2);
+    assert!(world.reconcile().await.len() <= 4);
+    world.approve(&ann).await;
+    world.approve(&bob).await;
+    world.assert_open(&anns);
+    world.assert_open(&bobs);
+}
+
+#[tokio::test]
+async fn who_was_spared_for_a_colleague_is_denied_when_the_colleague_goes_in_any_way() {
+    for way in ["guard", "failing", "suspended"] {
+        let mut world = World::new().await;
+        let (ann, bob, account) = pair(&world).await;
+        world.leaves(&ann).await;
+        match way {
+            "guard" => {
+                world.restart(|options| options.guard.denials_max = 0).await;
+                world.leaves(&bob).await;
+                let made = world
+                    .store()
+                    .approve(okta_auth0_sync::store::Who::Held, okta_auth0_sync::domain::Clock::now(&*world.clock))
+                    .await
+                    .unwrap();
+                assert!(!made.is_empty());
+                world.settle().await;
+                assert!(!world.lets_in(&account));
+            }
+            "suspended" => {
+                world.okta().suspend(&bob);
+                world.sync().await;
+                // Nobody who is to be let in holds the address any more.
+                world.assert_denied_for(&account, &ann);
+            }
+            _ => {
+                world.okta().deactivate(&bob);
+                world.poll().await;
+                // What concerns Bob alone fails; Ann is not kept open by it.
+                let fault = okta_auth0_sync::sandbox::Fault::status("GET", &format!("/api/v1/users/{bob}"), 500);
+                world.okta().faults().add(fault.times(2));
+                world.settle().await;
+                world.let_pass(MINUTE).await;
+                assert!(!world.lets_in(&account));
+            }
+        }
+    }
+}

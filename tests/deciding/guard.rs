@@ -1,0 +1,123 @@
+//! First denials beyond the guard's number wait for a person, never for time.
+
+use okta_auth0_sync::domain::{Clock, OktaUserId};
+use okta_auth0_sync::sandbox::Fault;
+use okta_auth0_sync::store::Who;
+
+use super::world::{DAY, HOUR, World};
+
+async fn guarded(denials_max: u64, people: usize) -> (World, Vec<OktaUserId>) {
+    let world = World::with(|setup| setup.options.guard.denials_max = denials_max).await;
+    let people: Vec<OktaUserId> = (0..people)
+        .map(|number| {
+            let address = format!("p{number}@example.com");
+            world.account(&address);
+            world.person(&address)
+        })
+        .collect();
+    (world, people)
+}
+
+fn denied(world: &World) -> usize {
+    world.auth0().users().iter().filter(|user| !world.lets_in(user["user_id"].as_str().unwrap())).count()
+}
+
+#[tokio::test]
+async fn what_is_beyond_the_number_is_held_until_it_is_approved() {
+    let (mut world, people) = guarded(2, 5).await;
+    people.iter().for_each(|who| world.okta().deactivate(who));
+    world.sync().await;
+    assert_eq!(denied(&world), 2);
+    assert_eq!(world.alarms().await, ["guard"]);
+    world.let_pass(2 * DAY).await;
+    world.restart(|_| ()).await;
+    world.settle().await;
+    world.reconcile().await;
+    assert_eq!(denied(&world), 2, "neither time nor a restart nor a comparison opens it");
+    world.store().approve(Who::Held, world.clock.now()).await.unwrap();
+    world.settle().await;
+    assert_eq!(denied(&world), 5);
+    assert!(world.alarms().await.is_empty());
+}
+
+#[tokio::test]
+async fn approval_looks_anew_and_who_is_active_again_is_let_go() {
+    let (world, people) = guarded(0, 3).await;
+    people.iter().for_each(|who| world.okta().deactivate(who));
+    world.sync().await;
+    world.returns(&people[0]).await;
+    assert_eq!(world.outcome(&people[0]).await, "unchanged", "Allow clears it");
+    world.okta().set_status(&people[1], "ACTIVE", None);
+    world.store().approve(Who::Held, world.clock.now()).await.unwrap();
+    world.settle().await;
+    assert_eq!(denied(&world), 1);
+    // Whoever was let go of is guarded again at the next time.
+    world.leaves(&people[0]).await;
+    assert_eq!(world.outcome(&people[0]).await, "held: guard");
+}
+
+#[tokio::test]
+async fn failures_in_between_do_not_wear_it_out() {
+    let (mut world, people) = guarded(0, 1).await;
+    world.leaves(&people[0]).await;
+    assert_eq!(world.outcome(&people[0]).await, "held: guard");
+    world.restart(|options| options.guard.denials_max = 1).await;
+    world.auth0().faults().add(Fault::status("GET", "/api/v2/users-by-email", 500).times(2));
+    world.request(&people[0]).await;
+    assert!(world.outcome(&people[0]).await.starts_with("retry"));
+    world.let_pass(HOUR).await;
+    assert_eq!(world.outcome(&people[0]).await, "held: guard");
+    assert_eq!(denied(&world), 0);
+    // Approved while Auth0 fails: the approval is kept until it could be used.
+    world.auth0().faults().add(Fault::status("GET", "/api/v2/users-by-email", 500).times(2));
+    world.approve(&people[0]).await;
+    world.let_pass(HOUR).await;
+    assert_eq!(denied(&world), 1);
+}
+
+#[tokio::test]
+async fn live_denials_and_swept_ones_are_counted_apart() {
+    let (world, people) = guarded(2, 6).await;
+    world.sync().await;
+    people[..3].iter().for_each(|who| world.okta().deactivate(who));
+    world.sync().await;
+    assert_eq!(denied(&world), 2);
+    people[3..].iter().for_each(|who| world.okta().deactivate_silently(who));
+    world.reconcile().await;
+    assert_eq!(denied(&world), 4);
+    world.passes(2 * HOUR);
+    world.auth0().journal().clear();
+    world.reconcile().await;
+    assert_eq!(world.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_new_window_lets_new_people_through_and_restorations_do_not_count() {
+    let (world, people) = guarded(1, 3).await;
+    world.leaves(&people[0]).await;
+    for user in world.auth0().users() {
+        world.auth0().set_user(user["user_id"].as_str().unwrap(), |user| {
+            user["app_metadata"] = serde_json::json!({});
+        });
+    }
+    world.reconcile().await;
+    assert_eq!(denied(&world), 1);
+    world.leaves(&people[1]).await;
+    assert_eq!(world.outcome(&people[1]).await, "held: guard");
+    world.passes(2 * HOUR);
+    world.leaves(&people[2]).await;
+    assert_eq!(denied(&world), 2);
+    assert_eq!(world.outcome(&people[1]).await, "held: guard");
+}
+
+#[tokio::test]
+async fn who_has_no_account_uses_nothing_of_it_up() {
+    let (world, people) = guarded(1, 1).await;
+    for number in 0..5 {
+        let nobody = world.person(&format!("nobody{number}@example.com"));
+        world.leaves(&nobody).await;
+        assert_eq!(world.outcome(&nobody).await, "no_account");
+    }
+    world.leaves(&people[0]).await;
+    assert_eq!(denied(&world), 1);
+}

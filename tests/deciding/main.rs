@@ -1,0 +1,19 @@
+//! The right people and only them: each rule of deciding, against both stand-ins over real HTTP, on a clock that only
+//! moves when it is told to.
+#![cfg(feature = "sandbox")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
+
+mod accounts;
+mod addresses;
+mod disagreement;
+mod guard;
+mod marks;
+mod model;
+mod property;
+mod reconcile;
+mod sessions;
+mod statuses;
+mod table;
+mod trouble;
+#[path = "../support/world.rs"]
+mod world;

@@ -1,0 +1,328 @@
+//! Marks, mirrors and blocks: what is written, what is restored, what is left alone.
+
+use okta_auth0_sync::sandbox::{Effect, Fault, ProfileLimit};
+use serde_json::{Value, json};
+
+use super::world::{DAY, HOUR, World};
+
+#[tokio::test]
+async fn a_block_of_ours_comes_and_goes_with_the_mark() {
+    let mut world = World::with(|setup| setup.options.mark.block = true).await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
+    assert_eq!(world.mark(&account)["blocked"], true);
+    // Unblocked by hand while denied, and blocking is not even asked for any more: it is restored.
+    world.restart(|options| options.mark.block = false).await;
+    world.auth0().set_user(&account, |user| user["blocked"] = json!(false));
+    world.request(&ann).await;
+    assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
+    world.returns(&ann).await;
+    world.assert_open(&account);
+    assert_ne!(world.auth0().user(&account).unwrap()["blocked"], true);
+}
+
+#[tokio::test]
+async fn blocking_that_is_switched_on_reaches_who_is_denied_already() {
+    let mut world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.restart(|options| options.mark.block = true).await;
+    world.reconcile().await;
+    assert_eq!(world.mark(&account)["blocked"], true);
+    world.returns(&ann).await;
+    world.assert_open(&account);
+}
+
+#[tokio::test]
+async fn a_block_by_somebody_else_stays_theirs() {
+    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let ann = world.person("ann@example.com");
+    let before = world.auth0().create_user(json!({ "email": "ann@example.com", "blocked": true }));
+    world.leaves(&ann).await;
+    assert_eq!(world.mark(&before)["blocked"], Value::Null);
+    world.returns(&ann).await;
+    assert_eq!(world.auth0().user(&before).unwrap()["blocked"], true);
+    assert_eq!(world.mark(&before)["deactivated"], "false");
+    // Blocked by another tool after we let them in.
+    world.auth0().set_user(&before, |user| user["blocked"] = json!(false));
+    world.leaves(&ann).await;
+    world.returns(&ann).await;
+    world.assert_open(&before);
+    world.auth0().set_user(&before, |user| user["blocked"] = json!(true));
+    world.request(&ann).await;
+    world.reconcile().await;
+    assert_eq!(world.auth0().user(&before).unwrap()["blocked"], true);
+}
+
+#[tokio::test]
+async fn a_block_of_ours_is_lifted_even_if_the_metadata_was_wiped() {
+    for restored_first in [true, false] {
+        let world = World::with(|setup| setup.options.mark.block = true).await;
+        let ann = world.person("ann@example.com");
+        let account = world.account("ann@example.com");
+        world.leaves(&ann).await;
+        world.auth0().set_user(&account, |user| {
+            user["app_metadata"] = json!({});
+            user["user_metadata"] = json!({});
+        });
+        if restored_first {
+            world.reconcile().await;
+            world.assert_denied_for(&account, &ann);
+        }
+        world.returns(&ann).await;
+        world.assert_open(&account);
+    }
+}
+
+#[tokio::test]
+async fn siblings_in_the_metadata_are_kept() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.auth0().create_user(json!({
+        "email": "ann@example.com",
+        "app_metadata": { "plan": "gold", "roles": ["a", "b"] },
+        "user_metadata": { "lang": "de", "okta": { "team": { "id": 7 }, "deactivated": "false" } },
+    }));
+    world.leaves(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    world.returns(&ann).await;
+    let user = world.auth0().user(&account).unwrap();
+    assert_eq!((&user["app_metadata"]["plan"], &user["app_metadata"]["roles"]), (&json!("gold"), &json!(["a", "b"])));
+    assert_eq!(user["user_metadata"], json!({ "lang": "de", "okta": { "team": { "id": 7 }, "deactivated": "false" } }));
+}
+
+#[tokio::test]
+async fn odd_shapes_of_metadata_are_denied_and_not_destroyed() {
+    for (number, (app, user)) in [
+        (json!({ "okta_sync": "text" }), json!({ "okta": "text" })),
+        (json!({ "okta_sync": ["list"] }), json!({ "okta": ["list"] })),
+        (json!({ "okta_sync": null }), json!({ "okta": null })),
+        (json!({ "okta_sync": { "deactivated": true } }), json!({ "okta": { "deactivated": true } })),
+        (json!({ "okta_sync": { "deactivated": "true" } }), json!({ "okta": {} })),
+        (json!({ "okta_sync": { "deactivated": 1, "okta_user_id": 5 } }), json!({ "okta": { "deactivated": 0 } })),
+        (json!({ "okta_sync": { "deactivated": { "a": 1 } } }), json!({ "okta": { "deactivated": [] } })),
+        (json!(null), json!(null)),
+        (json!({}), json!({ "okta": 3.5 })),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let world = World::new().await;
+        let ann = world.person("ann@example.com");
+        let account = world.auth0().create_user(json!({
+            "email": "ann@example.com", "app_metadata": app, "user_metadata": user,
+        }));
+        world.leaves(&ann).await;
+        assert!(!world.lets_in(&account), "shape {number}");
+        assert_eq!(world.mark(&account)["okta_user_id"], ann.as_str(), "shape {number}");
+        let after = world.auth0().user(&account).unwrap();
+        if !matches!(user["okta"], Value::Object(_) | Value::Null) {
+            assert_eq!(after["user_metadata"]["okta"], user["okta"], "somebody else's, shape {number}");
+        }
+        world.auth0().journal().clear();
+        world.request(&ann).await;
+        world.reconcile().await;
+        assert_eq!(world.writes(), 0, "shape {number}");
+        world.returns(&ann).await;
+        assert!(world.lets_in(&account), "shape {number}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_mirror_is_refused_the_authority_is_written_alone_once() {
+    for status in [400, 413] {
+        let world =
+            World::with(|setup| setup.sandbox.auth0.profile_limit = Some(ProfileLimit { bytes: 1200, status })).await;
+        let ann = world.person("ann@example.com");
+        let account = world.auth0().create_user(json!({ "email": "ann@example.com" }));
+        let fault = Effect::Status {
+            code: status,
+            body: json!({ "statusCode": status, "message": "too much" }),
+            headers: vec![],
+        };
+        // Refused is whatever would write `user_metadata`: the first of each two.
+        world.auth0().faults().add(Fault::new("PATCH", "/api/v2/users/", fault.clone()).times(1));
+        world.leaves(&ann).await;
+        assert_eq!(world.mark(&account)["deactivated"], "true");
+        assert!(!world.lets_in(&account));
+        assert_eq!(world.outcome(&ann).await, "applied");
+        assert_eq!(world.alarms().await, [format!("mirror_refused of {ann}")]);
+        assert_eq!(world.writes(), 2);
+        // Later the mirror alone is tried again, and nothing is written in its place.
+        world.auth0().faults().add(Fault::new("PATCH", "/api/v2/users/", fault.clone()).times(1));
+        world.auth0().journal().clear();
+        assert!(world.reconcile().await.iter().all(|report| report.writes == 0));
+        assert_eq!(world.writes(), 1);
+        assert_eq!(world.alarms().await, [format!("mirror_refused of {ann}")]);
+        // And when it is taken, the alarm ends.
+        world.reconcile().await;
+        world.assert_denied_for(&account, &ann);
+        assert!(world.alarms().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_refuses_updates_is_tried_again_and_stops_no_other_account() {
+    let world = World::with(|setup| setup.options.max_attempts = 3).await;
+    let ann = world.person("ann@example.com");
+    let good = [
+        world.account("ann@example.com"),
+        world.auth0().create_user(
+            json!({ "user_id": "google-oauth2|9", "connection": "google-oauth2", "email": "ann@example.com" }),
+        ),
+    ];
+    let bad = world
+        .auth0()
+        .create_user(json!({ "user_id": "acme-saml|bad", "connection": "acme-saml", "email": "ann@example.com" }));
+    let path = "/api/v2/users/acme-saml%7Cbad";
+    let body = json!({ "statusCode": 400, "errorCode": "operation_not_supported", "message": "cannot be updated" });
+    world.auth0().faults().add(Fault::new("PATCH", path, Effect::Status { code: 400, body, headers: vec![] }));
+    world.leaves(&ann).await;
+    good.iter().for_each(|account| world.assert_denied_for(account, &ann));
+    world.assert_open(&bad);
+    world.let_pass(HOUR).await;
+    assert!(world.outcome(&ann).await.starts_with("failed"));
+    world.auth0().faults().clear();
+    world.let_pass(DAY + HOUR).await;
+    world.assert_denied_for(&bad, &ann);
+    assert_eq!(world.outcome(&ann).await, "applied");
+    assert!(world.alarms().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_without_the_mark_is_not_believed() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    let other = world.auth0().create_user(
+        json!({ "user_id": "google-oauth2|9", "connection": "google-oauth2", "email": "ann@example.com" }),
+    );
+    let before = json!({ "user_id": account, "email": "ann@example.com", "app_metadata": {} });
+    let path = format!("/api/v2/users/{}", account.replace('|', "%7C"));
+    let lost = Effect::ReplaceBody(before.to_string().into_bytes());
+    world.auth0().faults().add(Fault::new("PATCH", &path, lost).times(1));
+    world.leaves(&ann).await;
+    assert!(world.outcome(&ann).await.starts_with("retry"));
+    world.assert_denied_for(&other, &ann);
+    world.let_pass(10 * super::world::SECOND).await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.outcome(&ann).await, "unchanged");
+}
+
+#[tokio::test]
+async fn an_account_that_vanishes_between_the_look_up_and_the_write_is_no_failure() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    let other = world.auth0().create_user(
+        json!({ "user_id": "google-oauth2|9", "connection": "google-oauth2", "email": "ann@example.com" }),
+    );
+    world.okta().deactivate(&ann);
+    world.poll().await;
+    let hold = world.auth0().faults().hold(okta_auth0_sync::sandbox::Matcher::new(
+        "PATCH",
+        &format!("/api/v2/users/{}", account.replace('|', "%7C")),
+    ));
+    let (looked, ()) = tokio::join!(world.settle(), async {
+        hold.arrived().await;
+        world.auth0().delete_user(&account);
+        hold.release();
+    });
+    assert_eq!(super::world::outcomes(&looked), ["retry"]);
+    world.assert_denied_for(&other, &ann);
+    world.let_pass(10 * super::world::SECOND).await;
+    assert_eq!(world.outcome(&ann).await, "unchanged");
+    assert!(
+        world.store().accounts_of(&ann).await.unwrap().iter().all(|row| row.auth0_user_id != account || !row.denied)
+    );
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_remembered_when_the_user_returns_before_the_next_try() {
+    for enforced_sessions in [false, true] {
+        let mut world = World::with(|setup| setup.options.end_sessions = enforced_sessions).await;
+        let ann = world.person("ann@example.com");
+        let account = world.account("ann@example.com");
+        world.sync().await;
+        let dropped = Effect::AfterEffect(Box::new(Effect::Drop));
+        world.auth0().faults().add(Fault::new("PATCH", "/api/v2/users/", dropped).times(1));
+        world.leaves(&ann).await;
+        assert!(!world.lets_in(&account), "it was executed");
+        world.restart(|_| ()).await;
+        world.okta().activate(&ann);
+        world.sync().await;
+        world.let_pass(2 * super::world::MINUTE).await;
+        world.assert_open(&account);
+        assert!(world.reconcile().await.iter().all(|report| report.writes == 0));
+    }
+}
+
+#[tokio::test]
+async fn a_mark_without_an_owner_is_adopted_when_right_and_never_lifted_silently() {
+    let world = World::new().await;
+    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let seed = |email: &str| {
+        world.auth0().create_user(json!({ "email": email, "user_metadata": { "okta": { "deactivated": "true" } } }))
+    };
+    let (anns, bobs) = (seed("ann@example.com"), seed("bob@example.com"));
+    world.sync().await;
+    world.request(&bob).await;
+    world.reconcile().await;
+    assert_eq!(world.alarms().await, ["foreign_flag"]);
+    let detail = world.store().open_alarms().await.unwrap().remove(0).detail;
+    assert!(detail.contains(": 2,"), "{detail}");
+    world.leaves(&ann).await;
+    world.assert_denied_for(&anns, &ann);
+    world.reconcile().await;
+    let detail = world.store().open_alarms().await.unwrap().remove(0).detail;
+    assert!(detail.contains(": 1,"), "{detail}");
+    world.returns(&ann).await;
+    world.assert_open(&anns);
+    assert!(!world.lets_in(&bobs), "Bob is active, and the flag is not ours to lift");
+    world.auth0().set_user(&bobs, |user| user["user_metadata"]["okta"]["deactivated"] = json!("false"));
+    world.reconcile().await;
+    assert!(world.alarms().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_removed_while_denied_is_restored_and_three_times_a_day_is_an_alarm() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    for round in 1..=3 {
+        world.passes(HOUR);
+        world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+        world.reconcile().await;
+        world.assert_denied_for(&account, &ann);
+        let alarms = world.alarms().await;
+        assert_eq!(alarms.len(), usize::from(round == 3), "round {round}: {alarms:?}");
+    }
+    world.passes(2 * DAY);
+    world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+    world.reconcile().await;
+    assert!(world.alarms().await.is_empty(), "once in a day is none");
+}
+
+#[tokio::test]
+async fn a_look_that_finds_all_as_it_should_be_writes_nothing() {
+    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let ann = world.person("ann@example.com");
+    world.account("ann@example.com");
+    world.leaves(&ann).await;
+    assert_eq!(world.writes(), 1);
+    for _ in 0..3 {
+        world.passes(DAY);
+        world.request(&ann).await;
+        assert!(world.reconcile().await.is_empty());
+    }
+    assert_eq!(world.writes(), 1);
+    world.returns(&ann).await;
+    world.request(&ann).await;
+    world.reconcile().await;
+    assert_eq!(world.writes(), 2);
+}

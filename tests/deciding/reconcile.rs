@@ -1,0 +1,167 @@
+//! Comparing: what drifted is found and put right, what is not ours is left and told, and what it costs.
+
+use okta_auth0_sync::domain::OktaUserId;
+use serde_json::json;
+
+use super::world::{DAY, World};
+
+#[tokio::test]
+async fn a_drill_what_must_be_is_restored_and_what_is_not_ours_is_left_and_both_are_told() {
+    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let people: Vec<(OktaUserId, String)> = ["user", "import", "tool", "scim", "fine"]
+        .into_iter()
+        .map(|name| {
+            let address = format!("{name}@example.com");
+            (world.person(&address), world.account(&address))
+        })
+        .collect();
+    let active = world.account("active@example.com");
+    world.person("active@example.com");
+    world.sync().await;
+    world.passes(DAY);
+    let scim = people[3].1.clone();
+    // Blocked by SCIM before we came.
+    world.auth0().set_user(&scim, |user| user["blocked"] = json!(true));
+    for (who, _) in &people {
+        world.okta().deactivate(who);
+    }
+    world.sync().await;
+    people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+
+    // The user clears what they can edit, an import wipes all metadata, a tool says that the account is fine, SCIM blocks
+    // somebody of whom Okta tells us nothing, and the former flow flags somebody.
+    let auth0 = world.auth0();
+    auth0.set_user(&people[0].1, |user| user["user_metadata"] = json!({ "okta": { "deactivated": "false" } }));
+    auth0.set_user(&people[1].1, |user| {
+        user["app_metadata"] = json!({});
+        user["user_metadata"] = json!({});
+        user["blocked"] = json!(false);
+    });
+    auth0.set_user(&people[2].1, |user| user["app_metadata"]["okta_sync"]["deactivated"] = json!("false"));
+    auth0.set_user(&active, |user| user["blocked"] = json!(true));
+    let flagged = auth0.create_user(json!({
+        "email": "flagged@example.com", "user_metadata": { "okta": { "deactivated": "true" } },
+    }));
+    world.passes(DAY);
+    let repaired: Vec<OktaUserId> = world.reconcile().await.into_iter().map(|report| report.user).collect();
+    let mut expected: Vec<OktaUserId> = people[..3].iter().map(|(who, _)| who.clone()).collect();
+    expected.sort();
+    assert_eq!(repaired, expected, "exactly those that drifted were looked at");
+    people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+    let decisions = world.store().decisions(None, None, 0, 1000).await.unwrap();
+    let restored: Vec<_> = decisions.iter().filter(|row| row.outcome == "restored").collect();
+    assert_eq!(restored.len(), 2, "the mirror alone is no restoration of the mark");
+    assert_eq!(world.alarms().await, ["foreign_flag"]);
+    assert!(!world.lets_in(&flagged) && !world.lets_in(&active));
+
+    for (who, _) in &people {
+        world.okta().activate(who);
+    }
+    world.sync().await;
+    for (_, account) in people.iter().filter(|(_, account)| *account != scim) {
+        world.assert_open(account);
+    }
+    assert_eq!(world.auth0().user(&scim).unwrap()["blocked"], true, "SCIM's block is SCIM's");
+    assert!(!world.lets_in(&flagged) && !world.lets_in(&active));
+}
+
+#[tokio::test]
+async fn it_goes_on_where_it_was_stopped() {
+    let mut world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
+    let people: Vec<_> = (0..120)
+        .map(|number| {
+            let address = format!("p{number}@example.com");
+            world.account(&address);
+            let who = world.person(&address);
+            world.okta().deactivate_silently(&who);
+            who
+        })
+        .collect();
+    world.reconcile().await;
+    assert_eq!(world.writes(), people.len());
+    world.passes(DAY);
+    for user in world.auth0().users() {
+        world.auth0().set_user(user["user_id"].as_str().unwrap(), |user| user["app_metadata"] = json!({}));
+    }
+    world.passes(DAY);
+    // The second page of the listing fails.
+    world.engine().begin_reconcile(okta_auth0_sync::engine::reconciler::Scope::All, "a test").await.unwrap();
+    let fault = okta_auth0_sync::sandbox::Fault::status("GET", "/api/v1/users", 500).skip(1).times(1);
+    world.okta().faults().add(fault);
+    let stop = tokio_util::sync::CancellationToken::new();
+    world.engine().reconcile(&stop).await.unwrap_err();
+    world.restart(|_| ()).await;
+    world.clear_journals();
+    world.engine().reconcile(&stop).await.unwrap();
+    // Two pages of three by id, and the list of those who may be denied: the first page is not asked for again.
+    assert_eq!(world.okta().journal().count("GET", "/api/v1/users"), 3);
+    world.settle().await;
+    assert_eq!(world.writes(), people.len());
+}
+
+#[tokio::test]
+async fn marks_that_the_state_lost_are_taken_up_and_lifted_for_who_is_active() {
+    let world = World::new().await;
+    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let marked = |who: &OktaUserId, email: &str| {
+        world.auth0().create_user(json!({
+            "email": email,
+            "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": who.as_str() } },
+            "user_metadata": { "okta": { "deactivated": "true" } },
+        }))
+    };
+    let (anns, bobs) = (marked(&ann, "ann@example.com"), marked(&bob, "bob@example.com"));
+    world.okta().deactivate_silently(&bob);
+    world.reconcile().await;
+    world.assert_open(&anns);
+    world.assert_denied_for(&bobs, &bob);
+    world.passes(DAY);
+    assert!(world.reconcile().await.is_empty());
+}
+
+/// People in Okta, denied ones among them, drifted ones among those: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test
+/// --release --test deciding at_scale -- --nocapture` tells what a large tenant costs.
+#[tokio::test]
+async fn at_scale_exactly_the_drifted_are_repaired_at_the_stated_cost() {
+    let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "5000,250,10".to_owned());
+    let scale: Vec<usize> = scale.split(',').map(|number| number.parse().unwrap()).collect();
+    let [everybody, denied, drifted] = scale[..] else { panic!("three numbers: people, denied, drifted") };
+    let world = World::with(|setup| setup.options.guard.denials_max = u64::MAX).await;
+    let mut leavers = Vec::new();
+    for number in 0..everybody {
+        let address = format!("p{number}@example.com");
+        let who = world.person(&address);
+        let account = world.account(&address);
+        if leavers.len() < denied {
+            world.okta().deactivate_silently(&who);
+            leavers.push((who, account));
+        }
+    }
+    world.reconcile().await;
+    assert_eq!(world.writes(), denied);
+    let wiped: Vec<_> = leavers.iter().step_by(denied / drifted).take(drifted).collect();
+    for (_, account) in &wiped {
+        world.auth0().set_user(account, |user| {
+            user["app_metadata"] = json!({});
+            user["user_metadata"] = json!({});
+        });
+    }
+    world.passes(DAY);
+    world.clear_journals();
+    let repaired: Vec<OktaUserId> = world.reconcile().await.into_iter().map(|report| report.user).collect();
+    let mut expected: Vec<OktaUserId> = wiped.iter().map(|(who, _)| who.clone()).collect();
+    expected.sort();
+    assert_eq!(repaired, expected);
+    leavers.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+
+    // The known ones by id, 50 a call; then those who may be denied, 200 a call; for each who drifted a read by id and a
+    // search for who else holds the address.
+    let okta = denied.div_ceil(50) + denied.div_ceil(200) + 2 * drifted;
+    // Accounts of the known ones, 40 addresses a search and so two for each 50 people; the marked ones, 100 a call and ten
+    // calls at most; the flags of others; for each who drifted a read by address, a search and a write.
+    let marked = (denied - drifted).div_ceil(100).min(10);
+    let last_page = if denied % 50 == 0 { 0 } else { (denied % 50).div_ceil(40) };
+    let auth0 = 2 * (denied / 50) + last_page + marked + 1 + 3 * drifted;
+    println!("{everybody} people, {denied} denied, {drifted} drifted: {okta} calls to Okta, {auth0} to Auth0");
+    assert_eq!(world.calls(), (okta, auth0));
+}

@@ -1,0 +1,116 @@
+//! Ending sessions: owed before the mark, paid after it, and never a reason to fail.
+
+use okta_auth0_sync::sandbox::{Effect, Fault};
+
+use super::world::{DAY, MINUTE, World};
+
+const SESSIONS: &str = "DELETE";
+
+async fn logged_in(world: &World) -> (okta_auth0_sync::domain::OktaUserId, String) {
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    assert!(world.lets_in(&account));
+    assert_ne!(world.auth0().open_sessions(&account), (0, 0));
+    world.sync().await;
+    world.passes(DAY);
+    (ann, account)
+}
+
+fn asked(world: &World) -> usize {
+    world.auth0().journal().count(SESSIONS, "/api/v2/users/")
+}
+
+#[tokio::test]
+async fn sessions_and_refresh_tokens_end_with_the_denial_once() {
+    let world = World::with(|setup| setup.options.end_sessions = true).await;
+    let (ann, account) = logged_in(&world).await;
+    world.leaves(&ann).await;
+    assert_eq!(world.auth0().open_sessions(&account), (0, 0));
+    let before = asked(&world);
+    world.reconcile().await;
+    world.request(&ann).await;
+    assert_eq!(asked(&world), before);
+}
+
+#[tokio::test]
+async fn what_is_owed_is_paid_by_the_next_life() {
+    let mut world = World::with(|setup| setup.options.end_sessions = true).await;
+    let (ann, account) = logged_in(&world).await;
+    world.auth0().faults().add(Fault::new(SESSIONS, "/api/v2/users/", Effect::Drop).times(1));
+    world.leaves(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    assert_ne!(world.auth0().open_sessions(&account), (0, 0));
+    world.restart(|_| ()).await;
+    world.let_pass(2 * MINUTE).await;
+    assert_eq!(world.auth0().open_sessions(&account), (0, 0));
+    assert!(world.alarms().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_tenant_that_refuses_it_is_told_once_and_asked_seldom() {
+    let world = World::with(|setup| {
+        setup.options.end_sessions = true;
+        setup.sandbox.auth0.has_session_api = false;
+    })
+    .await;
+    let people: Vec<_> = (0..20)
+        .map(|number| {
+            let address = format!("p{number}@example.com");
+            (world.person(&address), world.account(&address))
+        })
+        .collect();
+    world.sync().await;
+    world.passes(DAY);
+    for (who, _) in &people {
+        world.okta().deactivate(who);
+    }
+    world.sync().await;
+    for (who, account) in &people {
+        world.assert_denied_for(account, who);
+        assert_eq!(world.outcome(who).await, "applied");
+    }
+    assert!(world.alarms().await.contains(&"sessions_unavailable".to_owned()));
+    for _ in 0..3 {
+        world.passes(DAY);
+        let before = asked(&world);
+        let looks = world.reconcile().await;
+        assert_eq!(looks.len(), 1, "one finds out for all");
+        assert!(looks.iter().all(|look| look.outcome.settles()));
+        assert!(asked(&world) - before <= 2);
+    }
+    // The right is granted: the next comparison pays one, the one after that all the others.
+    world.auth0().set_has_session_api(true);
+    world.passes(DAY);
+    world.reconcile().await;
+    assert!(!world.alarms().await.contains(&"sessions_unavailable".to_owned()));
+    world.passes(DAY);
+    assert_eq!(world.reconcile().await.len(), people.len() - 1);
+    world.passes(DAY);
+    assert!(world.reconcile().await.is_empty());
+}
+
+#[tokio::test]
+async fn without_the_endpoint_nothing_is_owed() {
+    let world = World::with(|setup| setup.options.end_sessions = true).await;
+    let (ann, account) = logged_in(&world).await;
+    world.auth0().faults().add(Fault::status(SESSIONS, "/api/v2/users/", 404));
+    world.leaves(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.outcome(&ann).await, "applied");
+    assert_eq!(world.alarms().await, ["sessions_unavailable"]);
+    world.passes(DAY);
+    assert!(world.reconcile().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_asked_for_any_more_is_forgiven() {
+    let mut world = World::with(|setup| setup.options.end_sessions = true).await;
+    let (ann, _) = logged_in(&world).await;
+    world.auth0().set_has_session_api(false);
+    world.leaves(&ann).await;
+    world.restart(|options| options.end_sessions = false).await;
+    let before = asked(&world);
+    world.reconcile().await;
+    assert_eq!(asked(&world), before);
+    assert!(world.reconcile().await.is_empty());
+}

@@ -1,0 +1,177 @@
+//! What each status of a user in Okta comes to, and what a 404 means.
+
+use okta_auth0_sync::domain::{Policy, Status};
+use okta_auth0_sync::sandbox::DeleteOrder;
+
+use super::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
+
+#[tokio::test]
+async fn every_status_comes_to_its_verdict_on_a_denied_and_on_an_open_account() {
+    let world = World::new().await;
+    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
+    for (status, denied_stays, open_stays) in [
+        ("ACTIVE", false, true),
+        ("PROVISIONED", false, true),
+        ("RECOVERY", false, true),
+        ("PASSWORD_EXPIRED", false, true),
+        ("LOCKED_OUT", false, true),
+        ("STAGED", true, true),
+        ("SUSPENDED", true, true),
+        ("HIBERNATING", true, true),
+        ("DEPROVISIONED", true, false),
+    ] {
+        world.okta().set_status(&ann, "DEPROVISIONED", None);
+        world.okta().set_status(&bob, "ACTIVE", None);
+        world.request(&ann).await;
+        world.request(&bob).await;
+        world.assert_denied_for(&anns, &ann);
+        world.assert_open(&bobs);
+        world.okta().set_status(&ann, status, None);
+        world.okta().set_status(&bob, status, None);
+        world.request(&ann).await;
+        world.request(&bob).await;
+        assert_eq!(!world.lets_in(&anns), denied_stays, "{status} on a denied account");
+        assert_eq!(world.lets_in(&bobs), open_stays, "{status} on an open account");
+        let alarmed = world.alarms().await.iter().any(|alarm| alarm.starts_with("unknown_status"));
+        assert_eq!(alarmed, status == "HIBERNATING", "{status}");
+    }
+}
+
+#[tokio::test]
+async fn suspension_denies_where_it_is_asked_for() {
+    let world = World::with(|setup| {
+        setup.options.policy =
+            Policy { deny_statuses: [Status::Suspended, Status::Deprovisioned].into(), ..Policy::default() };
+    })
+    .await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.okta().suspend(&ann);
+    world.sync().await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.mark(&account)["status"], "SUSPENDED");
+    world.okta().unsuspend(&ann);
+    world.sync().await;
+    world.assert_open(&account);
+}
+
+#[tokio::test]
+async fn what_a_user_is_on_the_way_to_counts_and_is_looked_at_until_it_is_settled() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.sync().await;
+    world.okta().set_status(&ann, "ACTIVE", Some("DEPROVISIONED"));
+    world.request(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    // 5 s, 1, 5, 30 min, and every 30 min after that.
+    let looks = world.let_pass(5 * HOUR).await.len();
+    assert!((12..=14).contains(&looks), "{looks}");
+    assert!(world.row(&ann).await.due_at.is_some());
+    world.okta().set_status(&ann, "DEPROVISIONED", None);
+    world.let_pass(HOUR).await;
+    assert_eq!(world.row(&ann).await.due_at, None, "settled: no more looks");
+    world.assert_denied_for(&account, &ann);
+}
+
+#[tokio::test]
+async fn a_missing_user_without_evidence_is_held_until_somebody_approves() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.sync().await;
+    world.okta().hide(&ann);
+    world.request(&ann).await;
+    assert_eq!(world.outcome(&ann).await, "held: vanished");
+    assert_eq!(world.alarms().await, [format!("held of {ann}")]);
+    world.assert_open(&account);
+    world.let_pass(2 * DAY).await;
+    world.reconcile().await;
+    assert_eq!(world.outcome(&ann).await, "held: vanished");
+    world.approve(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.mark(&account)["status"], "DELETED");
+    assert!(world.alarms().await.is_empty());
+    // Once approved it stays so.
+    world.reconcile().await;
+    assert_eq!(outcomes(&world.request(&ann).await), ["unchanged"]);
+}
+
+#[tokio::test]
+async fn a_role_that_was_narrowed_denies_nobody_even_if_they_once_had_left() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.passes(DAY);
+    world.returns(&ann).await;
+    world.let_pass(2 * HOUR).await;
+    world.okta().hide(&ann);
+    world.request(&ann).await;
+    assert_eq!(world.outcome(&ann).await, "held: vanished");
+    world.assert_open(&account);
+    world.okta().show(&ann);
+    world.reconcile().await;
+    assert_eq!(world.outcome(&ann).await, "unchanged");
+}
+
+#[tokio::test]
+async fn a_deactivated_user_who_is_deleted_stays_denied() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.passes(DAY);
+    world.okta().delete(&ann);
+    world.sync().await;
+    world.assert_denied_for(&account, &ann);
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+    assert_eq!(world.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_user_never_seen_before_and_deleted_at_once_is_denied_by_the_address_of_the_event() {
+    for order in [DeleteOrder::DeactivateFirst, DeleteOrder::InitiatedFirst] {
+        let world = World::with(|setup| setup.sandbox.okta.delete_order = order).await;
+        let ann = world.person("ann@example.com");
+        let account = world.account("ann@example.com");
+        // The first poll comes when all is over.
+        world.passes(MINUTE);
+        world.okta().delete(&ann);
+        world.sync().await;
+        world.assert_denied_for(&account, &ann);
+        assert_eq!(world.outcome(&ann).await, "applied");
+        assert_eq!(world.row(&ann).await.status.as_deref(), Some("DELETED"));
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_okta_shows_before_the_log_does_is_believed_when_the_log_follows() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.sync().await;
+    world.okta().hold_log();
+    world.okta().delete(&ann);
+    world.request(&ann).await;
+    assert_eq!(world.outcome(&ann).await, "held: vanished");
+    world.okta().release_log(false);
+    world.sync().await;
+    world.assert_denied_for(&account, &ann);
+}
+
+#[tokio::test]
+async fn the_activation_of_somebody_new_costs_one_call_to_okta_and_none_to_auth0() {
+    let world = World::new().await;
+    world.account("ann@example.com");
+    world.sync().await;
+    world.clear_journals();
+    world.person("ann@example.com");
+    world.poll().await;
+    let polled = world.calls();
+    world.let_pass(2 * HOUR).await;
+    assert_eq!(world.calls(), (polled.0 + 1, 0));
+    world.passes(SECOND);
+}

@@ -1,0 +1,183 @@
+//! What may stand between us and the tenants: relays, TLS in front of them, proxies.
+
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// What went through it.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// One for each connection.
+    pub(crate) connections: usize,
+    /// Everything that was sent, and everything that came back.
+    pub(crate) sent: Vec<u8>,
+    pub(crate) received: Vec<u8>,
+}
+
+/// Carries bytes between whoever connects and a target.
+pub(crate) struct Relay {
+    pub(crate) port: u16,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Relay {
+    pub(crate) async fn start(listener: TcpListener, target: &str, tls: Option<TlsAcceptor>) -> Self {
+        let port = listener.local_addr().unwrap().port();
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let (kept, target) = (seen.clone(), authority(target));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                kept.lock().unwrap().connections += 1;
+                let (kept, target, tls) = (kept.clone(), target.clone(), tls.clone());
+                tokio::spawn(async move {
+                    let Ok(there) = TcpStream::connect(target).await else { return };
+                    match tls {
+                        None => carry(stream, there, &kept).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                carry(stream, there, &kept).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, seen }
+    }
+
+    pub(crate) async fn tls(target: &str, tls: TlsAcceptor) -> Self {
+        Self::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), target, Some(tls)).await
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.lock().unwrap().connections
+    }
+
+    pub(crate) fn sent(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap().sent).to_lowercase()
+    }
+
+    pub(crate) fn received(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap().received).to_lowercase()
+    }
+}
+
+/// `host:port` of an origin.
+fn authority(origin: &str) -> String {
+    origin.split_once("://").map_or(origin, |(_, rest)| rest).to_owned()
+}
+
+async fn carry(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex<Seen>) {
+    let (mut from, mut to) = tokio::io::split(here);
+    let (mut back, mut forth) = there.into_split();
+    let sending = async {
+        let mut bytes = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = from.read(&mut bytes).await {
+            seen.lock().unwrap().sent.extend_from_slice(&bytes[..count]);
+            if forth.write_all(&bytes[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let receiving = async {
+        let mut bytes = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = back.read(&mut bytes).await {
+            seen.lock().unwrap().received.extend_from_slice(&bytes[..count]);
+            if to.write_all(&bytes[..count]).await.is_err() || to.flush().await.is_err() {
+                return;
+            }
+        }
+    };
+    // Either end's end is the end of both.
+    tokio::select! {
+        () = sending => {}
+        () = receiving => {}
+    }
+}
+
+/// A root of somebody's own, and a certificate for `localhost` below it.
+pub(crate) fn private_ca() -> (Vec<u8>, TlsAcceptor) {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let root = params.self_signed(&key).unwrap().pem().into_bytes();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    (root, TlsAcceptor::from(Arc::new(config)))
+}
+
+/// An HTTP proxy that wants a password.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    /// The first line of each request that it was asked to pass on, with whether the password was right.
+    asked: Arc<Mutex<Vec<(String, bool)>>>,
+}
+
+pub(crate) const PROXY_USER: &str = "mallory:s3cret";
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
+        let kept = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, kept.clone()));
+            }
+        });
+        Self { port, asked }
+    }
+
+    pub(crate) fn asked(&self) -> Vec<(String, bool)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<(String, bool)>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let text = String::from_utf8(head.clone()).unwrap();
+    let line = text.lines().next().unwrap().to_owned();
+    let wanted = format!("proxy-authorization: basic {}", STANDARD.encode(PROXY_USER)).to_lowercase();
+    let allowed = text.to_lowercase().contains(&wanted);
+    asked.lock().unwrap().push((line.clone(), allowed));
+    if !allowed {
+        let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\
+                       Connection: close\r\n\r\n";
+        let _ = stream.write_all(refusal.as_bytes()).await;
+        return;
+    }
+    let target = line.split(' ').nth(1).unwrap();
+    let connects = line.starts_with("CONNECT ");
+    let host = authority(target).split('/').next().unwrap().to_owned();
+    let Ok(mut there) = TcpStream::connect(host).await else { return };
+    let began = if connects {
+        stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await
+    } else {
+        there.write_all(&head).await
+    };
+    if began.is_ok() {
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
+    }
+}
