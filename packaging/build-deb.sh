@@ -24,7 +24,7 @@ find "$made/man" -name '*.1' -delete
 for shell in bash zsh fish; do
     "$program" completions "$shell" >"$made/completions/$shell"
 done
-packaging/third-party.sh >"$made/THIRD-PARTY"
+packaging/third-party.sh | gzip -9n >"$made/THIRD-PARTY.gz"
 
 # Debian's form of a changelog names the package's version; what changed stands in CHANGELOG.md, which is shipped too.
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
