@@ -243,7 +243,6 @@ async fn wire(sandbox: &Sandbox, clock: &Arc<ManualClock>, folder: &TempDir, set
         initial_lookback: s(7 * 86_400),
         retention: s(400 * 86_400),
         okta_url: origin(&okta_url),
-        action_code: auth0::action_code("account_deactivated", "okta_sync"),
     };
     let okta_credentials = setup.okta.unwrap_or_else(|| okta::Credentials::ApiToken(sandbox.okta().api_token().into()));
     let auth0_credentials = setup.auth0.unwrap_or_else(|| auth0::Credentials::Secret {
