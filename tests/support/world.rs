@@ -73,7 +73,6 @@ impl World {
             initial_lookback: 7 * DAY,
             retention: 400 * DAY,
             okta_url: String::new(),
-            action_code: auth0::action_code("account_deactivated", "okta_sync"),
         };
         let mut setup = Setup { options, sandbox };
         change(&mut setup);
