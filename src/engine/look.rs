@@ -452,7 +452,10 @@ impl<'a> Looking<'a> {
         let changed = outcome == Outcome::Applied
             || self.read.as_ref().is_some_and(|read| Some(&read.status) != self.start.status.as_ref());
         let wakes = self.read.is_some() && (changed || (settled && self.start.cause != Cause::Neighbour));
-        let came_back = wakes && changed && self.verdict == Some(Verdict::Allow);
+        // Not only when the status read before was another one: they may have left and come back between two looks, and
+        // somebody who shares the address have been looked at, and denied, just then.
+        let news = changed || self.start.events.iter().any(|event| event.open);
+        let came_back = wakes && news && self.verdict == Some(Verdict::Allow);
         let finished = engine
             .store
             .finish_look(
