@@ -171,11 +171,13 @@ impl Engine {
             return Ok(Begun::Some);
         }
         let now = self.clock.now();
+        let busy: HashSet<OktaUserId> = under_way.values().map(|start| start.id.clone()).collect();
         if ahead.is_empty() {
             let limit = self.options.concurrency.saturating_mul(AHEAD).saturating_add(running.len());
-            ahead.extend(self.store.due(now, u32::try_from(limit).unwrap_or(u32::MAX)).await?);
+            let due = self.store.due(now, u32::try_from(limit).unwrap_or(u32::MAX)).await?;
+            // Who is being looked at is still due, and would be looked at once more when that is over.
+            ahead.extend(due.into_iter().filter(|due| !busy.contains(&due.id)));
         }
-        let busy: HashSet<OktaUserId> = under_way.values().map(|start| start.id.clone()).collect();
         while running.len() < room {
             let Some(due) = ahead.pop_front() else { break };
             if busy.contains(&due.id) {

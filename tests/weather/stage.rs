@@ -232,7 +232,6 @@ async fn wire(sandbox: &Sandbox, clock: &Arc<ManualClock>, folder: &TempDir, set
         action_code: okta_auth0_sync::auth0::action_code("account_deactivated", "okta_sync"),
         policy,
         mark: MarkOptions { mirror: true, block: false },
-        action_code: auth0::action_code("account_deactivated", "okta_sync"),
         connections: Vec::new(),
         require_verified_email: false,
         search: setup.search,
