@@ -56,7 +56,8 @@ pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>
                 Row::Deny | Row::Leave => {}
             },
         }
-        if !mirrored {
+        // While a person has to decide, nothing is written: the mark itself is in force.
+        if !mirrored && !waits {
             wrong("the mirror is missing");
         }
     } else {
