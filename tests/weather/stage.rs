@@ -229,7 +229,6 @@ async fn wire(sandbox: &Sandbox, clock: &Arc<ManualClock>, folder: &TempDir, set
     };
     let (store, opened) = Store::open(&folder.path().join("state.db"), &binding, clock.now()).await.unwrap();
     let options = Options {
-        action_code: okta_auth0_sync::auth0::action_code("account_deactivated", "okta_sync"),
         policy,
         mark: MarkOptions { mirror: true, block: false },
         action_code: auth0::action_code("account_deactivated", "okta_sync"),
