@@ -1,8 +1,7 @@
 //! `forget`: one person's data out of the state. Marks in Auth0 stay.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use super::args::ForgetArgs;
+use super::confirm::confirmed;
 use super::whom::{self, Whom};
 use super::{Error, Exit, screen};
 use crate::config::Config;
@@ -23,7 +22,10 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     let id = whom::id_of(&person)?;
     let name = escape(whom::name_of(&person));
     let marked = store.accounts_of(&id).await?.iter().filter(|account| account.denied).count();
-    if !arguments.yes && !confirmed(&name, id.as_str(), marked)? {
+    let question = format!(
+        "Delete what is stored of {name} ({id})? Their {marked} marked accounts stay denied. This cannot be undone."
+    );
+    if !arguments.yes && !confirmed(&question)? {
         return Ok(Exit::Failed);
     }
     store.forget(&id, &actor(), &config.policy.fingerprint(), now).await?;
@@ -45,27 +47,6 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
         return Ok(Exit::Failed);
     }
     Ok(Exit::Done)
-}
-
-/// Asks on the terminal. Without one there is nobody to ask, and the answer is no.
-fn confirmed(name: &str, id: &str, marked: usize) -> Result<bool, Error> {
-    if !io::stdin().is_terminal() {
-        screen::remark(&format!(
-            "{}: nothing was forgotten: standard input is no terminal to ask on, say --yes",
-            screen::paint(screen::BAD, "error")
-        ));
-        return Ok(false);
-    }
-    screen::remark(&format!(
-        "Delete what is stored of {name} ({id})? Their {marked} marked accounts stay denied. This cannot be undone. [y/N]"
-    ));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(Error::Output)?;
-    let yes = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
-    if !yes {
-        screen::remark("nothing was forgotten");
-    }
-    Ok(yes)
 }
 
 /// Who does it, for the decision that says so: the account that `sudo` was called from, else the present one.

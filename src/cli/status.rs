@@ -120,6 +120,7 @@ fn facts<'a>(standing: &'a Standing, status: &StatusRow, now: Timestamp) -> Vec<
         if status.enforce { "on" } else { "OFF: nothing is written to Auth0, and nobody is denied" }.to_owned();
     let mut facts = vec![
         ("enforcement", enforcement),
+        ("action", action(status, now)),
         ("last good poll", when(&status.last_poll_ok_at)),
         ("last look", when(&status.last_apply_ok_at)),
         ("last reconcile", when(&status.last_reconcile_ok_at)),
@@ -142,6 +143,14 @@ fn facts<'a>(standing: &'a Standing, status: &StatusRow, now: Timestamp) -> Vec<
     }
     facts.push(("version", status.version.clone()));
     facts
+}
+
+/// What the last look at the Action came to, and how long ago that was.
+fn action(status: &StatusRow, now: Timestamp) -> String {
+    match (&status.enforcement, &status.enforcement_checked_at) {
+        (Some(found), Some(at)) => format!("{found}, {}", screen::relative_text(Some(at), now)),
+        _ => "never looked".to_owned(),
+    }
 }
 
 /// Seconds from a deactivation's publication to the mark.

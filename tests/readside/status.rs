@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use okta_auth0_sync::cli::standing::Standing;
 use okta_auth0_sync::cli::status::to_text;
-use okta_auth0_sync::store::{Access, RemoteError, Store};
+use okta_auth0_sync::domain::timestamp_text;
+use okta_auth0_sync::store::{Access, Enforcement, RemoteError, Store};
 use serde_json::Value;
 
 use crate::filled::{Folder, ago, now, page};
@@ -108,10 +109,16 @@ async fn the_object_has_every_column_of_the_view_and_more() {
     let json: Value = serde_json::from_str(&ran.out).unwrap();
     for column in "version okta_url auth0_url enforce first_run_at last_poll_at last_poll_ok_at last_apply_ok_at \
                    last_reconcile_ok_at cursor_moved_at pending failed held quarantined denied lag_p50_s lag_p99_s \
-                   lag_max_s oldest_pending_at last_okta_error last_auth0_error needs_attention"
+                   lag_max_s oldest_pending_at last_okta_error last_auth0_error needs_attention enforcement \
+                   enforcement_checked_at"
         .split_whitespace()
     {
         assert!(json.get(column).is_some(), "{column}: {json:#}");
+    }
+    let (_, page) = include_str!("../../docs/json.md").split_once("\n## `status --json`\n").unwrap();
+    let page = page.split("\n## ").next().unwrap();
+    for member in json.as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`{member}`")), "docs/json.md does not know {member}");
     }
     assert_eq!((&json["held"], &json["enforce"], &json["lag_max_s"]), (&2.into(), &true.into(), &10.5.into()));
     let kinds: Vec<&str> =
@@ -119,6 +126,28 @@ async fn the_object_has_every_column_of_the_view_and_more() {
     assert_eq!(kinds, ["refused", "gap", "failed", "held", "held", "quarantined"]);
     assert_eq!(json["remotes"][1]["error"], "insufficient_scope");
     assert!(!ran.out.contains("eve@example.com"), "the text of an entry may hold personal data");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_seen_of_the_action_is_told_with_its_age() {
+    let folder = Folder::quiet().await;
+    let action = |out: &str| out.lines().find(|line| line.starts_with("action ")).map(str::to_owned).unwrap();
+    assert_eq!(action(&folder.run(&["status"]).out), "action           never looked");
+    for (found, word) in [
+        (Enforcement::Verified, "verified"),
+        (Enforcement::Unverified, "unverified"),
+        (Enforcement::Missing, "missing"),
+    ] {
+        let store = folder.open().await;
+        let at = ago(180);
+        store.note_enforcement(found, at).await.unwrap();
+        let standing = Standing::read(&store).await.unwrap();
+        store.close().await;
+        let text = strip(&to_text(&standing, &"*/15 * * * * *".parse().unwrap(), now(), None));
+        assert_eq!(action(&text), format!("action           {word}, 3 min ago"));
+        let json: Value = serde_json::from_str(&folder.run(&["status", "--json"]).out).unwrap();
+        assert_eq!((&json["enforcement"], &json["enforcement_checked_at"]), (&word.into(), &timestamp_text(at).into()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
