@@ -74,11 +74,6 @@ impl Alert {
         self.webhook.is_some()
     }
 
-    /// Is there a heartbeat address?
-    pub fn has_heartbeat(&self) -> bool {
-        self.heartbeat.is_some()
-    }
-
     /// Posts a message.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Engine;
-use crate::alert::Message;
+use crate::alert::{Alert, Message};
 use crate::domain::backoff::Backoff;
 use crate::store::{StoreError, Untold};
 
@@ -25,17 +25,28 @@ impl Engine {
             stop.cancelled().await;
             return;
         };
+        // Apart, so that neither waits for the other: a beat must not put off what is to be told, nor be put off by it.
+        tokio::join!(self.beat_loop(alert, stop), self.alarm_loop(stop));
+    }
+
+    async fn beat_loop(&self, alert: &Alert, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wakes.beat.notified() => {}
+            }
+            if let Err(error) = alert.beat().await {
+                // The other end notices a missing beat; that is what it is for.
+                debug!(%error, "the heartbeat was not taken");
+            }
+        }
+    }
+
+    async fn alarm_loop(&self, stop: &CancellationToken) {
         let (mut failures, mut wait) = (0_u32, Duration::ZERO);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.wakes.beat.notified(), if alert.has_heartbeat() => {
-                    if let Err(error) = alert.beat().await {
-                        // The other end notices a missing beat; that is what it is for.
-                        debug!(%error, "the heartbeat was not taken");
-                    }
-                    continue;
-                }
                 () = self.clock.sleep(wait) => {}
             }
             match self.tell_next().await {

@@ -8,7 +8,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use okta_auth0_sync::config::Config;
-use okta_auth0_sync::sandbox::{Auth0Options, Bucket, Effect, Fault, Limits, OktaOptions, RateLimited};
+use okta_auth0_sync::sandbox::{Auth0Options, Bucket, Effect, Fault, Limits, OktaOptions, PathMatch, RateLimited};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -269,4 +269,95 @@ async fn debug_forms_do_not_show_them() {
     let error = Config::from_toml_str(&wrong, stage.folder(), &environment).unwrap_err();
     silent("its errors", &format!("{error} {error:?} {error:#?}"));
     silent("the tenants", &format!("{:?} {:?}", stage.sandbox.okta().journal(), stage.sandbox.auth0().journal()));
+}
+
+/// A sentence that repeats a secret as it was sent, in base64 and percent-encoded.
+fn echo(sent: &str) -> String {
+    let form: String = url::form_urlencoded::byte_serialize(sent.as_bytes()).collect();
+    let base64 = (STANDARD_NO_PAD.encode(sent), URL_SAFE_NO_PAD.encode(sent));
+    format!("you sent '{sent}', that is {form}, or {} and {}; sorry", base64.0, base64.1)
+}
+
+/// The remotes repeat what they were sent: it is neither shown nor kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_remotes_repeat_is_taken_out() {
+    let says = |code: u16, body: Value| Effect::Status { code, body, headers: Vec::new() };
+    let ssws = echo(&format!("SSWS {OKTA}"));
+    let bearer = echo(&format!("Bearer {ACCESS}"));
+    let okta_says =
+        |code: &str| json!({ "errorCode": code, "errorSummary": ssws, "errorCauses": [{ "errorSummary": ssws }] });
+    let auth0_says =
+        |status: u16, code: &str| json!({ "statusCode": status, "error": code, "message": bearer, "errorCode": code });
+    let secret = json!({ "error": "access_denied", "error_description": echo(AUTH0) });
+    let (logs, users, token, accounts) = ("/api/v1/logs", "/api/v1/users", "/oauth/token", "/api/v2/users");
+    for (by_okta, fault) in [
+        (true, Fault::new("GET", logs, says(401, okta_says("E0000011")))),
+        (true, Fault::new("GET", logs, says(403, okta_says("E0000006")))),
+        (true, Fault::new("GET", logs, says(400, okta_says("E0000001")))),
+        (true, Fault::new("GET", users, says(401, okta_says("E0000011")))),
+        (true, Fault::new("GET", users, says(403, okta_says("E0000006")))),
+        (false, Fault::new("POST", token, says(401, secret.clone()))),
+        (false, Fault::new("POST", token, says(403, secret))),
+        (false, Fault::new("GET", accounts, says(400, auth0_says(400, "invalid_query_string")))),
+        (false, Fault::new("GET", accounts, says(403, auth0_says(403, "insufficient_scope")))),
+        (false, Fault::new("PATCH", accounts, says(400, auth0_says(400, "invalid_body")))),
+        (false, Fault::new("PATCH", accounts, says(403, auth0_says(403, "insufficient_scope")))),
+    ] {
+        let what = format!("an echo at {:?} {:?} {:?}", fault.method, fault.path, fault.effect);
+        let stage = stage().await;
+        let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+        // A token that is known here: it is what `Bearer` repeats. The tenant does not know it, and gives out another.
+        if !by_okta && fault.path != PathMatch::Prefix(token.to_owned()) {
+            let body =
+                json!({ "access_token": ACCESS, "expires_in": 86_400, "token_type": "Bearer", "scope": "read:users" });
+            auth0.faults().add(Fault::new("POST", token, says(200, body)).times(1));
+            if fault.method.as_deref() == Some("PATCH") {
+                let found: Vec<Value> = auth0.users();
+                auth0.faults().add(Fault::new("GET", accounts, says(200, json!(found))).times(2));
+            }
+        }
+        let faults = if by_okta { okta.faults() } else { auth0.faults() };
+        faults.add(fault.times(2));
+        let ran = stage.run(&["sync"]).await;
+        assert!(ran.all().contains("[redacted]"), "{what}: the echo was there to be masked\n{}", ran.out);
+        all_silent(&what, &stage, &ran);
+    }
+}
+
+/// An entry of the log that cannot be read is kept as it came: without what we sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_entry_that_repeats_the_credential() {
+    let stage = stage().await;
+    stage.sandbox.okta().push_log_entry(json!({
+        "uuid": "an-echo",
+        "eventType": "user.lifecycle.deactivate",
+        "published": "yesterday",
+        "displayMessage": echo(&format!("SSWS {OKTA}")),
+        "target": [{ "type": "User", "id": echo(OKTA) }],
+    }));
+    let ran = stage.run(&["sync"]).await;
+    all_silent("sync", &stage, &ran);
+    let events = stage.run(&["events", "--json", "--state", "quarantined"]).await;
+    assert!(events.exits(0).out.contains("an-echo"), "it is kept: {}", events.out);
+    all_silent("events", &stage, &events);
+    let database = fs::read(stage.state()).unwrap();
+    let wal = fs::read(stage.folder().join("state.db-wal")).unwrap_or_default();
+    let kept = [database, wal].concat();
+    assert!(String::from_utf8_lossy(&kept).contains("[redacted]"), "its text is kept, and the echo was in it");
+}
+
+/// Whoever may list processes sees how they were started.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_of_a_daemon_holds_no_secret() {
+    let stage = stage().await;
+    let okta = stage.sandbox.okta();
+    let mut daemon = stage.daemon();
+    daemon.until("its first request", okta.journal().wait_for(|requests| !requests.is_empty())).await;
+    let process = Path::new("/proc").join(daemon.id().to_string());
+    for file in ["cmdline", "environ", "comm"] {
+        let bytes = fs::read(process.join(file)).unwrap();
+        assert!(file == "environ" || !bytes.is_empty(), "{file}");
+        assert!(leak(&bytes).is_none(), "{file} gives a secret away");
+    }
+    daemon.stop().await;
 }

@@ -6,6 +6,7 @@
 #![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod alerts;
 mod backlog;
 mod canaries;
 mod kills;

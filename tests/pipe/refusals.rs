@@ -4,8 +4,9 @@
 
 use std::fs;
 
-use okta_auth0_sync::sandbox::{Effect, Fault};
+use okta_auth0_sync::sandbox::{Effect, Fault, Recorded};
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::stage::{Ran, Stage, finish};
 
@@ -122,4 +123,71 @@ async fn a_host_that_cannot_be_resolved() {
         assert!(text.contains("unreachable"), "{section}: {text}");
         assert!(stage.mark(&account).is_null());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_in_use() {
+    let stage = Stage::set().await;
+    let (ann, account) = stage.person("ann");
+    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+    let mut daemon = stage.daemon();
+    daemon.until("its first request", okta.journal().wait_for(|requests| !requests.is_empty())).await;
+    for arguments in [&["sync"][..], &["run"]] {
+        let ran = stage.run(arguments).await;
+        assert!(ran.exits(75).err.contains("is in use by another okta-auth0-sync process"), "{}", ran.err);
+        let holder = format!("(pid {})", daemon.id());
+        assert!(ran.err.contains(&holder), "who has it: {holder}: {}", ran.err);
+    }
+    // Whoever was there first is not disturbed.
+    okta.deactivate(&ann);
+    daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;
+    daemon.stop().await;
+    stage.sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_a_newer_version() {
+    let stage = Stage::set().await;
+    stage.sync().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(stage.state());
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time)
+         SELECT 9999, 'from the future', installed_on, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+
+    let (ann, account) = stage.person("ann");
+    stage.sandbox.okta().deactivate(&ann);
+    let asked = stage.sandbox.okta().journal().total();
+    for arguments in [&["sync"][..], &["run"], &["status"]] {
+        let ran = stage.run(arguments).await;
+        assert!(ran.exits(78).all().contains("schema 9999"), "{arguments:?}: {}", ran.all());
+        assert!(ran.all().contains("newer okta-auth0-sync; install that version"), "{arguments:?}: {}", ran.all());
+    }
+    assert_eq!(stage.sandbox.okta().journal().total(), asked, "nobody was asked anything");
+    assert!(stage.mark(&account).is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_outlives_a_credential_that_stops_working() {
+    let stage = Stage::set().await;
+    let (ann, account) = stage.person("ann");
+    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+    let mut daemon = stage.daemon();
+    let read = |request: &Recorded| request.path.starts_with("/api/v1/logs") && request.status == Some(200);
+    daemon.until("a page", okta.journal().wait_for(|requests| requests.iter().any(read))).await;
+
+    okta.revoke_token();
+    okta.deactivate(&ann);
+    let refused = |request: &Recorded| request.status == Some(401);
+    daemon.until("a refusal", okta.journal().wait_for(|requests| requests.iter().any(refused))).await;
+    assert!(auth0.login(&account).is_granted(), "nobody can know yet");
+
+    okta.restore_token();
+    daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;
+    daemon.stop().await;
 }

@@ -196,9 +196,14 @@ impl Daemon {
         self.0.kill().await.unwrap();
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id().expect("the daemon ended by itself")
+    }
+
     /// SIGTERM, and an orderly end.
     pub(crate) async fn stop(mut self) {
-        let id = self.0.id().expect("the daemon ended by itself").to_string();
+        let id = self.id().to_string();
         assert!(Command::new("kill").arg(id).status().await.unwrap().success());
         let status = within("the daemon's end", self.0.wait()).await.unwrap();
         assert!(status.success(), "{status}");

@@ -1,0 +1,143 @@
+//! People are told: of an alarm once, with what to do about it, and once that it is over; later, if nobody listened; and
+//! where they are told shows nowhere.
+
+use std::fs;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::stage::{Daemon, Stage, finish};
+
+/// What makes the addresses secret.
+const WEBHOOK: &str = "T0Canary-hook-4f1d9a";
+const HEARTBEAT: &str = "T0Canary-beat-77c2e0";
+
+/// What somebody who listens has heard.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    refused: Vec<Value>,
+    taken: Vec<Value>,
+    beats: u32,
+}
+
+/// A webhook that refuses so many messages, and takes all others; and a watchdog.
+struct Receiver {
+    url: String,
+    heard: watch::Receiver<Heard>,
+}
+
+impl Receiver {
+    async fn listen(refusals: usize) -> Self {
+        let (sender, heard) = watch::channel(Heard::default());
+        let hook = move |State(sender): State<Arc<watch::Sender<Heard>>>, Json(message): Json<Value>| async move {
+            let mut code = StatusCode::NO_CONTENT;
+            sender.send_modify(|heard| {
+                if heard.refused.len() < refusals {
+                    heard.refused.push(message);
+                    code = StatusCode::INTERNAL_SERVER_ERROR;
+                } else {
+                    heard.taken.push(message);
+                }
+            });
+            code
+        };
+        let beat = |State(sender): State<Arc<watch::Sender<Heard>>>| async move {
+            sender.send_modify(|heard| heard.beats += 1);
+        };
+        let routes = Router::new()
+            .route(&format!("/hook/{WEBHOOK}"), post(hook))
+            .route(&format!("/beat/{HEARTBEAT}"), get(beat))
+            .with_state(Arc::new(sender));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { url, heard }
+    }
+
+    async fn hears(&mut self, condition: impl FnMut(&Heard) -> bool) {
+        self.heard.wait_for(condition).await.unwrap();
+    }
+}
+
+/// The daemon at the loudest level, with both addresses, and a guard that lets nobody through.
+fn daemon(stage: &Stage, receiver: &Receiver) -> Daemon {
+    let url = &receiver.url;
+    stage.configure(&format!(
+        "[log]\nfilter = \"trace\"\n[alert]\nwebhook_url = \"{url}/hook/{WEBHOOK}\"\nheartbeat_url = \
+         \"{url}/beat/{HEARTBEAT}\"\n"
+    ));
+    let log = fs::File::create(stage.folder().join("daemon.log")).unwrap();
+    let mut command = stage.program(&["run"]);
+    command.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0").stderr(log);
+    command.spawn().unwrap().into()
+}
+
+fn about_the_guard<'a>(messages: &'a [Value], event: &str) -> Vec<&'a Value> {
+    messages.iter().filter(|message| message["kind"] == "guard" && message["event"] == event).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_told_once_though_refused_twice_and_once_that_it_is_over() {
+    let stage = Stage::set().await;
+    let (ann, account) = stage.person("ann");
+    let mut receiver = Receiver::listen(2).await;
+    stage.sandbox.okta().deactivate(&ann);
+    let mut daemon = daemon(&stage, &receiver);
+
+    daemon.until("a message", receiver.hears(|heard| !about_the_guard(&heard.taken, "raised").is_empty())).await;
+    let heard = receiver.heard.borrow().clone();
+    assert_eq!(heard.refused.len(), 2, "it was told again until it was taken");
+    let told = about_the_guard(&heard.taken, "raised")[0];
+    assert!(told["detail"].as_str().unwrap().contains("max_denials"), "{told}");
+    let remedy = told["remedy"].as_str().unwrap();
+    assert!(remedy.contains("approve --all"), "{told}");
+    let text = told["text"].as_str().unwrap();
+    assert!(text.contains(remedy) && text.contains(stage.sandbox.okta().url()), "{told}");
+    assert!(stage.mark(&account).is_null(), "held");
+
+    // Beside the daemon, and with the guard that it has: nobody passes but who is approved.
+    let mut approve = stage.program(&["approve", "ann@example.com"]);
+    approve.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0");
+    let approved = finish(approve).await;
+    approved.exits(0);
+    assert!(!stage.sandbox.auth0().login(&account).is_granted(), "{}", approved.all());
+    daemon.until("its end", receiver.hears(|heard| !about_the_guard(&heard.taken, "over").is_empty())).await;
+    let beats = receiver.heard.borrow().beats;
+    daemon.until("more heartbeats", receiver.hears(|heard| heard.beats > beats + 1)).await;
+    daemon.stop().await;
+
+    let taken = receiver.heard.borrow().taken.clone();
+    for event in ["raised", "over"] {
+        assert_eq!(about_the_guard(&taken, event).len(), 1, "{event}: {taken:#?}");
+    }
+    let log = fs::read_to_string(stage.folder().join("daemon.log")).unwrap();
+    assert!(log.contains("TRACE") && log.contains("webhook_failed"), "it was loud, and the refusal was noted");
+    for secret in [WEBHOOK, HEARTBEAT] {
+        let at = log.lines().find(|line| line.contains(secret));
+        assert_eq!(at, None, "an address is in the log");
+        for file in ["state.db", "state.db-wal"] {
+            let bytes = fs::read(stage.folder().join(file)).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&bytes).contains(secret), "{file} holds an address");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_follows_a_good_pass_and_no_other() {
+    let stage = Stage::set().await;
+    let mut receiver = Receiver::listen(0).await;
+    stage.sandbox.okta().revoke_token();
+    let mut daemon = daemon(&stage, &receiver);
+    // Whoever has told of a refusal has tried.
+    let told = |heard: &Heard| heard.taken.iter().any(|message| message["kind"] == "remote_refuses");
+    daemon.until("an alarm", receiver.hears(told)).await;
+    assert_eq!(receiver.heard.borrow().beats, 0, "nothing was good yet");
+    stage.sandbox.okta().restore_token();
+    daemon.until("a heartbeat", receiver.hears(|heard| heard.beats > 0)).await;
+    daemon.stop().await;
+}

@@ -1,0 +1,192 @@
+//! The rooms of the program: imports go down only, and the two remotes never name each other, nor the store.
+//!
+//! Read from the sources as they are formatted: whatever follows `crate::`, outside of comments and tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every room, and those that it may name besides itself. A part of a room is written as `room::item`.
+const ROOMS: [(&str, &[&str]); 14] = [
+    ("main", &["cli"]),
+    (
+        "cli",
+        &[
+            "alert", "auth0", "config", "domain", "engine", "http", "logging", "monitor", "okta", "sandbox", "store",
+            "systemd",
+        ],
+    ),
+    ("monitor", &["engine", "store", "http", "domain"]),
+    ("engine", &["okta", "auth0", "http", "store", "alert", "domain"]),
+    ("okta", &["http", "domain"]),
+    ("auth0", &["http", "domain"]),
+    ("alert", &["http", "domain"]),
+    ("http", &["domain"]),
+    ("store", &["domain"]),
+    ("logging", &["config", "domain"]),
+    ("config", &["domain"]),
+    ("systemd", &["domain"]),
+    // A tenant that runs the Action has to know its text; nothing else of the program that it is to test.
+    ("sandbox", &["domain", "auth0::action_code"]),
+    ("domain", &[]),
+];
+
+fn may_name(room: &str) -> &'static [&'static str] {
+    let (_, below) = ROOMS.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{room}: no such room"));
+    below
+}
+
+/// The source without what is no part of the program: lines that are comments, and items that only tests have.
+///
+/// Answers too which files are tests, by the names of their modules.
+fn program(source: &str) -> (String, BTreeSet<String>) {
+    let (mut kept, mut tests) = (String::new(), BTreeSet::new());
+    let mut lines = source.lines();
+    while let Some(line) = lines.next() {
+        let bare = line.trim_start();
+        if bare.starts_with("//") {
+            continue;
+        }
+        if !["#[cfg(test)]", "#[cfg(all(test,"].iter().any(|start| bare.starts_with(start)) {
+            kept.push_str(line);
+            kept.push('\n');
+            continue;
+        }
+        // The item ends where a line of the same indentation closes it, or at once with a semicolon.
+        let indent = line.len() - bare.len();
+        for line in lines.by_ref() {
+            let bare = line.trim_start();
+            if let Some(name) = bare.trim_start_matches("pub(super) ").strip_prefix("mod ")
+                && let Some(name) = name.strip_suffix(';')
+            {
+                tests.insert(name.to_owned());
+            }
+            let same = line.len() - bare.len() == indent;
+            if same && (bare.ends_with(';') || bare.ends_with('}')) && !bare.starts_with("#[") {
+                break;
+            }
+        }
+    }
+    (kept, tests)
+}
+
+/// The heads of what stands in a path after `::`: one name, or those of the outer list of `{…}`; each with what follows.
+fn heads(rest: &str) -> Vec<String> {
+    let Some(list) = rest.strip_prefix('{') else {
+        let end = rest.find(|next: char| !(next.is_alphanumeric() || next == '_' || next == ':'));
+        return vec![rest[..end.unwrap_or(rest.len())].to_owned()];
+    };
+    let (mut depth, mut entry, mut entries) = (0_u32, String::new(), Vec::new());
+    for next in list.chars() {
+        match next {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => entries.push(std::mem::take(&mut entry)),
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            next if depth == 0 && !next.is_whitespace() => entry.push(next),
+            _ => {}
+        }
+    }
+    entries.push(entry);
+    entries.retain(|entry| !entry.is_empty());
+    entries
+}
+
+/// What a room names and may not.
+fn forbidden(room: &str, program: &str) -> Vec<String> {
+    let allowed = |named: &str| {
+        let head = named.split("::").next().unwrap_or(named);
+        head == room
+            || may_name(room).iter().any(|below| match below.split_once("::") {
+                None => *below == head,
+                Some(_) => named.strip_prefix(below).is_some_and(|more| more.is_empty() || more.starts_with("::")),
+            })
+    };
+    let paths = ["crate::", "okta_auth0_sync::"];
+    let named = paths.iter().flat_map(|root| {
+        program.match_indices(root).filter_map(|(at, _)| {
+            // `$crate`, and a longer word that ends so, are other things.
+            let before = program[..at].chars().next_back();
+            let own = !before.is_some_and(|before| before.is_alphanumeric() || before == '_');
+            own.then(|| heads(&program[at + root.len()..]))
+        })
+    });
+    named.flatten().filter(|named| !allowed(named)).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The path of a module's file below `src`, as the names of modules: `engine/look.rs` → `engine`, `look`.
+fn modules(file: &Path) -> Vec<String> {
+    let mut names: Vec<String> = file.with_extension("").iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+    names.pop_if(|name| name == "mod");
+    names
+}
+
+#[test]
+fn imports_go_down_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let read: Vec<_> = files
+        .iter()
+        .map(|file| {
+            let (program, tests) = program(&fs::read_to_string(file).unwrap());
+            (modules(file.strip_prefix(&root).unwrap()), program, tests)
+        })
+        .collect();
+    let tests: BTreeSet<Vec<String>> = read
+        .iter()
+        .flat_map(|(module, _, tests)| {
+            tests.iter().map(|test| [module.as_slice(), std::slice::from_ref(test)].concat())
+        })
+        .collect();
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (module, program, _) in &read {
+        if module[0] == "lib" || (1..=module.len()).any(|depth| tests.contains(&module[..depth])) {
+            continue;
+        }
+        seen.insert(module[0].as_str());
+        let named = forbidden(&module[0], program);
+        wrong.extend(named.into_iter().map(|named| format!("src/{}: crate::{named}", module.join("/"))));
+    }
+    assert_eq!(seen, ROOMS.iter().map(|(room, _)| *room).collect(), "every room has a rule, and every rule a room");
+    assert!(wrong.is_empty(), "a room names what it must not:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_checker_finds_what_must_not_be() {
+    for (room, source, expected) in [
+        ("okta", "use crate::auth0::Auth0;", &["auth0::Auth0"][..]),
+        ("okta", "use crate::domain::Status;\nuse crate::http::{Http, Failure};", &[]),
+        ("store", "    let failure = crate::http::Failure::new();", &["http::Failure::new"]),
+        ("engine", "use crate::{\n    config::{Config, Secret},\n    domain, store,\n};", &["config::"]),
+        ("domain", "pub use crate::store::Store;", &["store::Store"]),
+        ("domain", "use crate::domain::Status; // and nothing else", &[]),
+        ("main", "okta_auth0_sync::cli::main()", &[]),
+        ("main", "okta_auth0_sync::engine::Engine", &["engine::Engine"]),
+        ("sandbox", "use crate::auth0::action_code;\nuse crate::auth0::{action_code, Auth0};", &["auth0::"]),
+        ("sandbox", "use crate::auth0::action_codes;", &["auth0::action_codes"]),
+        ("http", "//! See [`crate::engine`].\n    // crate::engine", &[]),
+        ("http", "#[cfg(test)]\nmod tests {\n    use crate::engine::X;\n}\nuse crate::cli::Y;", &["cli::Y"]),
+        ("http", "#[cfg(all(test, unix))]\nfn test() {\n    crate::engine::x();\n}\n", &[]),
+        ("http", "#[cfg(test)]\nuse crate::engine::X;\nuse crate::cli::Y;", &["cli::Y"]),
+    ] {
+        assert_eq!(forbidden(room, &program(source).0), expected, "{room}: {source}");
+    }
+    let (_, tests) = program("#[cfg(test)]\nmod playback;\nmod token;\n#[cfg(test)]\npub(super) mod stage;\n");
+    assert_eq!(tests, BTreeSet::from(["playback".to_owned(), "stage".to_owned()]));
+    assert_eq!(modules(Path::new("store/looks/mod.rs")), ["store", "looks"]);
+}
