@@ -56,8 +56,10 @@ pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>
                 Row::Deny | Row::Leave => {}
             },
         }
-        // While a person has to decide, nothing is written: the mark itself is in force.
-        if !mirrored && !waits {
+        // Nothing is written while a person has to decide, nor for an owner who is to be left alone (suspended, say): the
+        // mark itself is in force.
+        let owner_has_left = of_address().any(|person| person.id == owner && row(&person.status) == Row::Deny);
+        if !mirrored && !waits && owner_has_left {
             wrong("the mirror is missing");
         }
     } else {
