@@ -66,7 +66,8 @@ pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>
         if somebody(Row::Deny) && !somebody(Row::Allow) && !waits {
             wrong("nobody to let in holds the address, somebody left, and it is open");
         }
-        if mirrored && !waits {
+        // Who is left alone is not looked for: what others removed or left behind stays until there is a verdict again.
+        if mirrored && !waits && !somebody(Row::Leave) {
             wrong("a mirror without a mark");
         }
     }
