@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// What takes longer has failed. Generous, because the machine may be busy: nothing waits for it to pass.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Completes with `work`, or fails the test and says what did not come.
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
