@@ -128,3 +128,76 @@ fn every_kind_of_alarm_has_a_section_and_every_link_leads_to_one() {
         assert!(kinds.contains(&name), "no section {name}");
     }
 }
+
+/// README.md, the other pages beside it and those in docs/.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages: Vec<PathBuf> = [root.to_owned(), root.join("docs")]
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    assert!(pages.contains(&root.join("README.md")) && pages.len() > 10, "{pages:?}");
+    pages
+}
+
+/// Where the links of a page lead: what stands in `](…)`, without those to other hosts.
+fn links(page: &str) -> Vec<&str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
+}
+
+/// The name by which a heading is linked to: small letters, digits, `_` and `-`; spaces become `-`, all else is dropped.
+fn anchor(heading: &str) -> String {
+    let small = heading.trim().to_lowercase().replace(' ', "-");
+    small.chars().filter(|sign| sign.is_alphanumeric() || matches!(sign, '-' | '_')).collect()
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file_and_to_a_heading_in_it() {
+    let mut followed = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{} links to {link}, which is not there", page.display());
+            if let Some(heading) = heading {
+                let text = fs::read_to_string(&target).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|line| anchor(line.trim_start_matches('#')) == heading);
+                assert!(found, "{} links to {link}, where no such heading is", page.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "the reader of the pages finds next to no link: {followed}");
+}
+
+#[test]
+fn the_readme_has_one_row_for_each_page() {
+    let rows: Vec<&str> = include_str!("../README.md").lines().filter(|line| line.starts_with("| [docs/")).collect();
+    let mut listed: Vec<String> =
+        rows.iter().map(|row| row.split(']').next().unwrap().trim_start_matches("| [").to_owned()).collect();
+    let mut there: Vec<String> = pages()
+        .iter()
+        .filter(|page| page.parent().unwrap().ends_with("docs"))
+        .map(|page| format!("docs/{}", page.file_name().unwrap().to_str().unwrap()))
+        .collect();
+    listed.sort();
+    there.sort();
+    assert_eq!(listed, there);
+}
+
+#[test]
+fn every_test_that_the_page_of_promises_names_is_there() {
+    let page = include_str!("../docs/reliability.md");
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2).filter(|text| text.contains(".rs::")) {
+        let (file, test) = name.split_once("::").unwrap();
+        let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default();
+        assert!(source.contains(&format!("fn {test}(")), "no test {name}");
+        named += 1;
+    }
+    assert!(named > 20, "the reader of the page finds next to nothing: {named}");
+}
