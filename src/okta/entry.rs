@@ -86,6 +86,8 @@ impl LogEntry {
         match self {
             Self::Unreadable { event_id, event_type, published, raw, why } => {
                 let (raw, why) = (answer.redacted(&raw), answer.redacted(&why));
+                let clean = |text: Option<String>| text.map(|text| answer.redacted(&text));
+                let (event_id, event_type) = (clean(event_id), clean(event_type));
                 Self::Unreadable { event_id, event_type, published, raw, why }
             }
             event @ Self::Event(_) => event,
