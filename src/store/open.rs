@@ -66,6 +66,9 @@ pub struct Opened {
     pub tightened: bool,
 }
 
+/// A transaction that writes takes the lock at once: one that began by reading could not get it later.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// The state of one installation.
 #[derive(Debug)]
 pub struct Store {
@@ -246,7 +249,17 @@ impl Store {
 
     /// A write transaction. It has the write lock from its first moment.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.error(error))
+        let begun = match self.writer.begin_with(BEGIN).await {
+            // SQLite itself rolls back a transaction for which the disk had no room, or failed. sqlx takes the connection to
+            // be inside of it ever after, and would never begin another.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let stuck = self.writer.acquire().await.map_err(|error| self.error(error))?;
+                stuck.close().await.map_err(|error| self.error(error))?;
+                self.writer.begin_with(BEGIN).await
+            }
+            begun => begun,
+        };
+        begun.map_err(|error| self.error(error))
     }
 
     pub(super) async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
