@@ -64,7 +64,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match dispatch(cli, &clock) {
         Ok(exit) => exit,
         Err(error) => {
-            screen::remark(&format!("{}: {error}", screen::paint(screen::BAD, "error")));
+            let told = format!("{}: {error}", screen::paint(screen::BAD, "error"));
+            screen::remark(&logging::last_word(&told));
             error.exit()
         }
     }

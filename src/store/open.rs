@@ -66,6 +66,9 @@ pub struct Opened {
     pub tightened: bool,
 }
 
+/// A transaction that writes takes the lock at once: one that began by reading could not get it later.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// The state of one installation.
 #[derive(Debug)]
 pub struct Store {
@@ -173,11 +176,14 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Missing { path: path.to_owned() });
             }
-            Err(source) => return Err(StoreError::Place { path: path.to_owned(), source }),
+            Err(source) => return Err(unseen(path, source)),
             Ok(metadata) if metadata.len() == 0 => return Err(StoreError::Missing { path: path.to_owned() }),
             Ok(_) => {
                 require_regular(path)?;
-                check_header(path)?;
+                check_header(path).map_err(|error| match error {
+                    StoreError::Place { path, source } => unseen(&path, source),
+                    other => other,
+                })?;
             }
         }
         let readers = match connect_to_ours(path, reading(path)).await {
@@ -243,7 +249,17 @@ impl Store {
 
     /// A write transaction. It has the write lock from its first moment.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.error(error))
+        let begun = match self.writer.begin_with(BEGIN).await {
+            // SQLite itself rolls back a transaction for which the disk had no room, or failed. sqlx takes the connection to
+            // be inside of it ever after, and would never begin another.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let stuck = self.writer.acquire().await.map_err(|error| self.error(error))?;
+                stuck.close().await.map_err(|error| self.error(error))?;
+                self.writer.begin_with(BEGIN).await
+            }
+            begun => begun,
+        };
+        begun.map_err(|error| self.error(error))
     }
 
     pub(super) async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
@@ -268,16 +284,24 @@ impl Store {
 /// # Errors
 /// When the lock file cannot be opened.
 pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
-    let place = |source| StoreError::Place { path: path.to_owned(), source };
     match File::open(sibling(path, ".lock")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(place(source)),
+        Err(source) => Err(unseen(path, source)),
         // Shared: two who ask at once do not take each other for the one who works.
         Ok(file) => match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(fs::TryLockError::WouldBlock) => Ok(true),
-            Err(fs::TryLockError::Error(source)) => Err(place(source)),
+            Err(fs::TryLockError::Error(source)) => Err(unseen(path, source)),
         },
+    }
+}
+
+/// Why somebody who only looks cannot.
+fn unseen(path: &Path, source: io::Error) -> StoreError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => StoreError::Forbidden { path, source },
+        _ => StoreError::Place { path, source },
     }
 }
 
