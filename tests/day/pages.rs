@@ -185,9 +185,7 @@ fn form(line: &str) -> String {
 
 /// Is each claimed line there, in this order? A line `…` stands for any number of lines; without one nothing is left out.
 fn check_form(place: &str, claimed: &str, printed: &str) {
-    let lines = |text: &str| -> Vec<String> {
-        text.lines().map(form).filter(|line| !line.is_empty()).collect()
-    };
+    let lines = |text: &str| -> Vec<String> { text.lines().map(form).filter(|line| !line.is_empty()).collect() };
     let (claimed, printed) = (claimed.lines(), lines(printed));
     let (mut at, mut gap) = (0, false);
     for line in claimed.filter(|line| !line.trim().is_empty()) {
@@ -272,7 +270,8 @@ async fn every_page_can_be_typed_from_its_beginning_to_its_end() {
             printed = Some(seen.text);
             run += 1;
         }
-        let stopped = tokio::task::spawn_blocking(move || typed(&home, "systemctl stop okta-auth0-sync")).await.unwrap();
+        let stopped =
+            tokio::task::spawn_blocking(move || typed(&home, "systemctl stop okta-auth0-sync")).await.unwrap();
         stopped.exits(0);
     }
     assert!(run > 10, "next to nothing was typed: {run}");
