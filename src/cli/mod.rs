@@ -177,7 +177,12 @@ fn start(
     }
     logging::init(&log, clock.clone())?;
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        if !is_daemon && std::io::stderr().is_terminal() {
+            let head = screen::paint(screen::WARNING, "warning");
+            screen::remark(&format!("{head}: {}", crate::domain::escape(&warning.to_string())));
+        } else {
+            tracing::warn!("{warning}");
+        }
     }
     Ok(config)
 }
