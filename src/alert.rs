@@ -9,8 +9,15 @@ use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use crate::failpoint::{self, Moment};
 use crate::http::Http;
 
+pub(crate) const ROOM: &str = "alert";
+const WEBHOOK: &str = "webhook";
+const HEARTBEAT: &str = "heartbeat";
+/// Whom it tells.
+#[cfg(feature = "failpoints")]
+pub(crate) const TOLD: [&str; 2] = [WEBHOOK, HEARTBEAT];
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where to tell.
@@ -81,7 +88,7 @@ impl Alert {
     pub async fn tell(&self, message: &Message) -> Result<(), AlertError> {
         let Some(webhook) = &self.webhook else { return Ok(()) };
         let request = self.http.client().post(webhook.expose_secret()).json(message);
-        send(request).await
+        send(WEBHOOK, request).await
     }
 
     /// Says that a pass went well.
@@ -90,11 +97,12 @@ impl Alert {
     /// When nobody answered: the next pass says so again.
     pub async fn beat(&self) -> Result<(), AlertError> {
         let Some(heartbeat) = &self.heartbeat else { return Ok(()) };
-        send(self.http.client().get(heartbeat.expose_secret())).await
+        send(HEARTBEAT, self.http.client().get(heartbeat.expose_secret())).await
     }
 }
 
-async fn send(request: reqwest::RequestBuilder) -> Result<(), AlertError> {
+async fn send(whom: &str, request: reqwest::RequestBuilder) -> Result<(), AlertError> {
+    failpoint::pass(ROOM, whom, Moment::Before);
     // The body is not read: whatever it says, the status has said it.
     let answer = request.timeout(TIMEOUT).send().await.map_err(|error| {
         AlertError::Unreachable(if error.is_timeout() {
@@ -105,5 +113,6 @@ async fn send(request: reqwest::RequestBuilder) -> Result<(), AlertError> {
             "the connection broke"
         })
     })?;
+    failpoint::pass(ROOM, whom, Moment::After);
     if answer.status().is_success() { Ok(()) } else { Err(AlertError::Refused(answer.status())) }
 }

@@ -33,6 +33,7 @@
 //! | TOML, environment and secret files → one validated configuration | [`config`], `config.toml` |
 //! | telling people: webhook and heartbeat | [`alert`] |
 //! | log lines; what systemd is told | [`logging`], [`systemd`] |
+//! | named moments for a test to have the process die at | `failpoint` |
 //! | stand-ins of both tenants, for the demo, the tests and your own experiments | `sandbox` |
 //!
 //! Imports go down only: `main` → `cli` → { `engine`, `config`, `logging`, `systemd`, `sandbox` }; `engine` → { `okta`,
@@ -47,6 +48,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;
+mod failpoint;
 pub mod http;
 pub mod logging;
 pub mod monitor;

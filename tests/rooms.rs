@@ -9,12 +9,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room, and those that it may name besides itself. A part of a room is written as `room::item`.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("main", &["cli"]),
     (
         "cli",
         &[
-            "alert", "auth0", "config", "domain", "engine", "http", "logging", "monitor", "okta", "sandbox", "store",
+            "alert",
+            "auth0",
+            "config",
+            "domain",
+            "engine",
+            "failpoint",
+            "http",
+            "logging",
+            "monitor",
+            "okta",
+            "sandbox",
+            "store",
             "systemd",
         ],
     ),
@@ -22,15 +33,16 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("engine", &["okta", "auth0", "http", "store", "alert", "domain"]),
     ("okta", &["http", "domain"]),
     ("auth0", &["http", "domain"]),
-    ("alert", &["http", "domain"]),
-    ("http", &["domain"]),
-    ("store", &["domain"]),
+    ("alert", &["http", "domain", "failpoint"]),
+    ("http", &["domain", "failpoint"]),
+    ("store", &["domain", "failpoint"]),
     ("logging", &["config", "domain"]),
     ("config", &["domain"]),
     ("systemd", &["domain"]),
     // A tenant that runs the Action has to know its text; nothing else of the program that it is to test.
     ("sandbox", &["domain", "auth0::action_code"]),
     ("domain", &[]),
+    ("failpoint", &[]),
 ];
 
 fn may_name(room: &str) -> &'static [&'static str] {
@@ -189,4 +201,48 @@ fn the_checker_finds_what_must_not_be() {
     let (_, tests) = program("#[cfg(test)]\nmod playback;\nmod token;\n#[cfg(test)]\npub(super) mod stage;\n");
     assert_eq!(tests, BTreeSet::from(["playback".to_owned(), "stage".to_owned()]));
     assert_eq!(modules(Path::new("store/looks/mod.rs")), ["store", "looks"]);
+}
+
+/// A file below `src` as the program has it, without its tests.
+fn program_of(file: &str) -> String {
+    program(&fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()).0
+}
+
+/// The files of a room without its tests, with what is in them.
+fn room(name: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root.join(name), &mut files);
+    let names = files.iter().map(|file| file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+    names.filter(|file| !file.contains("tests")).map(|file| (file.clone(), program_of(&file))).collect()
+}
+
+/// A transaction gets its points by `Store::begin`, which wants its name. This sees to it that there is no way around, and
+/// that each call of a remote is in the list that the names of its points are made of.
+#[test]
+fn each_write_and_each_call_has_its_points() {
+    for (file, source) in room("store") {
+        // Where the connection is made, lent and closed; where the file is rewritten, between points of its own.
+        let allowed: &[&str] = match file.as_str() {
+            "store/write.rs" => &["self.writer().begin_with(\"BEGIN IMMEDIATE\")"],
+            "store/open.rs" => &["&self.writer", "self.writer.close()", "pub(super) fn writer(&self)"],
+            "store/forget.rs" => &["query(\"VACUUM\").execute(self.writer())", ".fetch_one(self.writer())"],
+            _ => &[],
+        };
+        let rest = allowed.iter().fold(source, |rest, allowed| rest.replace(allowed, ""));
+        assert!(!rest.contains(".writer") && !rest.contains("fn writer"), "{file} writes past `Store::begin`");
+        assert!(!rest.contains("begin_with("), "{file} begins a transaction without a name");
+    }
+    for (remote, endpoints) in
+        [("okta", &okta_auth0_sync::okta::ENDPOINTS[..]), ("auth0", &okta_auth0_sync::auth0::ENDPOINTS)]
+    {
+        let mut named = BTreeSet::new();
+        for (file, source) in room(remote) {
+            assert!(!source.contains(".execute("), "{file} calls past `Http::send`");
+            let texts = source.split('"').skip(1).step_by(2).map(str::to_owned);
+            let methods = ["GET /", "POST /", "PATCH /", "PUT /", "DELETE /", "HEAD /"];
+            named.extend(texts.filter(|text| methods.iter().any(|method| text.starts_with(method))));
+        }
+        assert_eq!(named, endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect(), "the calls of {remote}");
+    }
 }

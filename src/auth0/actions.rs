@@ -15,14 +15,14 @@ use url::{Url, form_urlencoded};
 use super::{Answer, Auth0, Bucket, Failure, Remote};
 use crate::http::lenient;
 
-const LIST: &str = "GET /api/v2/actions/actions";
-const CREATE: &str = "POST /api/v2/actions/actions";
-const ACTION: &str = "GET /api/v2/actions/actions/{id}";
-const UPDATE: &str = "PATCH /api/v2/actions/actions/{id}";
-const DEPLOY: &str = "POST /api/v2/actions/actions/{id}/deploy";
-const TRIGGERS: &str = "GET /api/v2/actions/triggers";
-const BINDINGS: &str = "GET /api/v2/actions/triggers/post-login/bindings";
-const BIND: &str = "PATCH /api/v2/actions/triggers/post-login/bindings";
+pub(super) const LIST: &str = "GET /api/v2/actions/actions";
+pub(super) const CREATE: &str = "POST /api/v2/actions/actions";
+pub(super) const ACTION: &str = "GET /api/v2/actions/actions/{id}";
+pub(super) const UPDATE: &str = "PATCH /api/v2/actions/actions/{id}";
+pub(super) const DEPLOY: &str = "POST /api/v2/actions/actions/{id}/deploy";
+pub(super) const TRIGGERS: &str = "GET /api/v2/actions/triggers";
+pub(super) const BINDINGS: &str = "GET /api/v2/actions/triggers/post-login/bindings";
+pub(super) const BIND: &str = "PATCH /api/v2/actions/triggers/post-login/bindings";
 
 /// The trigger of logins, silent logins, refreshes and token exchanges.
 const TRIGGER: &str = "post-login";

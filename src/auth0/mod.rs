@@ -33,6 +33,25 @@ pub use write::Patched;
 
 use token::Authenticator;
 
+/// Every call that is made of the tenant.
+pub const ENDPOINTS: [&str; 15] = [
+    token::ENDPOINT,
+    read::BY_EMAIL,
+    read::ACCOUNT,
+    read::SEARCH,
+    write::PATCH,
+    write::SESSIONS,
+    write::REFRESH_TOKENS,
+    actions::LIST,
+    actions::CREATE,
+    actions::ACTION,
+    actions::UPDATE,
+    actions::DEPLOY,
+    actions::TRIGGERS,
+    actions::BINDINGS,
+    actions::BIND,
+];
+
 /// How the tenant is reached.
 #[derive(Debug)]
 pub struct Auth0Options {

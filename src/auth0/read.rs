@@ -8,9 +8,9 @@ use super::record::AccountRecord;
 use super::{Answer, Auth0, Bucket, Failure};
 use crate::domain::{AccountId, Address, OktaUserId};
 
-const BY_EMAIL: &str = "GET /api/v2/users-by-email";
-const ACCOUNT: &str = "GET /api/v2/users/{id}";
-const SEARCH: &str = "GET /api/v2/users";
+pub(super) const BY_EMAIL: &str = "GET /api/v2/users-by-email";
+pub(super) const ACCOUNT: &str = "GET /api/v2/users/{id}";
+pub(super) const SEARCH: &str = "GET /api/v2/users";
 
 /// What is asked for of an account. An unknown name is refused with 400.
 const FIELDS: &str = "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata";

@@ -13,7 +13,7 @@ use crate::http::assertion::{self, client_assertion};
 use crate::http::token::{Token, TokenAnswer, TokenCache};
 use crate::http::{Call, Failure, Http, Limits, Remote};
 
-const ENDPOINT: &str = "POST /oauth/token";
+pub(super) const ENDPOINT: &str = "POST /oauth/token";
 
 /// A token of a day is renewed so long before its end.
 const RENEW_EARLY: Duration = Duration::from_secs(300);

@@ -8,9 +8,9 @@ use crate::domain::mark::Removal;
 use crate::domain::{AccountId, Patch};
 use crate::http::Remote;
 
-const PATCH: &str = "PATCH /api/v2/users/{id}";
-const SESSIONS: &str = "DELETE /api/v2/users/{id}/sessions";
-const REFRESH_TOKENS: &str = "DELETE /api/v2/users/{id}/refresh-tokens";
+pub(super) const PATCH: &str = "PATCH /api/v2/users/{id}";
+pub(super) const SESSIONS: &str = "DELETE /api/v2/users/{id}/sessions";
+pub(super) const REFRESH_TOKENS: &str = "DELETE /api/v2/users/{id}/refresh-tokens";
 
 /// What Auth0 answered to a PATCH.
 #[derive(Clone, Debug)]

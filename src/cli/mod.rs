@@ -18,6 +18,8 @@ pub mod exit;
 mod forget;
 mod live;
 mod manual;
+#[cfg(feature = "failpoints")]
+mod points;
 mod purge;
 mod reconcile;
 mod retry;
@@ -49,6 +51,8 @@ use crate::store::StoreError;
 use crate::{config, logging};
 use args::{Cli, Command};
 pub use exit::Exit;
+#[cfg(feature = "failpoints")]
+pub use points::failpoints;
 
 /// Does what the arguments ask for. Results and remarks have been printed when it returns.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -61,6 +65,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    #[cfg(feature = "failpoints")]
+    if let Err(error) = points::arm() {
+        screen::remark(&format!("{}: {error}", screen::paint(screen::BAD, "error")));
+        return Exit::Usage;
+    }
     match dispatch(cli, &clock) {
         Ok(exit) => exit,
         Err(error) => {

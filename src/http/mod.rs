@@ -30,6 +30,7 @@ use pacing::Flight;
 use redact::Carried;
 
 use crate::domain::Clock;
+use crate::failpoint::{self, Moment};
 
 /// How long a name may take to resolve and a connection to be made and secured.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,6 +133,7 @@ impl Http {
         let (client, request) = request.timeout(limits.timeout).build_split();
         let request = request.map_err(transport)?;
         let carried = Carried::by(&request);
+        failpoint::pass(remote, endpoint, Moment::Before);
         let mut response = client.execute(request).await.map_err(transport)?;
         let status = response.status();
         if let Some(flight) = flight {
@@ -145,6 +147,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
+        failpoint::pass(remote, endpoint, Moment::After);
         // What is told of a refusal is its text. Of a success only the parts that are kept: see [`Answer::redacted`].
         if !status.is_success() {
             body = carried.out_of(&body);

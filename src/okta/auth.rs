@@ -26,7 +26,7 @@ const RENEW_EARLY: Duration = Duration::from_secs(300);
 
 /// The token endpoint of the org authorization server, the only one that grants Okta's own scopes.
 const TOKEN_PATH: &str = "/oauth2/v1/token";
-const TOKEN_ENDPOINT: &str = "POST /oauth2/v1/token";
+pub(super) const TOKEN_ENDPOINT: &str = "POST /oauth2/v1/token";
 
 /// Who we are. The `Debug` of each part shows no secret.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::http::{Remote, link, when};
 pub const FILTER: &str = "eventType sw \"user.lifecycle.\"";
 
 const PATH: &str = "/api/v1/logs";
-const ENDPOINT: &str = "GET /api/v1/logs";
+pub(super) const ENDPOINT: &str = "GET /api/v1/logs";
 /// Okta takes at most this many events a page.
 const LIMIT_MAX: u16 = 1000;
 /// A stored position longer than this is none of Okta's.

@@ -26,6 +26,10 @@ pub use users::{UserPage, UserQuery};
 
 use auth::Authenticator;
 
+/// Every call that is made of the org.
+pub const ENDPOINTS: [&str; 6] =
+    [auth::TOKEN_ENDPOINT, log::ENDPOINT, org::ORGANIZATION, org::OWN_TOKEN, users::USER, users::USERS];
+
 /// How the org is reached.
 #[derive(Debug)]
 pub struct OktaOptions {

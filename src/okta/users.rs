@@ -8,8 +8,8 @@ use super::{Answer, Bucket, Failure, Limits, Okta};
 use crate::domain::{Address, OktaUser, OktaUserId, Status, Timestamp, timestamp_text};
 use crate::http::{Remote, lenient, link};
 
-const USER: &str = "GET /api/v1/users/{id}";
-const USERS: &str = "GET /api/v1/users";
+pub(super) const USER: &str = "GET /api/v1/users/{id}";
+pub(super) const USERS: &str = "GET /api/v1/users";
 /// The most users a page (Okta docs: List all users, with `search`).
 const PAGE: &str = "200";
 /// How many addresses one request asks for. Okta refuses overlong searches without saying how long is too long.

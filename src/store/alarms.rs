@@ -1,7 +1,8 @@
 //! What a person should know of: raised once, open until it is over.
 
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 
+use super::write::{Tx, Write};
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -163,16 +164,17 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn told(&self, untold: &Untold, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE alarms SET told_at = coalesce(told_at, ?1),
+        self.write(
+            Write::Told,
+            sqlx::query(
+                "UPDATE alarms SET told_at = coalesce(told_at, ?1),
                  told_over_at = iif(?2 OR cleared_at = raised_at, ?1, told_over_at) WHERE id = ?3",
+            )
+            .bind(timestamp_text(now))
+            .bind(untold.over)
+            .bind(untold.alarm.id),
         )
-        .bind(timestamp_text(now))
-        .bind(untold.over)
-        .bind(untold.alarm.id)
-        .execute(self.writer())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         Ok(())
     }
 
@@ -183,7 +185,7 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn raise_alarm(&self, alarm: &Alarm, now: Timestamp) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::RaiseAlarm).await?;
         let raised = self.raise_in(&mut tx, alarm, now).await?;
         self.commit(tx).await?;
         Ok(raised)
@@ -194,14 +196,15 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn clear_alarm(&self, kind: AlarmKind, subject: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let cleared =
-            sqlx::query("UPDATE alarms SET cleared_at = ? WHERE kind = ? AND subject = ? AND cleared_at IS NULL")
-                .bind(timestamp_text(now))
-                .bind(kind.as_str())
-                .bind(subject)
-                .execute(self.writer())
-                .await
-                .map_err(|error| self.error(error))?;
+        let cleared = self
+            .write(
+                Write::ClearAlarm,
+                sqlx::query("UPDATE alarms SET cleared_at = ? WHERE kind = ? AND subject = ? AND cleared_at IS NULL")
+                    .bind(timestamp_text(now))
+                    .bind(kind.as_str())
+                    .bind(subject),
+            )
+            .await?;
         Ok(cleared.rows_affected() > 0)
     }
 
@@ -210,12 +213,14 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn clear_alarms(&self, kind: AlarmKind, now: Timestamp) -> Result<u64, StoreError> {
-        let cleared = sqlx::query("UPDATE alarms SET cleared_at = ? WHERE kind = ? AND cleared_at IS NULL")
-            .bind(timestamp_text(now))
-            .bind(kind.as_str())
-            .execute(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        let cleared = self
+            .write(
+                Write::ClearAlarms,
+                sqlx::query("UPDATE alarms SET cleared_at = ? WHERE kind = ? AND cleared_at IS NULL")
+                    .bind(timestamp_text(now))
+                    .bind(kind.as_str()),
+            )
+            .await?;
         Ok(cleared.rows_affected())
     }
 
@@ -234,12 +239,7 @@ impl Store {
         rows.iter().map(|row| alarm_row(row).map_err(|error| self.error(error))).collect()
     }
 
-    pub(super) async fn raise_in(
-        &self,
-        tx: &mut Transaction<'static, Sqlite>,
-        alarm: &Alarm,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    pub(super) async fn raise_in(&self, tx: &mut Tx, alarm: &Alarm, now: Timestamp) -> Result<bool, StoreError> {
         let updated = sqlx::query(
             "UPDATE alarms SET detail = ?, remedy = ? WHERE kind = ? AND subject = ? AND cleared_at IS NULL",
         )

@@ -6,9 +6,10 @@
 //! so that the rest stays provable; retention removes the oldest rows and keeps the chain value before the first one left.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 
 use super::looks::Decision;
+use super::write::Tx;
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -29,7 +30,7 @@ impl Store {
     /// Appends decisions in a transaction that is under way.
     pub(super) async fn append_decisions(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         decisions: &[Decision],
         policy: &str,
         now: Timestamp,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::Row;
 
 use super::looks::user_id;
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{AccountId, Address, Cause, OktaUserId, Status, Timestamp, timestamp_text};
 
@@ -142,7 +143,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::AdoptAccount).await?;
         sqlx::query("INSERT INTO users (okta_user_id, cause, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(owner.as_str())
             .bind(Cause::Sweep.as_str())

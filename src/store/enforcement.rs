@@ -1,5 +1,6 @@
 //! Whether the Action that reads our marks is in force, as far as it was looked at.
 
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -31,12 +32,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn note_enforcement(&self, enforcement: Enforcement, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("UPDATE installation SET enforcement = ?, enforcement_checked_at = ?")
-            .bind(enforcement.as_str())
-            .bind(timestamp_text(now))
-            .execute(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        self.write(
+            Write::NoteEnforcement,
+            sqlx::query("UPDATE installation SET enforcement = ?, enforcement_checked_at = ?")
+                .bind(enforcement.as_str())
+                .bind(timestamp_text(now)),
+        )
+        .await?;
         Ok(())
     }
 }

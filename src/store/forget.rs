@@ -1,8 +1,10 @@
 //! A person's data out of the state.
 
 use super::looks::Decision;
+use super::write::{COMPACT, ROOM, Tx, Write};
 use super::{Store, StoreError};
 use crate::domain::{Cause, OktaUserId, Timestamp, timestamp_text};
+use crate::failpoint::{self, Moment};
 
 impl Store {
     /// Takes a person's data out of the state: names, addresses, events, and the personal part of their decisions. That it
@@ -20,7 +22,7 @@ impl Store {
     /// [`StoreError::Gone`] when the user is not known.
     pub async fn forget(&self, id: &OktaUserId, actor: &str, policy: &str, now: Timestamp) -> Result<(), StoreError> {
         let sql = |error| self.error(error);
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::Forget).await?;
         let due_seq: Option<i64> = sqlx::query_scalar("SELECT due_seq FROM users WHERE okta_user_id = ?")
             .bind(id.as_str())
             .fetch_optional(&mut *tx)
@@ -103,11 +105,7 @@ impl Store {
     }
 
     /// An event about somebody else as well stays theirs.
-    async fn forget_events(
-        &self,
-        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-        id: &OktaUserId,
-    ) -> Result<(), StoreError> {
+    async fn forget_events(&self, tx: &mut Tx, id: &OktaUserId) -> Result<(), StoreError> {
         let events: Vec<i64> = sqlx::query_scalar("DELETE FROM event_users WHERE okta_user_id = ? RETURNING event_seq")
             .bind(id.as_str())
             .fetch_all(&mut **tx)
@@ -124,12 +122,7 @@ impl Store {
         Ok(())
     }
 
-    async fn forget_decisions(
-        &self,
-        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-        id: &OktaUserId,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    async fn forget_decisions(&self, tx: &mut Tx, id: &OktaUserId, now: Timestamp) -> Result<(), StoreError> {
         let sql = |error| self.error(error);
         sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await.map_err(sql)?;
         sqlx::query(
@@ -153,7 +146,9 @@ impl Store {
     /// # Errors
     /// When the state cannot be written, or somebody reads it for longer than the busy time-out.
     pub async fn compact(&self) -> Result<(), StoreError> {
+        failpoint::pass(ROOM, COMPACT, Moment::Before);
         sqlx::query("VACUUM").execute(self.writer()).await.map_err(|error| self.error(error))?;
+        failpoint::pass(ROOM, COMPACT, Moment::After);
         let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
             .fetch_one(self.writer())
             .await

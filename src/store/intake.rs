@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use sqlx::Row;
 
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{Event, Signal, Timestamp, timestamp_text};
 use crate::domain::{Lane, clock};
@@ -138,7 +139,7 @@ impl Store {
         let now_text = timestamp_text(now);
         let sql = |error| self.error(error);
 
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::RecordPage).await?;
         let before: i64 =
             sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM events").fetch_one(&mut *tx).await.map_err(sql)?;
         let new_events = sqlx::query(
@@ -276,7 +277,7 @@ impl Store {
         anchor_at: Timestamp,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::Reanchor).await?;
         let moved = sqlx::query(
             "UPDATE checkpoint SET seq = seq + 1, next = NULL, fingerprint = ?, anchor_at = ?, moved_at = ? WHERE seq = ?",
         )

@@ -27,6 +27,7 @@ mod reports;
 mod requests;
 mod runs;
 mod sweeps;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -49,3 +50,6 @@ pub use reports::{
 pub use requests::{Made, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
 pub use sweeps::Sweep;
+pub use write::Write;
+#[cfg(feature = "failpoints")]
+pub(crate) use write::{ROOM, STEPS};

@@ -1,20 +1,22 @@
 //! Opening: whose file it is, who else has it, which schema it has.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, Transaction};
 
 use super::StoreError;
 use super::backup::copy_into;
 use super::error::remedy;
+use super::write::{CREATE, MIGRATE, ROOM, Write};
 use crate::domain::{Timestamp, timestamp_text};
+use crate::failpoint::{self, Moment};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -66,9 +68,6 @@ pub struct Opened {
     pub tightened: bool,
 }
 
-/// A transaction that writes takes the lock at once: one that began by reading could not get it later.
-const BEGIN: &str = "BEGIN IMMEDIATE";
-
 /// The state of one installation.
 #[derive(Debug)]
 pub struct Store {
@@ -99,7 +98,9 @@ impl Store {
     ) -> Result<(Self, Opened), StoreError> {
         require_regular(path)?;
         let lock = take_lock(path)?;
+        failpoint::pass(ROOM, CREATE, Moment::Before);
         let created = create_if_missing(path)?;
+        failpoint::pass(ROOM, CREATE, Moment::After);
         check_header(path)?;
         // Everything that may refuse the file looks at it without writing: opening a writer makes it a WAL database.
         inspect(path, binding, migrations).await?;
@@ -118,7 +119,7 @@ impl Store {
         let readers = connect(path, reading(path), READERS).await?;
         let store = Self { path: path.to_owned(), writer, readers, lock: Mutex::new(Some(lock)) };
 
-        let mut tx = store.begin().await?;
+        let mut tx = store.begin(Write::Open).await?;
         let before: Option<(bool, String)> = sqlx::query_as("SELECT enforce, swept_policy FROM installation")
             .fetch_optional(&mut *tx)
             .await
@@ -154,7 +155,7 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(store_error)?;
-        tx.commit().await.map_err(store_error)?;
+        store.commit(tx).await?;
 
         let opened = Opened {
             created,
@@ -212,7 +213,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::OtherTenant`].
     pub async fn bind_org(&self, org_id: &str) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::BindOrg).await?;
         let bound: Option<String> = sqlx::query_scalar("SELECT okta_org_id FROM installation")
             .fetch_one(&mut *tx)
             .await
@@ -225,7 +226,7 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(|error| self.error(error))?;
-        tx.commit().await.map_err(|error| self.error(error))
+        self.commit(tx).await
     }
 
     /// A state that is only read, over connections that exist.
@@ -245,25 +246,6 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// A write transaction. It has the write lock from its first moment.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        let begun = match self.writer.begin_with(BEGIN).await {
-            // SQLite itself rolls back a transaction for which the disk had no room, or failed. sqlx takes the connection to
-            // be inside of it ever after, and would never begin another.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                let stuck = self.writer.acquire().await.map_err(|error| self.error(error))?;
-                stuck.close().await.map_err(|error| self.error(error))?;
-                self.writer.begin_with(BEGIN).await
-            }
-            begun => begun,
-        };
-        begun.map_err(|error| self.error(error))
-    }
-
-    pub(super) async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
-        tx.commit().await.map_err(|error| self.error(error))
     }
 
     pub(super) fn reader(&self) -> &SqlitePool {
@@ -561,10 +543,12 @@ async fn migrate(pool: &SqlitePool, path: &Path, migrations: &Migrator) -> Resul
         copy_into(pool, path, &target).await?;
         copy = Some(target);
     }
+    failpoint::pass(ROOM, MIGRATE, Moment::Before);
     migrations.run(pool).await.map_err(|source| StoreError::Migration {
         path: path.to_owned(),
         copy: copy.as_ref().map_or_else(|| "(none: it was empty)".to_owned(), |copy| copy.display().to_string()),
         source: Box::new(source),
     })?;
+    failpoint::pass(ROOM, MIGRATE, Moment::After);
     Ok(copy)
 }

@@ -3,6 +3,7 @@
 use sqlx::Row;
 
 use super::looks::{Decision, user_id};
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{AccountId, OktaUserId, Timestamp};
 
@@ -55,7 +56,7 @@ impl Store {
         policy: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::Purged).await?;
         sqlx::query("DELETE FROM accounts WHERE auth0_user_id = ?")
             .bind(account.as_str())
             .execute(&mut *tx)

@@ -1,6 +1,7 @@
 //! What people and the configuration ask for: looks, approvals, comparisons.
 
 use super::looks::{Selection, count, user_id};
+use super::write::{Tx, Write};
 use super::{Store, StoreError};
 use crate::domain::{Cause, Lane, OktaUserId, Timestamp, timestamp_text};
 
@@ -31,7 +32,7 @@ impl Store {
     /// When the state cannot be written.
     pub async fn request_look(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Made>, StoreError> {
         let now_text = timestamp_text(now);
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::RequestLook).await?;
         let selection = match who {
             Who::User(id) => {
                 self.know(&mut tx, id, &now_text).await?;
@@ -52,7 +53,7 @@ impl Store {
     pub async fn approve(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Made>, StoreError> {
         let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::Approve).await?;
         let id = match who {
             Who::User(id) => Some(id.as_str()),
             Who::Held => None,
@@ -80,7 +81,7 @@ impl Store {
     /// When the state cannot be written.
     pub async fn dismiss_event(&self, event_id: &str, now: Timestamp) -> Result<bool, StoreError> {
         let sql = |error| self.error(error);
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::DismissEvent).await?;
         let done = sqlx::query(
             "UPDATE events SET state = 'dismissed', raw = NULL WHERE event_id = ? AND state = 'quarantined'",
         )
@@ -109,7 +110,7 @@ impl Store {
     pub async fn sweep_users(&self, ids: &[OktaUserId], now: Timestamp) -> Result<u64, StoreError> {
         let now_text = timestamp_text(now);
         let ids = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::SweepUsers).await?;
         sqlx::query(
             "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
              SELECT value, seq_floor, seq_floor, 'sweep', ?2 FROM json_each(?1), installation WHERE true
@@ -131,29 +132,20 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn enforcement_switched_on(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::EnforcementSwitchedOn).await?;
         let made = self.look_at_unenforced(&mut tx, now).await?;
         self.commit(tx).await?;
         Ok(made)
     }
 
-    pub(super) async fn look_at_unenforced(
-        &self,
-        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
+    pub(super) async fn look_at_unenforced(&self, tx: &mut Tx, now: Timestamp) -> Result<u64, StoreError> {
         let why = crate::domain::Skipped::NotEnforced.to_string();
         let made =
             self.make_due_in(tx, Selection::Why(&why), Lane::Deactivation, Cause::Policy, &timestamp_text(now)).await?;
         Ok(count(made.len()))
     }
 
-    async fn know(
-        &self,
-        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-        id: &OktaUserId,
-        now_text: &str,
-    ) -> Result<(), StoreError> {
+    async fn know(&self, tx: &mut Tx, id: &OktaUserId, now_text: &str) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
              SELECT ?1, seq_floor, seq_floor, 'command', ?2 FROM installation WHERE true ON CONFLICT DO NOTHING",

@@ -1,5 +1,6 @@
 //! The record of runs, and how the remotes are.
 
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -61,12 +62,14 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn begin_run(&self, kind: RunKind, now: Timestamp) -> Result<i64, StoreError> {
-        let done = sqlx::query("INSERT INTO run_log (kind, started_at) VALUES (?, ?)")
-            .bind(kind.as_str())
-            .bind(timestamp_text(now))
-            .execute(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        let done = self
+            .write(
+                Write::BeginRun,
+                sqlx::query("INSERT INTO run_log (kind, started_at) VALUES (?, ?)")
+                    .bind(kind.as_str())
+                    .bind(timestamp_text(now)),
+            )
+            .await?;
         Ok(done.last_insert_rowid())
     }
 
@@ -82,7 +85,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let done = sqlx::query(
+        let done = self.write(Write::FinishRun, sqlx::query(
             "UPDATE run_log SET finished_at = ?, ok = ?, pages = ?, events = ?, looks = ?, writes = ?, error = ? WHERE id = ?",
         )
         .bind(timestamp_text(now))
@@ -93,9 +96,7 @@ impl Store {
         .bind(count(counts.writes))
         .bind(error)
         .bind(run)
-        .execute(self.writer())
-        .await
-        .map_err(|error| self.error(error))?;
+        ).await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "run", id: run.to_string() }) }
     }
 
@@ -104,11 +105,8 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn note_poll(&self, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("UPDATE installation SET last_poll_at = ?")
-            .bind(timestamp_text(now))
-            .execute(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        self.write(Write::NotePoll, sqlx::query("UPDATE installation SET last_poll_at = ?").bind(timestamp_text(now)))
+            .await?;
         Ok(())
     }
 
@@ -117,14 +115,15 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn note_remote_error(&self, failure: RemoteError<'_>, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("UPDATE remotes SET error_at = ?, error_kind = ?, error = ? WHERE remote = ?")
-            .bind(timestamp_text(now))
-            .bind(failure.kind)
-            .bind(failure.text)
-            .bind(failure.remote)
-            .execute(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        self.write(
+            Write::NoteRemoteError,
+            sqlx::query("UPDATE remotes SET error_at = ?, error_kind = ?, error = ? WHERE remote = ?")
+                .bind(timestamp_text(now))
+                .bind(failure.kind)
+                .bind(failure.text)
+                .bind(failure.remote),
+        )
+        .await?;
         Ok(())
     }
 
@@ -133,12 +132,11 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn note_remote_ok(&self, remote: &'static str, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("UPDATE remotes SET ok_at = ? WHERE remote = ?")
-            .bind(timestamp_text(now))
-            .bind(remote)
-            .execute(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        self.write(
+            Write::NoteRemoteOk,
+            sqlx::query("UPDATE remotes SET ok_at = ? WHERE remote = ?").bind(timestamp_text(now)).bind(remote),
+        )
+        .await?;
         Ok(())
     }
 
@@ -153,7 +151,7 @@ impl Store {
     pub async fn expire(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let sql = |error| self.error(error);
         let before = timestamp_text(before);
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::Expire).await?;
         let mut gone = 0;
         gone += sqlx::query(
             "DELETE FROM events WHERE seq IN (

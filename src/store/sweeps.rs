@@ -1,6 +1,7 @@
 //! Where a reconcile stands, so that a restart goes on and does not begin anew.
 
 use super::intake::read_time;
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{OktaUserId, Timestamp, timestamp_text};
 
@@ -48,7 +49,7 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn begin_sweep(&self, scope: &str, reason: &str, stage: &str, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::BeginSweep).await?;
         sqlx::query("INSERT OR REPLACE INTO sweep (id, scope, reason, stage, started_at) VALUES (1, ?, ?, ?, ?)")
             .bind(scope)
             .bind(reason)
@@ -77,16 +78,14 @@ impl Store {
         made_due: u64,
     ) -> Result<(), StoreError> {
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let moved = sqlx::query(
+        let moved = self.write(Write::MoveSweep, sqlx::query(
             "UPDATE sweep SET stage = ?, next = ?, listed = listed + ?, made_due = made_due + ? WHERE finished_at IS NULL",
         )
         .bind(stage)
         .bind(next)
         .bind(count(listed))
         .bind(count(made_due))
-        .execute(self.writer())
-        .await
-        .map_err(|error| self.error(error))?;
+        ).await?;
         if moved.rows_affected() == 1 {
             Ok(())
         } else {
@@ -99,7 +98,7 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn finish_sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::FinishSweep).await?;
         for statement in [
             "UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL",
             "UPDATE installation SET last_reconcile_ok_at = ?",

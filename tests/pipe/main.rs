@@ -10,6 +10,8 @@ mod alerts;
 mod backlog;
 mod canaries;
 mod kills;
+#[cfg(feature = "failpoints")]
+mod lives;
 mod recorded;
 mod refusals;
 mod stage;

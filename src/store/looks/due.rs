@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 
 use super::super::intake::read_time;
+use super::super::write::Tx;
 use super::super::{Store, StoreError};
 use super::{DueUser, user_id};
 use crate::domain::{Cause, Lane, OktaUserId, Timestamp, clock, timestamp_text};
@@ -84,7 +85,7 @@ impl Store {
     /// for a week shall not be hidden by a comparison every night. Returns who they are, with their new `due_seq`.
     pub(in crate::store) async fn make_due_in(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         selection: Selection<'_>,
         lane: Lane,
         cause: Cause,

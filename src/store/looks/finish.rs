@@ -1,7 +1,6 @@
 //! What a look leaves behind: one transaction.
 
-use sqlx::{Sqlite, Transaction};
-
+use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError};
 use super::due::Selection;
 use super::{AccountChange, Finished, LookFinish, UserRead, count};
@@ -26,7 +25,7 @@ impl Store {
             Outcome::Snooze { until, .. } => Some(*until),
             _ => None,
         });
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::FinishLook).await?;
         if let Some(read) = look.read {
             self.keep_read(&mut tx, look.user, read, &now_text).await?;
         }
@@ -171,7 +170,7 @@ impl Store {
     /// What Okta said of a user, and every address in it.
     pub(super) async fn keep_read(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         id: &OktaUserId,
         read: &UserRead,
         now_text: &str,
@@ -212,7 +211,7 @@ impl Store {
     }
     async fn keep_account(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         owner: &OktaUserId,
         account: &AccountChange,
         now_text: &str,

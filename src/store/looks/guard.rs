@@ -1,5 +1,6 @@
 //! Before a write: the guard's leave, and debts that must not be forgotten.
 
+use super::super::write::Write;
 use super::super::{Store, StoreError};
 use super::{Admission, GuardWindow, UserRead};
 use crate::domain::{AccountId, Address, OktaUserId, Timestamp, clock, timestamp_text};
@@ -25,7 +26,7 @@ impl Store {
         let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
         let window_start = timestamp_text(clock::sub(now, guard.span));
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin(Write::PrepareDenial).await?;
         self.keep_read(&mut tx, id, read, &now_text).await?;
         let (counted, known): (i64, bool) = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE sweep = ?1 AND at > ?2 AND okta_user_id <> ?3),
@@ -92,7 +93,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         // An account that was another user's and is open passes to this one, whose next look has to find it.
-        let done = sqlx::query(
+        let done = self.write(Write::IntendMark, sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
              SELECT ?1, okta_user_id, ?3, 0, ?5, ?6, ?4 FROM users WHERE okta_user_id = ?2
              ON CONFLICT (auth0_user_id) DO UPDATE SET
@@ -106,9 +107,7 @@ impl Store {
         .bind(timestamp_text(now))
         .bind(owe_sessions)
         .bind(if with_block { 2 } else { 1 })
-        .execute(self.writer())
-        .await
-        .map_err(|error| self.error(error))?;
+        ).await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: id.to_string() }) }
     }
 }

@@ -34,11 +34,11 @@ async fn a_backup_is_a_state_that_can_be_worked_with() {
 async fn a_backup_is_of_what_is_committed_and_is_refused_when_the_evidence_is_not_whole() {
     let (dir, store) = store().await;
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
-    let mut writing = store.begin().await.unwrap();
+    let mut writing = store.begin(Write::FinishLook).await.unwrap();
     sqlx::query("DELETE FROM addresses").execute(&mut *writing).await.unwrap();
     let target = dir.path().join("copy.db");
     store.backup(&target).await.unwrap();
-    writing.commit().await.unwrap();
+    store.commit(writing).await.unwrap();
     let copy = Store::open_beside(&target, Access::Read).await.unwrap();
     assert_eq!(copy.addresses_of(&id("u1")).await.unwrap().len(), 1);
 

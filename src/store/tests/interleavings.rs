@@ -271,7 +271,7 @@ impl World {
             Step::Wait(seconds) => self.now = clock::add(self.now, Duration::from_secs(*seconds)),
             Step::Crash => self.live_again().await,
             Step::CrashInside => {
-                let mut tx = self.store.begin().await.unwrap();
+                let mut tx = self.store.begin(Write::FinishLook).await.unwrap();
                 for statement in [
                     "UPDATE users SET settled_seq = due_seq, due_at = NULL, due_since = NULL, outcome = 'applied'",
                     "DELETE FROM events",

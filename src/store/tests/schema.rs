@@ -22,7 +22,7 @@ async fn the_views_are_the_contract_and_are_read_while_somebody_writes() {
     let (_dir, store) = store().await;
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
     // A writer that is in the middle of something.
-    let mut writing = store.begin().await.unwrap();
+    let mut writing = store.begin(Write::FinishLook).await.unwrap();
     sqlx::query("UPDATE users SET outcome = 'held', why = 'x'").execute(&mut *writing).await.unwrap();
 
     let options = SqliteConnectOptions::new().filename(store.path()).read_only(true);
@@ -45,7 +45,7 @@ async fn the_views_are_the_contract_and_are_read_while_somebody_writes() {
     let (pending, held): (i64, i64) =
         sqlx::query_as("SELECT pending, held FROM status").fetch_one(&mut plain).await.unwrap();
     assert_eq!((pending, held), (1, 0), "what is not committed is not seen");
-    writing.commit().await.unwrap();
+    store.commit(writing).await.unwrap();
     let (pending, held): (i64, i64) =
         sqlx::query_as("SELECT pending, held FROM status").fetch_one(&mut plain).await.unwrap();
     assert_eq!((pending, held), (0, 1));
@@ -167,13 +167,13 @@ async fn rows_that_must_not_be_cannot_be_written() {
         "UPDATE installation SET enforce = 2",
         "INSERT INTO sweep (id, scope, reason, stage, started_at) VALUES (2, 'all', 'r', 's', 'now')",
     ] {
-        let mut tx = store.begin().await.unwrap();
+        let mut tx = store.begin(Write::FinishLook).await.unwrap();
         let error = sqlx::query(illegal).execute(&mut *tx).await.expect_err(illegal);
         assert!(
             error.to_string().contains("constraint") || error.to_string().contains("cannot store"),
             "{illegal}: {error}"
         );
-        tx.rollback().await.unwrap();
+        drop(tx);
     }
     execute(
         &store,

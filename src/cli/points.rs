@@ -1,0 +1,38 @@
+//! Every point that a test can have the process die at.
+
+use crate::failpoint::{self, Moment};
+use crate::http::Remote;
+use crate::{alert, auth0, okta, store};
+
+/// The names of all points, for `OKTA_AUTH0_SYNC_TEST_DIE_AT`.
+pub fn failpoints() -> Vec<String> {
+    let mut names = Vec::new();
+    for write in store::Write::ALL {
+        names.extend(Moment::OF_A_WRITE.iter().map(|moment| failpoint::name(store::ROOM, write.as_str(), *moment)));
+    }
+    for step in store::STEPS {
+        names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(store::ROOM, step, *moment)));
+    }
+    for (remote, endpoints) in
+        [(Remote::Okta, okta::ENDPOINTS.as_slice()), (Remote::Auth0, auth0::ENDPOINTS.as_slice())]
+    {
+        for endpoint in endpoints {
+            names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(remote, endpoint, *moment)));
+        }
+    }
+    for whom in alert::TOLD {
+        names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(alert::ROOM, whom, *moment)));
+    }
+    names
+}
+
+/// Arms the point that the environment names, if it names one.
+///
+/// # Errors
+/// When there is no such point.
+pub(super) fn arm() -> Result<(), failpoint::Unknown> {
+    match std::env::var("OKTA_AUTH0_SYNC_TEST_DIE_AT") {
+        Ok(asked) => failpoint::arm(Some(&asked), &failpoints()),
+        Err(_) => failpoint::arm(None, &[]),
+    }
+}

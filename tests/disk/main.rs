@@ -1,0 +1,243 @@
+//! The disk fails, fills up, is damaged, or holds what somebody put back: the program works, or says exactly what to do;
+//! it is never half started, never silently empty, and nobody is lost.
+//!
+//! `OKTA_AUTH0_SYNC_DISK_STEP=1` tries every write of a life instead of some.
+
+#![cfg(all(feature = "sandbox", feature = "failpoints", target_os = "linux"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+#[allow(dead_code, reason = "what the stories of the pipe need besides")]
+#[path = "../pipe/stage.rs"]
+mod stage;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+use stage::{Ran, Stage, finish};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+/// Longer than any life.
+const FOR_EVER: u32 = 1_000_000;
+
+/// People of whom every second one has left.
+async fn peopled() -> (Stage, BTreeSet<String>) {
+    let stage = Stage::set().await;
+    let mut left = BTreeSet::new();
+    for number in 0..8 {
+        let (person, account) = stage.person(&format!("person{number}"));
+        if number % 2 == 0 {
+            stage.sandbox.okta().deactivate(&person);
+            left.insert(account);
+        }
+    }
+    (stage, left)
+}
+
+/// Takes the state away, as it was before the first start.
+fn begin_anew(stage: &Stage) {
+    for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
+        let _ = fs::remove_file(beside(&stage.state(), suffix));
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// An end of which a person is told: no panic, no signal, and what is wrong is named.
+#[track_caller]
+fn is_orderly(ran: &Ran, story: &str) {
+    assert!(matches!(ran.code, Some(0 | 1 | 78)), "{story}: {ran:?}");
+    assert!(!ran.all().contains("panicked"), "{story}: {ran:?}");
+}
+
+fn failing_disk(folder: &Path) -> PathBuf {
+    let library = folder.join("failing.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/disk/failing.c");
+    let made =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(made.unwrap().success(), "needs a C compiler, as the build does");
+    library
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
+    let (stage, left) = peopled().await;
+    let library = failing_disk(stage.folder());
+    let mark = stage.folder().join("failed");
+    let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(23, |step| step.parse().unwrap());
+    let mut tried = 0;
+    for (errno, times, words) in [
+        (ENOSPC, FOR_EVER, &["disk is full", "No space left"][..]),
+        (EIO, FOR_EVER, &["disk reported an error", "Input/output error"]),
+        (EIO, 1, &["disk reported an error", "Input/output error"]),
+    ] {
+        for at in (1..).step_by(step) {
+            begin_anew(&stage);
+            for account in &left {
+                stage.sandbox.auth0().set_user(account, |user| {
+                    user["app_metadata"] = serde_json::json!({});
+                    user["user_metadata"] = serde_json::json!({});
+                });
+            }
+            let mut command = stage.program(&["sync"]);
+            command
+                .env("LD_PRELOAD", &library)
+                .env("FAILING_FILE", "state.db")
+                .env("FAILING_ERRNO", errno.to_string())
+                .env("FAILING_AT", at.to_string())
+                .env("FAILING_TIMES", times.to_string())
+                .env("FAILING_MARK", &mark);
+            let ran = finish(command).await;
+            let story = format!("errno {errno} from write {at} on, {times} times");
+            is_orderly(&ran, &story);
+            let failed = fs::remove_file(&mark).is_ok();
+            if !failed {
+                ran.exits(0);
+                break;
+            }
+            tried += 1;
+            let named = words.iter().any(|word| ran.all().contains(word));
+            assert!(named || ran.code == Some(0), "{story}: not named\n{}", ran.all());
+            // Is all well again, everything goes on by itself.
+            let again = stage.run(&["sync"]).await;
+            assert_eq!(again.code, Some(0), "{story}, then well again\n{}", again.all());
+            assert_eq!(stage.shut_out(), left, "{story}");
+            stage.run(&["audit", "verify"]).await.exits(0);
+        }
+    }
+    eprintln!("{tried} failures of the disk");
+    assert!(tried > 20, "only {tried} failures: the preloaded disk is not asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_somebody_else_keeps_locked_is_named_and_nobody_is_lost() {
+    let (stage, left) = peopled().await;
+    stage.sync().await;
+    let (person, account) = stage.person("late");
+    stage.sandbox.okta().deactivate(&person);
+    let mut other = SqliteConnectOptions::new().filename(stage.state()).connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let ran = stage.run(&["sync"]).await;
+    ran.exits(1);
+    assert!(ran.err.contains("another program holds the database locked: end it"), "{}", ran.err);
+    // Whoever only reads is not kept from it.
+    stage.run(&["status"]).await.exits(0);
+    assert_eq!(stage.shut_out(), left);
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    stage.sync().await;
+    assert_eq!(stage.shut_out(), &left | &BTreeSet::from([account]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_is_never_a_panic_and_never_an_empty_state() {
+    let (stage, left) = peopled().await;
+    stage.sync().await;
+    let whole = fs::read(stage.state()).unwrap();
+    let pages = whole.len() / 4096;
+    assert!(!beside(&stage.state(), "-wal").exists() && pages > 20, "{pages} pages");
+    let (mut refused, mut unnoticed) = (0, 0);
+    for page in 0..pages {
+        begin_anew(&stage);
+        let mut damaged = whole.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(if page % 2 == 0 { 0 } else { 0xa5 });
+        fs::write(stage.state(), &damaged).unwrap();
+        let copy = stage.folder().join("copy.db");
+        for arguments in [&["status"][..], &["audit", "verify"], &["backup", "copy.db"], &["sync"]] {
+            let ran = stage.run(arguments).await;
+            let story = format!("page {page} of {pages}, {arguments:?}");
+            is_orderly(&ran, &story);
+            if ran.code != Some(0) {
+                refused += 1;
+                // Whatever the damage, it is told whose fault it is.
+                assert!(ran.err.contains("state.db") || ran.err.contains("copy.db"), "{story}: {}", ran.err);
+                continue;
+            }
+            match arguments[0] {
+                // A copy that is called good has everybody.
+                "backup" => {
+                    let options = SqliteConnectOptions::new().filename(&copy).immutable(true).read_only(true);
+                    let mut copied = options.connect().await.unwrap();
+                    let people: i64 = sqlx::query_scalar("SELECT count(*) FROM accounts WHERE denied = 1")
+                        .fetch_one(&mut copied)
+                        .await
+                        .unwrap();
+                    assert_eq!(usize::try_from(people).unwrap(), left.len(), "{story}");
+                    copied.close().await.unwrap();
+                }
+                "sync" => unnoticed += 1,
+                _ => {}
+            }
+        }
+        let _ = fs::remove_file(&copy);
+        assert_eq!(stage.shut_out(), left, "page {page}: nobody is let in for it");
+    }
+    eprintln!("{pages} pages: {refused} commands refused, {unnoticed} passes had no need of the page");
+    assert!(refused > pages, "damage is noticed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_death_left_is_taken_up_with_its_wal_and_without() {
+    for with_wal in [true, false] {
+        let (stage, left) = peopled().await;
+        let mut dying = stage.program(&["sync"]);
+        dying.env("OKTA_AUTH0_SYNC_TEST_DIE_AT", "store::finish_look::after=2");
+        assert_eq!(finish(dying).await.code, None);
+        assert!(beside(&stage.state(), "-wal").exists(), "it died with a WAL");
+        let moved = stage.folder().join("moved");
+        fs::create_dir(&moved).unwrap();
+        for suffix in if with_wal { &["", "-wal"][..] } else { &[""] } {
+            fs::copy(beside(&stage.state(), suffix), beside(&moved.join("state.db"), suffix)).unwrap();
+        }
+        begin_anew(&stage);
+        for suffix in ["", "-wal"] {
+            let _ = fs::copy(beside(&moved.join("state.db"), suffix), beside(&stage.state(), suffix));
+        }
+        if with_wal {
+            let store = stage.store().await;
+            assert!(store.checkpoint().await.unwrap().is_some(), "what was committed is there");
+            store.close().await;
+        }
+        stage.sync().await;
+        assert_eq!(stage.shut_out(), left, "with its WAL: {with_wal}");
+        stage.run(&["audit", "verify"]).await.exits(0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yesterdays_copy_put_back_loses_nobody() {
+    let (stage, mut left) = peopled().await;
+    let okta = stage.sandbox.okta();
+    let (returns, open) = stage.person("returns");
+    okta.deactivate(&returns);
+    stage.sync().await;
+    stage.run(&["backup", "yesterday.db"]).await.exits(0);
+    // Since then somebody left, and somebody came back.
+    let (leaves, account) = stage.person("leaves");
+    okta.deactivate(&leaves);
+    okta.activate(&returns);
+    stage.sync().await;
+    left.insert(account);
+    assert_eq!(stage.shut_out(), left);
+    // And after the copy is put back, somebody else, before the program runs again.
+    begin_anew(&stage);
+    fs::copy(stage.folder().join("yesterday.db"), stage.state()).unwrap();
+    let (leaves, account) = stage.person("leaves-then");
+    okta.deactivate(&leaves);
+    left.insert(account);
+    let writes = stage.writes();
+    stage.sync().await;
+    assert_eq!(stage.shut_out(), left);
+    assert!(stage.mark(&open)["deactivated"] != "true");
+    assert_eq!(stage.writes() - writes, 1, "what was done before is found done");
+    stage.run(&["audit", "verify"]).await.exits(0);
+}
