@@ -13,6 +13,7 @@ import os
 import sys
 import tomllib
 import urllib.parse
+from datetime import UTC, datetime, timedelta
 
 from auth0.authentication import GetToken
 from auth0.management import Auth0
@@ -32,9 +33,10 @@ def good(answer):
 
 def cursor_behind(response):
     """The `after` of the next link; the SDK does not follow the log's links by itself."""
-    for link in response.headers.getall("link", []):
+    links = {name.lower(): value for name, value in response.headers.items()}.get("link", "")
+    for link in links.split(", <"):
         if 'rel="next"' in link:
-            query = urllib.parse.urlsplit(link[link.index("<") + 1 : link.index(">")]).query
+            query = urllib.parse.urlsplit(link[: link.index(">")].lstrip("<")).query
             return urllib.parse.parse_qs(query).get("after", [None])[0]
     return None
 
@@ -74,13 +76,14 @@ async def main():
             after = json.load(file)["after"]
     except FileNotFoundError:
         after = None
+    since = (datetime.now(UTC) - timedelta(days=7)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     settings = {
         "orgUrl": config["okta"]["url"], "token": config["okta"]["api_token"],
         "rateLimit": {"maxRetries": 10},
     }
     async with OktaClient(settings) as okta:
         while True:
-            start = {"after": after} if after else {"since": "2026-01-01T00:00:00.000Z"}
+            start = {"after": after} if after else {"since": since}
             events, response = good(await okta.list_log_events(filter=FILTER, limit=1000, sort_order="ASCENDING", **start))
             for event in events:
                 for target in event.target:

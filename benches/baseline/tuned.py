@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 import urllib.parse
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import uvloop
@@ -84,7 +85,8 @@ async def main():
         base_url=config["auth0"]["url"], headers={"authorization": f"Bearer {token}"}, limits=limits, timeout=60
     )
 
-    start = {"filter": FILTER, "limit": 1000, "sortOrder": "ASCENDING", "since": "2026-01-01T00:00:00.000Z"}
+    since = (datetime.now(UTC) - timedelta(days=7)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    start = {"filter": FILTER, "limit": 1000, "sortOrder": "ASCENDING", "since": since}
     stored = state.execute("SELECT next FROM cursor").fetchone()
     url = stored[0] if stored else f"/api/v1/logs?{urllib.parse.urlencode(start)}"
     while True:
