@@ -64,7 +64,7 @@ impl Store {
             sqlx::query(
                 "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
                  ON CONFLICT (okta_user_id) DO UPDATE SET at = iif(at > ?4, at, excluded.at), sweep = excluded.sweep;
-                 DELETE FROM first_denials WHERE at <= ?4",
+                 DELETE FROM first_denials WHERE sweep IN (0, 1) AND at <= ?4",
             )
             .bind(user.as_str())
             .bind(&now_text)
