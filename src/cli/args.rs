@@ -347,6 +347,36 @@ pub struct SandboxArgs {
     /// Port of the Auth0 tenant; 0: any free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub auth0_port: u16,
+
+    /// Active people in both tenants at the start
+    ///
+    /// Of each hundred, one has an account whose address is in capitals, and one shares the address with somebody who stays.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub people: usize,
+
+    /// How many of them are deactivated at the start
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub leavers: usize,
+
+    /// How many other entries stand in the log before
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub history: usize,
+
+    /// Every answer takes so long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub latency: Option<std::time::Duration>,
+
+    /// Requests that Auth0 takes at once [default: 50]
+    #[arg(long, value_name = "COUNT", requires = "auth0_per_second", value_parser = clap::value_parser!(u32).range(1..))]
+    pub auth0_burst: Option<u32>,
+
+    /// Requests that Auth0 takes each second beyond those [default: 16]
+    #[arg(long, value_name = "COUNT", requires = "auth0_burst", value_parser = clap::value_parser!(u32).range(1..))]
+    pub auth0_per_second: Option<u32>,
+
+    /// Neither tenant limits the rate
+    #[arg(long, conflicts_with = "auth0_burst")]
+    pub unlimited: bool,
 }
 
 /// `completions`

@@ -5,18 +5,36 @@ use std::sync::Arc;
 use super::args::SandboxArgs;
 use super::{Error, Exit, screen, sync};
 use crate::domain::Clock;
-use crate::sandbox::{Options, Sandbox};
+use crate::sandbox::{Bucket, Effect, Fault, Limits, Options, Population, Sandbox};
 
 /// Serves both tenants until told to stop.
 ///
 /// # Errors
 /// When a port cannot be had.
 pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
-    let options =
+    let (people, leavers, history) = (arguments.people, arguments.leavers, arguments.history);
+    if leavers > people || (history > 0 && leavers == people) {
+        let why = "--people must be at least --leavers, and more with --history: its entries are about those who stay";
+        return Err(Error::Setup(why.to_owned()));
+    }
+    let mut options =
         Options { clock, okta_port: arguments.okta_port, auth0_port: arguments.auth0_port, ..Options::default() };
+    if arguments.unlimited {
+        options.okta.limits = Limits::unlimited();
+        options.auth0.bucket = Bucket::UNLIMITED;
+    }
+    if let (Some(burst), Some(refill)) = (arguments.auth0_burst, arguments.auth0_per_second) {
+        options.auth0.bucket = Bucket { burst, refill_per_second: f64::from(refill) };
+    }
     let sandbox = Sandbox::start(options).await.map_err(|error| {
         Error::Setup(format!("the sandbox cannot be served: {error}; choose other ports, or leave them out"))
     })?;
+    sandbox.populate(Population { people, leavers, history });
+    if let Some(span) = arguments.latency {
+        for faults in [sandbox.okta().faults(), sandbox.auth0().faults()] {
+            faults.add(Fault::everywhere(Effect::Delay(span)));
+        }
+    }
     let text = format!(
         "# An Okta org and an Auth0 tenant that live in memory, on loopback. Paste this into a config.toml (mode 0600):\n\n\
          {}\n[store]\npath = \"state.db\"\n\n\

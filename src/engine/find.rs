@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::gate::{Endpoint, Stopped};
 use super::look::{Interrupted, Looking};
+use super::searched::ADDRESSES_MAX;
 use super::write;
-use crate::auth0::{AccountQuery, AccountRecord};
+use crate::auth0::{AccountQuery, AccountRecord, SearchPage};
 use crate::domain::mark::{self, Difference};
-use crate::domain::{AccountId, Address, Held, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
+use crate::domain::{AccountId, Address, Held, Lane, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
 use crate::store::Decision;
 
 /// The most other holders of an address that are asked for by id: more people on one address are a mailing list.
@@ -214,16 +215,41 @@ impl Looking<'_> {
             .await?)
     }
 
+    /// The accounts with one of these addresses in any case: from a search for many, if there was one lately or there are
+    /// others to search for.
     async fn search(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Interrupted> {
-        let auth0 = &self.engine.auth0;
-        let query = AccountQuery::Emails(addresses);
+        let searched = &self.engine.searched[usize::from(self.start.lane == Lane::Sweep)];
+        let clock = &self.engine.clock;
+        if let Some(ids) = searched.take(addresses, clock.monotonic()) {
+            return Ok(ids);
+        }
+        let turn = searched.turn.lock().await;
+        if let Some(ids) = searched.take(addresses, clock.monotonic()) {
+            return Ok(ids);
+        }
+        let mut all = addresses.to_vec();
+        for next in self.engine.store.next_leavers(self.start.lane, self.engine.now(), ADDRESSES_MAX).await? {
+            if all.len() < ADDRESSES_MAX && !all.iter().any(|address| address.same(next.as_str())) {
+                all.push(next);
+            }
+        }
+        if all.len() > addresses.len() {
+            let at = clock.monotonic();
+            match self.search_page(&all, 0).await {
+                Ok(page) if searched.keep(&all, &page, at) => {
+                    if let Some(ids) = searched.take(addresses, at) {
+                        return Ok(ids);
+                    }
+                }
+                // Too much for one page, or for Auth0: each for themselves.
+                Ok(_) | Err(Stopped::Failed(_)) => {}
+                Err(stopped) => return Err(stopped.into()),
+            }
+        }
+        drop(turn);
         let mut ids = Vec::new();
         for page in 0..SEARCH_PAGES_MAX {
-            let hits = self
-                .engine
-                .auth0_gate
-                .call(Endpoint::Auth0Search, self.priority, self.start.id.as_str(), || auth0.search(&query, page))
-                .await?;
+            let hits = self.search_page(addresses, page).await?;
             let last = hits.accounts.is_empty();
             ids.extend(hits.accounts.into_iter().map(|record| record.account.id));
             if last || u64::try_from(ids.len()).unwrap_or(u64::MAX) >= hits.total {
@@ -231,6 +257,15 @@ impl Looking<'_> {
             }
         }
         Ok(ids)
+    }
+
+    async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, Stopped> {
+        let auth0 = &self.engine.auth0;
+        let query = AccountQuery::Emails(addresses);
+        self.engine
+            .auth0_gate
+            .call(Endpoint::Auth0Search, self.priority, self.start.id.as_str(), || auth0.search(&query, page))
+            .await
     }
 
     /// Finds out who shares, if that is not known yet.

@@ -28,6 +28,7 @@ pub mod paced;
 pub mod poller;
 pub mod purge;
 pub mod reconciler;
+mod searched;
 #[cfg(all(test, feature = "sandbox"))]
 mod stage;
 pub mod supervisor;
@@ -51,6 +52,7 @@ use crate::store::{AlarmKind, GuardWindow, Opened, Store, StoreError};
 
 use claims::Claims;
 use gate::Gate;
+use searched::Searched;
 
 /// How the work is done: the part of the configuration that the engine needs.
 #[derive(Clone, Debug)]
@@ -144,6 +146,8 @@ pub struct Engine {
     pub(crate) auth0_gate: Gate,
     pub(crate) wakes: Wakes,
     pub(crate) claims: Arc<Claims>,
+    /// For live looks, and for sweeps: neither waits for the other's calls.
+    pub(crate) searched: [Searched; 2],
     /// Once in a process: the org that answers is the one that the state belongs to.
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
     /// Has this process told of a next link to another host?
@@ -173,6 +177,7 @@ impl Engine {
             auth0: auth0.0,
             wakes: Wakes::default(),
             claims: Arc::default(),
+            searched: Default::default(),
             org_bound: tokio::sync::OnceCell::new(),
             // An earlier life may have told of it.
             foreign_next: std::sync::atomic::AtomicBool::new(true),

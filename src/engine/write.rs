@@ -11,7 +11,7 @@ use crate::domain::clock::{self, parse_timestamp};
 use crate::domain::mark::{self, Difference, Known};
 use crate::domain::{Account, AccountId, Held, Lane, Outcome, Patch, Skipped};
 use crate::http::Kind;
-use crate::store::{AccountChange, Admission, AlarmKind, Decision};
+use crate::store::{AccountChange, Admission, AlarmKind, Decision, Denial, Intent};
 
 /// So many restorations of one account in a day are an alarm.
 const RESTORATIONS_MAX: u32 = 3;
@@ -78,19 +78,28 @@ impl Looking<'_> {
             }
             Difference::Patch(patch) => patch,
         };
+        let enforce = self.engine.options.enforce;
+        let owing = self.engine.options.end_sessions || known.is_some_and(|known| known.sessions_owed);
+        let intent = Intent {
+            account: &account.id,
+            email: account.email.as_ref(),
+            with_block: patch.mark.blocked,
+            owe_sessions: owing,
+        };
         // What was denied before is not a first denial, whatever removed the mark.
-        if !self.admitted && !self.start.accounts.iter().any(|known| known.denied) && !self.admit().await? {
-            self.decide(account, account.summary(), "held", Some(Held::Guard.to_string()), None);
-            self.held(&Held::Guard);
-            return Ok(());
+        if !self.admitted && !self.start.accounts.iter().any(|known| known.denied) {
+            if !self.admit(enforce.then_some(intent)).await? {
+                self.decide(account, account.summary(), "held", Some(Held::Guard.to_string()), None);
+                self.held(&Held::Guard);
+                return Ok(());
+            }
+        } else if enforce {
+            self.engine.store.intend_mark(&self.start.id, intent, self.engine.now()).await?;
         }
-        if !self.engine.options.enforce {
+        if !enforce {
             self.plan(account, &patch);
             return Ok(());
         }
-        let owing = self.engine.options.end_sessions || known.is_some_and(|known| known.sessions_owed);
-        let (id, email, now) = (&account.id, account.email.as_ref(), self.engine.now());
-        self.engine.store.intend_mark(&self.start.id, id, email, patch.mark.blocked, owing, now).await?;
         let patched = match self.patch(&record, &patch).await? {
             Written::Whole(patched) => patched,
             Written::NothingNeeded => {
@@ -110,9 +119,8 @@ impl Looking<'_> {
         self.weigh(Outcome::Applied);
         let now = self.engine.now();
         let published = self.event.filter(|_| !known_denied).map(|event| event.published);
-        let first_poll = self.engine.store.first_poll_at().await?;
         let lag_ms = published
-            .filter(|published| first_poll.is_some_and(|first| *published > first))
+            .filter(|published| self.start.first_poll_at.is_some_and(|first| *published > first))
             .and_then(|published| i64::try_from(clock::since(now, published).as_millis()).ok());
         let outcome = if restored { "restored" } else { "applied" };
         let after = patched.account.account.summary();
@@ -202,22 +210,18 @@ impl Looking<'_> {
         }
     }
 
-    /// Asks the guard, once in a look.
-    async fn admit(&mut self) -> Result<bool, Interrupted> {
+    /// Asks the guard, once in a look; `intent` is noted with its leave.
+    async fn admit(&mut self, intent: Option<Intent<'_>>) -> Result<bool, Interrupted> {
         let Some(read) = &self.read else { return Ok(false) };
-        let sweep = self.start.lane == Lane::Sweep;
-        let admission = self
-            .engine
-            .store
-            .prepare_denial(
-                &self.start.id,
-                read,
-                sweep,
-                self.start.approved,
-                self.engine.options.guard,
-                self.engine.now(),
-            )
-            .await?;
+        let denial = Denial {
+            user: &self.start.id,
+            read,
+            sweep: self.start.lane == Lane::Sweep,
+            approved: self.start.approved,
+            intent,
+        };
+        let engine = self.engine;
+        let admission = engine.store.prepare_denial(denial, engine.options.guard, engine.now()).await?;
         self.admitted = admission == Admission::Admitted;
         Ok(self.admitted)
     }

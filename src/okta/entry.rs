@@ -70,7 +70,7 @@ struct Target {
 
 impl LogEntry {
     /// Reads one element of a page.
-    pub(super) fn read(raw: &RawValue) -> Self {
+    pub fn read(raw: &RawValue) -> Self {
         let wire: Wire = match serde_json::from_str(raw.get()) {
             Ok(wire) => wire,
             Err(error) => return Self::unreadable(raw, Wire::default(), format!("no event: {error}")),

@@ -33,6 +33,7 @@ mod journal;
 mod lagged;
 mod message;
 mod okta;
+mod population;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -52,6 +53,7 @@ pub use auth0::{Auth0Options, Auth0Tenant, Bucket, Connection, Flow, Login, Logi
 pub use faults::{Effect, Fault, FaultId, Faults, Hold, Matcher, PathMatch, RateLimited};
 pub use journal::{Journal, Recorded};
 pub use okta::{DeleteOrder, Limit, Limits, NewUser, OktaOptions, OktaTenant, PageOrder, ServiceApp};
+pub use population::Population;
 
 /// What sandbox to start.
 #[derive(Clone, Debug)]
@@ -145,6 +147,14 @@ impl Sandbox {
             text(&self.auth0.client_id()),
             text(&self.auth0.client_secret()),
         )
+    }
+
+    /// Has people move in.
+    ///
+    /// # Panics
+    /// When somebody lives there already under one of their names.
+    pub fn populate(&self, population: Population) {
+        population.settle(&self.okta, &self.auth0);
     }
 
     /// Ends both tenants and every connection to them. Their state lives on in handles that were cloned.

@@ -140,13 +140,18 @@ impl Store {
         let sql = |error| self.error(error);
 
         let mut tx = self.begin(Write::RecordPage).await?;
-        let before: i64 =
-            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM events").fetch_one(&mut *tx).await.map_err(sql)?;
+        // Read once: each statement would else parse the text anew, and each `->>` the entry that it looks into.
+        let (before, rows): (i64, Vec<u8>) =
+            sqlx::query_as("SELECT (SELECT coalesce(max(seq), 0) FROM events), jsonb(?)")
+                .bind(rows)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(sql)?;
         let new_events = sqlx::query(
             "INSERT INTO events (event_id, event_type, published, actor, received_at, state, why, raw)
              SELECT value ->> 'id', value ->> 'event_type', value ->> 'published', value ->> 'actor', ?2,
                     value ->> 'state', value ->> 'why', value ->> 'raw'
-             FROM json_each(?1) WHERE true ORDER BY key
+             FROM jsonb_each(?1) WHERE true ORDER BY key
              ON CONFLICT (event_id) DO NOTHING",
         )
         .bind(&rows)
@@ -165,7 +170,7 @@ impl Store {
                      due_since, since)
                  SELECT u.value ->> 'id', max(u.value ->> 'login'), u.value ->> 'login_key', max(u.value ->> 'left'),
                         i.seq_floor + count(*), i.seq_floor, ?2, min(u.value ->> 'lane'), 'event', ?2, ?2
-                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u,
+                 FROM jsonb_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', jsonb_each(j.value, '$.users') u,
                       installation i
                  WHERE e.seq > ?3 AND e.state = 'recorded'
                  GROUP BY u.value ->> 'id'
@@ -192,7 +197,7 @@ impl Store {
                  SELECT e.seq, u.value ->> 'id', u.value ->> 'login',
                         coalesce((SELECT due_seq FROM users WHERE okta_user_id = u.value ->> 'id'), 0),
                         iif(e.state = 'ignored', ?2, NULL), iif(e.state = 'ignored', 'ignored', NULL)
-                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u
+                 FROM jsonb_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', jsonb_each(j.value, '$.users') u
                  WHERE e.seq > ?3",
             )
             .bind(&rows)
@@ -204,7 +209,7 @@ impl Store {
             sqlx::query(
                 "INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at)
                  SELECT u.value ->> 'id', u.value ->> 'address', u.value ->> 'address_key', ?2
-                 FROM json_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', json_each(j.value -> 'users') u
+                 FROM jsonb_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', jsonb_each(j.value, '$.users') u
                  WHERE e.seq > ?3 AND e.state = 'recorded' AND u.value ->> 'address' IS NOT NULL",
             )
             .bind(&rows)

@@ -12,6 +12,7 @@ mod marks;
 mod model;
 mod property;
 mod reconcile;
+mod searches;
 mod sessions;
 mod statuses;
 mod table;

@@ -1,6 +1,6 @@
 //! The users of the tenant: kept as the JSON that they are shown as, found by id, by address, and by search.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,8 +101,10 @@ impl Accounts {
     pub(super) fn search(&self, query: &Query, now: Duration) -> Vec<&Arc<Value>> {
         let places: Vec<usize> = if let Some(id) = query.required("user_id") {
             self.by_id.get(id).copied().into_iter().collect()
-        } else if let Some(email) = query.required("email") {
-            self.hints.get(&email.to_lowercase()).cloned().unwrap_or_default()
+        } else if let Some(emails) = query.emails() {
+            // In the order of creation, each once, as everybody else is found.
+            let hints = emails.iter().filter_map(|email| self.hints.get(&email.to_lowercase()));
+            hints.flatten().copied().collect::<BTreeSet<usize>>().into_iter().collect()
         } else {
             (0..self.users.len()).collect()
         };

@@ -62,6 +62,16 @@ impl Query {
         }
     }
 
+    /// The addresses of which anybody whom this query finds has one, if it can be told.
+    pub(super) fn emails(&self) -> Option<Vec<&str>> {
+        match self {
+            Self::Term { field: Some(field), value, prefix: false } if field == "email" => Some(vec![value]),
+            Self::And(one, other) => one.emails().or_else(|| other.emails()),
+            Self::Or(one, other) => Some([one.emails()?, other.emails()?].concat()),
+            _ => None,
+        }
+    }
+
     /// The exact value that `field` must have for this query to find anybody, if it can be told.
     pub(super) fn required(&self, wanted: &str) -> Option<&str> {
         match self {

@@ -53,6 +53,23 @@ impl Org {
         activate: bool,
         has_password: bool,
     ) -> Result<Arc<Person>, Problem> {
+        let person = self.add(clock, profile, activate, has_password)?;
+        let transaction = self.transaction();
+        let kinds: &[Kind] = if activate { &[Kind::Activate, Kind::Create] } else { &[Kind::Create] };
+        for kind in kinds {
+            self.record(clock, &person, *kind, &transaction, person.created);
+        }
+        Ok(person)
+    }
+
+    /// A user, of whose coming the log says nothing.
+    pub(super) fn add(
+        &mut self,
+        clock: &dyn Clock,
+        profile: &Map<String, Value>,
+        activate: bool,
+        has_password: bool,
+    ) -> Result<Arc<Person>, Problem> {
         let login = profile.get("login").and_then(Value::as_str).filter(|login| !login.is_empty());
         let Some(login) = login else {
             return Err(Problem::validation("login", "login: The field cannot be left blank"));
@@ -81,13 +98,16 @@ impl Org {
             hidden: false,
         };
         person.merge_profile(profile);
-        let transaction = self.transaction();
-        if activate {
-            self.record(clock, &person, Kind::Activate, &transaction, now);
-        }
-        self.record(clock, &person, Kind::Create, &transaction, now);
         self.directory.insert(person.clone(), clock.monotonic());
         Ok(Arc::new(person))
+    }
+
+    /// The log says that a user was activated, and nothing happens to them.
+    pub(super) fn remember_activation(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
+        let person = self.known(id)?;
+        let transaction = self.transaction();
+        self.record(clock, &person, Kind::Activate, &transaction, clock.now());
+        Ok(())
     }
 
     fn check_login_is_free(&self, login: &str, own_id: Option<&str>) -> Result<(), Problem> {

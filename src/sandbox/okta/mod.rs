@@ -130,6 +130,16 @@ impl NewUser {
     pub fn staged(self) -> Self {
         Self { activate: false, ..self }
     }
+
+    fn profile(&self) -> Map<String, Value> {
+        let text = |text: &str| Value::from(text);
+        Map::from_iter([
+            ("login".to_owned(), text(&self.login)),
+            ("email".to_owned(), text(&self.email)),
+            ("firstName".to_owned(), text(&self.first)),
+            ("lastName".to_owned(), text(&self.last)),
+        ])
+    }
 }
 
 /// A running org. Clones are handles to the same one.
@@ -192,12 +202,24 @@ impl OktaTenant {
         self.try_create_user(user).unwrap_or_else(|why| panic!("{}: {why}", user.login))
     }
 
+    /// Somebody who has been there for longer than the log goes back.
+    ///
+    /// # Panics
+    /// When the login is taken.
+    #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
+    pub(super) fn settle_user(&self, user: &NewUser) -> OktaUserId {
+        let added = self.org().add(&*self.desk.clock, &user.profile(), user.activate, true);
+        let id = added.ok().and_then(|person| OktaUserId::parse(&person.id));
+        id.unwrap_or_else(|| panic!("{}: the login is taken", user.login))
+    }
+
+    /// One more entry of the log that says that the user was activated.
+    pub(super) fn remember_activation(&self, id: &OktaUserId) {
+        self.operate(id, Org::remember_activation);
+    }
+
     fn try_create_user(&self, user: &NewUser) -> Result<OktaUserId, String> {
-        let profile = json!({
-            "login": user.login, "email": user.email, "firstName": user.first, "lastName": user.last,
-        });
-        let profile = profile.as_object().cloned().unwrap_or_default();
-        let created = self.org().create(&*self.desk.clock, &profile, user.activate, true);
+        let created = self.org().create(&*self.desk.clock, &user.profile(), user.activate, true);
         let person = created.map_err(|problem| problem.summary)?;
         OktaUserId::parse(&person.id).ok_or_else(|| "an id of the wrong shape".to_owned())
     }

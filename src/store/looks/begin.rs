@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sqlx::Row;
 
 use super::super::intake::read_time;
@@ -13,76 +15,42 @@ use crate::domain::{AccountId, Address, Cause, Lane, OktaUserId, Status, Timesta
 const EVENTS_BACK: Duration = Duration::from_secs(3600);
 
 impl Store {
-    /// Everything that is known of a user, as one snapshot.
+    /// Everything that is known of a user, as one snapshot: one statement is one.
     ///
     /// # Errors
     /// [`StoreError::Gone`] when the user is not in the store (any more).
     pub async fn begin_look(&self, id: &OktaUserId, now: Timestamp) -> Result<LookStart, StoreError> {
         let sql = |error| self.error(error);
-        let mut tx = self.reader().begin().await.map_err(sql)?;
         let row = sqlx::query(
-            "SELECT due_seq, lane, cause, attempts, approved, recheck_step, outcome, login, email, status, left_seen
-             FROM users WHERE okta_user_id = ?",
-        )
-        .bind(id.as_str())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(sql)?
-        .ok_or_else(|| StoreError::Gone { what: "user", id: id.to_string() })?;
-        let addresses: Vec<String> =
-            sqlx::query_scalar("SELECT address FROM addresses WHERE okta_user_id = ? ORDER BY seen_at, address")
-                .bind(id.as_str())
-                .fetch_all(&mut *tx)
-                .await
-                .map_err(sql)?;
-        let accounts = sqlx::query(
-            "SELECT auth0_user_id, email, denied, blocked OR unconfirmed = 2 AS blocked, sessions_owed,
-                    unconfirmed > 0 AS unconfirmed FROM accounts WHERE okta_user_id = ?
-             ORDER BY auth0_user_id",
-        )
-        .bind(id.as_str())
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(sql)?;
-        let events = sqlx::query(
-            "SELECT e.event_id, e.event_type, e.published, e.received_at, e.actor, eu.settled_at IS NULL AS open
-             FROM event_users eu JOIN events e ON e.seq = eu.event_seq
-             WHERE eu.okta_user_id = ?1 AND e.state = 'recorded'
-               AND (eu.settled_at IS NULL OR e.received_at > ?2)
-             ORDER BY e.published DESC, e.seq DESC LIMIT 100",
+            "SELECT due_seq, lane, cause, attempts, approved, recheck_step, outcome, login, email, status, left_seen,
+                    (SELECT first_poll_at FROM installation) AS first_poll_at,
+                    (SELECT json_group_array(address ORDER BY seen_at, address)
+                     FROM addresses WHERE okta_user_id = ?1) AS addresses,
+                    (SELECT json_group_array(json_object('id', auth0_user_id, 'email', email, 'denied', denied,
+                         'blocked', blocked OR unconfirmed = 2, 'sessions_owed', sessions_owed,
+                         'unconfirmed', unconfirmed > 0) ORDER BY auth0_user_id)
+                     FROM accounts WHERE okta_user_id = ?1) AS accounts,
+                    (SELECT json_group_array(json_object('id', event_id, 'event_type', event_type, 'published', published,
+                         'received_at', received_at, 'actor', actor, 'open', open) ORDER BY published, seq)
+                     FROM (SELECT e.*, eu.settled_at IS NULL AS open
+                           FROM event_users eu JOIN events e ON e.seq = eu.event_seq
+                           WHERE eu.okta_user_id = ?1 AND e.state = 'recorded'
+                             AND (eu.settled_at IS NULL OR e.received_at > ?2)
+                           ORDER BY e.published DESC, e.seq DESC LIMIT 100)) AS events
+             FROM users WHERE okta_user_id = ?1",
         )
         .bind(id.as_str())
         .bind(timestamp_text(clock::sub(now, EVENTS_BACK)))
-        .fetch_all(&mut *tx)
+        .fetch_optional(self.reader())
         .await
-        .map_err(sql)?;
-
-        let mut seen = Vec::with_capacity(events.len());
-        for event in events.iter().rev() {
-            seen.push(EventSeen {
-                id: event.try_get("event_id").map_err(sql)?,
-                event_type: event.try_get("event_type").map_err(sql)?,
-                published: read_time("the time of an event", &event.try_get::<String, _>("published").map_err(sql)?)?,
-                received_at: read_time(
-                    "the time of an event",
-                    &event.try_get::<String, _>("received_at").map_err(sql)?,
-                )?,
-                actor: event.try_get("actor").map_err(sql)?,
-                open: event.try_get("open").map_err(sql)?,
-            });
-        }
-        let mut marked = Vec::with_capacity(accounts.len());
-        for account in accounts {
-            marked.push(MarkedAccount {
-                id: AccountId::new(account.try_get::<String, _>("auth0_user_id").map_err(sql)?),
-                email: account.try_get::<Option<String>, _>("email").map_err(sql)?.as_deref().and_then(Address::parse),
-                denied: account.try_get("denied").map_err(sql)?,
-                blocked: account.try_get("blocked").map_err(sql)?,
-                sessions_owed: account.try_get("sessions_owed").map_err(sql)?,
-                unconfirmed: account.try_get("unconfirmed").map_err(sql)?,
-            });
-        }
-        let cause: String = row.try_get("cause").map_err(sql)?;
+        .map_err(sql)?
+        .ok_or_else(|| StoreError::Gone { what: "user", id: id.to_string() })?;
+        let text = |column: &str| row.try_get::<String, _>(column).map_err(sql);
+        let addresses: Vec<String> = list("addresses", &text("addresses")?)?;
+        let accounts: Vec<AccountKnown> = list("accounts", &text("accounts")?)?;
+        let events: Vec<EventKnown> = list("events", &text("events")?)?;
+        let first_poll_at: Option<String> = row.try_get("first_poll_at").map_err(sql)?;
+        let cause = text("cause")?;
         Ok(LookStart {
             id: id.clone(),
             claimed_seq: row.try_get("due_seq").map_err(sql)?,
@@ -96,9 +64,10 @@ impl Store {
             email: row.try_get("email").map_err(sql)?,
             status: row.try_get::<Option<String>, _>("status").map_err(sql)?.map(|status| Status::parse(&status)),
             left_seen: row.try_get("left_seen").map_err(sql)?,
+            first_poll_at: first_poll_at.map(|text| read_time("the time of the first poll", &text)).transpose()?,
             addresses: addresses.iter().filter_map(|address| Address::parse(address)).collect(),
-            accounts: marked,
-            events: seen,
+            accounts: accounts.into_iter().map(AccountKnown::marked).collect(),
+            events: events.into_iter().map(EventKnown::seen).collect::<Result<_, _>>()?,
         })
     }
     /// Other users for whom one of these addresses was ever read, with the status last read for them.
@@ -124,17 +93,6 @@ impl Store {
         .map_err(|error| self.error(error))?;
         rows.into_iter().map(|(id, status)| Ok((user_id(&id)?, status.as_deref().map(Status::parse)))).collect()
     }
-    /// When the first good page was recorded: lag is told for events published after it.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub async fn first_poll_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        let text: Option<String> = sqlx::query_scalar("SELECT first_poll_at FROM installation")
-            .fetch_one(self.reader())
-            .await
-            .map_err(|error| self.error(error))?;
-        text.map(|text| read_time("the time of the first poll", &text)).transpose()
-    }
     /// How often the marks of an account were restored since `since`.
     ///
     /// # Errors
@@ -149,4 +107,56 @@ impl Store {
         .await
         .map_err(|error| self.error(error))
     }
+}
+
+/// A row of `accounts`, as the one statement gives it.
+#[derive(Deserialize)]
+struct AccountKnown {
+    id: String,
+    email: Option<String>,
+    denied: u8,
+    blocked: u8,
+    sessions_owed: u8,
+    unconfirmed: u8,
+}
+
+impl AccountKnown {
+    fn marked(self) -> MarkedAccount {
+        MarkedAccount {
+            id: AccountId::new(self.id),
+            email: self.email.as_deref().and_then(Address::parse),
+            denied: self.denied != 0,
+            blocked: self.blocked != 0,
+            sessions_owed: self.sessions_owed != 0,
+            unconfirmed: self.unconfirmed != 0,
+        }
+    }
+}
+
+/// A row of `events`, as the one statement gives it.
+#[derive(Deserialize)]
+struct EventKnown {
+    id: String,
+    event_type: String,
+    published: String,
+    received_at: String,
+    actor: Option<String>,
+    open: u8,
+}
+
+impl EventKnown {
+    fn seen(self) -> Result<EventSeen, StoreError> {
+        Ok(EventSeen {
+            published: read_time("the time of an event", &self.published)?,
+            received_at: read_time("the time of an event", &self.received_at)?,
+            id: self.id,
+            event_type: self.event_type,
+            actor: self.actor,
+            open: self.open != 0,
+        })
+    }
+}
+
+fn list<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<Vec<T>, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Unreadable { what, value: error.to_string() })
 }

@@ -8,7 +8,7 @@ use super::super::intake::read_time;
 use super::super::write::Tx;
 use super::super::{Store, StoreError};
 use super::{DueUser, user_id};
-use crate::domain::{Cause, Lane, OktaUserId, Timestamp, clock, timestamp_text};
+use crate::domain::{Address, Cause, Lane, OktaUserId, Timestamp, clock, timestamp_text};
 
 /// No wait that we choose is longer, but for that of failed users. What is due later than this is so because a clock was
 /// set back, and is due now.
@@ -68,6 +68,30 @@ impl Store {
                 Ok(DueUser { id: user_id(&id)?, lane: Lane::from_rank(lane) })
             })
             .collect()
+    }
+    /// Addresses of those in this lane whose turn it is, or is next, and who left: what is searched for them can be searched
+    /// for together.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn next_leavers(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        addresses_max: usize,
+    ) -> Result<Vec<Address>, StoreError> {
+        let texts: Vec<String> = sqlx::query_scalar(
+            "SELECT a.address FROM users u JOIN addresses a USING (okta_user_id)
+             WHERE u.lane = ?1 AND u.due_at <= ?2 AND u.left_seen = 1
+             ORDER BY u.due_at LIMIT ?3",
+        )
+        .bind(lane.rank())
+        .bind(timestamp_text(now))
+        .bind(i64::try_from(addresses_max).unwrap_or(i64::MAX))
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))?;
+        Ok(texts.iter().filter_map(|text| Address::parse(text)).collect())
     }
     /// When the next user with an open reason is due; later looks at settled users do not count.
     ///

@@ -68,22 +68,25 @@ impl Store {
         let due_again = due_again.ok_or_else(|| StoreError::Gone { what: "user", id: look.user.to_string() })?;
 
         if settles {
+            // The newest look knows whether what an older one complained of still is so.
+            let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
             sqlx::query(
-                "UPDATE event_users SET settled_at = ?, outcome = ?
-                 WHERE okta_user_id = ? AND settled_at IS NULL AND due_seq <= ?",
+                "UPDATE event_users SET settled_at = ?1, outcome = ?2
+                 WHERE okta_user_id = ?3 AND settled_at IS NULL AND due_seq <= ?4;
+                 UPDATE installation SET last_apply_ok_at = ?1;
+                 UPDATE alarms SET cleared_at = ?1 WHERE subject = ?3 AND cleared_at IS NULL
+                   AND kind NOT IN (SELECT value FROM json_each(?5));
+                 UPDATE alarms SET cleared_at = ?1 WHERE kind = 'guard' AND cleared_at IS NULL
+                   AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard')",
             )
             .bind(&now_text)
             .bind(look.outcome.as_str())
             .bind(look.user.as_str())
             .bind(look.claimed_seq)
+            .bind(serde_json::Value::from(kinds).to_string())
             .execute(&mut *tx)
             .await
             .map_err(sql)?;
-            sqlx::query("UPDATE installation SET last_apply_ok_at = ?")
-                .bind(&now_text)
-                .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
         }
         if let Some(event_id) = look.belated_event {
             sqlx::query(
@@ -103,16 +106,14 @@ impl Store {
         }
         self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
         if look.forget_guard {
-            sqlx::query("UPDATE users SET guarded = 0 WHERE okta_user_id = ? AND guarded = 1")
-                .bind(look.user.as_str())
-                .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
-            sqlx::query("DELETE FROM first_denials WHERE okta_user_id = ?")
-                .bind(look.user.as_str())
-                .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
+            sqlx::query(
+                "UPDATE users SET guarded = 0 WHERE okta_user_id = ?1 AND guarded = 1;
+                 DELETE FROM first_denials WHERE okta_user_id = ?1",
+            )
+            .bind(look.user.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(sql)?;
         }
         let mut woken = 0;
         if look.wake_dependants {
@@ -139,28 +140,6 @@ impl Store {
                 .await?
                 .len();
         }
-        if settles {
-            // The newest look knows whether what an older one complained of still is so.
-            let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
-            sqlx::query(
-                "UPDATE alarms SET cleared_at = ?1 WHERE subject = ?2 AND cleared_at IS NULL
-                   AND kind NOT IN (SELECT value FROM json_each(?3))",
-            )
-            .bind(&now_text)
-            .bind(look.user.as_str())
-            .bind(serde_json::Value::from(kinds).to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
-            sqlx::query(
-                "UPDATE alarms SET cleared_at = ? WHERE kind = 'guard' AND cleared_at IS NULL
-                   AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard')",
-            )
-            .bind(&now_text)
-            .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
-        }
         for alarm in look.alarms {
             self.raise_in(&mut tx, alarm, now).await?;
         }
@@ -176,11 +155,14 @@ impl Store {
         now_text: &str,
     ) -> Result<(), StoreError> {
         let left = matches!(read.status, Status::Deprovisioned | Status::Deleted);
+        let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
         // A deleted user's answer is a 404: it says nothing of login and e-mail.
         let kept = sqlx::query(
-            "UPDATE users SET login = coalesce(?, login), login_key = coalesce(?, login_key), email = coalesce(?, email),
-                 status = ?, status_at = ?, left_seen = ?
-             WHERE okta_user_id = ?",
+            "UPDATE users SET login = coalesce(?1, login), login_key = coalesce(?2, login_key), email = coalesce(?3, email),
+                 status = ?4, status_at = ?5, left_seen = ?6
+             WHERE okta_user_id = ?7;
+             INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at)
+             SELECT okta_user_id, value ->> 0, value ->> 1, ?5 FROM users, json_each(?8) WHERE okta_user_id = ?7",
         )
         .bind(&read.login)
         .bind(read.login.as_deref().map(str::to_lowercase))
@@ -189,23 +171,12 @@ impl Store {
         .bind(now_text)
         .bind(left)
         .bind(id.as_str())
+        .bind(serde_json::json!(addresses).to_string())
         .execute(&mut **tx)
         .await
         .map_err(|error| self.error(error))?;
         if kept.rows_affected() == 0 {
             return Err(StoreError::Gone { what: "user", id: id.to_string() });
-        }
-        for address in &read.addresses {
-            sqlx::query(
-                "INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at) VALUES (?, ?, ?, ?)",
-            )
-            .bind(id.as_str())
-            .bind(address.as_str())
-            .bind(address.key())
-            .bind(now_text)
-            .execute(&mut **tx)
-            .await
-            .map_err(|error| self.error(error))?;
         }
         Ok(())
     }

@@ -1,77 +1,82 @@
 //! Before a write: the guard's leave, and debts that must not be forgotten.
 
-use super::super::write::Write;
+use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError};
-use super::{Admission, GuardWindow, UserRead};
-use crate::domain::{AccountId, Address, OktaUserId, Timestamp, clock, timestamp_text};
+use super::{Admission, Denial, GuardWindow, Intent};
+use crate::domain::{Address, OktaUserId, Timestamp, clock, timestamp_text};
 
 impl Store {
-    /// Before the first write for a user who is not denied yet: keeps what was read, and asks the guard.
+    /// Before the first write for a user who is not denied yet: keeps what was read, asks the guard, and notes the intent if
+    /// there is one and the guard admits it, as [`Store::intend_mark`] does.
     ///
     /// A user counts once in a window, however often the denial is tried; live and swept ones are counted apart.
-    /// `approved` ones pass, and who is held by the guard passes only so, however much time goes by.
+    /// Approved ones pass, and who is held by the guard passes only so, however much time goes by.
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed; nothing may be written to
     /// Auth0 then.
     pub async fn prepare_denial(
         &self,
-        id: &OktaUserId,
-        read: &UserRead,
-        sweep: bool,
-        approved: bool,
+        denial: Denial<'_>,
         guard: GuardWindow,
         now: Timestamp,
     ) -> Result<Admission, StoreError> {
         let sql = |error| self.error(error);
+        let Denial { user, read, sweep, approved, intent } = denial;
         let now_text = timestamp_text(now);
         let window_start = timestamp_text(clock::sub(now, guard.span));
         let mut tx = self.begin(Write::PrepareDenial).await?;
-        self.keep_read(&mut tx, id, read, &now_text).await?;
-        let (counted, known): (i64, bool) = sqlx::query_as(
-            "SELECT count(*) FILTER (WHERE sweep = ?1 AND at > ?2 AND okta_user_id <> ?3),
-                    coalesce(max(okta_user_id = ?3 AND at > ?2), 0)
-             FROM first_denials WHERE at > ?2",
+        self.keep_read(&mut tx, user, read, &now_text).await?;
+        // Counting those in the window takes as long as they are many; those in the table, SQLite counts by pages.
+        let (held, known, all): (bool, bool, i64) = sqlx::query_as(
+            "SELECT guarded, EXISTS (SELECT 1 FROM first_denials WHERE okta_user_id = ?1 AND at > ?2),
+                    (SELECT count(*) FROM first_denials)
+             FROM users WHERE okta_user_id = ?1",
         )
-        .bind(sweep)
+        .bind(user.as_str())
         .bind(&window_start)
-        .bind(id.as_str())
         .fetch_one(&mut *tx)
         .await
         .map_err(sql)?;
-        let counted = u64::try_from(counted).unwrap_or(0);
-        let held: bool = sqlx::query_scalar("SELECT guarded FROM users WHERE okta_user_id = ?")
-            .bind(id.as_str())
+        let mut counted = u64::try_from(all).unwrap_or(0);
+        if counted >= guard.denials_max || held {
+            let others: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM first_denials WHERE sweep = ? AND at > ? AND okta_user_id <> ?",
+            )
+            .bind(sweep)
+            .bind(&window_start)
+            .bind(user.as_str())
             .fetch_one(&mut *tx)
             .await
             .map_err(sql)?;
+            counted = u64::try_from(others).unwrap_or(0);
+        }
         let admitted = approved || (!held && (known || counted < guard.denials_max));
         if held == admitted {
             // Kept apart from the outcome: a failed attempt in between must not let time open what the guard closed.
             sqlx::query("UPDATE users SET guarded = NOT guarded WHERE okta_user_id = ?")
-                .bind(id.as_str())
+                .bind(user.as_str())
                 .execute(&mut *tx)
                 .await
                 .map_err(sql)?;
         }
         if admitted {
+            // The window is all that is ever asked for.
             sqlx::query(
                 "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (okta_user_id) DO UPDATE SET at = iif(at > ?4, at, excluded.at), sweep = excluded.sweep",
+                 ON CONFLICT (okta_user_id) DO UPDATE SET at = iif(at > ?4, at, excluded.at), sweep = excluded.sweep;
+                 DELETE FROM first_denials WHERE sweep IN (0, 1) AND at <= ?4",
             )
-            .bind(id.as_str())
+            .bind(user.as_str())
             .bind(&now_text)
             .bind(sweep)
             .bind(&window_start)
             .execute(&mut *tx)
             .await
             .map_err(sql)?;
-            // The window is all that is ever asked for.
-            sqlx::query("DELETE FROM first_denials WHERE at <= ?")
-                .bind(&window_start)
-                .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
+            if let Some(intent) = intent {
+                self.intend_in(&mut tx, user, intent, &now_text).await?;
+            }
         }
         self.commit(tx).await?;
         Ok(if admitted { Admission::Admitted } else { Admission::Refused(counted) })
@@ -83,17 +88,21 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
-    pub async fn intend_mark(
+    pub async fn intend_mark(&self, user: &OktaUserId, intent: Intent<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(Write::IntendMark).await?;
+        self.intend_in(&mut tx, user, intent, &timestamp_text(now)).await?;
+        self.commit(tx).await
+    }
+
+    async fn intend_in(
         &self,
-        id: &OktaUserId,
-        account: &AccountId,
-        email: Option<&Address>,
-        with_block: bool,
-        owe_sessions: bool,
-        now: Timestamp,
+        tx: &mut Tx,
+        user: &OktaUserId,
+        intent: Intent<'_>,
+        now_text: &str,
     ) -> Result<(), StoreError> {
         // An account that was another user's and is open passes to this one, whose next look has to find it.
-        let done = self.write(Write::IntendMark, sqlx::query(
+        let done = sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
              SELECT ?1, okta_user_id, ?3, 0, ?5, ?6, ?4 FROM users WHERE okta_user_id = ?2
              ON CONFLICT (auth0_user_id) DO UPDATE SET
@@ -101,13 +110,15 @@ impl Store {
                  unconfirmed = max(unconfirmed, excluded.unconfirmed),
                  sessions_owed = max(sessions_owed, excluded.sessions_owed)",
         )
-        .bind(account.as_str())
-        .bind(id.as_str())
-        .bind(email.map(Address::as_str))
-        .bind(timestamp_text(now))
-        .bind(owe_sessions)
-        .bind(if with_block { 2 } else { 1 })
-        ).await?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: id.to_string() }) }
+        .bind(intent.account.as_str())
+        .bind(user.as_str())
+        .bind(intent.email.map(Address::as_str))
+        .bind(now_text)
+        .bind(intent.owe_sessions)
+        .bind(if intent.with_block { 2 } else { 1 })
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| self.error(error))?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: user.to_string() }) }
     }
 }

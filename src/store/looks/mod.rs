@@ -82,6 +82,8 @@ pub struct LookStart {
     pub status: Option<Status>,
     /// Did the log or Okta ever say that this user was deactivated?
     pub left_seen: bool,
+    /// When the first good page was recorded: lag is told for events published after it.
+    pub first_poll_at: Option<Timestamp>,
     /// Every address ever read for them.
     pub addresses: Vec<Address>,
     /// Accounts that carry, or carried, a mark for them.
@@ -106,6 +108,34 @@ pub struct GuardWindow {
     pub denials_max: u64,
     /// How long the window is.
     pub span: Duration,
+}
+
+/// A denial that is about to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Denial<'a> {
+    /// For whom.
+    pub user: &'a OktaUserId,
+    /// What Okta said of them.
+    pub read: &'a UserRead,
+    /// By a comparison, not by an event.
+    pub sweep: bool,
+    /// A person let this user through.
+    pub approved: bool,
+    /// The mark that follows if the guard admits it; `None`: nothing is written.
+    pub intent: Option<Intent<'a>>,
+}
+
+/// A mark that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Intent<'a> {
+    /// To which account.
+    pub account: &'a AccountId,
+    /// Its address.
+    pub email: Option<&'a Address>,
+    /// With a block of ours?
+    pub with_block: bool,
+    /// Are its sessions to be ended after it?
+    pub owe_sessions: bool,
 }
 
 /// What is known of a user from Okta.

@@ -127,7 +127,8 @@ async fn live_through(store: &Store, n: u32, name: &str, denied: bool) {
         addresses: address.iter().cloned().collect(),
     };
     let guard = GuardWindow { denials_max: u64::MAX, span: Duration::from_secs(3600) };
-    store.prepare_denial(&user, &read, false, false, guard, noon()).await.unwrap();
+    let denial = Denial { user: &user, read: &read, sweep: false, approved: false, intent: None };
+    store.prepare_denial(denial, guard, noon()).await.unwrap();
     let accounts = [AccountChange {
         id: crate::domain::AccountId::new(format!("auth0|{name}")),
         email: address,

@@ -61,31 +61,36 @@ async fn the_guard_counts_a_user_once_in_a_window() {
     let events: Vec<Event> = (1..=4).map(|n| event(n, &format!("u{n}"), "deactivate")).collect();
     store.record_page(page(0, &events), noon()).await.unwrap();
     let guard = looks::GuardWindow { denials_max: 1, span: Duration::from_secs(3600) };
-    let read = looks::UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
     let later = clock::add(noon(), Duration::from_secs(3601));
-    assert_eq!(store.prepare_denial(&id("u1"), &read, false, false, guard, noon()).await.unwrap(), Admission::Admitted);
-    assert_eq!(store.prepare_denial(&id("u1"), &read, false, false, guard, noon()).await.unwrap(), Admission::Admitted);
+    assert_eq!(ask_guard(&store, "u1", false, false, guard, noon()).await, Admission::Admitted);
+    assert_eq!(ask_guard(&store, "u1", false, false, guard, noon()).await, Admission::Admitted);
+    assert_eq!(ask_guard(&store, "u2", false, false, guard, noon()).await, Admission::Refused(1));
     assert_eq!(
-        store.prepare_denial(&id("u2"), &read, false, false, guard, noon()).await.unwrap(),
-        Admission::Refused(1)
-    );
-    assert_eq!(
-        store.prepare_denial(&id("u2"), &read, true, false, guard, noon()).await.unwrap(),
+        ask_guard(&store, "u2", true, false, guard, noon()).await,
         Admission::Refused(0),
         "whoever it holds stays held"
     );
-    let swept = store.prepare_denial(&id("u4"), &read, true, false, guard, noon()).await.unwrap();
+    let swept = ask_guard(&store, "u4", true, false, guard, noon()).await;
     assert_eq!(swept, Admission::Admitted, "counted apart");
-    assert_eq!(store.prepare_denial(&id("u3"), &read, false, true, guard, noon()).await.unwrap(), Admission::Admitted);
-    assert_eq!(store.prepare_denial(&id("u3"), &read, false, false, guard, later).await.unwrap(), Admission::Admitted);
+    assert_eq!(ask_guard(&store, "u3", false, true, guard, noon()).await, Admission::Admitted);
+    assert_eq!(ask_guard(&store, "u3", false, false, guard, later).await, Admission::Admitted);
 }
 
 fn guard() -> GuardWindow {
     GuardWindow { denials_max: 1, span: Duration::from_secs(3600) }
 }
 
-fn read() -> UserRead {
-    UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] }
+async fn ask_guard(
+    store: &Store,
+    user: &str,
+    sweep: bool,
+    approved: bool,
+    guard: GuardWindow,
+    now: Timestamp,
+) -> Admission {
+    let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
+    let denial = looks::Denial { user: &id(user), read: &read, sweep, approved, intent: None };
+    store.prepare_denial(denial, guard, now).await.unwrap()
 }
 
 #[tokio::test]
@@ -93,19 +98,16 @@ async fn who_is_held_by_the_guard_is_let_through_by_a_person_and_never_by_time()
     let (_dir, store) = store().await;
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
     let full = GuardWindow { denials_max: 0, ..guard() };
-    assert_eq!(
-        store.prepare_denial(&id("u1"), &read(), false, false, full, noon()).await.unwrap(),
-        Admission::Refused(0)
-    );
+    assert_eq!(ask_guard(&store, "u1", false, false, full, noon()).await, Admission::Refused(0));
     look_at(&store, "u1", &Outcome::Held(crate::domain::Held::Guard), noon()).await;
     let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
     assert_eq!(store.sweep_users(&[id("u1")], tomorrow).await.unwrap(), 1);
-    let admission = store.prepare_denial(&id("u1"), &read(), true, false, guard(), tomorrow).await.unwrap();
+    let admission = ask_guard(&store, "u1", true, false, guard(), tomorrow).await;
     assert_eq!(admission, Admission::Refused(0));
     assert_eq!(store.approve(Who::Failed, tomorrow).await.unwrap(), []);
     assert_eq!(store.approve(Who::User(&id("u1")), tomorrow).await.unwrap().len(), 1);
     let approved = store.begin_look(&id("u1"), tomorrow).await.unwrap().approved;
-    let admission = store.prepare_denial(&id("u1"), &read(), true, approved, guard(), tomorrow).await.unwrap();
+    let admission = ask_guard(&store, "u1", true, approved, guard(), tomorrow).await;
     assert_eq!(admission, Admission::Admitted);
 }
 
@@ -192,11 +194,12 @@ async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
         now = clock::add(now, Duration::from_secs(60));
     }
     let account = crate::domain::AccountId::new("auth0|open");
-    let missing = store.intend_mark(&id("u9"), &account, None, false, true, noon()).await.unwrap_err();
+    let intent = looks::Intent { account: &account, email: None, with_block: false, owe_sessions: true };
+    let missing = store.intend_mark(&id("u9"), intent, noon()).await.unwrap_err();
     assert!(matches!(missing, StoreError::Gone { .. }), "{missing}");
     store.request_look(Who::User(&id("u2")), noon()).await.unwrap();
-    store.intend_mark(&u1, &account, None, false, true, noon()).await.unwrap();
-    store.intend_mark(&id("u2"), &account, None, false, true, noon()).await.unwrap();
+    store.intend_mark(&u1, intent, noon()).await.unwrap();
+    store.intend_mark(&id("u2"), intent, noon()).await.unwrap();
     assert!(
         store.begin_look(&id("u2"), noon()).await.unwrap().accounts[0].sessions_owed,
         "whoever looks next must find it"
@@ -229,4 +232,24 @@ async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_add
         .await
         .unwrap();
     assert_eq!(finished.woken, 1);
+}
+
+#[tokio::test]
+async fn a_mark_is_intended_only_with_the_leave_of_the_guard() {
+    let (_dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
+    let account = crate::domain::AccountId::new("auth0|open");
+    let intent = looks::Intent { account: &account, email: None, with_block: true, owe_sessions: false };
+    for (user, admitted) in [("u1", true), ("u2", false)] {
+        let user = id(user);
+        let denial = looks::Denial { user: &user, read: &read, sweep: false, approved: false, intent: Some(intent) };
+        let admission = store.prepare_denial(denial, guard(), noon()).await.unwrap();
+        assert_eq!(admission == Admission::Admitted, admitted);
+        let accounts = store.begin_look(&user, noon()).await.unwrap().accounts;
+        assert_eq!(
+            accounts.iter().filter(|account| account.unconfirmed && account.blocked).count(),
+            usize::from(admitted)
+        );
+    }
 }
