@@ -64,7 +64,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match dispatch(cli, &clock) {
         Ok(exit) => exit,
         Err(error) => {
-            screen::remark(&format!("{}: {error}", screen::paint(screen::BAD, "error")));
+            let lines: Vec<String> = error.to_string().lines().map(crate::domain::escape).collect();
+            screen::remark(&format!("{}: {}", screen::paint(screen::BAD, "error"), lines.join("\n")));
             error.exit()
         }
     }
