@@ -131,7 +131,7 @@ fn table(standing: &Standing) -> String {
         let width = screen::terminal_width();
         text.push_str(&screen::paragraph(&format!("{verdict}  {:8}  ", condition.name), &condition.found, width));
         if !condition.remedy.is_empty() {
-            text.push_str(&screen::paragraph("                → ", &condition.remedy, width));
+            text.push_str(&screen::paragraph("                → ", condition.remedy, width));
         }
     }
     if holds(standing) {
