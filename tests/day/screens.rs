@@ -11,7 +11,7 @@ use crate::stage::Stage;
 use crate::terminal::{Seen, on_terminal};
 
 const CONNECTION: &str = "an-enterprise-connection-with-a-name-of-sixty-characters-or-so";
-const LONG: &str = "a.person.with.a.rather.long.name@a.department.of.a.long.domain.example.com";
+const LONG: &str = "a.person.with.a.rather.long.name@a.department.of.a.company.example.com";
 
 fn shown(folder: &Path, columns: u16, arguments: &[&str], answers: &[&str]) -> Seen {
     let command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
