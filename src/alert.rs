@@ -8,6 +8,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde_json::{Value, json};
+use url::{Host, Url};
 
 use crate::failpoint::{self, Moment};
 use crate::http::Http;
@@ -36,7 +38,7 @@ impl fmt::Debug for Alert {
     }
 }
 
-/// What is posted: `text` is what Slack, Teams and most others show; the rest is for programs.
+/// What is told. Slack and Teams are sent `text` in the form that they show; every other address all of it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// All of it in a few lines.
@@ -87,7 +89,8 @@ impl Alert {
     /// When it was not taken: tell it again later.
     pub async fn tell(&self, message: &Message) -> Result<(), AlertError> {
         let Some(webhook) = &self.webhook else { return Ok(()) };
-        let request = self.http.client().post(webhook.expose_secret()).json(message);
+        let address = webhook.expose_secret();
+        let request = self.http.client().post(address).json(&Form::of(address).body(message));
         send(WEBHOOK, request).await
     }
 
@@ -98,6 +101,58 @@ impl Alert {
     pub async fn beat(&self) -> Result<(), AlertError> {
         let Some(heartbeat) = &self.heartbeat else { return Ok(()) };
         send(HEARTBEAT, self.http.client().get(heartbeat.expose_secret())).await
+    }
+}
+
+/// Who shows the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Anything that takes JSON.
+    Plain,
+    /// An incoming webhook of Slack.
+    Slack,
+    /// A workflow of Teams: it shows Adaptive Cards only.
+    Teams,
+}
+
+/// Hosts of workflows: those of Azure Logic Apps and the Power Platform, and of the connectors before them.
+const TEAMS: [&str; 3] = [".logic.azure.com", ".api.powerplatform.com", ".webhook.office.com"];
+
+impl Form {
+    fn of(address: &str) -> Self {
+        let url = Url::parse(address).ok();
+        match url.as_ref().and_then(Url::host) {
+            Some(Host::Domain("hooks.slack.com" | "hooks.slack-gov.com")) => Self::Slack,
+            Some(Host::Domain(host)) if TEAMS.iter().any(|end| host.ends_with(end)) => Self::Teams,
+            _ => Self::Plain,
+        }
+    }
+
+    fn body(self, message: &Message) -> Value {
+        match self {
+            Self::Plain => json!(message),
+            // What a remote wrote must neither be a link nor call a whole channel.
+            Self::Slack => {
+                let text = message.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+                json!({ "text": text })
+            }
+            // Runs of text, for a TextBlock would take what a remote wrote for Markdown.
+            Self::Teams => {
+                let lines: Vec<Value> = message
+                    .text
+                    .lines()
+                    .map(|line| json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": line }] }))
+                    .collect();
+                let card = json!({
+                    "$schema": "http://adaptivecards.io/schemas/adaptive-card.json", "type": "AdaptiveCard",
+                    "version": "1.4", "body": lines,
+                });
+                json!({
+                    "type": "message",
+                    "attachments": [{ "contentType": "application/vnd.microsoft.card.adaptive", "content": card }],
+                })
+            }
+        }
     }
 }
 
@@ -115,4 +170,44 @@ async fn send(whom: &str, request: reqwest::RequestBuilder) -> Result<(), AlertE
     })?;
     failpoint::pass(ROOM, whom, Moment::After);
     if answer.status().is_success() { Ok(()) } else { Err(AlertError::Refused(answer.status())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_sent_the_form_that_it_shows() {
+        let message = Message {
+            text: "org: held\n<!channel> [x](https://evil.example) & more".to_owned(),
+            event: "raised",
+            kind: "held".to_owned(),
+            subject: "00u1".to_owned(),
+            detail: "d".to_owned(),
+            remedy: "r".to_owned(),
+            raised_at: "2026-11-23T10:00:00.000Z".to_owned(),
+            cleared_at: None,
+            okta_url: "https://acme.okta.com".to_owned(),
+        };
+        let body = |address: &str| Form::of(address).body(&message);
+        for other in ["https://example.com/hooks.slack.com", "http://127.0.0.1:1/x", "https://hooks.slack.com.example"]
+        {
+            assert_eq!(body(other)["kind"], "held", "{other}");
+        }
+        let slack = body("https://hooks.slack.com/services/T/B/x");
+        assert_eq!(slack, json!({ "text": "org: held\n&lt;!channel&gt; [x](https://evil.example) &amp; more" }));
+        for address in [
+            "https://prod-1.westeurope.logic.azure.com:443/workflows/x",
+            "https://x.environment.api.powerplatform.com:443/powerautomate/automations/direct/workflows/x",
+            "https://acme.webhook.office.com/webhookb2/x",
+        ] {
+            let teams = body(address);
+            let attachment = &teams["attachments"][0];
+            assert_eq!((&teams["type"], &attachment["content"]["type"]), (&json!("message"), &json!("AdaptiveCard")));
+            assert_eq!(attachment["contentType"], "application/vnd.microsoft.card.adaptive");
+            let lines = attachment["content"]["body"].as_array().unwrap();
+            let said: Vec<&Value> = lines.iter().map(|line| &line["inlines"][0]["text"]).collect();
+            assert_eq!(said, ["org: held", "<!channel> [x](https://evil.example) & more"], "{address}");
+        }
+    }
 }

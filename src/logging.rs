@@ -37,6 +37,16 @@ const FIELD_MAX: usize = 2 * 1024;
 const SPAN_MAX: usize = 200;
 const SPANS_MAX: usize = 4;
 
+/// Standard error; on a terminal, what progress is drawn on the present line makes room.
+fn on_a_line_of_its_own() -> io::Stderr {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        // There is nowhere left to tell of a standard error that is gone.
+        let _ = io::Write::write_all(&mut stderr, b"\r\x1b[2K");
+    }
+    stderr
+}
+
 /// Starts the log, once in the life of a process. Times come from `clock`.
 ///
 /// # Errors
@@ -44,7 +54,8 @@ const SPANS_MAX: usize = 4;
 pub fn init(log: &Log, clock: Arc<dyn Clock>) -> Result<(), Error> {
     let filter = EnvFilter::try_new(format!("{QUIET},{}", log.filter))?;
     let lines = Lines { form: Form::of_stderr(log.format), clock };
-    let layer = tracing_subscriber::fmt::layer().event_format(lines).fmt_fields(Fields).with_writer(io::stderr);
+    let layer =
+        tracing_subscriber::fmt::layer().event_format(lines).fmt_fields(Fields).with_writer(on_a_line_of_its_own);
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     Ok(())
 }

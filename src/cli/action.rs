@@ -52,8 +52,8 @@ async fn deploy(
     let deployment = Deployment::new(auth0, pacer, clock, code);
     let found = deployment.look().await?;
     if found.steps().is_empty() {
-        screen::out("nothing to do: the Action is deployed, up to date and first in the post-login flow\n")
-            .map_err(Error::Output)?;
+        let told = "nothing to do: the Action is deployed, up to date and first in the post-login flow";
+        screen::out(&screen::paragraph("", told, screen::terminal_width())).map_err(Error::Output)?;
         return Ok(Exit::Done);
     }
     screen::out(&plan(&found)).map_err(Error::Output)?;
@@ -131,7 +131,7 @@ fn table(standing: &Standing) -> String {
         let width = screen::terminal_width();
         text.push_str(&screen::paragraph(&format!("{verdict}  {:8}  ", condition.name), &condition.found, width));
         if !condition.remedy.is_empty() {
-            text.push_str(&screen::paragraph("                → ", &condition.remedy, width));
+            text.push_str(&screen::paragraph("                → ", condition.remedy, width));
         }
     }
     if holds(standing) {

@@ -73,7 +73,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match dispatch(cli, &clock) {
         Ok(exit) => exit,
         Err(error) => {
-            let told = format!("{}: {error}", screen::paint(screen::BAD, "error"));
+            let lines: Vec<String> = error.to_string().lines().map(crate::domain::escape).collect();
+            let told = format!("{}: {}", screen::paint(screen::BAD, "error"), lines.join("\n"));
             screen::remark(&logging::last_word(&told));
             error.exit()
         }

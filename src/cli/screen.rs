@@ -308,7 +308,7 @@ mod tests {
         let account = "samlp|a-connection-of-an-enterprise|0123456789";
         let row = || [[account.to_owned(), "漢字".repeat(8), "-".to_owned(), "one two three".to_owned()]];
         let heads = ["account", "name", "nothing", "why"];
-        for (width, stacked) in [(50, true), (70, true), (120, false)] {
+        for (width, stacked) in [(60, true), (70, true), (120, false)] {
             let shown = table_of_width(heads, row(), Some(width));
             assert!(shown.contains(account) && shown.contains(&"漢字".repeat(8)), "{shown}");
             assert!(shown.lines().all(|line| line.width() <= usize::from(width)), "{shown}");

@@ -3,7 +3,10 @@
 #![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
+mod drills;
+mod evidence;
 mod pages;
+mod screens;
 #[allow(dead_code, reason = "it serves other tests too")]
 #[path = "../pipe/stage.rs"]
 mod stage;

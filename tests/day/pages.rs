@@ -163,7 +163,7 @@ fn typed(home: &Path, text: &str) -> Seen {
         .env("PATH", format!("{}:/usr/bin:/bin", home.join("bin").display()))
         .env("TERM", "xterm")
         .env("OKTA_AUTH0_SYNC_CONFIG", home.join("etc/okta-auth0-sync/config.toml"));
-    on_terminal(command, 100, &["y\n"; 5])
+    on_terminal(command, 120, &["y\n"; 5])
 }
 
 /// The form of a line: what differs from one run to the next is left out. Columns may be wider or narrower; a word with a

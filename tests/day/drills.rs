@@ -1,0 +1,69 @@
+//! The drills that the pages offer are played, and alarms that a process before raised find their end.
+
+use std::path::Path;
+use std::process::Command;
+
+use okta_auth0_sync::domain::{Clock, SystemClock};
+use okta_auth0_sync::store::{Access, Alarm, AlarmKind, Store};
+
+use crate::stage::Stage;
+
+const ALARMS: &str = include_str!("../../docs/drill-alarms.sh");
+
+#[test]
+fn the_drill_of_alarms_plays_every_kind() {
+    for kind in AlarmKind::ALL {
+        let name = kind.as_str();
+        let plays = |verb: &str| ALARMS.lines().any(|line| line.trim_start().starts_with(&format!("{verb} {name}")));
+        let told = plays("told") || plays("wait_for \"gap in the webhook\" message");
+        assert!(plays("told_at_once") || ((told || name == "gap") && plays("over")), "{name} is not played");
+    }
+}
+
+/// Plays a drill, where the `curl` that it needs is.
+fn plays(arguments: &[&str]) {
+    if !Path::new("/usr/bin/curl").exists() {
+        eprintln!("{arguments:?} is not played: there is no curl");
+        return;
+    }
+    let drill = Command::new("bash")
+        .args(arguments)
+        .arg(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(drill.status.success(), "{}\n{}", said(&drill.stdout), said(&drill.stderr));
+}
+
+#[test]
+fn each_alarm_that_does_not_take_minutes_is_told_mended_and_over() {
+    plays(&["docs/drill-alarms.sh", "--quick"]);
+}
+
+#[test]
+fn each_rule_of_the_check_is_told() {
+    plays(&["docs/drill-status.sh"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_of_a_process_before_ends_when_its_cause_is_over() {
+    let stage = Stage::set().await;
+    stage.sync().await.exits(0);
+    let now = SystemClock::new().now();
+    let store = Store::open_beside(&stage.state(), Access::Beside).await.unwrap();
+    for kind in [AlarmKind::PollLate, AlarmKind::SessionsUnavailable] {
+        let (detail, remedy) = ("it was so".to_owned(), "start it again".to_owned());
+        let alarm = Alarm { momentary: false, kind, subject: String::new(), detail, remedy };
+        assert!(store.raise_alarm(&alarm, now).await.unwrap());
+    }
+    let mut daemon = stage.daemon();
+    let over = async {
+        while !store.open_alarms().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    daemon.until("the end of both alarms", over).await;
+    daemon.stop().await;
+    store.close().await;
+}

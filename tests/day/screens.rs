@@ -1,0 +1,166 @@
+//! What stands on a screen of 80 columns: nothing is wider, no id is broken, and no remote writes to the terminal.
+
+use std::path::Path;
+
+use okta_auth0_sync::sandbox::{Auth0Options, Connection, NewUser, OktaOptions};
+use pty_process::blocking::Command;
+use serde_json::json;
+use unicode_width::UnicodeWidthStr;
+
+use crate::stage::Stage;
+use crate::terminal::{Seen, on_terminal};
+
+const CONNECTION: &str = "an-enterprise-connection-with-a-name-of-sixty-characters-or-so";
+const LONG: &str = "a.person.with.a.rather.long.name@a.department.of.a.company.example.com";
+
+fn shown(folder: &Path, columns: u16, arguments: &[&str], answers: &[&str]) -> Seen {
+    let command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+        .args(["--config", "config.toml"])
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("TERM", "xterm");
+    on_terminal(command, columns, answers)
+}
+
+#[track_caller]
+fn fits(seen: &Seen, columns: u16, what: &[&str]) {
+    // What the log says is for programs too: it is not wrapped.
+    for line in seen.text.lines().filter(|line| !line.contains(" okta_auth0_sync::")) {
+        assert!(line.width() <= usize::from(columns), "{what:?} is wider than {columns}: {line}\n{}", seen.text);
+    }
+    assert!(!seen.raw.contains("\u{1b}]0;"), "{what:?} lets a name set the title: {:?}", seen.raw);
+}
+
+/// Tenants with awkward people: long ids and addresses, wide characters, names that write to the terminal; one denied, one
+/// held, one who failed, an event that cannot be read.
+async fn awkward() -> (Stage, String) {
+    let auth0 = Auth0Options::default();
+    let connections = [auth0.connections.clone(), vec![Connection::new(CONNECTION, "samlp")]].concat();
+    let stage = Stage::with(OktaOptions::default(), Auth0Options { connections, ..auth0 }).await;
+    let okta = stage.sandbox.okta();
+    let long = okta.create_user(&NewUser::new(LONG, LONG));
+    stage.account(LONG);
+    let id = stage.sandbox.auth0().create_user(json!({ "email": LONG, "connection": CONNECTION }));
+    let wide = okta.create_user(&NewUser::new("漢字漢字漢字@例え.example.com", "漢字漢字漢字@例え.example.com"));
+    stage.account("漢字漢字漢字@例え.example.com");
+    let hostile = okta.create_user(&NewUser::new("\u{1b}]0;t\u{7}@example.com", "plain@example.com"));
+    stage.account("plain@example.com");
+    for person in [&long, &wide, &hostile] {
+        okta.deactivate(person);
+    }
+    okta.push_log_entry(json!({ "uuid": "\u{1b}]0;t\u{7}", "published": "never", "eventType":
+        "user.lifecycle.deactivate", "displayMessage": "\u{1b}]0;t\u{7}", "target": null }));
+    (stage, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_wider_than_the_screen_and_no_id_is_broken() {
+    let (stage, id) = awkward().await;
+    let folder = stage.folder().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let screens: [&[&str]; 26] = [
+            &["status"],
+            &["sync", "--dry-run"],
+            &["purge", "--dry-run"],
+            &["sync"],
+            &["status"],
+            &["status", "--check"],
+            &["events"],
+            &["events", "--state", "quarantined"],
+            &["events", "--state", "pending"],
+            &["user", LONG],
+            &["user", LONG, "--live"],
+            &["user", LONG, "--sync"],
+            &["user", LONG, "--sync", "--dry-run"],
+            &["user", "漢字漢字漢字@例え.example.com", "--live"],
+            &["user", "plain@example.com"],
+            &["user", "nobody.of.this.rather.long.name@nowhere.in.particular.example.com"],
+            &["retry", LONG],
+            &["retry", "--failed"],
+            &["approve", "--all"],
+            &["reconcile", "--all", "--dry-run"],
+            &["reconcile", "--all"],
+            &["check"],
+            &["check", "--offline"],
+            &["action", "check"],
+            &["action", "deploy", "--dry-run"],
+            &["audit", "verify"],
+        ];
+        for arguments in screens {
+            for columns in [80, 200] {
+                fits(&shown(&folder, columns, arguments, &[]), columns, arguments);
+            }
+        }
+        let story = shown(&folder, 80, &["user", LONG], &[]);
+        assert!(story.text.contains(&id) && story.text.contains(CONNECTION), "{}", story.text);
+        let retried = shown(&folder, 80, &["retry", LONG], &[]);
+        assert!(retried.text.contains(LONG), "who it was: {}", retried.text);
+        // Without colour, and with it, the same is said.
+        let plain = std::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+            .args(["--config", "config.toml", "user", LONG])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        let plain = String::from_utf8(plain.stdout).unwrap();
+        assert!(plain.contains(&id) && !plain.contains('\u{1b}'), "{plain}");
+    })
+    .await
+    .unwrap();
+}
+
+#[test]
+fn every_help_fits_eighty_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 20] = [
+        &[],
+        &["run"],
+        &["sync"],
+        &["reconcile"],
+        &["user"],
+        &["check"],
+        &["status"],
+        &["events"],
+        &["retry"],
+        &["approve"],
+        &["action"],
+        &["action", "deploy"],
+        &["audit"],
+        &["audit", "export"],
+        &["forget"],
+        &["purge"],
+        &["backup"],
+        &["demo"],
+        &["sandbox"],
+        &["man"],
+    ];
+    for command in commands {
+        let arguments: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let seen = shown(folder.path(), 80, &arguments, &[]);
+        fits(seen.exits(0), 80, &arguments);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_asked_can_say_no_end_the_input_or_interrupt() {
+    let (stage, _) = awkward().await;
+    stage.sandbox.auth0().action().set_bound(false);
+    let folder = stage.folder().to_owned();
+    tokio::task::spawn_blocking(move || {
+        shown(&folder, 80, &["sync"], &[]);
+        for arguments in [&["forget", LONG][..], &["purge"], &["action", "deploy"]] {
+            for (answer, code) in [("no\n", 1), ("\n", 1), ("\u{4}", 1), ("\u{3}", 130)] {
+                let seen = shown(&folder, 80, arguments, &[answer]);
+                fits(seen.exits(code), 80, arguments);
+                assert_eq!(seen.text.contains("nothing was changed"), code == 1, "{arguments:?}: {}", seen.text);
+            }
+        }
+        let story = shown(&folder, 80, &["user", LONG], &[]);
+        assert!(story.text.contains("denied"), "nothing was forgotten or lifted: {}", story.text);
+        shown(&folder, 80, &["action", "check"], &[]).exits(1);
+        shown(&folder, 80, &["forget", LONG], &["yes\n"]).exits(0);
+    })
+    .await
+    .unwrap();
+}
