@@ -62,7 +62,8 @@ fn is_orderly(ran: &Ran, story: &str) {
 fn failing_disk(folder: &Path) -> PathBuf {
     let library = folder.join("failing.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/disk/failing.c");
-    let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    let made =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
     assert!(made.unwrap().success(), "needs a C compiler, as the build does");
     library
 }
@@ -75,9 +76,9 @@ async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(23, |step| step.parse().unwrap());
     let mut tried = 0;
     for (errno, times, words) in [
-        (ENOSPC, FOR_EVER, &["disk is full", "No space left"][..]),
-        (EIO, FOR_EVER, &["disk reported an error", "Input/output error"]),
-        (EIO, 1, &["disk reported an error", "Input/output error"]),
+        (ENOSPC, FOR_EVER, &["disk is full", "or is full", "No space left"][..]),
+        (EIO, FOR_EVER, &["disk I/O error", "Input/output error"]),
+        (EIO, 1, &["disk I/O error", "Input/output error"]),
     ] {
         for at in (1..).step_by(step) {
             begin_anew(&stage);

@@ -157,6 +157,22 @@ async fn a_truncated_file_is_told_to_be_damaged() {
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
 }
 
+/// As SQLite does when the disk is full, or fails.
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_does_not_stand_in_the_way_of_the_next() {
+    let (_dir, store) = store().await;
+    for write in [Write::RecordPage, Write::FinishLook] {
+        let mut tx = store.begin(write).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        store.commit(tx).await.unwrap_err();
+        let mut tx = store.begin(write).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        drop(tx);
+    }
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn whoever_dies_while_making_the_file_can_begin_again() {
     for statements in [
