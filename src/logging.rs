@@ -95,6 +95,14 @@ fn journald_reads_stderr() -> bool {
     metadata.is_ok_and(|metadata| stream == format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
+/// The last word of a program that ends by an error: where journald reads it, with that priority on each of its lines.
+pub fn last_word(text: &str) -> String {
+    if !journald_reads_stderr() {
+        return text.to_owned();
+    }
+    text.lines().map(|line| format!("<3>{line}")).collect::<Vec<_>>().join("\n")
+}
+
 /// Writes events as lines.
 struct Lines {
     form: Form,

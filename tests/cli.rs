@@ -50,6 +50,30 @@ fn configured() -> TempDir {
     directory
 }
 
+/// `journalctl -p err` shows why a unit failed.
+#[test]
+fn where_journald_reads_it_the_last_error_has_its_priority() {
+    use std::os::unix::fs::MetadataExt;
+
+    let directory = configured();
+    fs::write(directory.path().join("config.toml"), "[okta]\nurl = 1\nstray = 2\n").unwrap();
+    let journal = fs::File::create(directory.path().join("journal")).unwrap();
+    let metadata = journal.metadata().unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+        .arg("run")
+        .current_dir(directory.path())
+        .env_clear()
+        .env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()))
+        .stderr(journal)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(78));
+    let said = fs::read_to_string(directory.path().join("journal")).unwrap();
+    assert!(said.starts_with("<3>error: wrong configuration") && said.lines().count() > 1, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("<3>")), "{said}");
+    assert!(!run(program(directory.path()).arg("run")).err.contains("<3>"));
+}
+
 #[test]
 fn wrong_usage_exits_64_and_help_0() {
     let directory = tempfile::tempdir().unwrap();

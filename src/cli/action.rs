@@ -8,7 +8,7 @@ use super::confirm::confirmed;
 use super::{Error, Exit, screen, wiring};
 use crate::auth0::{ACTION_NAME, Auth0, Standing, Step, action_code};
 use crate::config::Config;
-use crate::domain::{Clock, escape};
+use crate::domain::Clock;
 use crate::engine::deployment::{Deployment, DeploymentError};
 use crate::http::Pacer;
 
@@ -102,7 +102,6 @@ pub(crate) fn holds(standing: &Standing) -> bool {
 /// Exactly what is going to be changed.
 fn plan(found: &Standing) -> String {
     let name = found.action.as_ref().map_or(ACTION_NAME, |action| action.name.as_str());
-    let name = escape(name);
     let mut text = "This will be done in the tenant:\n".to_owned();
     for step in found.steps() {
         let line = match step {
@@ -119,7 +118,7 @@ fn plan(found: &Standing) -> String {
                 format!("put it first in the post-login flow{from}; {kept}")
             }
         };
-        let _ = writeln!(text, "  - {line}");
+        text.push_str(&screen::paragraph("  - ", &line, screen::terminal_width()));
     }
     text
 }
@@ -129,9 +128,10 @@ fn table(standing: &Standing) -> String {
     for condition in standing.conditions() {
         let verdict =
             if condition.holds { screen::paint(screen::GOOD, "pass") } else { screen::paint(screen::BAD, "fail") };
-        let _ = writeln!(text, "{verdict}  {:8}  {}", condition.name, escape(&condition.found));
+        let width = screen::terminal_width();
+        text.push_str(&screen::paragraph(&format!("{verdict}  {:8}  ", condition.name), &condition.found, width));
         if !condition.remedy.is_empty() {
-            let _ = writeln!(text, "                → {}", condition.remedy);
+            text.push_str(&screen::paragraph("                → ", condition.remedy, width));
         }
     }
     if holds(standing) {

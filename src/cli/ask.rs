@@ -34,6 +34,8 @@ pub(crate) enum Request<'a> {
 pub(crate) struct Answer {
     /// Who.
     pub(crate) id: OktaUserId,
+    /// By what a person knows them: the address or login last read.
+    pub(crate) name: Option<String>,
     /// How the look ended; `None`: it has not.
     pub(crate) outcome: Option<String>,
     /// Its reason, or why there is none yet.
@@ -58,6 +60,7 @@ pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn C
             Ok(engine) => {
                 let made = make(engine.store(), request, clock).await?;
                 let answers = look(&engine, &made, &stop).await;
+                let answers = named(engine.store(), answers?).await;
                 engine.store().close().await;
                 return answers;
             }
@@ -69,8 +72,20 @@ pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn C
     let store = Store::open_beside(&config.store.path, Access::Beside).await?;
     let made = make(&store, request, clock).await?;
     let answers = wait(&store, &made, clock, &stop).await;
+    let answers = named(&store, answers?).await;
     store.close().await;
     answers
+}
+
+/// With the names that the state has, after the looks.
+async fn named(store: &Store, mut answers: Vec<Answer>) -> Result<Vec<Answer>, Error> {
+    let ids: Vec<OktaUserId> = answers.iter().map(|answer| answer.id.clone()).collect();
+    let mut names: HashMap<OktaUserId, Option<String>> =
+        store.progress(&ids).await?.into_iter().map(|progress| (progress.id, progress.name)).collect();
+    for answer in &mut answers {
+        answer.name = names.remove(&answer.id).flatten();
+    }
+    Ok(answers)
 }
 
 async fn make(store: &Store, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Made>, Error> {
@@ -97,9 +112,12 @@ async fn look(engine: &Engine, made: &[Made], stop: &CancellationToken) -> Resul
             Err(error) => return Err(error.into()),
         };
         answers.push(match report {
-            Some(report) => {
-                Answer { id: id.clone(), outcome: Some(report.outcome.as_str().to_owned()), why: report.outcome.why() }
-            }
+            Some(report) => Answer {
+                id: id.clone(),
+                name: None,
+                outcome: Some(report.outcome.as_str().to_owned()),
+                why: report.outcome.why(),
+            },
             None => waiting(id),
         });
     }
@@ -139,6 +157,7 @@ fn answer(made: &Made, progress: Option<&Progress>) -> Option<Answer> {
     // Without an outcome the look met an obstacle and a newer reason at once: the next look answers.
     (progress.looked_seq >= made.due_seq && progress.outcome.is_some()).then(|| Answer {
         id: made.id.clone(),
+        name: progress.name.clone(),
         outcome: progress.outcome.clone(),
         why: progress.why.clone(),
     })
@@ -146,11 +165,11 @@ fn answer(made: &Made, progress: Option<&Progress>) -> Option<Answer> {
 
 fn waiting(id: &OktaUserId) -> Answer {
     let why = "not looked at yet; the request stands, `run` or `sync` takes it up".to_owned();
-    Answer { id: id.clone(), outcome: None, why: Some(why) }
+    Answer { id: id.clone(), name: None, outcome: None, why: Some(why) }
 }
 
 fn gone(id: &OktaUserId) -> Answer {
-    Answer { id: id.clone(), outcome: None, why: Some("forgotten meanwhile".to_owned()) }
+    Answer { id: id.clone(), name: None, outcome: None, why: Some("forgotten meanwhile".to_owned()) }
 }
 
 /// 0 only if everybody's outcome settles.
@@ -163,9 +182,10 @@ pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
     let mut sorted: Vec<&Answer> = answers.iter().collect();
     sorted.sort_by_key(|answer| answer.settles());
     let mut text = screen::table_of_width(
-        ["PERSON", "OUTCOME", "WHY"],
+        ["PERSON", "OKTA ID", "OUTCOME", "WHY"],
         sorted.iter().take(SHOWN_MAX).map(|answer| {
             [
+                answer.name.clone().unwrap_or_else(|| "-".to_owned()),
                 answer.id.to_string(),
                 answer.outcome.as_deref().unwrap_or("waiting").replace('_', " "),
                 answer.why.clone().unwrap_or_default(),
@@ -193,7 +213,7 @@ mod tests {
     }
 
     fn answered(outcome: Option<&str>) -> Answer {
-        Answer { id: id("u1"), outcome: outcome.map(str::to_owned), why: None }
+        Answer { id: id("u1"), name: None, outcome: outcome.map(str::to_owned), why: None }
     }
 
     #[test]
@@ -219,6 +239,7 @@ mod tests {
         let progress = |looked_seq, outcome: Option<&str>| Progress {
             id: id("u1"),
             looked_seq,
+            name: None,
             outcome: outcome.map(str::to_owned),
             why: None,
         };
@@ -232,12 +253,17 @@ mod tests {
     fn who_is_not_settled_is_named_first() {
         let text = to_text(
             &[
-                Answer { id: id("u1"), outcome: Some("applied".to_owned()), why: None },
-                Answer { id: id("u2"), outcome: Some("snooze".to_owned()), why: Some("Okta is\u{1b} away".to_owned()) },
+                Answer { id: id("u1"), name: None, outcome: Some("applied".to_owned()), why: None },
+                Answer {
+                    id: id("u2"),
+                    name: Some("ann@example.com".to_owned()),
+                    outcome: Some("snooze".to_owned()),
+                    why: Some("Okta is\u{1b} away".to_owned()),
+                },
             ],
             Some(80),
         );
-        assert!(text.find("u2").unwrap() < text.find("u1").unwrap(), "{text}");
+        assert!(text.find("u2").unwrap() < text.find("u1").unwrap() && text.contains("ann@example.com"), "{text}");
         assert!(text.ends_with("1 of 2 are not settled\n") && !text.contains('\u{1b}'), "{text}");
     }
 }

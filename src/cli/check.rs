@@ -91,8 +91,9 @@ impl Report {
         json!({ "ok": !self.failed(), "findings": findings })
     }
 
-    /// For people; with colour, which [`screen::out`] takes out where it is not wanted.
-    pub fn to_text(&self) -> String {
+    /// For people, on a screen of `columns` (`None`: unwrapped); with colour, which [`screen::out`] takes out where it is
+    /// not wanted.
+    pub fn to_text(&self, columns: Option<u16>) -> String {
         let width = self.findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
         for Finding { name, verdict, detail } in &self.findings {
@@ -108,7 +109,7 @@ impl Report {
                 } else {
                     " ".repeat(6 + width)
                 };
-                text.push_str(&format!("{head}  {}\n", escape(line)));
+                text.push_str(&screen::paragraph(&format!("{head}  "), line, columns));
             }
         }
         let count = |verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();
@@ -126,7 +127,11 @@ impl Report {
     /// # Errors
     /// When standard output does not take it.
     pub fn print(&self, as_json: bool) -> io::Result<()> {
-        if as_json { screen::out(&format!("{:#}\n", self.to_json())) } else { screen::out(&self.to_text()) }
+        let text = match as_json {
+            true => screen::json(&format!("{:#}\n", self.to_json())),
+            false => self.to_text(screen::terminal_width()),
+        };
+        screen::out(&text)
     }
 }
 

@@ -9,7 +9,7 @@ use super::wiring::Clients;
 use super::{Error, screen, wiring};
 use crate::auth0::{AccountQuery, AccountRecord};
 use crate::config::Config;
-use crate::domain::{Account, AccountId, Address, Clock, OktaUser, OktaUserId, Policy, Status, Verdict, escape};
+use crate::domain::{Account, AccountId, Address, Clock, OktaUser, OktaUserId, Policy, Status, Verdict};
 use crate::http::Failure;
 use crate::http::pacing::{Bucket, Pacer, Priority};
 use crate::store::{LookStart, Store};
@@ -316,7 +316,7 @@ impl Strangers {
 
     /// For people, on a screen of `width` columns.
     pub(crate) fn to_text(&self, who: &str, width: Option<u16>) -> String {
-        let mut text = format!("{} is not known to the state\n", escape(who));
+        let mut text = screen::paragraph("", &format!("{who} is not known to the state"), width);
         for user in &self.users {
             let said = format!("{} {} is {}", user.id, user.login, user.status);
             text.push_str(&screen::paragraph("Okta   ", &said, width));

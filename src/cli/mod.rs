@@ -73,7 +73,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match dispatch(cli, &clock) {
         Ok(exit) => exit,
         Err(error) => {
-            screen::remark(&format!("{}: {error}", screen::paint(screen::BAD, "error")));
+            let told = format!("{}: {error}", screen::paint(screen::BAD, "error"));
+            screen::remark(&logging::last_word(&told));
             error.exit()
         }
     }
@@ -185,7 +186,12 @@ fn start(
     }
     logging::init(&log, clock.clone())?;
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        if !is_daemon && std::io::stderr().is_terminal() {
+            let head = screen::paint(screen::WARNING, "warning");
+            screen::remark(&format!("{head}: {}", crate::domain::escape(&warning.to_string())));
+        } else {
+            tracing::warn!("{warning}");
+        }
     }
     Ok(config)
 }

@@ -79,23 +79,24 @@ fn text(purge: &Purge, freed: &[Freed], dry_run: bool) -> String {
         }
         text.push('\n');
     }
+    let width = screen::terminal_width();
     if let Some(why) = &purge.incomplete {
-        let _ = writeln!(
-            text,
-            "{}: not everything was gone through: {}",
-            screen::paint(screen::BAD, "error"),
-            crate::domain::escape(why)
-        );
+        let head = format!("{}: ", screen::paint(screen::BAD, "error"));
+        text.push_str(&screen::paragraph(&head, &format!("not everything was gone through: {why}"), width));
     }
     let (freed, clean, left) = (purge.freed, purge.clean, purge.left.len());
     if dry_run {
-        let _ = writeln!(text, "dry run: the marks of {freed} accounts would be lifted; nothing was changed");
+        let told = format!("dry run: the marks of {freed} accounts would be lifted; nothing was changed");
+        text.push_str(&screen::paragraph("", &told, width));
     } else {
-        let _ = writeln!(text, "marks lifted from {freed} accounts, nothing of ours on {clean}, {left} left");
-        text.push_str(
+        let told = format!("marks lifted from {freed} accounts, nothing of ours on {clean}, {left} left");
+        text.push_str(&screen::paragraph("", &told, width));
+        text.push_str(&screen::paragraph(
+            "",
             "now stop and remove the service (systemctl disable --now okta-auth0-sync): a pass or a comparison would deny \
-             the same people again; then unbind the Action\n",
-        );
+             the same people again; then unbind the Action",
+            width,
+        ));
     }
     text
 }

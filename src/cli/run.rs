@@ -124,7 +124,8 @@ async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, st
 async fn tell_systemd(engine: &Engine, error: Option<&str>) {
     match (engine.store().status().await, error) {
         (Ok(Some(status)), None) => systemd::status(&line(&status)),
-        (Ok(Some(status)), Some(error)) => systemd::status(&format!("cannot read the log: {error}; {}", line(&status))),
+        // The error comes last: it may be longer than the line.
+        (Ok(Some(status)), Some(error)) => systemd::status(&format!("{}; cannot read the log: {error}", line(&status))),
         (Ok(None), _) => {}
         (Err(error), _) => systemd::status(&format!("the state cannot be read: {error}")),
     }

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Effects, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::domain::{Timestamp, clock, escape};
 
@@ -66,14 +67,21 @@ pub fn json(text: &str) -> String {
     safe
 }
 
-/// Writes a remark to standard error.
+/// Writes a remark to standard error, wrapped if that is a terminal. Colours in it are kept; what a remote wrote has to
+/// be escaped before.
 pub fn remark(text: &str) {
+    let stderr = io::stderr();
+    let width = stderr.is_terminal().then(|| terminal_size::terminal_size_of(&stderr).map_or(80, |(width, _)| width.0));
     // There is nowhere left to tell of a standard error that is gone.
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+    let _ = write!(anstream::stderr().lock(), "{}", wrapped(text, width));
 }
 
+/// A prose column is not made narrower than this, as long as the table fits otherwise.
+const PROSE_MIN: usize = 20;
+
 /// A table without lines, for people and for `grep`: as wide as the terminal, and unwrapped where there is none. Cells
-/// are escaped: they may hold what a remote wrote.
+/// are escaped: they may hold what a remote wrote. No word is broken, for an id in two pieces cannot be copied: where
+/// the words of a row are too wide for the screen, its cells stand below each other.
 pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     table_of_width(head, rows, terminal_width())
 }
@@ -84,14 +92,30 @@ pub fn table_of_width<const N: usize>(
     rows: impl IntoIterator<Item = [String; N]>,
     width: Option<u16>,
 ) -> String {
+    let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| escape(&cell))).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     match width {
-        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
-        None => table.set_content_arrangement(ContentArrangement::Disabled),
-    };
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        Some(width) => {
+            let narrowest: [usize; N] = std::array::from_fn(|column| {
+                let cells = || rows.iter().map(|row| row[column].as_str()).chain([head[column]]);
+                let word = cells().flat_map(|cell| cell.split(' ')).map(UnicodeWidthStr::width).max().unwrap_or(0);
+                word.max(cells().map(UnicodeWidthStr::width).max().unwrap_or(0).min(PROSE_MIN)) + CELL_PADDING
+            });
+            if narrowest.iter().sum::<usize>() > usize::from(width) {
+                return stacked(head, &rows, width);
+            }
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            table.set_constraints(narrowest.map(|narrowest| {
+                ColumnConstraint::LowerBoundary(Width::Fixed(u16::try_from(narrowest).unwrap_or(width)))
+            }));
+        }
+    }
     for row in rows {
-        table.add_row(row.map(|cell| escape(&cell)));
+        table.add_row(row);
     }
     let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
     if text.is_empty() {
@@ -100,11 +124,23 @@ pub fn table_of_width<const N: usize>(
     text
 }
 
+/// The blanks beside a cell.
+const CELL_PADDING: usize = 2;
+
+/// The cells of each row below each other, with the heads before them; what is empty is left out.
+fn stacked<const N: usize>(head: [&str; N], rows: &[[String; N]], width: u16) -> String {
+    let records = rows.iter().map(|row| {
+        let cells = head.into_iter().zip(row).filter(|(_, cell)| !cell.is_empty() && *cell != "-");
+        pairs(cells.map(|(head, cell)| (head, cell.clone())), Some(width))
+    });
+    records.collect::<Vec<_>>().join("\n")
+}
+
 /// Names and what they stand for, below each other: for a screen of `width` columns, unwrapped if that is `None`. What
 /// they stand for is escaped.
 pub fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>, width: Option<u16>) -> String {
     let rows: Vec<(&str, String)> = rows.into_iter().collect();
-    let names = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let names = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in rows {
         text.push_str(&paragraph(&format!("{name:names$}  "), &value, width));
@@ -115,22 +151,51 @@ pub fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>, width: Optio
 /// `text`, escaped, after `head`; where it is longer than the screen of `width` columns its next lines begin below its
 /// first. Unwrapped if `width` is `None`. Ends with a line end.
 pub fn paragraph(head: &str, text: &str, width: Option<u16>) -> String {
-    let indent = head.chars().count();
+    flow(head, &escape(text), width)
+}
+
+/// Each line of `text` wrapped at a screen of `width` columns, below its own beginning; colours are kept.
+pub fn wrapped(text: &str, width: Option<u16>) -> String {
+    let lines = text.lines().map(|line| {
+        let rest = line.trim_start_matches(' ');
+        flow(&line[..line.len() - rest.len()], rest, width)
+    });
+    lines.collect()
+}
+
+/// How many columns a text takes on a screen; colours take none.
+fn columns(text: &str) -> usize {
+    anstream::adapter::strip_str(text).to_string().width()
+}
+
+/// Where a word without a space in it is cut: before the first sign that has no room, and behind at least one.
+fn cut(word: &str, room: usize) -> usize {
+    let mut taken = 0;
+    let mut signs = word.char_indices();
+    let first = signs.find(|(at, sign)| {
+        taken += sign.width().unwrap_or(0);
+        *at > 0 && taken > room
+    });
+    first.map_or(word.len(), |(at, _)| at)
+}
+
+fn flow(head: &str, text: &str, width: Option<u16>) -> String {
+    let indent = columns(head);
     let room = width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(indent).max(20));
     let mut lines: Vec<String> = vec![String::new()];
     let mut used = 0;
-    for word in escape(text).split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
-        if used > 0 && used + 1 + word.len() > room {
+    for word in text.split(' ') {
+        let mut word = word.to_owned();
+        if used > 0 && used + 1 + columns(&word) > room {
             lines.push(String::new());
             used = 0;
         }
         // What has no space is cut: an id or an address that somebody made longer than the screen.
-        while word.len() > room {
-            let rest = word.split_off(room);
+        while columns(&word) > room {
+            let rest = word.split_off(cut(&word, room));
             lines.push(String::new());
             if let [.., line, _] = lines.as_mut_slice() {
-                line.extend(word);
+                line.push_str(&word);
             }
             word = rest;
         }
@@ -139,8 +204,8 @@ pub fn paragraph(head: &str, text: &str, width: Option<u16>) -> String {
                 line.push(' ');
                 used += 1;
             }
-            used += word.len();
-            line.extend(word);
+            used += columns(&word);
+            line.push_str(&word);
         }
     }
     let between = format!("\n{}", " ".repeat(indent));
@@ -235,6 +300,30 @@ mod tests {
         assert_eq!(piped.lines().count(), 3, "{piped}");
         assert!(piped.contains("a\\u{1b}[2Jb\\nc"), "{piped}");
         let shown = table_of_width(["id", "why"], rows(), Some(40));
-        assert!(shown.lines().count() > 4 && shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
+        assert!(shown.lines().count() > 4 && shown.lines().all(|line| line.width() <= 40), "{shown}");
+    }
+
+    #[test]
+    fn a_table_breaks_no_word_and_is_stacked_where_words_are_too_wide() {
+        let account = "samlp|a-connection-of-an-enterprise|0123456789";
+        let row = || [[account.to_owned(), "漢字".repeat(8), "-".to_owned(), "one two three".to_owned()]];
+        let heads = ["account", "name", "nothing", "why"];
+        for (width, stacked) in [(50, true), (70, true), (120, false)] {
+            let shown = table_of_width(heads, row(), Some(width));
+            assert!(shown.contains(account) && shown.contains(&"漢字".repeat(8)), "{shown}");
+            assert!(shown.lines().all(|line| line.width() <= usize::from(width)), "{shown}");
+            assert_eq!(shown.starts_with("account  samlp"), stacked, "{shown}");
+            assert_eq!(shown.contains("nothing"), !stacked, "{shown}");
+        }
+    }
+
+    #[test]
+    fn wide_signs_and_colours_are_counted_as_a_screen_does() {
+        for line in paragraph("", &"漢字".repeat(30), Some(25)).lines() {
+            assert!(line.width() <= 25, "{line}");
+        }
+        let painted = wrapped(&format!("  {} {}", paint(BAD, "error"), "word ".repeat(9)), Some(30));
+        assert_eq!(painted.lines().count(), 2, "{painted}");
+        assert!(painted.lines().all(|line| columns(line) <= 30 && line.starts_with("  ")), "{painted}");
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Error, events::short_type, screen, whom};
 use crate::domain::clock::{parse_timestamp, since};
-use crate::domain::{OktaUserId, Timestamp, escape};
+use crate::domain::{OktaUserId, Timestamp};
 use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, PersonRow, Store};
 
 /// The most events that are read, the newest.
@@ -63,7 +63,8 @@ impl Story {
 
     /// For people, on a screen of `width` columns.
     pub(crate) fn to_text(&self, now: Timestamp, width: Option<u16>) -> String {
-        let mut text = format!("{}\n\n", screen::paint(screen::STRONG, &escape(whom::name_of(&self.person))));
+        let name = screen::paragraph("", whom::name_of(&self.person), width);
+        let mut text = format!("{}\n\n", screen::paint(screen::STRONG, name.trim_end()));
         text.push_str(&screen::pairs(self.facts(now), width));
         let mut section = |head: &str, body: String| {
             text.push_str(&format!("\n{}\n{body}", screen::paint(screen::STRONG, head)));

@@ -207,13 +207,16 @@ fn head(done: &Done) -> String {
             format!("{pages} of the log, {events}")
         }
     };
-    let mut text = format!(
-        "{begun}, {}, {} written\n",
+    let width = screen::terminal_width();
+    let told = format!(
+        "{begun}, {}, {} written",
         screen::count(done.applied.looks, "look"),
         screen::count(done.applied.writes, "account")
     );
+    let mut text = screen::paragraph("", &told, width);
     if let Some(error) = &done.error {
-        let _ = writeln!(text, "{}: not everything could be read: {error}", screen::paint(screen::BAD, "error"));
+        let head = format!("{}: ", screen::paint(screen::BAD, "error"));
+        text.push_str(&screen::paragraph(&head, &format!("not everything could be read: {error}"), width));
     }
     if done.stopped {
         text.push_str("stopped before the end; the rest is done next time\n");
@@ -225,7 +228,8 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
     let mut text = head(done);
     let counts: Vec<String> = tally(reports).iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     if !counts.is_empty() {
-        let _ = writeln!(text, "people: {}", counts.join(", "));
+        let counts = counts.join(", ").replace('_', " ");
+        text.push_str(&screen::paragraph("people: ", &counts, screen::terminal_width()));
     }
     let unfinished: Vec<&Report> = reports.iter().filter(|report| !report.outcome.settles()).collect();
     if !unfinished.is_empty() {
@@ -233,7 +237,7 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
         text.push_str(&screen::table(
             ["PERSON", "OUTCOME", "WHY"],
             unfinished.iter().take(50).map(|report| {
-                [person(report), report.outcome.as_str().to_owned(), report.outcome.why().unwrap_or_default()]
+                [person(report), report.outcome.as_str().replace('_', " "), report.outcome.why().unwrap_or_default()]
             }),
         ));
         if unfinished.len() > 50 {
@@ -243,11 +247,11 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
     if let Some(status) = status {
         let open = status.pending + status.failed + status.held + status.quarantined;
         if open > 0 {
-            let _ = writeln!(
-                text,
+            let told = format!(
                 "left: {} pending, {} failed, {} held, {} events quarantined; `okta-auth0-sync status` says what to do",
                 status.pending, status.failed, status.held, status.quarantined
             );
+            text.push_str(&screen::paragraph("", &told, screen::terminal_width()));
         }
     }
     text
@@ -283,11 +287,11 @@ pub(super) fn planned(reports: &[Report]) -> String {
         text.push_str(&screen::table(["PERSON", "OKTA", "VERDICT", "AUTH0 ACCOUNT", "BEFORE → AFTER"], rows));
         text.push('\n');
     }
-    let _ = writeln!(
-        text,
+    let told = format!(
         "dry run: {} would be written; nothing was, neither in Auth0 nor in the state",
         screen::count(written, "account")
     );
+    text.push_str(&screen::paragraph("", &told, screen::terminal_width()));
     text
 }
 

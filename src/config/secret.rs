@@ -126,6 +126,13 @@ impl Secret {
             let file = match File::open(&place.path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Whether there is one is not for the service to see: systemd is to hand it over.
+                Err(error) if !place.guarded && places.len() > 1 => {
+                    return Err(self.problem(format!(
+                        "no such credential was handed over, and {path} cannot be read from here ({error}): as root, put \
+                         the secret into that file; a name of your own also needs its LoadCredential= in the unit"
+                    )));
+                }
                 Err(error) => {
                     return Err(self.problem(format!("cannot read {path}: {error}; let the service's user read it")));
                 }

@@ -414,6 +414,19 @@ mod files {
         )));
     }
 
+    /// As under the unit: an empty credential stands for a file that is missing, and the folder is for root alone.
+    #[test]
+    fn a_credential_that_was_not_handed_over_is_told_as_missing() {
+        let base = tempfile::tempdir().unwrap();
+        let given = tempfile::tempdir().unwrap();
+        write(&given.path().join("token"), "\n", 0o400);
+        fs::write(base.path().join("credentials"), "no folder, which not even root can look into").unwrap();
+        let error = token_from("token", base.path(), Some(given.path())).unwrap_err().to_string();
+        assert!(error.contains("no such credential was handed over"), "{error}");
+        assert!(error.contains(&format!("{}/credentials/token cannot be read", base.path().display())), "{error}");
+        assert!(error.contains("as root, put the secret into that file"), "{error}");
+    }
+
     #[test]
     fn a_path_is_taken_from_the_directory_of_the_file() {
         let base = tempfile::tempdir().unwrap();

@@ -179,7 +179,7 @@ impl<'a> Looking<'a> {
                 format!(
                     "Okta says the status of {id} is {text}, which this version does not know: nothing was written"
                 ),
-                "install a newer version, or add the status to [okta] deny_statuses if it should deny",
+                "install a newer version, which knows it; until then deny them by hand in Auth0 if they have left",
             );
         }
         self.event = self.event_behind(verdict);

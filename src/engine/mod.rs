@@ -47,7 +47,7 @@ use crate::domain::{Clock, Policy, Timestamp};
 use crate::http::Remote;
 use crate::http::pacing::Pacer;
 use crate::okta::Okta;
-use crate::store::{GuardWindow, Opened, Store, StoreError};
+use crate::store::{AlarmKind, GuardWindow, Opened, Store, StoreError};
 
 use claims::Claims;
 use gate::Gate;
@@ -224,6 +224,10 @@ impl Engine {
         if opened.policy_changed {
             info!(event = "policy_changed", "who is denied was configured differently: everybody is compared");
             self.request_reconcile_all("the policy changed").await?;
+        }
+        if !self.options.end_sessions {
+            // Nobody asks for it any more, so no look would find out that it is over.
+            self.store.clear_alarm(AlarmKind::SessionsUnavailable, "", self.now()).await?;
         }
         Ok(())
     }

@@ -132,6 +132,9 @@ impl Engine {
             let moved = page.next.is_some() && page.next != asked;
             let full = page.full;
             let recorded = self.record(&page, asked.as_deref(), expected_seq, &fingerprint).await?;
+            if let (None, LogPosition::Since(since)) = (&checkpoint, &position) {
+                info!(event = "first_poll", since = %timestamp_text(*since), "the log was read for the first time");
+            }
             pass.pages += 1;
             pass.events += recorded.new_events;
             pass.made_due += recorded.made_due;
@@ -156,7 +159,6 @@ impl Engine {
         let now = self.now();
         let Some(checkpoint) = checkpoint else {
             let since = clock::sub(now, self.options.initial_lookback);
-            info!(event = "first_poll", since = %timestamp_text(since), "reading the log for the first time");
             return Ok(Some((LogPosition::Since(since), 0)));
         };
         if clock::since(now, checkpoint.anchor_at) > GAP_AFTER {

@@ -161,6 +161,8 @@ impl Engine {
         let jitter = Duration::from_millis(fastrand::u64(0..=JITTER_MAX_MS));
         let mut last_good = self.clock.monotonic();
         let mut failing = false;
+        // What a process before this one raised: nobody else would end it.
+        let mut inherited = true;
         loop {
             self.pulse.poller.stamp(self.clock.as_ref());
             #[cfg(debug_assertions)]
@@ -177,6 +179,8 @@ impl Engine {
                     if failing {
                         failing = false;
                         info!(event = "poll_back", "the log is read again");
+                        self.poll_alarm_over().await;
+                    } else if std::mem::take(&mut inherited) {
                         self.poll_alarm_over().await;
                     }
                     if pass.more {

@@ -9,6 +9,8 @@
 //! | `POST /_sandbox/faults` | adds one: `{"method":"GET","path":"/api/v1/logs","skip":1,"times":2,"effect":{"kind":"status","code":503}}` |
 //! | `DELETE /_sandbox/faults[/{id}]` | removes one, or all |
 //! | `GET /_sandbox/clock` | the time |
+//! | `POST /_sandbox/inbox` | keeps the body, any JSON: somewhere to send alarms to |
+//! | `GET /_sandbox/inbox` | what was sent there |
 //! | `POST /_sandbox/clock` | `{"advance":"1h"}`, where the clock can be moved |
 //!
 //! `path` may also be `{"exact":…}`, `{"prefix":…}` or `{"contains":…}`; a plain text is a prefix. Kinds of effects:
@@ -72,6 +74,14 @@ fn shared(desk: &Desk, path: &[&str], request: &Inbound) -> Option<Answer> {
         ("DELETE", ["faults", id]) => match id.parse() {
             Ok(id) if desk.faults.remove(FaultId(id)) => Answer::empty(204),
             _ => refused(404, "no fault of this id is switched on"),
+        },
+        ("GET", ["inbox"]) => Answer::json(200, &Value::Array(desk.inbox.messages())),
+        ("POST", ["inbox"]) => match request.json() {
+            Some(message) => {
+                desk.inbox.put(message);
+                Answer::empty(204)
+            }
+            None => refused(400, "the body is not JSON"),
         },
         ("GET", ["clock"]) => Answer::json(200, &json!({ "now": timestamp_text(desk.clock.now()) })),
         ("POST", ["clock"]) => advance(desk, request),

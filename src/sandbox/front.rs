@@ -16,6 +16,7 @@ use crate::domain::{Clock, ManualClock};
 
 use super::control;
 use super::faults::{Effect, Faults, RateLimited};
+use super::inbox::Inbox;
 use super::journal::Journal;
 use super::message::{Answer, Inbound};
 use super::wire::{Fate, Loopback, Wire};
@@ -43,6 +44,7 @@ pub(super) struct Desk {
     pub(super) hands: Option<Arc<ManualClock>>,
     pub(super) faults: Faults,
     pub(super) journal: Journal,
+    pub(super) inbox: Inbox,
 }
 
 struct Front<T> {

@@ -27,6 +27,7 @@ mod expression;
 mod faults;
 mod front;
 mod identifiers;
+mod inbox;
 mod jose;
 mod journal;
 mod lagged;
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Clock, ManualClock, SystemClock};
 
 use front::{Desk, Served};
+use inbox::Inbox;
 use wire::Loopback;
 
 pub use auth0::{Auth0Options, Auth0Tenant, Bucket, Connection, Flow, Login, LoginKind, ProfileLimit};
@@ -108,6 +110,7 @@ impl Sandbox {
             hands: options.hands.clone(),
             faults: Faults::default(),
             journal: Journal::new(),
+            inbox: Inbox::default(),
         };
         let okta_listener = Loopback::bind(options.okta_port, stop.clone()).await?;
         let auth0_listener = Loopback::bind(options.auth0_port, stop.clone()).await?;

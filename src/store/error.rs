@@ -22,10 +22,16 @@ pub enum StoreError {
         /// The state file.
         path: PathBuf,
     },
+    /// This user may not look at the state.
+    #[error("cannot read the state {path}: {source}; it is the service's own, so do this as root")]
+    Forbidden {
+        /// The state file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The folder of the state file does not exist or cannot be written.
-    #[error(
-        "cannot keep the state at {path}: {source}; create the folder, or set [store] path to a place that this user can write"
-    )]
+    #[error("cannot keep the state at {path}: {source}; {}", place_remedy(source))]
     Place {
         /// The state file.
         path: PathBuf,
@@ -156,14 +162,26 @@ impl StoreError {
 
     /// Is this a matter of the configuration (exit code 78), not of the moment?
     pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Place { .. }
-                | Self::NotOurs { .. }
-                | Self::Newer { .. }
-                | Self::OtherTenant { .. }
-                | Self::SqliteTooOld(_)
-        )
+        match self {
+            // A full disk is mended by making room, and the next start finds it.
+            Self::Place { source, .. } => !is_full(source),
+            Self::NotOurs { .. } | Self::Newer { .. } | Self::OtherTenant { .. } | Self::SqliteTooOld(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Is there no room for a file?
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What to do where a file cannot be made.
+fn place_remedy(error: &io::Error) -> &'static str {
+    if is_full(error) {
+        "the disk is full: make room"
+    } else {
+        "create the folder, or set [store] path to a place that this user can write"
     }
 }
 

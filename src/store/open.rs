@@ -177,11 +177,14 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Missing { path: path.to_owned() });
             }
-            Err(source) => return Err(StoreError::Place { path: path.to_owned(), source }),
+            Err(source) => return Err(unseen(path, source)),
             Ok(metadata) if metadata.len() == 0 => return Err(StoreError::Missing { path: path.to_owned() }),
             Ok(_) => {
                 require_regular(path)?;
-                check_header(path)?;
+                check_header(path).map_err(|error| match error {
+                    StoreError::Place { path, source } => unseen(&path, source),
+                    other => other,
+                })?;
             }
         }
         let readers = match connect_to_ours(path, reading(path)).await {
@@ -263,16 +266,24 @@ impl Store {
 /// # Errors
 /// When the lock file cannot be opened.
 pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
-    let place = |source| StoreError::Place { path: path.to_owned(), source };
     match File::open(sibling(path, ".lock")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(place(source)),
+        Err(source) => Err(unseen(path, source)),
         // Shared: two who ask at once do not take each other for the one who works.
         Ok(file) => match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(fs::TryLockError::WouldBlock) => Ok(true),
-            Err(fs::TryLockError::Error(source)) => Err(place(source)),
+            Err(fs::TryLockError::Error(source)) => Err(unseen(path, source)),
         },
+    }
+}
+
+/// Why somebody who only looks cannot.
+fn unseen(path: &Path, source: io::Error) -> StoreError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => StoreError::Forbidden { path, source },
+        _ => StoreError::Place { path, source },
     }
 }
 

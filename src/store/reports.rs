@@ -144,6 +144,8 @@ pub struct Progress {
     pub id: OktaUserId,
     /// The reasons that a look has been through, settled or not.
     pub looked_seq: i64,
+    /// The address, or else the login, that Okta told last.
+    pub name: Option<String>,
     /// The outcome.
     pub outcome: Option<String>,
     /// Its reason.
@@ -455,8 +457,9 @@ impl Store {
     /// When the state cannot be read.
     pub async fn progress(&self, ids: &[OktaUserId]) -> Result<Vec<Progress>, StoreError> {
         let ids = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
-        let rows: Vec<(String, i64, Option<String>, Option<String>)> = sqlx::query_as(
-            "SELECT okta_user_id, looked_seq, outcome, why FROM users
+        type Row = (String, i64, Option<String>, Option<String>, Option<String>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT okta_user_id, looked_seq, coalesce(email, login), outcome, why FROM users
              WHERE okta_user_id IN (SELECT value FROM json_each(?)) ORDER BY okta_user_id",
         )
         .bind(ids)
@@ -464,7 +467,9 @@ impl Store {
         .await
         .map_err(|error| self.error(error))?;
         rows.into_iter()
-            .map(|(id, looked_seq, outcome, why)| Ok(Progress { id: user_id(&id)?, looked_seq, outcome, why }))
+            .map(|(id, looked_seq, name, outcome, why)| {
+                Ok(Progress { id: user_id(&id)?, looked_seq, name, outcome, why })
+            })
             .collect()
     }
 }

@@ -7,6 +7,7 @@ mod accounts;
 mod addresses;
 mod disagreement;
 mod guard;
+mod history;
 mod marks;
 mod model;
 mod property;
@@ -15,5 +16,6 @@ mod sessions;
 mod statuses;
 mod table;
 mod trouble;
+mod weeks;
 #[path = "../support/world.rs"]
 mod world;

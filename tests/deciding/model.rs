@@ -9,7 +9,7 @@ use serde_json::Value;
 pub(crate) struct Person {
     pub(crate) id: String,
     pub(crate) email: String,
-    /// `DELETED` when they are gone.
+    /// `DELETED` when they are gone, `FORGOTTEN` when they are gone and were taken out of the state as well.
     pub(crate) status: String,
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Row {
 /// The decision table's column of verdicts.
 pub(crate) fn row(status: &str) -> Row {
     match status {
-        "DEPROVISIONED" | "DELETED" => Row::Deny,
+        "DEPROVISIONED" | "DELETED" | "SUSPENDED, which denies" => Row::Deny,
         "ACTIVE" | "PROVISIONED" | "RECOVERY" | "PASSWORD_EXPIRED" | "LOCKED_OUT" => Row::Allow,
         _ => Row::Leave,
     }
@@ -78,7 +78,8 @@ pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>
         if ours_blocked {
             wrong("somebody else's block was claimed");
         }
-    } else if blocked != ours_blocked && !waits {
+    } else if blocked != ours_blocked && !waits && !somebody(Row::Leave) {
+        // Nor is a block looked after of somebody who is left alone.
         wrong("blocked and the mark's word for it differ");
     }
     wrongs

@@ -4,12 +4,13 @@
 //! happens is the same each time.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use okta_auth0_sync::auth0::{self, Auth0, Auth0Options};
+use okta_auth0_sync::domain::clock::{Sleep, Waiting};
 use okta_auth0_sync::domain::mark::MarkOptions;
-use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, clock};
+use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Timestamp, clock};
 use okta_auth0_sync::engine::look::Report;
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::{Engine, Options};
@@ -30,6 +31,38 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
+/// The clock of the machine that the program runs on: unlike those of the tenants it can be set wrong.
+#[derive(Debug)]
+pub(crate) struct HostClock {
+    right: Arc<ManualClock>,
+    ahead: Mutex<jiff::SignedDuration>,
+}
+
+impl HostClock {
+    /// Somebody sets it: so much ahead of the tenants' clocks, or behind them.
+    pub(crate) fn set_ahead(&self, ahead: jiff::SignedDuration) {
+        *self.ahead.lock().unwrap() = ahead;
+    }
+}
+
+impl Clock for HostClock {
+    fn now(&self) -> Timestamp {
+        self.right.now().saturating_add(*self.ahead.lock().unwrap()).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.right.monotonic()
+    }
+
+    fn sleep(&self, span: Duration) -> Sleep<'_> {
+        self.right.sleep(span)
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.right.waiting()
+    }
+}
+
 /// What can be different from installation to installation.
 pub(crate) struct Setup {
     pub(crate) options: Options,
@@ -38,7 +71,9 @@ pub(crate) struct Setup {
 
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
+    /// The tenants' time, which is everybody's unless the machine's clock was set wrong.
     pub(crate) clock: Arc<ManualClock>,
+    pub(crate) host: Arc<HostClock>,
     pub(crate) options: Options,
     path: PathBuf,
     _folder: tempfile::TempDir,
@@ -83,6 +118,7 @@ impl World {
         let mut world = Self {
             options: Options { okta_url: sandbox.okta().url().to_owned(), ..setup.options },
             sandbox,
+            host: Arc::new(HostClock { right: clock.clone(), ahead: Mutex::default() }),
             clock,
             path: folder.path().join("state.db"),
             _folder: folder,
@@ -95,7 +131,7 @@ impl World {
     }
 
     async fn open(&mut self) {
-        let clock: Arc<dyn Clock> = self.clock.clone();
+        let clock: Arc<dyn Clock> = self.host.clone();
         let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
         let shares = Shares { ours: 1.0, sweeps: 1.0 };
         let (okta_pacer, auth0_pacer) = (Pacer::okta(shares), Pacer::auth0(shares));
@@ -168,6 +204,11 @@ impl World {
         self.auth0().create_user(json!({ "email": email, "email_verified": true }))
     }
 
+    /// What time it is by the machine's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.host.now()
+    }
+
     pub(crate) fn passes(&self, span: Duration) {
         self.clock.advance(span);
     }
@@ -183,7 +224,7 @@ impl World {
     pub(crate) async fn settle(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for _ in 0..ROUNDS_MAX {
-            let due = self.store().due(self.clock.now(), 1000).await.unwrap();
+            let due = self.store().due(self.now(), 1000).await.unwrap();
             if due.is_empty() {
                 return reports;
             }
@@ -202,15 +243,15 @@ impl World {
 
     /// Lets time pass to the next later look, for so long, looking whenever somebody is due.
     pub(crate) async fn let_pass(&self, span: Duration) -> Vec<Report> {
-        let end = clock::add(self.clock.now(), span);
+        let end = clock::add(self.now(), span);
         let mut reports = self.settle().await;
-        while self.clock.now() < end {
+        while self.now() < end {
             let mut next = end;
             for user in self.store().due(end, 1000).await.unwrap() {
                 let due_at = self.row(&user.id).await.due_at.unwrap().parse().unwrap();
                 next = next.min(due_at);
             }
-            self.passes(clock::since(next, self.clock.now()).max(Duration::from_millis(1)));
+            self.passes(clock::since(next, self.now()).max(Duration::from_millis(1)));
             reports.extend(self.settle().await);
         }
         reports
@@ -230,13 +271,13 @@ impl World {
     }
 
     pub(crate) async fn approve(&self, who: &OktaUserId) -> Vec<Report> {
-        let made = self.store().approve(Who::User(who), self.clock.now()).await.unwrap();
+        let made = self.store().approve(Who::User(who), self.now()).await.unwrap();
         assert_eq!(made.len(), 1, "{who} was not held");
         self.settle().await
     }
 
     pub(crate) async fn request(&self, who: &OktaUserId) -> Vec<Report> {
-        self.store().request_look(Who::User(who), self.clock.now()).await.unwrap();
+        self.store().request_look(Who::User(who), self.now()).await.unwrap();
         self.settle().await
     }
 

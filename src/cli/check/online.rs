@@ -412,7 +412,8 @@ impl Online<'_> {
                     Some(folder) => self.report.warn(
                         line,
                         format!(
-                            "there is none yet, nor its folder {}: make it, writable for the service",
+                            "there is none yet, nor its folder {0}: the unit makes it when it starts; to run `sync` before that, as \
+                             root: install -d -m 0700 {0}",
                             folder.display()
                         ),
                     ),

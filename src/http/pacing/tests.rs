@@ -383,6 +383,26 @@ fn after_a_refusal_by_auth0_one_call_finds_out_what_is_there() {
 }
 
 #[test]
+fn a_bucket_said_to_be_huge_and_empty_is_asked_again_in_a_minute() {
+    let mut state = auth0(0.8);
+    let pairs = [("x-ratelimit-limit", i64::from(u32::MAX)), ("x-ratelimit-remaining", 0)];
+    let mut now = Duration::ZERO;
+    for _ in 0..3 {
+        let advice = Advice::read(StatusCode::OK, &headers(now, &pairs), epoch());
+        let departure = state.depart(Bucket::Auth0Read, now);
+        state.answered(Bucket::Auth0Read, departure, advice, now);
+        let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
+        let Admission::Wait(span) = state.admit(tickets[0], now, now) else { panic!("it is empty") };
+        assert_eq!(span, s(70));
+        now += span;
+        let Admission::Granted { meter } = state.admit(tickets[0], now, now) else { panic!("one call finds out") };
+        assert!(!matches!(state.admit(tickets[1], now, now), Admission::Granted { .. }), "and no second");
+        state.dequeue(tickets[1]);
+        state.release(meter);
+    }
+}
+
+#[test]
 fn what_a_small_bucket_never_holds_is_not_waited_for_by_the_clock() {
     let mut state = auth0(0.8);
     let pairs = [("x-ratelimit-limit", 2), ("x-ratelimit-remaining", 1)];

@@ -38,7 +38,8 @@ const STILL_FOR: Duration = Duration::from_secs(15);
 const STILL_CALLS: u32 = 20;
 /// How long what was learned is kept at least.
 const RELEARN_AFTER: Duration = Duration::from_secs(600);
-/// The longest pause after a refusal that does not come from `Retry-After`.
+/// The longest pause that does not come from `Retry-After`: after a refusal, or because what an answer showed to be left
+/// would take longer to come back by what is known of the refill.
 const PAUSE_MAX: Duration = Duration::from_secs(70);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
@@ -102,6 +103,8 @@ pub(super) struct Tokens {
     departed: u64,
     answered: u64,
     in_flight: u32,
+    /// When a call was last let through or answered.
+    called_at: Duration,
     paused_until: Duration,
     refusals: u32,
 }
@@ -122,6 +125,7 @@ impl Tokens {
             departed: 0,
             answered: 0,
             in_flight: 0,
+            called_at: Duration::ZERO,
             paused_until: Duration::ZERO,
             refusals: 0,
         }
@@ -176,6 +180,15 @@ impl Tokens {
         // A window's tokens come back all at once, at a moment that lies ahead.
         let until_refill = self.level_at.saturating_sub(now);
         let mut wait = wait_for(missing, self.floor).map(|span| span + until_refill);
+        // An empty bucket that is said to be huge, or one that others empty, would have us wait for hours by the little
+        // that is known of its refill: one call finds out how it is by now.
+        let until_probe = (self.called_at + PAUSE_MAX).saturating_sub(now);
+        if wait.is_some_and(|wait| wait > until_probe) {
+            if self.in_flight > 0 {
+                return Turn::NextAnswer;
+            }
+            wait = Some(until_probe).filter(|wait| !wait.is_zero());
+        }
         if let Phase::Settled { until } = self.phase {
             let for_share = match priority {
                 Priority::Live => self.ours.wait(self.our_rate()),
@@ -195,6 +208,7 @@ impl Tokens {
 
     pub(super) fn grant(&mut self, priority: Priority, now: Duration) {
         self.in_flight += 1;
+        self.called_at = self.called_at.max(now);
         self.ours.level = (self.ours.level - 1.0).max(0.0);
         self.ours.at = self.ours.at.max(now);
         if priority == Priority::Sweep {
@@ -229,6 +243,7 @@ impl Tokens {
         // Was any other answer taken in while this call was under way? Then it may say what was true before that one.
         let may_be_stale = self.answered > departure.answered_before;
         self.answered += 1;
+        self.called_at = self.called_at.max(now);
         let remaining = if advice.refused { Some(0) } else { advice.remaining };
         let limit = advice.limit.filter(|limit| *limit > 0).or(self.limit);
         if let (Some(limit), Some(remaining)) = (limit, remaining) {

@@ -2,6 +2,7 @@
 
 mod backup;
 mod evidence;
+mod full;
 mod intake;
 mod interleavings;
 mod looks;

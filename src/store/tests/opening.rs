@@ -98,6 +98,16 @@ async fn nobody_else_can_read_any_of_the_files() {
     }
 }
 
+/// systemd does not restart on a wrong configuration; it does on this, and the next start may find room.
+#[test]
+fn a_full_disk_is_no_matter_of_configuration() {
+    let path = std::path::PathBuf::from("state.db");
+    for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded] {
+        let error = StoreError::Place { path: path.clone(), source: kind.into() };
+        assert!(!error.is_configuration() && error.to_string().ends_with("make room"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_folder_that_is_missing_or_something_else_in_the_way_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -260,6 +270,23 @@ async fn an_older_state_is_copied_then_migrated_and_of_another_tenant_it_is_not_
     // The way back: the copy is a whole state of the old schema.
     let (store, _) = Store::open(&copy, &binding(), noon()).await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_may_not_look_at_the_state_is_sent_to_root() {
+    if !runs_unprivileged("who_may_not_look_at_the_state_is_sent_to_root") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    Store::open(&path, &binding(), noon()).await.unwrap().0.close().await;
+    for (shut, open) in [(&path, 0o600), (&dir.path().to_owned(), 0o700)] {
+        fs::set_permissions(shut, Permissions::from_mode(0o0)).unwrap();
+        let error = Store::open_beside(&path, Access::Read).await.unwrap_err();
+        assert!(matches!(error, StoreError::Forbidden { .. }) && !error.is_configuration(), "{error}");
+        assert!(error.to_string().ends_with("do this as root"), "{error}");
+        fs::set_permissions(shut, Permissions::from_mode(open)).unwrap();
+    }
 }
 
 #[tokio::test]

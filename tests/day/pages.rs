@@ -1,0 +1,278 @@
+//! What the pages tell to type is typed, word for word: every fenced block of every page, in the order of the page, in a
+//! shell on a terminal, by somebody who answers questions with yes.
+//!
+//! A block that cannot run here says `not-run` behind its language, and must then hold a command of [`ELSEWHERE`], with
+//! its reason. A block ` ```text output ` is what the block before it printed, as far as its form goes: see [`form`].
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use pty_process::blocking::Command;
+use serde_json::json;
+
+use crate::stage::Stage;
+use crate::terminal::{Seen, on_terminal};
+
+/// What a test cannot ask for, and why.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("apt-get", "installs packages of the system, as root; `packaging/test-deb.sh` does"),
+    ("cargo", "builds, or runs these tests; `.ci/run` does, and another test plays the drills"),
+    ("litestream", "is somebody else's program"),
+    ("podman", "needs a container engine"),
+];
+/// Languages of blocks that nobody types into a shell.
+const NO_COMMANDS: [&str; 8] = ["dockerfile", "hcl", "json", "rust", "sql", "text", "toml", "yaml"];
+/// Places of the system that a block may use: here they lie in a folder of the test. Longer ones first.
+const PLACES: [&str; 4] =
+    ["/etc/okta-auth0-sync", "/var/backups", "/var/lib/private/okta-auth0-sync", "/var/lib/okta-auth0-sync"];
+/// These pages begin where nothing has run yet; the others where a pass was made.
+const BEFORE_THE_FIRST_PASS: [&str; 3] = ["README.md", "getting-started.md", "install.md"];
+/// These pages have the Action deployed; on the others it is there.
+const DEPLOYS_THE_ACTION: [&str; 2] = ["getting-started.md", "action.md"];
+/// What the pages ask of systemd, for a machine that was not booted by it.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+set -e
+log=$HOME/daemon.log
+case $1 in
+    enable | start)
+        : >"$log"
+        setsid okta-auth0-sync run </dev/null >>"$log" 2>&1 &
+        echo $! >"$HOME/daemon.pid"
+        until grep -q 'event=started' "$log"; do kill -0 $! || { cat "$log"; exit 1; }; sleep 0.05; done ;;
+    disable | stop)
+        if [ -e "$HOME/daemon.pid" ]; then
+            kill "$(cat "$HOME/daemon.pid")"
+            rm "$HOME/daemon.pid"
+            until grep -q 'event=stopped' "$log"; do sleep 0.05; done
+        fi ;;
+    status) grep -q 'event=started' "$log" ;;
+    *) echo "systemctl $1 is not known here" >&2; exit 1 ;;
+esac
+"#;
+
+/// A fenced block of a page.
+#[derive(Debug)]
+struct Block {
+    /// Where it begins, for people.
+    place: String,
+    language: String,
+    tags: Vec<String>,
+    text: String,
+}
+
+impl Block {
+    fn has(&self, tag: &str) -> bool {
+        self.tags.iter().any(|have| have == tag)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn pages() -> Vec<PathBuf> {
+    let folders = [root().to_owned(), root().join("docs")];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let mut pages: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|one| one == "md")).collect();
+    pages.sort();
+    pages
+}
+
+/// The fenced blocks of a page, those in lists too, without their indentation.
+fn blocks(page: &Path) -> Vec<Block> {
+    let name = page.strip_prefix(root()).unwrap().display().to_string();
+    let text = fs::read_to_string(page).unwrap();
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut open: Option<(usize, Block)> = None;
+    for (number, line) in text.lines().enumerate() {
+        let inner = line.trim_start();
+        match (&mut open, inner.strip_prefix("```")) {
+            (None, Some(info)) => {
+                let mut words = info.split_whitespace().map(str::to_owned);
+                let language = words.next().unwrap_or_default();
+                let place = format!("{name}:{}", number + 1);
+                let block = Block { place, language, tags: words.collect(), text: String::new() };
+                open = Some((line.len() - inner.len(), block));
+            }
+            (Some(_), Some("")) => blocks.extend(open.take().map(|(_, block)| block)),
+            (Some((indent, block)), _) => {
+                block.text.push_str(line.get(*indent..).unwrap_or_default());
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{name}: a block does not end");
+    blocks
+}
+
+/// The commands are on the path, the places in the folder, and the tenants have people: Ann and a test person have left,
+/// Bob has not; everybody has an account.
+fn furnish(stage: &Stage) -> PathBuf {
+    let home = stage.folder().to_owned();
+    let bin = home.join("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(env!("CARGO_BIN_EXE_okta-auth0-sync"), bin.join("okta-auth0-sync")).unwrap();
+    fs::write(bin.join("systemctl"), SYSTEMCTL).unwrap();
+    fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+    let state = home.join("var/lib/private/okta-auth0-sync");
+    for folder in [&state, &home.join("etc/okta-auth0-sync"), &home.join("var/backups")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    symlink(&state, home.join("var/lib/okta-auth0-sync")).unwrap();
+    let config = format!(
+        "{}\n[schedule]\npoll = \"* * * * * *\"\n[store]\npath = {:?}\n",
+        stage.sandbox.config_toml(),
+        state.join("state.db")
+    );
+    let file = home.join("etc/okta-auth0-sync/config.toml");
+    fs::write(&file, config).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    stage.person("bob");
+    for name in ["ann", "test.person"] {
+        let (person, _) = stage.person(name);
+        stage.sandbox.okta().deactivate(&person);
+    }
+    stage.sandbox.auth0().create_user(json!({ "email": "ann@example.com", "connection": "google-oauth2" }));
+    home
+}
+
+/// A daemon that a page started ends with its test, however that ends.
+struct Ending(PathBuf);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // The page, or `systemctl stop`, may have ended it already.
+        let Ok(id) = fs::read_to_string(self.0.join("daemon.pid")) else { return };
+        let _ = std::process::Command::new("kill").arg("-KILL").arg(id.trim()).status();
+    }
+}
+
+/// Types a block.
+fn typed(home: &Path, text: &str) -> Seen {
+    let mut text = text.to_owned();
+    for place in PLACES {
+        text = text.replace(place, &format!("{}{place}", home.display()));
+    }
+    let command = Command::new("timeout")
+        .args(["--foreground", "120", "bash", "-e", "-o", "pipefail", "-c", &text])
+        .current_dir(home)
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", format!("{}:/usr/bin:/bin", home.join("bin").display()))
+        .env("TERM", "xterm")
+        .env("OKTA_AUTH0_SYNC_CONFIG", home.join("etc/okta-auth0-sync/config.toml"));
+    on_terminal(command, 100, &["y\n"; 5])
+}
+
+/// The form of a line: what differs from one run to the next is left out. Columns may be wider or narrower; a word with a
+/// digit or an ellipsis in it stands for any such word; so does how long ago something was.
+fn form(line: &str) -> String {
+    let line = line.replace("just now", "1 s ago");
+    let mut words: Vec<String> = Vec::new();
+    for word in line.split_whitespace() {
+        let digit = word.chars().any(|sign| sign.is_ascii_digit() || sign == '…');
+        let unit = matches!(word.trim_end_matches(','), "s" | "min" | "h" | "days" | "ms");
+        match words.last_mut() {
+            Some(last) if unit && last == "#" => {}
+            _ if digit => words.push("#".to_owned()),
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words.join(" ")
+}
+
+/// Is each claimed line there, in this order? A line `…` stands for any number of lines; without one nothing is left out.
+fn check_form(place: &str, claimed: &str, printed: &str) {
+    let lines = |text: &str| -> Vec<String> { text.lines().map(form).filter(|line| !line.is_empty()).collect() };
+    let (claimed, printed) = (claimed.lines(), lines(printed));
+    let (mut at, mut gap) = (0, false);
+    for line in claimed.filter(|line| !line.trim().is_empty()) {
+        if line.trim() == "…" {
+            gap = true;
+            continue;
+        }
+        let wanted = form(line);
+        let found = match gap {
+            true => printed[at..].iter().position(|have| *have == wanted).map(|skipped| at + skipped),
+            false => (printed.get(at) == Some(&wanted)).then_some(at),
+        };
+        let Some(found) = found else {
+            panic!("{place} claims\n  {wanted}\nwhich is not what is printed from line {at} on:\n{printed:#?}")
+        };
+        (at, gap) = (found + 1, false);
+    }
+    assert!(gap || at == printed.len(), "{place} does not claim the end: {:#?}", &printed[at..]);
+}
+
+#[test]
+fn every_block_is_of_a_known_kind_and_what_is_not_run_has_its_reason() {
+    let mut shells = 0;
+    for page in pages() {
+        for block in blocks(&page) {
+            let Block { place, language, tags, text } = &block;
+            if language != "sh" {
+                assert!(NO_COMMANDS.contains(&language.as_str()), "{place}: of what kind is a block `{language}`?");
+                assert!(tags.is_empty() || (language == "text" && tags[..] == ["output"]), "{place}: {tags:?}");
+                continue;
+            }
+            shells += 1;
+            assert!(tags.iter().all(|tag| matches!(tag.as_str(), "not-run" | "needs-sqlite3")), "{place}: {tags:?}");
+            let reason = ELSEWHERE.iter().find(|(command, _)| text.contains(command));
+            match (block.has("not-run"), reason) {
+                (true, None) => panic!("{place} could be run here: take out `not-run`, or say in ELSEWHERE what not"),
+                (true, Some((command, reason))) => eprintln!("{place} is not run: `{command}` {reason}"),
+                (false, Some((command, reason))) => panic!("{place} cannot be run: `{command}` {reason}"),
+                (false, None) => {}
+            }
+        }
+    }
+    assert!(shells > 20, "the reader of the pages finds next to nothing: {shells}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_can_be_typed_from_its_beginning_to_its_end() {
+    let mut run = 0;
+    for page in pages() {
+        let blocks = blocks(&page);
+        if !blocks.iter().any(|block| block.language == "sh" && !block.has("not-run")) {
+            continue;
+        }
+        let stage = Stage::set().await;
+        let home = furnish(&stage);
+        let _ending = Ending(home.clone());
+        if DEPLOYS_THE_ACTION.iter().any(|name| page.ends_with(name)) {
+            stage.sandbox.auth0().action().set_bound(false);
+        }
+        if !BEFORE_THE_FIRST_PASS.iter().any(|name| page.ends_with(name)) {
+            let folder = home.clone();
+            tokio::task::spawn_blocking(move || typed(&folder, "okta-auth0-sync sync")).await.unwrap().exits(0);
+        }
+        let mut printed: Option<String> = None;
+        for block in &blocks {
+            if block.has("output") {
+                let printed = printed.as_ref().unwrap_or_else(|| panic!("{}: nothing was typed before", block.place));
+                check_form(&block.place, &block.text, printed);
+            }
+            if block.language != "sh" || block.has("not-run") {
+                continue;
+            }
+            if block.has("needs-sqlite3") && !Path::new("/usr/bin/sqlite3").exists() {
+                eprintln!("{} is not run: there is no sqlite3", block.place);
+                printed = None;
+                continue;
+            }
+            let (folder, text) = (home.clone(), block.text.clone());
+            let seen = tokio::task::spawn_blocking(move || typed(&folder, &text)).await.unwrap();
+            eprintln!("--- {}\n{}--- printed\n{}", block.place, block.text, seen.text);
+            assert_eq!(seen.code, 0, "{}", block.place);
+            printed = Some(seen.text);
+            run += 1;
+        }
+        let stopped =
+            tokio::task::spawn_blocking(move || typed(&home, "systemctl stop okta-auth0-sync")).await.unwrap();
+        stopped.exits(0);
+    }
+    assert!(run > 10, "next to nothing was typed: {run}");
+}

@@ -1,0 +1,465 @@
+//! One random history: what happens to the people, the accounts, the network and the program, step by step; and what must
+//! be true when it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fastrand::Rng;
+use okta_auth0_sync::domain::{OktaUserId, Status};
+use okta_auth0_sync::engine::poller::PassError;
+use okta_auth0_sync::engine::reconciler::Scope;
+use okta_auth0_sync::sandbox::{Bucket, Effect, Fault, Limits, NewUser, RateLimited};
+use okta_auth0_sync::store::Who;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::model::{self, Person};
+use super::world::{DAY, HOUR, MINUTE, SECOND, World};
+
+/// How long a history is, and how much goes wrong in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Some hours: people come and go, answers are lost, somebody edits accounts.
+    Hours,
+    /// Some weeks, with everything at once: see [`super::weeks`].
+    Weeks,
+}
+
+impl Kind {
+    /// The test that tells histories of this kind.
+    const fn test(self) -> &'static str {
+        match self {
+            Self::Hours => "any_history",
+            Self::Weeks => "weeks_of_everything",
+        }
+    }
+
+    const fn steps(self) -> std::ops::Range<usize> {
+        match self {
+            Self::Hours => 10..45,
+            Self::Weeks => 60..160,
+        }
+    }
+}
+
+pub(crate) struct History {
+    pub(crate) kind: Kind,
+    seed: u64,
+    pub(crate) rng: Rng,
+    pub(crate) world: World,
+    /// Everybody who ever was, with the address that they have all their life.
+    pub(crate) people: Vec<(OktaUserId, String)>,
+    /// Every account that ever was, with its address.
+    pub(crate) accounts: Vec<(String, String)>,
+    /// Accounts that another tool has blocked.
+    pub(crate) blocked_by_others: BTreeSet<String>,
+    /// Whose data were taken out of the state at a person's wish.
+    pub(crate) forgotten: BTreeSet<OktaUserId>,
+    /// Of whom nobody may have read the address yet.
+    pub(crate) unread: BTreeSet<OktaUserId>,
+    /// Who is outside of what our role reaches.
+    pub(crate) hidden: BTreeSet<OktaUserId>,
+    /// So much of the time of a long history is over.
+    pub(crate) lived: Duration,
+    trace: Vec<String>,
+    aloud: bool,
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.trace.join("\n"));
+            println!("again: OKTA_AUTH0_SYNC_SEED={} cargo test --test deciding {}", self.seed, self.kind.test());
+        }
+    }
+}
+
+impl History {
+    pub(crate) async fn new(kind: Kind, seed: u64, aloud: bool) -> Self {
+        // The engine's own jitter comes from this thread's generator.
+        fastrand::seed(seed);
+        let mut rng = Rng::with_seed(seed);
+        let (block, sessions, search, tight) = (rng.bool(), rng.u8(..4) == 0, rng.u8(..6) > 0, rng.u8(..4) == 0);
+        let (lag_okta, lag_auth0) = (rng.bool(), rng.bool());
+        // What the smaller plans allow, or as much as one likes.
+        let limited = kind == Kind::Weeks && rng.bool();
+        let world = World::with(|setup| {
+            setup.options.mark.block = block;
+            setup.options.end_sessions = sessions;
+            setup.options.search = search;
+            setup.options.guard.denials_max = if tight { 2 } else { 200 };
+            setup.sandbox.okta.search_lag = if lag_okta { SECOND } else { Duration::ZERO };
+            setup.sandbox.auth0.search_lag = if lag_auth0 { 2 * SECOND } else { Duration::ZERO };
+            if limited {
+                setup.sandbox.okta.limits = Limits::default();
+                setup.sandbox.auth0.bucket = Bucket::FREE;
+            }
+        })
+        .await;
+        let mut history = Self {
+            kind,
+            seed,
+            rng,
+            world,
+            people: Vec::new(),
+            accounts: Vec::new(),
+            blocked_by_others: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            hidden: BTreeSet::new(),
+            lived: Duration::ZERO,
+            trace: vec![format!("block={block} sessions={sessions} search={search} tight={tight} limited={limited}")],
+            aloud,
+        };
+        history.populate();
+        history
+    }
+
+    pub(crate) fn say(&mut self, text: String) {
+        let line = format!("{} {text}", self.world.now());
+        if self.aloud {
+            println!("{line}");
+        }
+        self.trace.push(line);
+    }
+
+    /// Two to five people on one to three addresses, with up to three accounts each.
+    fn populate(&mut self) {
+        let addresses = self.rng.usize(1..=3);
+        for number in 0..self.rng.usize(2..=5) {
+            let address = self.rng.usize(..addresses);
+            let email = if self.rng.bool() {
+                format!("Shared{address}@Example.com")
+            } else {
+                format!("shared{address}@example.com")
+            };
+            let id = self.world.okta().create_user(&NewUser::new(&format!("login{number}"), &email));
+            self.say(format!("{id} is {email}"));
+            self.people.push((id, email));
+        }
+        for address in 0..addresses {
+            for number in 0..self.rng.usize(0..=3) {
+                let connection = ["Username-Password-Authentication", "google-oauth2", "acme-saml"][number];
+                let blocked = self.rng.u8(..6) == 0;
+                let id = self.world.auth0().create_user(json!({
+                    "connection": connection, "email": format!("shared{address}@example.com"), "blocked": blocked,
+                }));
+                self.say(format!("account {id} of shared{address}, blocked: {blocked}"));
+                if blocked {
+                    self.blocked_by_others.insert(id.clone());
+                }
+                self.accounts.push((id, format!("shared{address}@example.com")));
+            }
+        }
+    }
+
+    /// Tells it to its end. Returns what was decided on the way, for comparison with another telling.
+    pub(crate) async fn run(mut self) -> Vec<String> {
+        // An address that was never read, of somebody who is gone, is nobody's: so everybody is read once.
+        self.world.sync().await;
+        for _ in 0..self.rng.usize(self.kind.steps()) {
+            match self.kind {
+                Kind::Hours => self.step().await,
+                Kind::Weeks => self.long_step().await,
+            }
+        }
+        self.come_to_rest().await;
+        self.check(true).await;
+        // Then a person lets through whatever waits, again and again: nothing is left that could excuse anything.
+        for _ in 0..6 {
+            if self.world.store().approve(Who::Held, self.world.now()).await.unwrap().is_empty() {
+                break;
+            }
+            self.world.let_pass(2 * HOUR).await;
+        }
+        self.world.reconcile().await;
+        self.world.let_pass(2 * HOUR).await;
+        self.check(false).await;
+        self.check_that_it_rests().await;
+        if self.kind == Kind::Weeks && self.rng.u8(..4) == 0 {
+            self.check_that_a_purge_leaves_nothing().await;
+        }
+        let decisions = self.world.store().decisions(None, None, 0, 100_000).await.unwrap();
+        // All but the texts of errors, which name ports.
+        let told = |row: okta_auth0_sync::store::DecisionRow| {
+            format!(
+                "{} {:?} {:?} {} {:?} {:?}",
+                row.at, row.okta_user_id, row.auth0_user_id, row.outcome, row.before, row.after
+            )
+        };
+        decisions.into_iter().map(told).collect()
+    }
+
+    pub(crate) async fn step(&mut self) {
+        match self.rng.u8(..100) {
+            0..=34 => self.live(),
+            35..=39 => self.world.okta().hold_log(),
+            40..=44 => {
+                let reversed = self.rng.bool();
+                self.world.okta().release_log(reversed);
+            }
+            45..=47 => {
+                let entries = self.world.okta().log_entries();
+                if let Some(entry) = self.rng.choice(&entries) {
+                    self.world.okta().repeat_log_entry(entry["uuid"].as_str().unwrap());
+                }
+            }
+            48..=57 => self.break_something(),
+            58..=61 => {
+                self.say("faults end".to_owned());
+                self.world.okta().faults().clear();
+                self.world.auth0().faults().clear();
+            }
+            62..=76 => {
+                self.say("poll and look".to_owned());
+                self.poll().await;
+                self.look().await;
+            }
+            77..=82 => {
+                let span = *self.rng.choice(&[SECOND, 5 * SECOND, MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]).unwrap();
+                self.say(format!("{span:?} pass"));
+                self.world.passes(span);
+                self.look().await;
+            }
+            83..=86 => {
+                self.say("restart".to_owned());
+                self.world.restart(|_| ()).await;
+            }
+            87..=89 => {
+                self.say("approve all".to_owned());
+                self.world.store().approve(Who::Held, self.world.now()).await.unwrap();
+            }
+            90..=92 => {
+                self.say("reconcile".to_owned());
+                self.compare(Scope::All).await;
+            }
+            _ => self.edit(),
+        }
+    }
+
+    /// As far as it comes.
+    pub(crate) async fn compare(&mut self, scope: Scope) {
+        self.world.engine().begin_reconcile(scope, "a history").await.unwrap();
+        if let Err(PassError::Store(error)) = self.world.engine().reconcile(&CancellationToken::new()).await {
+            panic!("{error}");
+        }
+    }
+
+    /// Something happens to somebody in Okta.
+    fn live(&mut self) {
+        let Some((id, _)) = self.rng.choice(&self.people).cloned() else { return };
+        let Some(user) = self.world.okta().user(&id) else { return };
+        let okta = self.world.okta();
+        let (what, choice) = (user["status"].as_str().unwrap_or_default(), self.rng.u8(..10));
+        let done = match (what, choice) {
+            ("ACTIVE", 0..=5) => {
+                okta.deactivate(&id);
+                "deactivated"
+            }
+            ("ACTIVE", 6) => {
+                okta.suspend(&id);
+                "suspended"
+            }
+            ("ACTIVE", 7) => {
+                okta.deactivate_silently(&id);
+                "deactivated, and the log says nothing"
+            }
+            ("SUSPENDED", 0..=6) => {
+                okta.unsuspend(&id);
+                "unsuspended"
+            }
+            ("SUSPENDED", _) => {
+                okta.deactivate(&id);
+                "deactivated"
+            }
+            ("DEPROVISIONED", 0..=4) => {
+                okta.activate(&id);
+                "activated"
+            }
+            ("DEPROVISIONED", 5) => {
+                okta.import_activate(&id);
+                "activated by an import"
+            }
+            // The address of somebody who goes before it was ever read is nobody's.
+            (_, 9) if !self.unread.contains(&id) => {
+                okta.delete(&id);
+                "deleted"
+            }
+            _ => return,
+        };
+        self.say(format!("{id} {done}"));
+    }
+
+    fn break_something(&mut self) {
+        let times = self.rng.u32(1..=4);
+        let code = *self.rng.choice(&[500, 502, 503]).unwrap();
+        let effect = match self.rng.u8(..7) {
+            0 | 1 => Effect::Status { code, body: json!({}), headers: Vec::new() },
+            2 => Effect::RateLimited(RateLimited::Plain),
+            3 => Effect::CutBody,
+            4 => Effect::Drop,
+            _ => Effect::AfterEffect(Box::new(Effect::Drop)),
+        };
+        let (okta, method, path) = *self
+            .rng
+            .choice(&[
+                (true, "GET", "/api/v1/users"),
+                (true, "GET", "/api/v1/logs"),
+                (false, "GET", "/api/v2/users"),
+                (false, "PATCH", "/api/v2/users"),
+                (false, "PATCH", "/api/v2/users"),
+                (false, "POST", "/oauth/token"),
+            ])
+            .unwrap();
+        self.say(format!("{method} {path} {times} times: {effect:?}"));
+        let faults = if okta { self.world.okta().faults() } else { self.world.auth0().faults() };
+        faults.add(Fault::new(method, path, effect).times(times));
+    }
+
+    /// Somebody else edits an account.
+    fn edit(&mut self) {
+        let Some((account, _)) = self.rng.choice(&self.accounts).cloned() else { return };
+        let foreign = self.blocked_by_others.contains(&account);
+        let choice = self.rng.u8(..5);
+        self.say(format!("somebody edits {account}: {choice}"));
+        self.world.auth0().set_user(&account, |user| match choice {
+            0 => user["app_metadata"] = json!({}),
+            1 => {
+                user["app_metadata"] = json!({});
+                user["user_metadata"] = json!({});
+            }
+            2 => user["user_metadata"] = json!({ "okta": { "deactivated": "false" }, "lang": "de" }),
+            3 if !foreign => user["blocked"] = json!(false),
+            _ => user["app_metadata"]["plan"] = json!("gold"),
+        });
+    }
+
+    pub(crate) async fn poll(&self) {
+        self.world.passes(2 * SECOND);
+        // Remotes may fail; the state may not.
+        if let Err(PassError::Store(error)) = self.world.engine().poll(&CancellationToken::new()).await {
+            panic!("{error}");
+        }
+    }
+
+    /// Looks at some of those who are due, two at a time or one after the other.
+    pub(crate) async fn look(&mut self) {
+        let due = self.world.store().due(self.world.now(), 100).await.unwrap();
+        let wanted = self.rng.usize(..=due.len());
+        // Of two at once it depends on the machine which is first: a long history has to be the same each time.
+        let together = self.kind == Kind::Hours && self.rng.bool();
+        for pair in due[..wanted].chunks(if together { 2 } else { 1 }) {
+            let engine = self.world.engine();
+            match pair {
+                [one, other] => {
+                    let (one, other) = ([one.id.clone()], [other.id.clone()]);
+                    let (first, second) = tokio::join!(engine.look_at(&one), engine.look_at(&other));
+                    first.unwrap();
+                    second.unwrap();
+                }
+                pair => {
+                    engine.look_at(&[pair[0].id.clone()]).await.unwrap();
+                }
+            }
+        }
+    }
+
+    /// All faults end, the log is complete, and time passes.
+    async fn come_to_rest(&mut self) {
+        self.say("quiet".to_owned());
+        if self.kind == Kind::Weeks {
+            self.mend().await;
+        }
+        self.world.okta().faults().clear();
+        self.world.auth0().faults().clear();
+        self.world.okta().release_log(false);
+        for _ in 0..3 {
+            self.world.passes(MINUTE);
+            self.poll().await;
+        }
+        self.world.let_pass(3 * HOUR).await;
+        self.world.reconcile().await;
+        self.world.let_pass(DAY + HOUR).await;
+        self.world.reconcile().await;
+    }
+
+    fn suspension_denies(&self) -> bool {
+        self.world.options.policy.deny_statuses.contains(&Status::Suspended)
+    }
+
+    async fn held(&self) -> BTreeSet<String> {
+        let held = self.world.store().people_with_outcome("held", 100).await.unwrap();
+        held.into_iter().map(|person| person.okta_user_id).collect()
+    }
+
+    async fn check(&self, some_may_be_held: bool) {
+        let people: Vec<Person> = self
+            .people
+            .iter()
+            .map(|(id, email)| {
+                let user = self.world.okta().user(id);
+                let mut status = user.and_then(|user| user["status"].as_str().map(str::to_owned));
+                if status.as_deref() == Some("SUSPENDED") && self.suspension_denies() {
+                    status = Some("SUSPENDED, which denies".to_owned());
+                }
+                // Of whom neither Okta nor the state knows anything any more, nobody knows the address either.
+                let gone = if self.forgotten.contains(id) { "FORGOTTEN" } else { "DELETED" };
+                Person { id: id.to_string(), email: email.clone(), status: status.unwrap_or_else(|| gone.to_owned()) }
+            })
+            .collect();
+        let held = self.held().await;
+        assert!(some_may_be_held || held.is_empty(), "still held after approval: {held:?}");
+        let mut wrongs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (id, _) in &self.accounts {
+            let Some(account) = self.world.auth0().user(id) else { continue };
+            let found = model::wrongs(&account, &people, &held, self.blocked_by_others.contains(id));
+            if !found.is_empty() {
+                wrongs.insert(format!("{account:#}"), found);
+            }
+        }
+        assert!(wrongs.is_empty(), "{wrongs:#?}\n{people:#?}\nheld: {held:?}");
+    }
+
+    /// No reason is open, the state agrees with Auth0, the decisions are whole, and a second pass writes nothing.
+    async fn check_that_it_rests(&mut self) {
+        let status = self.world.store().status().await.unwrap().unwrap();
+        assert_eq!((status.pending, status.failed, status.held, status.quarantined), (0, 0, 0, 0));
+        let mut known = BTreeSet::new();
+        for (id, _) in &self.people {
+            let accounts = self.world.store().accounts_of(id).await.unwrap();
+            known.extend(accounts.into_iter().filter(|account| account.denied).map(|account| account.auth0_user_id));
+        }
+        let users = self.world.auth0().users();
+        let is_marked = |user: &&Value| user["app_metadata"]["okta_sync"]["deactivated"] == "true";
+        let marked: BTreeSet<String> =
+            users.iter().filter(is_marked).map(|user| user["user_id"].as_str().unwrap().to_owned()).collect();
+        // Accounts of somebody who is left alone (suspended, never activated) are not read: a mark that others removed
+        // there is believed until there is a verdict again.
+        let left_alone: BTreeSet<String> = self
+            .people
+            .iter()
+            .filter(|(id, _)| {
+                self.world.okta().user(id).map_or(self.forgotten.contains(id), |user| {
+                    user["status"] == "STAGED" || (user["status"] == "SUSPENDED" && !self.suspension_denies())
+                })
+            })
+            .map(|(_, email)| email.to_lowercase())
+            .collect();
+        let is_read = |id: &&String| {
+            let address = self.accounts.iter().find(|(account, _)| account == *id).map(|(_, address)| address);
+            !left_alone.contains(address.unwrap())
+        };
+        let (known, marked): (BTreeSet<_>, BTreeSet<_>) =
+            (known.iter().filter(is_read).collect(), marked.iter().filter(is_read).collect());
+        assert_eq!(known, marked, "the state and Auth0 differ");
+        let before: Vec<Value> = self.world.auth0().users();
+        self.world.auth0().journal().clear();
+        for (id, _) in self.people.clone() {
+            self.world.request(&id).await;
+        }
+        self.world.reconcile().await;
+        assert_eq!(self.world.writes(), 0, "a second pass wrote something");
+        assert_eq!(before, self.world.auth0().users());
+        self.world.store().verify_decisions().await.unwrap();
+    }
+}
