@@ -196,7 +196,7 @@ pub(super) fn remedy(error: &sqlx::Error) -> &'static str {
     match primary_code(error) {
         Some(5 | 6) => "; another program holds the database locked: end it",
         Some(8) => "; the file or its folder is read-only",
-        Some(10) => "; the disk reported an error: look at the kernel log",
+        Some(10) => "; the disk reported an error or is full: look at `df` and the kernel log, nothing is lost",
         Some(11) => "; the file is damaged: stop the service and restore a backup",
         Some(13) => "; the disk is full: make room, nothing is lost and work goes on by itself",
         Some(14) => "; check the permissions of the file and its folder",

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::Row;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, Row};
 
 use super::StoreError;
 use super::backup::copy_into;
@@ -458,6 +458,9 @@ pub(super) async fn connect(
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(60))
+        // After some errors (a full disk) SQLite ends the transaction by itself, and sqlx goes on counting one: nothing
+        // could ever be begun on that connection again. It is closed, and another one opened.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await
         .map_err(|source| sqlite_error(path, source))

@@ -76,9 +76,9 @@ async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(23, |step| step.parse().unwrap());
     let mut tried = 0;
     for (errno, times, words) in [
-        (ENOSPC, FOR_EVER, &["disk is full", "No space left"][..]),
-        (EIO, FOR_EVER, &["disk reported an error", "Input/output error"]),
-        (EIO, 1, &["disk reported an error", "Input/output error"]),
+        (ENOSPC, FOR_EVER, &["disk is full", "or is full", "No space left"][..]),
+        (EIO, FOR_EVER, &["disk I/O error", "Input/output error"]),
+        (EIO, 1, &["disk I/O error", "Input/output error"]),
     ] {
         for at in (1..).step_by(step) {
             begin_anew(&stage);

@@ -167,6 +167,22 @@ async fn a_truncated_file_is_told_to_be_damaged() {
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
 }
 
+/// As SQLite does when the disk is full, or fails.
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_does_not_stand_in_the_way_of_the_next() {
+    let (_dir, store) = store().await;
+    for write in [Write::RecordPage, Write::FinishLook] {
+        let mut tx = store.begin(write).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        store.commit(tx).await.unwrap_err();
+        let mut tx = store.begin(write).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        drop(tx);
+    }
+    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn whoever_dies_while_making_the_file_can_begin_again() {
     for statements in [
@@ -265,7 +281,7 @@ async fn who_may_not_look_at_the_state_is_sent_to_root() {
     let path = dir.path().join("state.db");
     Store::open(&path, &binding(), noon()).await.unwrap().0.close().await;
     for (shut, open) in [(&path, 0o600), (&dir.path().to_owned(), 0o700)] {
-        fs::set_permissions(shut, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(shut, Permissions::from_mode(0o0)).unwrap();
         let error = Store::open_beside(&path, Access::Read).await.unwrap_err();
         assert!(matches!(error, StoreError::Forbidden { .. }) && !error.is_configuration(), "{error}");
         assert!(error.to_string().ends_with("do this as root"), "{error}");
