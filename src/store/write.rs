@@ -130,17 +130,7 @@ impl Store {
     /// A write transaction. It has the write lock from its first moment.
     pub(super) async fn begin(&self, write: Write) -> Result<Tx, StoreError> {
         failpoint::pass(ROOM, write.as_str(), Moment::Before);
-        let inner = match self.writer().begin_with(BEGIN).await {
-            // SQLite itself rolls back a transaction for which the disk had no room, or failed. sqlx takes the connection to
-            // be inside of it ever after, and would never begin another.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                let stuck = self.writer().acquire().await.map_err(|error| self.error(error))?;
-                stuck.close().await.map_err(|error| self.error(error))?;
-                self.writer().begin_with(BEGIN).await
-            }
-            begun => begun,
-        };
-        let inner = inner.map_err(|error| self.error(error))?;
+        let inner = self.writer().begin_with(BEGIN).await.map_err(|error| self.error(error))?;
         Ok(Tx { write, inner })
     }
 

@@ -326,3 +326,19 @@ async fn a_look_that_finds_all_as_it_should_be_writes_nothing() {
     world.reconcile().await;
     assert_eq!(world.writes(), 2);
 }
+
+#[tokio::test]
+async fn the_mark_of_a_forgotten_person_is_still_restored_and_lifted_when_they_return() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    let policy = world.options.policy.fingerprint();
+    world.store().forget(&ann, "a test", &policy, world.now()).await.unwrap();
+    world.assert_denied_for(&account, &ann);
+    world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+    world.returns(&ann).await;
+    world.assert_open(&account);
+}

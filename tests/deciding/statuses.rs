@@ -175,3 +175,22 @@ async fn the_activation_of_somebody_new_costs_one_call_to_okta_and_none_to_auth0
     assert_eq!(world.calls(), (polled.0 + 1, 0));
     world.passes(SECOND);
 }
+
+#[tokio::test]
+async fn a_status_that_denies_from_now_on_reaches_who_has_it_already() {
+    let mut world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.okta().suspend(&ann);
+    world.sync().await;
+    world.assert_open(&account);
+    world
+        .restart(|options| {
+            options.policy.deny_statuses.insert(Status::Suspended);
+        })
+        .await;
+    // Nobody asks for this comparison: the start has begun it.
+    world.engine().reconcile(&tokio_util::sync::CancellationToken::new()).await.unwrap();
+    world.settle().await;
+    world.assert_denied_for(&account, &ann);
+}

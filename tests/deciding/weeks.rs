@@ -327,7 +327,7 @@ impl History {
             }
             _ => {
                 self.world.store().request_look(Who::User(&id), now).await.unwrap();
-                self.world.engine().look_at(&[id.clone()]).await.unwrap();
+                self.world.engine().look_at(std::slice::from_ref(&id)).await.unwrap();
                 format!("user {id} --sync")
             }
         };

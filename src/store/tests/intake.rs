@@ -40,6 +40,25 @@ async fn a_page_on_an_outdated_checkpoint_stores_nothing() {
     assert_eq!(store.checkpoint().await.unwrap().unwrap().seq, 1);
 }
 
+#[tokio::test]
+async fn a_page_that_cannot_be_stored_leaves_the_checkpoint_where_it_was() {
+    let (_dir, store) = store().await;
+    store.record_page(page(0, &[]), noon()).await.unwrap();
+    let before = store.checkpoint().await.unwrap();
+    for table in ["events", "users", "event_users"] {
+        let full = format!("CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END");
+        sqlx::query(sqlx::AssertSqlSafe(full)).execute(store.writer()).await.unwrap();
+        let events = [event(1, "u1", "deactivate")];
+        let next = Page { next: Some("/api/v1/logs?after=2"), ..page(1, &events) };
+        let error = store.record_page(next, noon()).await.unwrap_err();
+        assert!(error.to_string().contains("full"), "{error}");
+        assert_eq!(store.checkpoint().await.unwrap(), before, "{table}");
+        assert_eq!(store.due(noon(), 10).await.unwrap(), []);
+        sqlx::query("DROP TRIGGER full").execute(store.writer()).await.unwrap();
+    }
+    assert_eq!(store.record_page(page(1, &[event(1, "u1", "deactivate")]), noon()).await.unwrap().new_events, 1);
+}
+
 fn quarantined(id: &str) -> QuarantinedEvent {
     QuarantinedEvent {
         event_id: id.to_owned(),
