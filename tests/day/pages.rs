@@ -117,8 +117,12 @@ fn furnish(stage: &Stage) -> PathBuf {
     fs::write(bin.join("systemctl"), SYSTEMCTL).unwrap();
     fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
     let state = home.join("var/lib/private/okta-auth0-sync");
-    for folder in [&state, &home.join("etc/okta-auth0-sync"), &home.join("var/backups")] {
+    // As the package leaves it; and what a reader has saved on the way.
+    for folder in [&state, &home.join("etc/okta-auth0-sync/credentials"), &home.join("var/backups")] {
         fs::create_dir_all(folder).unwrap();
+    }
+    for secret in ["okta-api-token", "auth0-client-secret"] {
+        fs::write(home.join(secret), "saved by hand").unwrap();
     }
     symlink(&state, home.join("var/lib/okta-auth0-sync")).unwrap();
     let config = format!(
