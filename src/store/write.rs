@@ -8,9 +8,6 @@ use sqlx::{Sqlite, Transaction};
 use super::{Store, StoreError};
 use crate::failpoint::{self, Moment};
 
-/// A transaction that writes takes the lock at once: one that began by reading could not get it later.
-const BEGIN: &str = "BEGIN IMMEDIATE";
-
 /// The room's name in those of its points.
 pub(crate) const ROOM: &str = "store";
 /// What is done to the file and is no transaction of ours, each with a point before and behind it.
@@ -130,7 +127,8 @@ impl Store {
     /// A write transaction. It has the write lock from its first moment.
     pub(super) async fn begin(&self, write: Write) -> Result<Tx, StoreError> {
         failpoint::pass(ROOM, write.as_str(), Moment::Before);
-        let inner = self.writer().begin_with(BEGIN).await.map_err(|error| self.error(error))?;
+        // At once: one that began by reading could not get the lock later.
+        let inner = self.writer().begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.error(error))?;
         Ok(Tx { write, inner })
     }
 

@@ -532,7 +532,12 @@ impl World {
             assert_eq!(told == "denied", person.left, "{}: the last decision says {told}", person.email);
             // What one decision left, the next one finds; unless a life was cut off between a write and its decision.
             let gaps = mine.windows(2).filter(|pair| pair[0].after != pair[1].before).count();
-            assert!(gaps <= person.writes_cut_off, "{}: {gaps} writes have no decision", person.email);
+            assert!(
+                gaps <= person.writes_cut_off,
+                "{}: {gaps} writes have no decision, and {} were cut off: {mine:#?}",
+                person.email,
+                person.writes_cut_off
+            );
             assert!(person.writes <= person.changes + person.writes_cut_off, "{}", person.email);
         }
         let cut_off = self.people.iter().map(|person| person.writes_cut_off).sum::<usize>();
