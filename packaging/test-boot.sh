@@ -2,10 +2,11 @@
 # Boots a Debian of its own in an emulated machine, installs the package there, and has systemd do everything that
 # docs/install.md, docs/getting-started.md and the units say of it: start, fail, restart, confine, stop, upgrade, boot again.
 #
-#   packaging/test-boot.sh [-w FOLDER] [-s SUITE] [FILE.deb]
+#   packaging/test-boot.sh [-w FOLDER] [-s SUITE] [-o "PART …"] [FILE.deb]
 #
 #   -w FOLDER   where to work; what takes long to make is kept there for the next time. Else a folder that is removed
 #   -s SUITE    another Debian than the one that apt has here, such as trixie
+#   -o PARTS    only these, in this order, and the second boot; the first two have to be install and guide, the last package
 #   FILE.deb    the package; without it, it is built first (packaging/build-deb.sh)
 #
 # Needs root (for debootstrap), x86-64, 4 GB of disk, and qemu-system-x86, debootstrap and e2fsprogs: it installs none of
@@ -14,13 +15,15 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 work='' suite='' package=''
-while getopts w:s: option; do
+parts='install guide trouble needed disk stop confined instances package'
+while getopts w:s:o: option; do
     case $option in
         w) mkdir -p "$OPTARG"; work=$(realpath "$OPTARG") ;;
         s) suite=$OPTARG ;;
+        o) parts=$OPTARG ;;
         *) usage ;;
     esac
 done
@@ -85,6 +88,7 @@ payload=$work/payload
 rm -rf --one-file-system "$payload"
 mkdir "$payload"
 cp "$here"/packaging/boot/* "$payload"
+echo "$parts" >"$payload/parts"
 cp "$package" "$payload/first.deb"
 strip -o "$payload/sandbox" "$here/target/debug/okta-auth0-sync"
 # A later version, with another config.toml.
@@ -114,4 +118,4 @@ timeout 3600 tail --pid="$machine" -f "$report" || fail "the machine does not co
 wait "$machine" || fail "the machine ended badly"
 machine=
 tr -d '\r' <"$report" | grep -qx DONE || fail "not all of it came true: see above"
-echo "all well: $(basename "$package") on Debian $suite"
+echo "all well: $(basename "$package") on Debian $suite: $parts, again"

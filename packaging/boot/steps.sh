@@ -19,7 +19,8 @@ readonly BETWEEN=/var/lib/boot-test
 
 if [[ ! -e $BETWEEN/rebooted ]]; then
     mkdir -p "$BETWEEN"
-    for part in install guide trouble needed disk stop confined instances package; do
+    read -r -a parts <./parts
+    for part in "${parts[@]}"; do
         printf '== %s\n' "$part"
         source "./$part.sh"
     done
