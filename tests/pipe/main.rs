@@ -9,6 +9,7 @@
 mod alerts;
 mod backlog;
 mod canaries;
+mod golden;
 mod kills;
 #[cfg(feature = "failpoints")]
 mod lives;

@@ -1,0 +1,139 @@
+//! A state of each schema that there was, with people in it: opened by the program of now, asked, and gone on from.
+//!
+//! `tests/golden/state-NNNN.db` is the state behind migration NNNN. `OKTA_AUTH0_SYNC_GOLDEN=write` makes that of the last
+//! one anew; the others are never written again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use okta_auth0_sync::domain::OktaUserId;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+use crate::stage::Stage;
+
+/// The people of every golden state, in the order in which they come: the stand-ins draw ids from a seed, so these are
+/// the same people each time.
+struct Cast {
+    denied: (OktaUserId, String),
+    returned: (OktaUserId, String),
+    without_account: OktaUserId,
+    unknown_status: OktaUserId,
+    stays: (OktaUserId, String),
+}
+
+impl Cast {
+    fn enter(stage: &Stage) -> Self {
+        Self {
+            denied: stage.person("denied"),
+            returned: stage.person("returned"),
+            without_account: stage.okta_user("without-account@example.com"),
+            unknown_status: stage.person("unknown-status").0,
+            stays: stage.person("stays"),
+        }
+    }
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The numbers of the migrations, in order.
+fn migrations() -> Vec<String> {
+    let folder = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut numbers: Vec<String> =
+        names.filter(|name| name.ends_with(".sql")).map(|name| name.split('_').next().unwrap().to_owned()).collect();
+    numbers.sort();
+    numbers
+}
+
+/// What a golden state tells of: a denial, a return, and whatever else is kept.
+async fn write(file: &Path) {
+    let stage = Stage::set().await;
+    let cast = Cast::enter(&stage);
+    let okta = stage.sandbox.okta();
+    stage.sync().await;
+    for id in [&cast.denied.0, &cast.returned.0, &cast.without_account] {
+        okta.deactivate(id);
+    }
+    stage.sync().await;
+    okta.activate(&cast.returned.0);
+    okta.set_status(&cast.unknown_status, "ON_LEAVE", None);
+    okta.push_log_entry(json!({ "uuid": "unreadable", "published": "never", "target": null,
+        "eventType": "user.lifecycle.deactivate" }));
+    stage.run(&["reconcile", "--all"]).await;
+    stage.run(&["sync"]).await;
+    let _ = fs::remove_file(file);
+    stage.run(&["backup", file.to_str().unwrap()]).await.exits(0);
+}
+
+fn person(story: &str) -> Value {
+    serde_json::from_str::<Value>(story).unwrap()["person"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_each_schema_is_taken_up_with_all_that_is_in_it() {
+    let numbers = migrations();
+    if std::env::var_os("OKTA_AUTH0_SYNC_GOLDEN").is_some_and(|value| value == "write") {
+        fs::create_dir_all(golden()).unwrap();
+        write(&golden().join(format!("state-{}.db", numbers.last().unwrap()))).await;
+    }
+    for number in numbers {
+        let kept = golden().join(format!("state-{number}.db"));
+        let stage = Stage::set().await;
+        let cast = Cast::enter(&stage);
+        fs::copy(&kept, stage.state()).unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
+        bind(&stage).await;
+
+        // What it tells by itself: nobody is asked yet.
+        let status = stage.run(&["status", "--json"]).await;
+        let status: Value = serde_json::from_str(&status.exits(0).out).unwrap();
+        assert_eq!((&status["denied"], &status["quarantined"]), (&1.into(), &1.into()), "{number}: {status:#}");
+        let story = stage.run(&["user", "denied@example.com", "--json"]).await;
+        let told = person(&story.exits(0).out);
+        assert_eq!((&told["okta_user_id"], &told["status"]), (&cast.denied.0.as_str().into(), &"DEPROVISIONED".into()));
+        assert!(story.out.contains(&cast.denied.1), "{number}: {}", story.out);
+        let proven = stage.run(&["audit", "verify"]).await;
+        assert!(proven.exits(0).out.contains("as they were written"), "{number}: {}", proven.out);
+        let before = stage.run(&["audit", "export", "--format", "jsonl"]).await.out;
+        assert!(before.lines().count() >= 4, "{number}: {before}");
+
+        // And what is done with it: these tenants have forgotten what was marked in those of then.
+        let okta = stage.sandbox.okta();
+        for id in [&cast.denied.0, &cast.without_account] {
+            okta.deactivate_silently(id);
+        }
+        stage.run(&["reconcile", "--all"]).await;
+        assert_eq!(
+            stage.shut_out(),
+            [cast.denied.1.clone()].into(),
+            "{number}: who was denied is so again, nobody else"
+        );
+        okta.deactivate(&cast.stays.0);
+        okta.activate(&cast.denied.0);
+        okta.activate(&cast.without_account);
+        stage.run(&["sync"]).await;
+        assert_eq!(stage.shut_out(), [cast.stays.1.clone()].into(), "{number}: the log is read on");
+        assert!(stage.mark(&cast.returned.1)["deactivated"] != "true", "{number}");
+
+        let after = stage.run(&["audit", "export", "--format", "jsonl"]).await.out;
+        assert!(after.starts_with(&before), "{number}: what was written then stands there as it stood");
+        stage.run(&["audit", "verify"]).await.exits(0);
+    }
+}
+
+/// The stand-ins have other addresses each time: the state is told that it is theirs.
+async fn bind(stage: &Stage) {
+    let url = |text: &str| text.trim_end_matches('/').to_owned();
+    let (okta, auth0) = (url(stage.sandbox.okta().url()), url(stage.sandbox.auth0().url()));
+    let mut state = SqliteConnectOptions::new().filename(stage.state()).connect().await.unwrap();
+    sqlx::query("UPDATE installation SET okta_url = ?1, auth0_url = ?2, auth0_audience = ?2 || '/api/v2/'")
+        .bind(okta)
+        .bind(auth0)
+        .execute(&mut state)
+        .await
+        .unwrap();
+    state.close().await.unwrap();
+}
