@@ -11,11 +11,7 @@ use crate::config::Config;
 use crate::domain::{Clock, clock};
 use crate::engine::Engine;
 use crate::engine::applier::Until;
-use crate::engine::poller::PassError;
 use crate::engine::reconciler::{Scope, USUAL_SPAN};
-
-/// So many pauses in a row end the comparison; it goes on where it stopped.
-const PAUSES_MAX: u32 = 4;
 
 /// Compares, then looks at everybody with whom something is wrong.
 ///
@@ -53,31 +49,8 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
 
 async fn compare_and_apply(engine: &Arc<Engine>, stop: &tokio_util::sync::CancellationToken) -> Result<Done, Error> {
     let mut done = Done::default();
-    let mut pauses = 0;
-    let mut compared = crate::engine::reconciler::Compared::default();
-    loop {
-        match engine.reconcile(stop).await {
-            Ok(step) => {
-                compared.listed += step.listed;
-                compared.made_due += step.made_due;
-                compared.done = step.done;
-                break;
-            }
-            Err(PassError::Store(error)) => return Err(error.into()),
-            Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX && !stop.is_cancelled() => {
-                pauses += 1;
-                tokio::select! {
-                    () = engine.clock().sleep(wait) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
-            Err(error) => {
-                done.error = Some(error.to_string());
-                break;
-            }
-        }
-    }
-    done.compared = Some(compared);
+    let compared = sync::read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
+    done.compared = Some(compared.unwrap_or_default());
     done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
     done.stopped = stop.is_cancelled();
     Ok(done)

@@ -22,7 +22,7 @@ use crate::store::{RunCounts, RunKind, StatusRow};
 
 /// A pass waits so long for somebody whose next attempt is near, and for a remote that is paused.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// So many pauses in a row end the pass.
+/// So many pauses in a row end the reading; a comparison goes on where it stopped.
 const PAUSES_MAX: u32 = 4;
 
 /// Polls to the end of the log and looks at everybody who is due.
@@ -92,16 +92,42 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
     let started = engine.clock().now();
     let run = engine.store().begin_run(RunKind::Sync, started).await?;
     let mut done = Done::default();
+    while let Some(pass) = read(engine, stop, &mut done, || engine.poll(stop)).await? {
+        done.add(pass);
+        if !pass.more {
+            break;
+        }
+    }
+    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
+    done.stopped = stop.is_cancelled();
+    let counts = RunCounts {
+        pages: done.polled.pages,
+        events: done.polled.events,
+        looks: done.applied.looks,
+        writes: done.applied.writes,
+    };
+    engine.store().finish_run(run, counts, done.error.as_deref(), engine.clock().now()).await?;
+    Ok(done)
+}
+
+/// Reads what a remote lists, again after each of its short pauses. `None`: it could not be read, which `done` then tells,
+/// or we are to stop.
+///
+/// # Errors
+/// When the state fails.
+pub(super) async fn read<T, F>(
+    engine: &Engine,
+    stop: &CancellationToken,
+    done: &mut Done,
+    step: impl Fn() -> F,
+) -> Result<Option<T>, Error>
+where
+    F: Future<Output = Result<T, PassError>>,
+{
     let mut pauses = 0;
     while !stop.is_cancelled() {
-        match engine.poll(stop).await {
-            Ok(pass) => {
-                pauses = 0;
-                done.add(pass);
-                if !pass.more {
-                    break;
-                }
-            }
+        match step().await {
+            Ok(read) => return Ok(Some(read)),
             Err(PassError::Store(error)) => return Err(error.into()),
             Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX => {
                 pauses += 1;
@@ -116,16 +142,7 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
             }
         }
     }
-    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
-    done.stopped = stop.is_cancelled();
-    let counts = RunCounts {
-        pages: done.polled.pages,
-        events: done.polled.events,
-        looks: done.applied.looks,
-        writes: done.applied.writes,
-    };
-    engine.store().finish_run(run, counts, done.error.as_deref(), engine.clock().now()).await?;
-    Ok(done)
+    Ok(None)
 }
 
 impl Done {
