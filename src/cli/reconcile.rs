@@ -5,12 +5,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::args::ReconcileArgs;
-use super::sync::{self, Done, PATIENCE};
+use super::sync::{self, Done};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, clock};
 use crate::engine::Engine;
-use crate::engine::applier::Until;
 use crate::engine::reconciler::{Scope, USUAL_SPAN};
 
 /// Compares, then looks at everybody with whom something is wrong.
@@ -32,7 +31,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
         (false, Some(since)) => Scope::Since(since.moment(now)),
         (false, None) => Scope::Since(clock::sub(now, USUAL_SPAN)),
     };
-    let shown = tokio::spawn(sync::show(heard));
+    let shown = tokio::spawn(sync::show("comparing people", heard));
     let stop = sync::stop_on_signal()?;
     engine.begin_reconcile(scope, "asked for on the command line").await?;
     let result = compare_and_apply(&engine, &stop).await;
@@ -51,7 +50,7 @@ async fn compare_and_apply(engine: &Arc<Engine>, stop: &tokio_util::sync::Cancel
     let mut done = Done::default();
     let compared = sync::read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
     done.compared = Some(compared.unwrap_or_default());
-    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
+    done.applied = sync::apply(engine, stop).await?;
     done.stopped = stop.is_cancelled();
     Ok(done)
 }

@@ -164,3 +164,44 @@ async fn whoever_is_asked_can_say_no_end_the_input_or_interrupt() {
     .await
     .unwrap();
 }
+
+/// The steps of long work: drawn on a terminal and taken away again, told line by line elsewhere, beside the result.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_work_is_drawn_on_a_terminal_and_told_by_steps_elsewhere() {
+    let stage = Stage::set().await;
+    let people: Vec<_> = (0..6).map(|number| stage.person(&format!("p{number}")).0).collect();
+    stage.sync().await;
+    for person in &people[..3] {
+        stage.sandbox.okta().deactivate(person);
+    }
+    let told = stage.sync().await;
+    for line in [
+        "reading Okta's log, new events\n",
+        "reading Okta's log, new events: done, 3 in ",
+        "looking at people, about 3\n",
+        "looking at people: done, 3 in ",
+    ] {
+        assert!(told.err.contains(line), "{line:?} is missing:\n{}", told.err);
+    }
+    assert!(!told.out.contains("looking at") && !told.err.contains(['\r', '\u{1b}', '⠁']), "{told:?}");
+    for person in &people[3..] {
+        stage.sandbox.okta().deactivate(person);
+    }
+    let folder = stage.folder().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let drawn = shown(&folder, 80, &["sync"], &[]);
+        assert!(drawn.raw.contains("looking at people: 0 of about 3"), "{:?}", drawn.raw);
+        assert!(!drawn.text.contains("looking at people"), "taken away before the result: {}", drawn.text);
+        let compared = shown(&folder, 200, &["reconcile", "--all"], &[]);
+        assert!(compared.raw.contains("comparing people: ") && !compared.text.contains("comparing"), "{compared:?}");
+        let dumb = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+            .args(["--config", "config.toml", "purge", "--yes"])
+            .current_dir(&folder)
+            .env("TERM", "dumb");
+        let dumb = on_terminal(dumb, 80, &[]);
+        assert!(dumb.text.contains("lifting our marks: done, 6 in ") && !dumb.raw.contains('\u{1b}'), "{:?}", dumb.raw);
+        fits(dumb.exits(0), 80, &["purge"]);
+    })
+    .await
+    .unwrap();
+}
