@@ -247,10 +247,12 @@ async fn a_long_list_ends_and_says_so() {
 /// Before the first run, and after a run that had nothing to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_says_that_there_is_nothing_yet() {
+    /// With this code, and these words.
+    type Ends = (i32, &'static str);
     const NO_STATE: &str = "there is no state at";
     let stage = Stage::set().await;
     let folder = stage.folder().to_owned();
-    let commands: [(&[&str], (i32, &str), (i32, &str)); 12] = [
+    let commands: [(&[&str], Ends, Ends); 12] = [
         (&["status"], (0, "Never ran"), (0, "All well")),
         (&["status", "--check"], (1, "never_ran"), (0, "all well")),
         (&["events"], (1, NO_STATE), (0, "no such event is recorded")),
