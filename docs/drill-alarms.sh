@@ -84,7 +84,8 @@ message() { # kind, raised or over: in the webhook's messages, with its text, an
         grep "\"text\":\"okta-auth0-sync [^\"]*$1" | grep -q '"remedy":"[^"]'
 }
 compared() { okta_auth0_sync reconcile --all >/dev/null && "$@"; }
-in_log() { grep -Eq "event=$1( |$)" daemon.log; }
+in_log() { grep -Eq "event=$1\"?( |$)" daemon.log; }
+in_any_log() { grep -Eq "event=$1\"?( |$)" daemon.log commands.log; }
 told() { # kind, and the event of the log that goes with it, if there is one
     wait_for "$1 in status" in_status "$1"
     wait_for "$1 in the webhook" message "$1" raised
@@ -131,9 +132,9 @@ people() {
     told held held
     told failed failed
     told quarantined quarantined
-    told exempt_left
-    told restored
-    told unknown_status
+    told exempt_left 'alarm .*kind="?exempt_left'
+    told restored 'alarm .*kind="?restored'
+    told unknown_status 'alarm .*kind="?unknown_status'
     told mirror_refused mirror_refused
 
     in_okta "${id[held]}" show
@@ -162,7 +163,7 @@ people() {
 guard() {
     set_up GUARD__MAX_DENIALS=0
     in_okta "$(person guard)" deactivate
-    told guard held
+    told guard 'alarm .*kind="?guard'
     okta_auth0_sync events >/dev/null
     okta_auth0_sync approve --all >/dev/null
     over guard
@@ -177,6 +178,8 @@ flow() {
     wait_for "the flag in a comparison" compared in_status foreign_flag
     start
     told foreign_flag
+    # It was a comparison by hand that found it.
+    wait_for "foreign_flag in the log" in_any_log 'alarm .*kind="?foreign_flag'
     told action_missing action_missing
     okta_auth0_sync action deploy --yes >/dev/null
     okta_auth0_sync action check >/dev/null
@@ -193,7 +196,7 @@ sessions() {
     set_up AUTH0__END_SESSIONS=true
     fault "$auth0" '{"method":"DELETE","effect":{"kind":"status","code":404}}'
     in_okta "$(person sessions)" deactivate
-    told sessions_unavailable
+    told sessions_unavailable 'alarm .*kind="?sessions_unavailable'
     export OKTA_AUTH0_SYNC__AUTH0__END_SESSIONS=false
     restart
     over sessions_unavailable
@@ -230,7 +233,7 @@ slow() {
     told remote_down remote_down
     told poll_late poll_failed
     well "$okta"
-    told_at_once denial_late
+    told_at_once denial_late 'alarm .*kind="?denial_late'
     over remote_down
     over poll_late
 }

@@ -115,12 +115,20 @@ async fn verify(store: &Store) -> Result<(), Error> {
         "{} decisions are as they were written; {} more are anonymous, and in their place",
         verified.rows, verified.forgotten
     );
-    let advice =
-        "Keep the line above elsewhere: that row keeps its chain value for as long as nothing before it is changed.";
+    let advice = "Keep the two lines above elsewhere: that row keeps its chain value for as long as nothing before it is changed.";
+    let kept = store.kept_decisions().await?;
+    let reach = match (kept.expired, kept.oldest_at) {
+        (0, _) => "They reach back to the first that was ever made.".to_owned(),
+        (expired, Some(at)) => {
+            format!("{expired} older ones are beyond [store] retention and gone: these reach back to {at}.")
+        }
+        (expired, None) => format!("All {expired} that were made are beyond [store] retention and gone."),
+    };
     let width = screen::terminal_width();
-    // The line to keep is not wrapped.
+    // The lines to keep are not wrapped.
     let text = screen::paragraph("", &proven, width)
-        + &format!("row {last}, chain {chain}\n")
+        + &screen::paragraph("", &reach, width)
+        + &format!("row {last}\nchain {chain}\n")
         + &screen::paragraph("", advice, width);
     screen::out(&text).map_err(Error::Output)
 }

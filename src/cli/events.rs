@@ -20,10 +20,14 @@ const RAW_CHARS_MAX: usize = 4000;
 pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp) -> Result<Exit, Error> {
     let store = wiring::state(&config.store.path).await?;
     let limit = arguments.limit;
-    let events = match arguments.state {
-        None => store.recent_events(None, limit).await?,
-        Some(state) => store.events(selection(state), limit).await?,
+    // One more than is shown: then there are more.
+    let mut events = match arguments.state {
+        None => store.recent_events(None, limit + 1).await?,
+        Some(state) => store.events(selection(state), limit + 1).await?,
     };
+    let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = events.len() > shown;
+    events.truncate(shown);
     let text = if arguments.json {
         // The newest quarantined ones: whichever of them stand in the list are among as many.
         let texts: HashMap<String, String> =
@@ -32,7 +36,11 @@ pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp)
     } else if events.is_empty() {
         "no such event is recorded\n".to_owned()
     } else {
-        to_text(&events, now, screen::terminal_width())
+        let mut text = to_text(&events, now, screen::terminal_width());
+        if more {
+            text.push_str(&format!("… and older ones: --limit shows more than {limit}\n"));
+        }
+        text
     };
     store.close().await;
     screen::out(&text).map_err(Error::Output)?;

@@ -20,6 +20,7 @@ mod live;
 mod manual;
 #[cfg(feature = "failpoints")]
 mod points;
+mod progress;
 mod purge;
 mod reconcile;
 mod retry;

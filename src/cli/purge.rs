@@ -1,14 +1,11 @@
 //! `purge`: every mark of ours out of Auth0, before the program is removed.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use indicatif::ProgressBar;
 
 use super::args::PurgeArgs;
 use super::confirm::confirmed;
+use super::progress::Progress;
 use super::{Error, Exit, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
@@ -41,17 +38,18 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     }
     let stop = sync::stop_on_signal()?;
     let run = engine.store().begin_run(RunKind::Purge, clock.now()).await?;
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    bar.enable_steady_tick(Duration::from_millis(120));
+    let mut progress = Progress::new();
+    let step = if arguments.dry_run { "finding our marks" } else { "lifting our marks" };
+    progress.begin(step, Some(known.unsigned_abs()));
     let freed: Mutex<Vec<Freed>> = Mutex::default();
     let purge = engine
         .purge(arguments.dry_run, &stop, |account| {
             let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
             freed.push(account.clone());
-            bar.set_message(format!("{} accounts", freed.len()));
+            progress.at(freed.len() as u64);
         })
         .await;
-    bar.finish_and_clear();
+    progress.end();
     let purge = purge?;
     let counts = RunCounts { writes: purge.freed, ..RunCounts::default() };
     engine.store().finish_run(run, counts, purge.incomplete.as_deref(), clock.now()).await?;

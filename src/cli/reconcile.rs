@@ -5,17 +5,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::args::ReconcileArgs;
-use super::sync::{self, Done, PATIENCE};
+use super::sync::{self, Done};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, clock};
 use crate::engine::Engine;
-use crate::engine::applier::Until;
-use crate::engine::poller::PassError;
 use crate::engine::reconciler::{Scope, USUAL_SPAN};
-
-/// So many pauses in a row end the comparison; it goes on where it stopped.
-const PAUSES_MAX: u32 = 4;
 
 /// Compares, then looks at everybody with whom something is wrong.
 ///
@@ -36,7 +31,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
         (false, Some(since)) => Scope::Since(since.moment(now)),
         (false, None) => Scope::Since(clock::sub(now, USUAL_SPAN)),
     };
-    let shown = tokio::spawn(sync::show(heard));
+    let shown = tokio::spawn(sync::show("comparing people", heard));
     let stop = sync::stop_on_signal()?;
     engine.begin_reconcile(scope, "asked for on the command line").await?;
     let result = compare_and_apply(&engine, &stop).await;
@@ -53,32 +48,9 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
 
 async fn compare_and_apply(engine: &Arc<Engine>, stop: &tokio_util::sync::CancellationToken) -> Result<Done, Error> {
     let mut done = Done::default();
-    let mut pauses = 0;
-    let mut compared = crate::engine::reconciler::Compared::default();
-    loop {
-        match engine.reconcile(stop).await {
-            Ok(step) => {
-                compared.listed += step.listed;
-                compared.made_due += step.made_due;
-                compared.done = step.done;
-                break;
-            }
-            Err(PassError::Store(error)) => return Err(error.into()),
-            Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX && !stop.is_cancelled() => {
-                pauses += 1;
-                tokio::select! {
-                    () = engine.clock().sleep(wait) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
-            Err(error) => {
-                done.error = Some(error.to_string());
-                break;
-            }
-        }
-    }
-    done.compared = Some(compared);
-    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
+    let compared = sync::read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
+    done.compared = Some(compared.unwrap_or_default());
+    done.applied = sync::apply(engine, stop).await?;
     done.stopped = stop.is_cancelled();
     Ok(done)
 }

@@ -6,13 +6,15 @@ use serde_json::Value;
 use super::{Error, events::short_type, screen, whom};
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{OktaUserId, Timestamp};
-use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, PersonRow, Store};
+use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, KeptDecisions, PersonRow, Store};
 
 /// The most events that are read, the newest.
 const EVENTS_MAX: u32 = 1000;
 /// Decisions are read so many at a time, and at most so many times: a look each night for years.
 const DECISIONS_PAGE: u32 = 1000;
 const DECISION_PAGES_MAX: u32 = 20;
+/// So many rows of a list are shown to people, the newest; `--json` has all that are read.
+const SHOWN_MAX: usize = 50;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,6 +26,8 @@ pub(crate) struct Story {
     pub(crate) events: Vec<EventRow>,
     /// Oldest first.
     pub(crate) decisions: Vec<DecisionRow>,
+    /// How far back the decisions reach.
+    pub(crate) decisions_kept: KeptDecisions,
     pub(crate) alarms: Vec<AlarmRow>,
 }
 
@@ -48,6 +52,7 @@ impl Story {
             accounts: store.accounts_of(&id).await?,
             events: store.events_of(&id, EVENTS_MAX).await?,
             alarms: store.open_alarms_of(&id).await?,
+            decisions_kept: store.kept_decisions().await?,
             decisions,
             person,
         })
@@ -75,7 +80,7 @@ impl Story {
         if !self.events.is_empty() {
             section("Events, oldest first", self.events_text(now, width));
         }
-        if !self.decisions.is_empty() {
+        if !self.decisions.is_empty() || self.decisions_kept.expired > 0 {
             section("Decisions, oldest first", self.decisions_text(now, width));
         }
         if !self.alarms.is_empty() {
@@ -176,50 +181,76 @@ impl Story {
     }
 
     fn events_text(&self, now: Timestamp, width: Option<u16>) -> String {
-        screen::table_of_width(
-            ["PUBLISHED", "EVENT", "BY", "OUTCOME", "SETTLED AFTER"],
-            self.events.iter().rev().map(|event| {
-                [
-                    screen::relative_text(event.published.as_deref().or(Some(&event.received_at)), now),
-                    short_type(&event.event_type).to_owned(),
-                    event.actor.clone().unwrap_or_else(|| "-".to_owned()),
-                    event.outcome.replace('_', " "),
-                    settled_after(event).unwrap_or_else(|| "-".to_owned()),
-                ]
-            }),
-            width,
-        )
+        let rows = &self.events[..self.events.len().min(SHOWN_MAX)];
+        earlier(self.events.len())
+            + &screen::table_of_width(
+                ["PUBLISHED", "EVENT", "BY", "OUTCOME", "SETTLED AFTER"],
+                rows.iter().rev().map(|event| {
+                    [
+                        screen::relative_text(event.published.as_deref().or(Some(&event.received_at)), now),
+                        short_type(&event.event_type).to_owned(),
+                        event.actor.clone().unwrap_or_else(|| "-".to_owned()),
+                        event.outcome.replace('_', " "),
+                        settled_after(event).unwrap_or_else(|| "-".to_owned()),
+                    ]
+                }),
+                width,
+            )
     }
 
     fn decisions_text(&self, now: Timestamp, width: Option<u16>) -> String {
-        screen::table_of_width(
-            ["WHEN", "BECAUSE OF", "OKTA → VERDICT", "ACCOUNT", "OUTCOME", "WHY"],
-            folded(&self.decisions).into_iter().map(|(decision, times)| {
-                let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-                let verdict = match (&decision.status, &decision.verdict) {
-                    (None, None) => "-".to_owned(),
-                    (status, verdict) => format!("{} → {}", shown(status), shown(verdict)),
-                };
-                let cause = match (decision.cause.as_str(), &decision.actor) {
-                    ("event", Some(actor)) => format!("event by {actor}"),
-                    (cause, _) => cause.to_owned(),
-                };
-                let outcome = decision.outcome.replace('_', " ");
-                let change = match (&decision.before, &decision.after) {
-                    (Some(before), Some(after)) if before != after => format!("{outcome}: {before} → {after}"),
-                    _ => outcome,
-                };
-                [
-                    screen::relative_text(Some(&decision.at), now),
-                    cause,
-                    verdict,
-                    shown(&decision.auth0_user_id),
-                    if times > 1 { format!("{change} ({times} times, until then)") } else { change },
-                    decision.why.clone().unwrap_or_default(),
-                ]
-            }),
-            width,
-        )
+        let kept = &self.decisions_kept;
+        let mut text = String::new();
+        if kept.expired > 0 {
+            let reach = match &kept.oldest_at {
+                Some(at) => format!("the oldest that is kept is of {at}"),
+                None => "none is kept".to_owned(),
+            };
+            let told = format!("Earlier decisions, of whomever, are beyond [store] retention and gone; {reach}.");
+            text.push_str(&screen::paragraph("", &told, width));
+        }
+        if self.decisions.is_empty() {
+            return text;
+        }
+        let folded = folded(&self.decisions);
+        let rows = folded.len().saturating_sub(SHOWN_MAX);
+        text + &earlier(folded.len())
+            + &screen::table_of_width(
+                ["WHEN", "BECAUSE OF", "OKTA → VERDICT", "ACCOUNT", "OUTCOME", "WHY"],
+                folded.into_iter().skip(rows).map(|(decision, times)| {
+                    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+                    let verdict = match (&decision.status, &decision.verdict) {
+                        (None, None) => "-".to_owned(),
+                        (status, verdict) => format!("{} → {}", shown(status), shown(verdict)),
+                    };
+                    let cause = match (decision.cause.as_str(), &decision.actor) {
+                        ("event", Some(actor)) => format!("event by {actor}"),
+                        (cause, _) => cause.to_owned(),
+                    };
+                    let outcome = decision.outcome.replace('_', " ");
+                    let change = match (&decision.before, &decision.after) {
+                        (Some(before), Some(after)) if before != after => format!("{outcome}: {before} → {after}"),
+                        _ => outcome,
+                    };
+                    [
+                        screen::relative_text(Some(&decision.at), now),
+                        cause,
+                        verdict,
+                        shown(&decision.auth0_user_id),
+                        if times > 1 { format!("{change} ({times} times, until then)") } else { change },
+                        decision.why.clone().unwrap_or_default(),
+                    ]
+                }),
+                width,
+            )
+    }
+}
+
+/// What is said of the rows before those that are shown.
+fn earlier(rows: usize) -> String {
+    match rows.saturating_sub(SHOWN_MAX) {
+        0 => String::new(),
+        hidden => format!("… and {hidden} earlier: see --json\n"),
     }
 }
 
@@ -316,6 +347,7 @@ mod tests {
             accounts: Vec::new(),
             events: Vec::new(),
             decisions: vec![decision(1, "applied", "event"), decision(2, "unchanged", "sweep")],
+            decisions_kept: KeptDecisions::default(),
             alarms: Vec::new(),
         };
         let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
@@ -339,6 +371,7 @@ mod tests {
                 accounts: Vec::new(),
                 events: Vec::new(),
                 decisions: Vec::new(),
+                decisions_kept: KeptDecisions::default(),
                 alarms: Vec::new(),
             };
             story.next_look(now)

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::progress::Progress;
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, Outcome, Status};
@@ -22,7 +21,7 @@ use crate::store::{RunCounts, RunKind, StatusRow};
 
 /// A pass waits so long for somebody whose next attempt is near, and for a remote that is paused.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// So many pauses in a row end the pass.
+/// So many pauses in a row end the reading; a comparison goes on where it stopped.
 const PAUSES_MAX: u32 = 4;
 
 /// Polls to the end of the log and looks at everybody who is due.
@@ -38,7 +37,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
         (wiring::engine(&config, &clock).await?, None)
     };
     let engine = Arc::new(engine.with_notes(notes));
-    let shown = tokio::spawn(show(heard));
+    let shown = tokio::spawn(show("reading Okta's log, new events", heard));
     let stop = stop_on_signal()?;
     let result = pass(&engine, &stop).await;
     engine.hush();
@@ -92,16 +91,42 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
     let started = engine.clock().now();
     let run = engine.store().begin_run(RunKind::Sync, started).await?;
     let mut done = Done::default();
+    while let Some(pass) = read(engine, stop, &mut done, || engine.poll(stop)).await? {
+        done.add(pass);
+        if !pass.more {
+            break;
+        }
+    }
+    done.applied = apply(engine, stop).await?;
+    done.stopped = stop.is_cancelled();
+    let counts = RunCounts {
+        pages: done.polled.pages,
+        events: done.polled.events,
+        looks: done.applied.looks,
+        writes: done.applied.writes,
+    };
+    engine.store().finish_run(run, counts, done.error.as_deref(), engine.clock().now()).await?;
+    Ok(done)
+}
+
+/// Reads what a remote lists, again after each of its short pauses. `None`: it could not be read, which `done` then tells,
+/// or we are to stop.
+///
+/// # Errors
+/// When the state fails.
+pub(super) async fn read<T, F>(
+    engine: &Engine,
+    stop: &CancellationToken,
+    done: &mut Done,
+    step: impl Fn() -> F,
+) -> Result<Option<T>, Error>
+where
+    F: Future<Output = Result<T, PassError>>,
+{
     let mut pauses = 0;
     while !stop.is_cancelled() {
-        match engine.poll(stop).await {
-            Ok(pass) => {
-                pauses = 0;
-                done.add(pass);
-                if !pass.more {
-                    break;
-                }
-            }
+        match step().await {
+            Ok(read) => return Ok(Some(read)),
             Err(PassError::Store(error)) => return Err(error.into()),
             Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX => {
                 pauses += 1;
@@ -116,16 +141,7 @@ pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Resu
             }
         }
     }
-    done.applied = engine.apply(Until::Idle(PATIENCE), stop).await?;
-    done.stopped = stop.is_cancelled();
-    let counts = RunCounts {
-        pages: done.polled.pages,
-        events: done.polled.events,
-        looks: done.applied.looks,
-        writes: done.applied.writes,
-    };
-    engine.store().finish_run(run, counts, done.error.as_deref(), engine.clock().now()).await?;
-    Ok(done)
+    Ok(None)
 }
 
 impl Done {
@@ -136,37 +152,39 @@ impl Done {
     }
 }
 
-/// Shows how it goes, and keeps the last report of each person.
-pub(crate) async fn show(mut heard: mpsc::UnboundedReceiver<Note>) -> Vec<Report> {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    bar.set_style(
-        ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar.enable_steady_tick(Duration::from_millis(120));
-    let (mut pages, mut events, mut compared, mut looks, mut writes) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+/// Looks at everybody who is due, having said how many they are.
+///
+/// # Errors
+/// When the state fails.
+pub(super) async fn apply(engine: &Arc<Engine>, stop: &CancellationToken) -> Result<Applied, Error> {
+    let status = engine.store().status().await?;
+    engine.note(Note::Due { about: status.map_or(0, |status| status.pending.unsigned_abs()) });
+    Ok(engine.apply(Until::Idle(PATIENCE), stop).await?)
+}
+
+/// Shows how it goes, beginning with `first`, and keeps the last report of each person.
+pub(crate) async fn show(first: &'static str, mut heard: mpsc::UnboundedReceiver<Note>) -> Vec<Report> {
+    let mut progress = Progress::new();
+    progress.begin(first, None);
+    let (mut listed, mut looks) = (0, 0);
     let mut reports: BTreeMap<_, Report> = BTreeMap::new();
     while let Some(note) = heard.recv().await {
         match note {
-            Note::Page { new_events } => {
-                pages += 1;
-                events += new_events;
+            Note::Page { new_events: more } | Note::Swept { listed: more, .. } => {
+                listed += more;
+                progress.at(listed);
             }
+            Note::Due { about: 0 } => progress.end(),
+            Note::Due { about } => progress.begin("looking at people", Some(about)),
             Note::Look(report) => {
                 looks += 1;
-                writes += report.writes;
+                progress.at(looks);
                 keep(&mut reports, report);
             }
-            Note::Swept { listed, .. } => compared += listed,
             Note::Pass { .. } => {}
         }
-        let begun = if compared > 0 {
-            format!("{compared} people compared")
-        } else {
-            format!("{pages} pages, {events} new events")
-        };
-        bar.set_message(format!("{begun}, {looks} people looked at, {writes} accounts written,"));
     }
-    bar.finish_and_clear();
+    progress.end();
     reports.into_values().collect()
 }
 

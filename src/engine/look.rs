@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::claims::Claim;
 use super::gate::{Endpoint, Stopped};
-use super::{Engine, Note};
+use super::{Engine, Note, telling};
 use crate::domain::backoff::LOOKS;
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::mark::Reason;
@@ -495,6 +495,12 @@ impl<'a> Looking<'a> {
             writes: self.writes,
         };
         log(&report, self.start);
+        for kind in finished.raised {
+            // The others have a line of their own, which says more.
+            if !matches!(kind, AlarmKind::Held | AlarmKind::Failed | AlarmKind::MirrorRefused) {
+                telling::log_raised(kind, report.user.as_str());
+            }
+        }
         engine.note(Note::Look(report.clone()));
         Ok(report)
     }

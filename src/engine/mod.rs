@@ -100,6 +100,11 @@ pub enum Note {
         /// Entries that were new.
         new_events: u64,
     },
+    /// Whoever is due is looked at from here on.
+    Due {
+        /// How many there are as yet.
+        about: u64,
+    },
     /// A look ended.
     Look(look::Report),
     /// A reconcile has gone through a page of users.
@@ -269,8 +274,8 @@ impl Engine {
         self.clock.now()
     }
 
-    /// Nobody listening is no error: notes are for screens.
-    fn note(&self, note: Note) {
+    /// Tells whoever listens. Nobody listening is no error: notes are for screens.
+    pub fn note(&self, note: Note) {
         if let Some(notes) = self.lock_notes().as_ref() {
             let _ = notes.send(note);
         }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::gate::{Endpoint, Stopped};
 use super::poller::PassError;
-use super::{Engine, Note};
+use super::{Engine, Note, telling};
 use crate::auth0::{AccountQuery, AccountRecord};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
@@ -333,7 +333,9 @@ impl Engine {
                      Okta, `user <e-mail> --sync` takes the account over"
                 .to_owned(),
         };
-        self.store.raise_alarm(&alarm, now).await?;
+        if self.store.raise_alarm(&alarm, now).await? {
+            telling::log_raised(alarm.kind, &alarm.subject);
+        }
         Ok(())
     }
 

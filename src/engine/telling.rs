@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::Engine;
 use crate::alert::{Alert, Message};
 use crate::domain::backoff::Backoff;
-use crate::store::{StoreError, Untold};
+use crate::store::{AlarmKind, StoreError, Untold};
 
 /// How often the store is asked whether there is something to tell.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -78,6 +78,12 @@ impl Engine {
             Err(error) => Ok(Told::Refused(error.to_string())),
         }
     }
+}
+
+/// The line in the log of an alarm that is new, for kinds that have none of their own. What it is about may be a person's
+/// address, which is in the state: here is an id.
+pub(super) fn log_raised(kind: AlarmKind, subject: &str) {
+    warn!(event = "alarm", kind = kind.as_str(), subject, "an alarm was raised: `status` says why, and what to do");
 }
 
 enum Told {

@@ -45,7 +45,8 @@ pub use looks::{
 pub use open::{Access, Binding, Opened, Store, is_in_use};
 pub use purge::MarkedByUs;
 pub use reports::{
-    AccountRow, DecisionRow, EventRow, EventSelection, PersonRow, Progress, QuarantinedRow, RemoteRow, StatusRow,
+    AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, PersonRow, Progress, QuarantinedRow, RemoteRow,
+    StatusRow,
 };
 pub use requests::{Made, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};

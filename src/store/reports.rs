@@ -173,6 +173,15 @@ pub struct AccountRow {
     pub lag_s: Option<f64>,
 }
 
+/// How far back the decisions reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow, Serialize)]
+pub struct KeptDecisions {
+    /// So many, of everybody, were older than the retention and are gone.
+    pub expired: i64,
+    /// When the oldest was made that is kept.
+    pub oldest_at: Option<String>,
+}
+
 /// A row of the view `decisions`, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 #[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
@@ -336,6 +345,20 @@ impl Store {
         sqlx::query_as(
             "SELECT id, lower(hex(chain)) FROM (SELECT id, chain FROM decision_log ORDER BY id DESC LIMIT 1)
              UNION ALL SELECT last, lower(hex(chain)) FROM decision_log_root ORDER BY 1 DESC LIMIT 1",
+        )
+        .fetch_one(self.reader())
+        .await
+        .map_err(|error| self.error(error))
+    }
+
+    /// How far back the decisions reach.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn kept_decisions(&self) -> Result<KeptDecisions, StoreError> {
+        sqlx::query_as(
+            "SELECT (SELECT last FROM decision_log_root) AS expired,
+                    (SELECT at FROM decision_log ORDER BY id LIMIT 1) AS oldest_at",
         )
         .fetch_one(self.reader())
         .await

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use okta_auth0_sync::sandbox::{Effect, Fault};
+use okta_auth0_sync::store::{Access, Store};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Row};
@@ -89,4 +90,55 @@ async fn a_copy_of_the_state_answers_and_shows_when_it_was_edited() {
     drop(state);
     let (code, found) = asked(&folder, &["audit", "verify"]);
     assert!(code == 1 && found.contains(&row.to_string()), "row {row}: {found}");
+}
+
+/// After retention, for somebody who was deleted, and after `forget`: what is still answered, and what is said not to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_and_forgetting_leave_is_answered_and_the_rest_is_said_to_be_gone() {
+    let stage = Stage::set().await;
+    let (ann, account) = stage.person("ann");
+    let (gone, _) = stage.person("gone");
+    let (bob, bobs) = stage.person("bob");
+    stage.sync().await;
+    for person in [&ann, &gone, &bob] {
+        stage.sandbox.okta().deactivate(person);
+    }
+    stage.sync().await;
+    stage.sandbox.okta().delete(&gone);
+    stage.sync().await;
+    stage.run(&["forget", "bob@example.com", "--yes"]).await.exits(0);
+    let export = stage.run(&["audit", "export"]).await;
+    assert!(export.exits(0).out.contains(&account), "{}", export.out);
+    assert!(!export.out.contains("bob@example.com") && !export.out.contains(&bobs), "forgotten: {}", export.out);
+    let proof = stage.run(&["audit", "verify"]).await;
+    let anonymous = proof.exits(0).out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!anonymous.contains("; 0 more are anonymous"), "that it was made is still proven: {anonymous}");
+    assert!(anonymous.contains("They reach back to the first"), "{anonymous}");
+
+    // Two years later, as far as retention goes.
+    let store = Store::open_beside(&stage.state(), Access::Beside).await.unwrap();
+    while store.expire("2100-01-01T00:00:00Z".parse().unwrap(), 1000).await.unwrap() > 0 {}
+    store.close().await;
+    assert_eq!(stage.run(&["events"]).await.exits(0).out, "no such event is recorded\n");
+    for (who, status) in [("ann@example.com", "DEPROVISIONED"), ("gone@example.com", "DELETED")] {
+        let told = stage.run(&["user", who]).await;
+        assert!(told.exits(0).out.contains(status), "{}", told.out);
+        let row = told.out.lines().find(|line| line.contains(" denied ")).unwrap_or_else(|| panic!("{}", told.out));
+        assert!(row.contains(" ago") || row.contains("just now"), "since when: {row}");
+        assert!(told.out.contains("beyond [store] retention and gone; none is kept."), "{}", told.out);
+        let json: Value = serde_json::from_str(&stage.run(&["user", who, "--json"]).await.out).unwrap();
+        assert!(json["accounts"][0]["denied_at"].is_string() && json["accounts"][0]["event_id"].is_string(), "{json}");
+        assert!(json["decisions_kept"]["expired"].as_i64() > Some(0), "{json}");
+    }
+    let proof = stage.run(&["audit", "verify"]).await;
+    assert!(proof.exits(0).out.contains("that were made are beyond [store] retention and gone."), "{}", proof.out);
+
+    // What is decided from now on is told beside it.
+    stage.sandbox.okta().activate(&ann);
+    stage.sync().await;
+    let told = stage.run(&["user", "ann@example.com"]).await;
+    assert!(told.out.contains("gone; the oldest that is kept is of 20"), "{}", told.out);
+    assert!(told.out.contains("applied: "), "{}", told.out);
+    let proof = stage.run(&["audit", "verify"]).await;
+    assert!(proof.exits(0).out.contains("gone: these reach back to 20"), "{}", proof.out);
 }

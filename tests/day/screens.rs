@@ -27,7 +27,9 @@ fn shown(folder: &Path, columns: u16, arguments: &[&str], answers: &[&str]) -> S
 #[track_caller]
 fn fits(seen: &Seen, columns: u16, what: &[&str]) {
     // What the log says is for programs too: it is not wrapped.
-    for line in seen.text.lines().filter(|line| !line.contains(" okta_auth0_sync::")) {
+    let told = seen.text.lines().filter(|line| !line.contains(" okta_auth0_sync::"));
+    // A word that is wider than its place is whole, on a line of its own: the terminal goes on below, and copies one word.
+    for line in told.filter(|line| line.starts_with(' ') || line.contains(' ')) {
         assert!(line.width() <= usize::from(columns), "{what:?} is wider than {columns}: {line}\n{}", seen.text);
     }
     assert!(!seen.raw.contains("\u{1b}]0;"), "{what:?} lets a name set the title: {:?}", seen.raw);
@@ -160,6 +162,167 @@ async fn whoever_is_asked_can_say_no_end_the_input_or_interrupt() {
         assert!(story.text.contains("denied"), "nothing was forgotten or lifted: {}", story.text);
         shown(&folder, 80, &["action", "check"], &[]).exits(1);
         shown(&folder, 80, &["forget", LONG], &["yes\n"]).exits(0);
+    })
+    .await
+    .unwrap();
+}
+
+/// The steps of long work: drawn on a terminal and taken away again, told line by line elsewhere, beside the result.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_work_is_drawn_on_a_terminal_and_told_by_steps_elsewhere() {
+    let stage = Stage::set().await;
+    let people: Vec<_> = (0..6).map(|number| stage.person(&format!("p{number}")).0).collect();
+    stage.sync().await;
+    for person in &people[..3] {
+        stage.sandbox.okta().deactivate(person);
+    }
+    let told = stage.sync().await;
+    for line in [
+        "reading Okta's log, new events\n",
+        "reading Okta's log, new events: done, 3 in ",
+        "looking at people, about 3\n",
+        "looking at people: done, 3 in ",
+    ] {
+        assert!(told.err.contains(line), "{line:?} is missing:\n{}", told.err);
+    }
+    assert!(!told.out.contains("looking at") && !told.err.contains(['\r', '\u{1b}', '⠁']), "{told:?}");
+    for person in &people[3..] {
+        stage.sandbox.okta().deactivate(person);
+    }
+    let folder = stage.folder().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let drawn = shown(&folder, 80, &["sync"], &[]);
+        assert!(drawn.raw.contains("looking at people: 0 of about 3"), "{:?}", drawn.raw);
+        assert!(!drawn.text.contains("looking at people"), "taken away before the result: {}", drawn.text);
+        let compared = shown(&folder, 200, &["reconcile", "--all"], &[]);
+        assert!(compared.raw.contains("comparing people: ") && !compared.text.contains("comparing"), "{compared:?}");
+        let dumb = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+            .args(["--config", "config.toml", "purge", "--yes"])
+            .current_dir(&folder)
+            .env("TERM", "dumb");
+        let dumb = on_terminal(dumb, 80, &[]);
+        assert!(dumb.text.contains("lifting our marks: done, 6 in ") && !dumb.raw.contains('\u{1b}'), "{:?}", dumb.raw);
+        fits(dumb.exits(0), 80, &["purge"]);
+    })
+    .await
+    .unwrap();
+}
+
+/// More rows than a screen has: the newest of them, and that there are more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_ends_and_says_so() {
+    let stage = Stage::set().await;
+    let (ann, _) = stage.person("ann");
+    stage.sync().await;
+    for _ in 0..30 {
+        stage.sandbox.okta().deactivate(&ann);
+        stage.sandbox.okta().activate(&ann);
+    }
+    stage.sync().await;
+    for (arguments, rows, more) in [
+        (&["events"][..], 50, "… and older ones: --limit shows more than 50\n"),
+        (&["events", "--limit", "7"], 7, "… and older ones: --limit shows more than 7\n"),
+    ] {
+        let piped = stage.run(arguments).await;
+        assert!(piped.exits(0).out.ends_with(more), "{}", piped.out);
+        assert_eq!(piped.out.lines().count(), 1 + rows + 1, "{}", piped.out);
+    }
+    let all = stage.run(&["events", "--limit", "1000"]).await;
+    assert!(all.out.lines().count() > 60 && !all.out.contains('…'), "{}", all.out);
+    assert_eq!(stage.run(&["events", "--json"]).await.out.lines().count(), 50);
+    let story = stage.run(&["user", "ann@example.com"]).await;
+    assert!(story.out.contains(" earlier: see --json\n"), "{}", story.out);
+    let folder = stage.folder().to_owned();
+    tokio::task::spawn_blocking(move || {
+        for columns in [80, 200] {
+            for arguments in [&["events"][..], &["user", "ann@example.com"], &["status"]] {
+                fits(shown(&folder, columns, arguments, &[]).exits(0), columns, arguments);
+            }
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Before the first run, and after a run that had nothing to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_says_that_there_is_nothing_yet() {
+    /// With this code, and these words.
+    type Ends = (i32, &'static str);
+    const NO_STATE: &str = "there is no state at";
+    let stage = Stage::set().await;
+    let folder = stage.folder().to_owned();
+    let commands: [(&[&str], Ends, Ends); 12] = [
+        (&["status"], (0, "Never ran"), (0, "All well")),
+        (&["status", "--check"], (1, "never_ran"), (0, "all well")),
+        (&["events"], (1, NO_STATE), (0, "no such event is recorded")),
+        (&["user", "ann@example.com"], (1, NO_STATE), (1, "is known here")),
+        (&["retry", "--failed"], (1, NO_STATE), (0, "nobody")),
+        (&["retry", "ann@example.com"], (1, NO_STATE), (1, "is known here")),
+        (&["approve", "--all"], (1, NO_STATE), (0, "")),
+        (&["approve", "ann@example.com"], (1, NO_STATE), (1, "known here")),
+        (&["forget", "ann@example.com"], (1, NO_STATE), (1, "known here")),
+        (&["audit", "export"], (1, NO_STATE), (0, "id,at,")),
+        (&["audit", "verify"], (1, NO_STATE), (0, "0 decisions are as they were written")),
+        (&["purge", "--dry-run"], (0, "0 accounts"), (0, "0 accounts")),
+    ];
+    let typed = move |run: bool, columns: u16| {
+        for (arguments, never, ran) in &commands {
+            let seen = shown(&folder, columns, arguments, &[]);
+            let (code, words) = if run { ran } else { never };
+            assert!(seen.code == *code && seen.text.contains(words), "{arguments:?}: {} {}", seen.code, seen.text);
+            fits(&seen, columns, arguments);
+        }
+    };
+    let typed = std::sync::Arc::new(typed);
+    let first = typed.clone();
+    tokio::task::spawn_blocking(move || [80, 200].map(|columns| first(false, columns))).await.unwrap();
+    stage.sync().await.exits(0);
+    tokio::task::spawn_blocking(move || [80, 200].map(|columns| typed(true, columns))).await.unwrap();
+}
+
+/// `NO_COLOR`: no sign of a colour on a terminal, in no command; without it there is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_no_colour_gets_none() {
+    let (stage, _) = awkward().await;
+    let folder = stage.folder().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let typed = |arguments: &[&str], colourless: bool| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
+                .args(["--config", "config.toml"])
+                .args(arguments)
+                .current_dir(&folder)
+                .env_clear()
+                .env("TERM", "xterm");
+            if colourless {
+                command = command.env("NO_COLOR", "1");
+            }
+            on_terminal(command, 80, &[]).raw
+        };
+        typed(&["sync"], true);
+        assert!(typed(&["status"], false).contains("\u{1b}[1m"), "there is a colour to be left out");
+        for arguments in [
+            &["status"][..],
+            &["user", LONG],
+            &["user", LONG, "--live"],
+            &["events"],
+            &["check"],
+            &["action", "check"],
+            &["approve", "--all"],
+            &["sync"],
+            &["reconcile"],
+            &["purge", "--dry-run"],
+            &["user", "nobody@example.com"],
+            &["--help"],
+            &["sync", "--nonsense"],
+        ] {
+            let raw = typed(arguments, true);
+            // What ends with `m` is colour; a line that is drawn again is cleared with others.
+            let colours = raw.split("\u{1b}[").skip(1).filter(|rest| {
+                rest.trim_start_matches(|sign: char| sign.is_ascii_digit() || sign == ';').starts_with('m')
+            });
+            assert_eq!(colours.count(), 0, "{arguments:?}: {raw:?}");
+        }
     })
     .await
     .unwrap();

@@ -140,12 +140,16 @@ impl Store {
                 .await?
                 .len();
         }
+        let mut raised = Vec::new();
         for alarm in look.alarms {
-            self.raise_in(&mut tx, alarm, now).await?;
+            if self.raise_in(&mut tx, alarm, now).await? {
+                raised.push(alarm.kind);
+            }
         }
         self.commit(tx).await?;
-        Ok(Finished { due_again, woken: count(woken) })
+        Ok(Finished { due_again, woken: count(woken), raised })
     }
+
     /// What Okta said of a user, and every address in it.
     pub(super) async fn keep_read(
         &self,

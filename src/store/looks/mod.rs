@@ -246,12 +246,14 @@ pub struct LookFinish<'a> {
 }
 
 /// What is left after a look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// A reason arrived while the look was under way.
     pub due_again: bool,
     /// Others were made due.
     pub woken: u64,
+    /// The alarms of the look that were not open before.
+    pub raised: Vec<crate::store::AlarmKind>,
 }
 
 /// A number of things in memory, as it is told.

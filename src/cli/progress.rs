@@ -1,0 +1,87 @@
+//! How long work goes: on a terminal one line that is drawn again, elsewhere one line for each step, on standard error.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use super::screen;
+
+/// Faster than this the line is not drawn again while nothing happens.
+const REDRAW: Duration = Duration::from_millis(120);
+
+/// The steps of a command, one after the other.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    step: Option<(String, ProgressBar)>,
+    drawn: bool,
+}
+
+impl Progress {
+    /// Draws where standard error is a terminal on which a line can be drawn again.
+    pub(crate) fn new() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { step: None, drawn: std::io::stderr().is_terminal() && !dumb }
+    }
+
+    /// Ends the step before and begins another. `about` so many are expected; it is shown as the estimate that it is.
+    pub(crate) fn begin(&mut self, step: &str, about: Option<u64>) {
+        self.end();
+        let bar = ProgressBar::with_draw_target(about, ProgressDrawTarget::hidden());
+        if self.drawn {
+            bar.set_style(style(about.is_some()));
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.set_message(step.to_owned());
+            bar.tick();
+            bar.enable_steady_tick(REDRAW);
+        } else {
+            let expected = about.map_or_else(String::new, |about| format!(", about {about}"));
+            screen::remark(&format!("{step}{expected}"));
+        }
+        self.step = Some((step.to_owned(), bar));
+    }
+
+    /// So many are done in this step; more than were expected make the estimate grow.
+    pub(crate) fn at(&self, done: u64) {
+        if let Some((_, bar)) = &self.step {
+            if bar.length().is_some_and(|about| about < done) {
+                bar.set_length(done);
+            }
+            bar.set_position(done);
+        }
+    }
+
+    /// Ends the step: the line is taken away, or one more is written.
+    pub(crate) fn end(&mut self) {
+        let Some((step, bar)) = self.step.take() else { return };
+        if self.drawn {
+            bar.finish_and_clear();
+        } else {
+            let (done, took) = (bar.position(), HumanDuration(bar.elapsed()));
+            screen::remark(&format!("{step}: done, {done} in {took}"));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The count, how fast, and how much time is left if so many as expected come.
+fn style(expected: bool) -> ProgressStyle {
+    let template =
+        if expected { "{spinner} {msg}: {pos} of about {len}{rate}{left}" } else { "{spinner} {msg}: {pos}{rate}" };
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+        .with_key("rate", |state: &ProgressState, line: &mut dyn std::fmt::Write| {
+            let rate = state.per_sec();
+            // Nobody to tell: a line that cannot be written is not shown.
+            let _ = if rate > 0.0 { write!(line, ", {rate:.1} a second") } else { Ok(()) };
+        })
+        .with_key("left", |state: &ProgressState, line: &mut dyn std::fmt::Write| {
+            let known = state.pos() > 0 && state.len().is_some_and(|about| about > state.pos());
+            let _ = if known { write!(line, ", about {:#} left", HumanDuration(state.eta())) } else { Ok(()) };
+        })
+}
