@@ -14,6 +14,9 @@ use crate::http::lenient;
 
 /// What is kept of an entry that cannot be read, in bytes.
 const RAW_BYTES_MAX: usize = 64 << 10;
+/// The longest name, id or type that is taken for one, in bytes. Okta's logins have 100 characters at most, its ids and types
+/// fewer: whatever is longer than this would only fill the state.
+const TEXT_BYTES_MAX: usize = 1 << 10;
 
 /// An entry of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl LogEntry {
 }
 
 fn present(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+    text.filter(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX)
 }
 
 fn event(wire: &Wire) -> Result<Event, String> {

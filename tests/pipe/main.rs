@@ -10,6 +10,7 @@ mod alerts;
 mod backlog;
 mod canaries;
 mod golden;
+mod hostility;
 mod kills;
 #[cfg(feature = "failpoints")]
 mod lives;
