@@ -22,8 +22,8 @@ pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp)
     let limit = arguments.limit;
     // One more than is shown: then there are more.
     let mut events = match arguments.state {
-        None => store.recent_events(None, limit + 1).await?,
-        Some(state) => store.events(selection(state), limit + 1).await?,
+        None => store.recent_events(None, limit.saturating_add(1)).await?,
+        Some(state) => store.events(selection(state), limit.saturating_add(1)).await?,
     };
     let shown = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = events.len() > shown;
