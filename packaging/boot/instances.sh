@@ -7,12 +7,13 @@ step "@acme and @globex: their own tenants, configuration, secrets and state"
 systemctl stop $UNIT
 mv $STATE /var/lib/boot-test/state
 rm /var/lib/okta-auth0-sync
+tenants_start tenants-acme 9201
 tenants_start tenants-globex 9101
 for name in acme globex; do
     install -d -m 0755 $CONFIG/$name
     dpkg-deb --fsys-tarfile "$HERE/first.deb" | tar -xO ./etc/okta-auth0-sync/config.toml >$CONFIG/$name/config.toml
 done
-configure $CONFIG/acme
+configure $CONFIG/acme tenants-acme
 configure $CONFIG/globex tenants-globex
 systemctl start $acme $globex
 for name in acme globex; do
@@ -22,11 +23,12 @@ for name in acme globex; do
     must_be "owner of its state" "$(stat -c %u $STATE/$name/state.db)" "$(stat -c %u "/proc/$(property MainPID $unit)")"
 done
 [[ $(stat -c %u $STATE/acme) != $(stat -c %u $STATE/globex) ]] || fail "they share a user"
-person ida
+tenants=tenants-acme person ida
 tenants=tenants-globex person jon
-leaves ida
+tenants=tenants-acme leaves ida
 tenants=tenants-globex leaves jon
-until_it 60 is_denied ida
+acme_denies() { tenants=tenants-acme is_denied ida; }
+until_it 60 acme_denies
 globex_denies() { tenants=tenants-globex is_denied jon; }
 until_it 60 globex_denies
 must_be "denied by acme" "$(sqlite3 -readonly $STATE/acme/state.db 'SELECT count(*) FROM denied WHERE email LIKE "ida%"')" 1
@@ -52,7 +54,7 @@ for unit in $acme $globex; do until_it 60 is ActiveState active $unit; done
 for pid in $before; do [[ ! -e /proc/$pid ]] || fail "$pid was not restarted"; done
 is ActiveState inactive || fail "the upgrade started what did not run"
 
-systemctl stop $acme $globex tenants-globex
+systemctl stop $acme $globex tenants-acme tenants-globex
 rm -r $CONFIG/acme $CONFIG/globex $STATE /var/lib/okta-auth0-sync
 mv /var/lib/boot-test/state $STATE
 ln -s private/okta-auth0-sync /var/lib/okta-auth0-sync
