@@ -15,7 +15,7 @@ const LENGTH_MIN: usize = 8;
 /// Form fields of token requests that are secret.
 const FIELDS: [&str; 2] = ["client_secret", "client_assertion"];
 
-/// The secrets that one request carried, in every form in which they could come back.
+/// The secrets that one request carried, as they are and in base64. They are found however their bytes are escaped.
 #[derive(Default)]
 pub(super) struct Carried(Vec<Vec<u8>>);
 
@@ -57,9 +57,6 @@ impl Carried {
             return;
         }
         self.0.push(secret.to_vec());
-        let percent: String = url::form_urlencoded::byte_serialize(secret).collect();
-        self.0.push(percent.replace('+', "%20").into_bytes());
-        self.0.push(percent.into_bytes());
         for alphabet in [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD] {
             self.0.push(alphabet.encode(secret).into_bytes());
         }
@@ -70,10 +67,10 @@ impl Carried {
         let mut clean = Vec::with_capacity(bytes.len());
         let mut rest = bytes;
         while let Some(first) = rest.first() {
-            match self.0.iter().find(|secret| secret.first() == Some(first) && rest.starts_with(secret)) {
-                Some(secret) => {
+            match self.0.iter().find_map(|secret| length_of(secret, rest)) {
+                Some(length) => {
                     clean.extend_from_slice(MASK);
-                    rest = &rest[secret.len()..];
+                    rest = &rest[length..];
                 }
                 None => {
                     clean.push(*first);
@@ -90,9 +87,70 @@ impl Carried {
     }
 }
 
+/// How much of the beginning of `text` is this secret, each of its bytes as it is or escaped in its own way.
+fn length_of(secret: &[u8], text: &[u8]) -> Option<usize> {
+    // A secret may hold what looks like an escape, so both readings of one are tried.
+    let read = |as_it_is: bool| {
+        let mut at = 0;
+        for byte in secret {
+            let rest = &text[at..];
+            let plain = rest.first() == Some(byte);
+            at += match unescaped(rest) {
+                Some((meant, length)) if meant == *byte && !(as_it_is && plain) => length,
+                _ if plain => 1,
+                _ => return None,
+            };
+        }
+        Some(at)
+    };
+    read(false).or_else(|| read(true))
+}
+
+/// The byte that an escape stands for, and how long the escape is: `%2f`, `+`, and in JSON `\/` and `\u002f`.
+fn unescaped(text: &[u8]) -> Option<(u8, usize)> {
+    let digit = |sign: u8| char::from(sign).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let hex = |high: u8, low: u8| Some(digit(high)? << 4 | digit(low)?);
+    match text {
+        [b'+', ..] => Some((b' ', 1)),
+        [b'%', high, low, ..] => Some((hex(*high, *low)?, 3)),
+        // Beyond ASCII the number is that of a character, not of a byte.
+        [b'\\', b'u', b'0', b'0', high, low, ..] => Some((hex(*high, *low).filter(u8::is_ascii)?, 6)),
+        [b'\\', sign @ (b'"' | b'\\' | b'/'), ..] => Some((*sign, 2)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_secret_is_found_however_its_bytes_are_escaped(
+            bytes in prop::collection::vec((b' '..=b'~', 0..5_u8), LENGTH_MIN..60),
+        ) {
+            let secret: Vec<u8> = bytes.iter().map(|(byte, _)| *byte).collect();
+            let mut carried = Carried::default();
+            carried.add(&secret);
+            let escaped: String = bytes
+                .iter()
+                .map(|(byte, form)| match form {
+                    0 => format!("%{byte:02x}"),
+                    1 => format!("%{byte:02X}"),
+                    2 => format!("\\u00{byte:02x}"),
+                    3 if *byte == b' ' => "+".to_owned(),
+                    // What could be taken for the beginning of an escape is one.
+                    _ if matches!(byte, b'%' | b'\\' | b'+') => format!("%{byte:02X}"),
+                    _ => char::from(*byte).to_string(),
+                })
+                .collect();
+            prop_assert_eq!(carried.out_of_text(&format!("{escaped}\n")), "[redacted]\n");
+            let plain = String::from_utf8(secret).unwrap();
+            prop_assert_eq!(carried.out_of_text(&plain), "[redacted]");
+        }
+    }
 
     fn request(build: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Request {
         build(reqwest::Client::new().post("http://127.0.0.1/x")).build().unwrap()
@@ -112,6 +170,8 @@ mod tests {
             secret.to_owned(),
             "s3cr%2Bt%2Fva%3Dlue+%C3%A9".to_owned(),
             "s3cr%2Bt%2Fva%3Dlue%20%C3%A9".to_owned(),
+            "s3cr%2bt/va%3dlue%20%c3%a9".to_owned(),
+            "s3cr+t\\/va\\u003dlue é".to_owned(),
             STANDARD.encode(secret),
             URL_SAFE_NO_PAD.encode("00canary-canary"),
         ] {
