@@ -89,7 +89,7 @@ enum Form {
 
 impl Form {
     fn of_stderr(format: LogFormat) -> Self {
-        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
         match format {
             LogFormat::Json => Self::Json,
             LogFormat::Auto if journald_reads_stderr() => Self::Journal,

@@ -185,7 +185,11 @@ impl Stage {
 
     /// Waits for something to become true, showing that it waits.
     async fn step(&self, told: &str, done: impl AsyncFn() -> bool) -> bool {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let bar = if std::io::stderr().is_terminal() && !screen::is_dumb() {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::hidden()
+        };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }

@@ -57,6 +57,7 @@ pub use points::failpoints;
 
 /// Does what the arguments ask for. Results and remarks have been printed when it returns.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    screen::choose_colour();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

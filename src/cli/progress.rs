@@ -20,8 +20,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Draws where standard error is a terminal on which a line can be drawn again.
     pub(crate) fn new() -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { step: None, drawn: std::io::stderr().is_terminal() && !dumb }
+        Self { step: None, drawn: std::io::stderr().is_terminal() && !screen::is_dumb() }
     }
 
     /// Ends the step before and begins another. `about` so many are expected; it is shown as the estimate that it is.

@@ -25,7 +25,21 @@ pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Writes a result to standard output: without colour unless that is a terminal and `NO_COLOR` is unset.
+/// Can a terminal with this `$TERM` draw a line again, and colour it?
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// Takes colour from every output of this process where the terminal has none. anstream alone would colour it as soon as
+/// `$CI` is set. Who forces colour (`CLICOLOR_FORCE`) or wants none (`NO_COLOR`) is heard there.
+pub fn choose_colour() {
+    let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    if is_dumb() && !forced {
+        anstream::ColorChoice::Never.write_global();
+    }
+}
+
+/// Writes a result to standard output: without colour unless that is a terminal that has it and `NO_COLOR` is unset.
 ///
 /// # Errors
 /// When standard output does not take it. A reader that has seen enough (`| head`) is no error.

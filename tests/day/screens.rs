@@ -103,6 +103,8 @@ async fn nothing_is_wider_than_the_screen_and_no_id_is_broken() {
         let plain = std::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
             .args(["--config", "config.toml", "user", LONG])
             .current_dir(&folder)
+            .env_clear()
+            .env("CI", "true")
             .output()
             .unwrap();
         let plain = String::from_utf8(plain.stdout).unwrap();
@@ -199,7 +201,9 @@ async fn long_work_is_drawn_on_a_terminal_and_told_by_steps_elsewhere() {
         let dumb = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
             .args(["--config", "config.toml", "purge", "--yes"])
             .current_dir(&folder)
-            .env("TERM", "dumb");
+            .env_clear()
+            .env("TERM", "dumb")
+            .env("CI", "true");
         let dumb = on_terminal(dumb, 80, &[]);
         assert!(dumb.text.contains("lifting our marks: done, 6 in ") && !dumb.raw.contains('\u{1b}'), "{:?}", dumb.raw);
         fits(dumb.exits(0), 80, &["purge"]);
