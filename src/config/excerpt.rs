@@ -2,15 +2,18 @@
 
 use super::problem::Problem;
 use super::raw::Raw;
+use crate::domain;
 
 /// The longest part of a line that is shown, in characters.
 const SHOWN_MAX: usize = 160;
 
 /// Tells `error` with its place in `text`.
 pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, key: &str) -> Problem {
-    let message = error.message();
+    // Both repeat names from the file, in which TOML allows every character: a paste must not act on the terminal.
+    let message = error.message().lines().map(domain::escape).collect::<Vec<_>>().join("\n");
+    let key = domain::escape(key);
     let Some(span) = error.span() else {
-        let subject = if key.is_empty() { source_name } else { key };
+        let subject = if key.is_empty() { source_name } else { &key };
         return Problem::new(subject, message);
     };
     let start = floor(text, span.start);

@@ -262,6 +262,15 @@ fn a_caret_points_at_the_value() {
 }
 
 #[test]
+fn a_name_from_the_file_cannot_act_on_the_terminal() {
+    for text in ["[\"\\u001b[2J\"]\n", "[guard]\n\"\\u001b[2J\\n\" = 1\n", "[okta.\"\\u202e\"]\n"] {
+        let message = refusal(text, &[]);
+        assert!(message.contains("unknown field `\\u{"), "{message}");
+        assert!(!message.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{message:?}");
+    }
+}
+
+#[test]
 fn addresses_must_be_origins_and_private() {
     for (url, expected) in [
         ("http://acme.okta.com", "would send credentials in the clear: use https://"),
