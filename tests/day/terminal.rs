@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use pty_process::Size;
 use pty_process::blocking::{Command, open};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What stood on the screen, line ends as `\n`, and how the command ended.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ impl Seen {
 /// Runs a command on a terminal of so many columns. At each `[y/N]` the next of `answers` is typed, as it is: a line
 /// needs its end, `\x03` is Ctrl-C and `\x04` the end of the input.
 pub(crate) fn on_terminal(command: Command, columns: u16, answers: &[&str]) -> Seen {
+    leave_interrupts_to_commands();
     let (mut terminal, end) = open().unwrap();
     terminal.resize(Size::new(50, columns)).unwrap();
     let mut child = command.spawn(end).unwrap();
@@ -50,6 +52,19 @@ pub(crate) fn on_terminal(command: Command, columns: u16, answers: &[&str]) -> S
     let raw = String::from_utf8(bytes).unwrap().replace("\r\n", "\n");
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
     Seen { code, text: plain(&raw), raw }
+}
+
+/// Ctrl-C reaches what is started on a terminal. Whoever is started in the background (by `nohup`, by `&` of a script, by a
+/// runner of tests) has it ignored, and so has whatever they start, which then waits for an answer for ever. What a process
+/// catches instead is as usual in those that it starts.
+fn leave_interrupts_to_commands() {
+    const INTERRUPT: u64 = 1 << 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    if ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & INTERRUPT != 0) {
+        // Caught from here on, also when this has gone.
+        drop(signal(SignalKind::interrupt()).unwrap());
+    }
 }
 
 /// Without colours and cursor movements; of a line that was written over, the last.
