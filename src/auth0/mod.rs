@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
@@ -32,6 +32,10 @@ pub use standing::{Condition, Standing, Step};
 pub use write::Patched;
 
 use token::Authenticator;
+
+/// Auth0 notes what this header of a POST, PUT, PATCH or DELETE holds, up to 64 characters, in the tenant's log
+/// (<https://auth0.com/docs/api/management/v2>, "Request Correlation").
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// Every call that is made of the tenant.
 pub const ENDPOINTS: [&str; 15] = [
@@ -148,6 +152,19 @@ impl Auth0 {
         url: Url,
         body: Option<&RawValue>,
     ) -> Result<Answer, Failure> {
+        self.call_named(None, endpoint, bucket, method, url, body).await
+    }
+
+    /// As [`Auth0::call`], with a name by which the tenant's log can be searched for it.
+    async fn call_named(
+        &self,
+        name: Option<HeaderValue>,
+        endpoint: &'static str,
+        bucket: Bucket,
+        method: Method,
+        url: Url,
+        body: Option<&RawValue>,
+    ) -> Result<Answer, Failure> {
         let call = Call { remote: Remote::Auth0, endpoint, limits: Limits::PLAIN };
         let mut renewed = false;
         loop {
@@ -159,6 +176,9 @@ impl Auth0 {
                 .header(AUTHORIZATION, token::bearer(token.secret.expose_secret())?);
             if let Some(body) = body {
                 request = request.json(body);
+            }
+            if let Some(name) = &name {
+                request = request.header(CORRELATION_ID, name.clone());
             }
             let flight = self.pacer.depart(bucket, self.clock.as_ref());
             let answer = self.http.send(call, request, Some(flight), self.clock.as_ref()).await?;

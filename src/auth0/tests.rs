@@ -192,6 +192,7 @@ async fn a_patch_is_sent_and_its_answer_read_back() {
     let seen = server.seen();
     assert_eq!(seen[1].line, format!("PATCH /api/v2/users/{ENCODED}"));
     assert_eq!(seen[1].header("content-type"), "application/json");
+    assert_eq!(seen[1].header("x-correlation-id"), "00u1");
     assert!(seen[1].body.contains("\"user_metadata\":{\"okta\":{\"deactivated\":\"true\"}}"), "{}", seen[1].body);
     assert!(!seen[2].body.contains("user_metadata"), "{}", seen[2].body);
 }

@@ -1,16 +1,20 @@
 //! Writing the mark, and ending what is already open.
 
 use reqwest::Method;
+use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
 
 use super::{AccountRecord, Auth0, Bucket, Failure, body};
 use crate::domain::mark::Removal;
-use crate::domain::{AccountId, Patch};
+use crate::domain::{AccountId, OktaUserId, Patch};
 use crate::http::Remote;
 
 pub(super) const PATCH: &str = "PATCH /api/v2/users/{id}";
 pub(super) const SESSIONS: &str = "DELETE /api/v2/users/{id}/sessions";
 pub(super) const REFRESH_TOKENS: &str = "DELETE /api/v2/users/{id}/refresh-tokens";
+
+/// Of a longer [`super::CORRELATION_ID`] Auth0 shows only so many characters.
+const CORRELATION_ID_MAX: usize = 64;
 
 /// What Auth0 answered to a PATCH.
 #[derive(Clone, Debug)]
@@ -30,7 +34,8 @@ impl Auth0 {
     pub async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
         let body = body::of(patch, &self.metadata_key, record.beside_mirror.as_ref())
             .map_err(|error| Failure::rejected(Remote::Auth0, PATCH, error.to_string()))?;
-        self.send_patch(&record.account.id, &body).await
+        let name = correlation_id(patch.mark.event_id.as_deref(), patch.mark.okta_user_id.as_ref());
+        self.send_patch(&record.account.id, name, &body).await
     }
 
     /// Takes what is ours from the account: our object in `app_metadata`, and what `removal` names.
@@ -40,12 +45,13 @@ impl Auth0 {
     pub async fn remove_mark(&self, record: &AccountRecord, removal: Removal) -> Result<Patched, Failure> {
         let body = body::removing(removal, &self.metadata_key, record.beside_mirror.as_ref())
             .map_err(|error| Failure::rejected(Remote::Auth0, PATCH, error.to_string()))?;
-        self.send_patch(&record.account.id, &body).await
+        let owner = record.account.mark.as_ref().and_then(|mark| mark.okta_user_id.as_ref());
+        self.send_patch(&record.account.id, correlation_id(None, owner), &body).await
     }
 
-    async fn send_patch(&self, id: &AccountId, body: &RawValue) -> Result<Patched, Failure> {
+    async fn send_patch(&self, id: &AccountId, name: Option<HeaderValue>, body: &RawValue) -> Result<Patched, Failure> {
         let url = self.account_address(PATCH, id, "")?;
-        let answer = self.call(PATCH, Bucket::Auth0Write, Method::PATCH, url, Some(body)).await?;
+        let answer = self.call_named(name, PATCH, Bucket::Auth0Write, Method::PATCH, url, Some(body)).await?;
         let answer = answer.success(self.clock.as_ref())?;
         Ok(Patched { account: self.record_of(&answer, id)?, request_id: answer.request_id() })
     }
@@ -79,5 +85,32 @@ impl Auth0 {
         let url = self.account_address(endpoint, id, below)?;
         let answer = self.call(endpoint, Bucket::Auth0Other, Method::DELETE, url, None).await?;
         answer.success(self.clock.as_ref()).map(drop)
+    }
+}
+
+/// What a write is called in the tenant's log: the event of Okta that was its reason, or else the user. Both stand in our
+/// decision on it, so that one leads to the other.
+fn correlation_id(event: Option<&str>, user: Option<&OktaUserId>) -> Option<HeaderValue> {
+    // Okta's event ids are UUIDs. One that is anything else is not put into a header.
+    let plain =
+        |id: &&str| id.len() <= CORRELATION_ID_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let id = event.filter(plain).or(user.map(OktaUserId::as_str).filter(plain))?;
+    HeaderValue::from_str(id).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_called_by_its_event_or_else_by_its_user() {
+        let user = OktaUserId::parse("00u1");
+        let name = |event| correlation_id(event, user.as_ref()).map(|name| name.to_str().unwrap().to_owned());
+        let event = "dc9fd3c0-598c-11ef-8478-2b7584bf8d5a";
+        assert_eq!(name(Some(event)).as_deref(), Some(event));
+        for odd in [None, Some("a\r\nx: y"), Some("ä"), Some(&*"e".repeat(65))] {
+            assert_eq!(name(odd).as_deref(), Some("00u1"), "{odd:?}");
+        }
+        assert_eq!(correlation_id(None, None), None);
     }
 }

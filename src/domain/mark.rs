@@ -332,6 +332,58 @@ mod tests {
     fn an_answer_without_the_mark_did_not_take_hold() {
         let Difference::Patch(patch) = deny(&account(), &reason("00u1"), BLOCK, NEW) else { panic!("must differ") };
         assert!(!took_hold(&account(), &patch));
-        assert!(took_hold(&after(&account(), Difference::Patch(patch.clone())), &patch));
+        let held = after(&account(), Difference::Patch(patch.clone()));
+        assert!(took_hold(&held, &patch));
+        let Some(mark) = held.mark.clone() else { panic!("it is marked") };
+        for other in [
+            Mark { deactivated: false, ..mark.clone() },
+            Mark { okta_user_id: OktaUserId::parse("00u2"), ..mark.clone() },
+            Mark { blocked: false, ..mark },
+        ] {
+            assert!(!took_hold(&Account { mark: Some(other.clone()), ..held.clone() }, &patch), "{other:?}");
+        }
+        assert!(!took_hold(&Account { blocked: false, ..held }, &patch), "not blocked after all");
+    }
+
+    #[test]
+    fn a_flag_that_names_nobody_is_lifted_from_what_is_known_to_be_ours_alone() {
+        let mut orphan = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
+        orphan.mark = orphan.mark.map(|mark| Mark { okta_user_id: None, ..mark });
+        assert_eq!(allow(&orphan, &reason("00u1"), NEW), Difference::None);
+        let lifted = after(&orphan, allow(&orphan, &reason("00u1"), Known { denied: true, blocked: true }));
+        assert!(!lifted.is_denied() && !lifted.blocked, "{lifted:?}");
+        let kept = after(&orphan, allow(&orphan, &reason("00u1"), Known { denied: true, blocked: false }));
+        assert!(!kept.is_denied() && kept.blocked, "a block that is not known to be ours: {kept:?}");
+    }
+
+    #[test]
+    fn removing_takes_what_is_ours_and_is_done_when_all_of_it_is_gone() {
+        let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
+        let both = Removal { mirror: true, unblock: true };
+        assert_eq!(removal(&denied, false), Some(both));
+        let open = Account { mark: None, mirror: Mirror::Absent, blocked: false, ..denied.clone() };
+        assert!(is_removed(&open, both));
+        for left in [
+            Account { mark: denied.mark.clone(), ..open.clone() },
+            Account { mirror: Mirror::On, ..open.clone() },
+            Account { mirror: Mirror::Off, ..open.clone() },
+            Account { blocked: true, ..open.clone() },
+        ] {
+            assert!(!is_removed(&left, both), "{left:?}");
+        }
+        // What was not to go may stay: it is somebody else's.
+        let theirs = Account { mirror: Mirror::Foreign, blocked: true, ..open.clone() };
+        assert!(is_removed(&theirs, Removal { mirror: false, unblock: false }));
+
+        let unblocked = Account { blocked: false, ..denied.clone() };
+        assert_eq!(removal(&unblocked, false), Some(Removal { mirror: true, unblock: false }));
+        let wiped = Account { mark: None, ..denied };
+        assert_eq!(
+            removal(&wiped, true),
+            Some(Removal { mirror: true, unblock: false }),
+            "whose block it is, is not known"
+        );
+        assert_eq!(removal(&wiped, false), None, "a mirror of somebody else");
+        assert_eq!(removal(&open, true), None);
     }
 }

@@ -188,6 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_shared_with_who_holds_it_now_and_is_let_in() {
+        let policy = Policy::default();
+        let address = Address::parse("Team@example.com").unwrap();
+        let holder = |email: &str, status| OktaUser {
+            id: OktaUserId::parse("00u2").unwrap(),
+            login: "bob".to_owned(),
+            email: Address::parse(email),
+            status,
+            transitional: false,
+        };
+        assert!(policy.is_shared_with(&address, &holder("team@example.com", Status::Active)));
+        assert!(!policy.is_shared_with(&address, &holder("bob@example.com", Status::Active)));
+        assert!(!policy.is_shared_with(&address, &holder("team@example.com", Status::Deprovisioned)));
+        assert!(!policy.is_shared_with(&address, &holder("team@example.com", Status::Suspended)));
+    }
+
+    #[test]
     fn only_opposites_contradict() {
         let policy = Policy::default();
         assert!(policy.contradicts(Signal::Left, Verdict::Allow));

@@ -174,5 +174,7 @@ mod tests {
         user.login = "ann@corp.example".to_owned();
         assert_eq!(user.addresses().len(), 2);
         assert!(user.holds(&Address::parse("ANN@CORP.example").unwrap()));
+        assert!(user.holds(&Address::parse("ann@example.com").unwrap()));
+        assert!(!user.holds(&Address::parse("bob@corp.example").unwrap()));
     }
 }

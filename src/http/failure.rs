@@ -307,10 +307,15 @@ fn refine(remote: Remote, kind: Kind, code: Option<&str>) -> Kind {
     }
 }
 
+/// Where remotes name an exchange, the most specific first: Okta; Auth0's authorization server; Auth0's Management API,
+/// whose recorded answers have that name and Cloudflare's and no other (the headers that auth0/go-auth0 takes out of its
+/// recordings, `management/http_recordings_test.go`); a proxy.
+const REQUEST_ID_HEADERS: [&str; 5] =
+    ["x-okta-request-id", "x-auth0-requestid", "ot-baggage-auth0-request-id", "x-request-id", "cf-ray"];
+
 /// The remote's name of this exchange.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
-    let value =
-        ["x-okta-request-id", "x-request-id", "x-auth0-requestid"].iter().find_map(|name| headers.get(*name))?;
+    let value = REQUEST_ID_HEADERS.iter().find_map(|name| headers.get(*name))?;
     value.to_str().ok().map(|text| bounded(text, CODE_CHARS_MAX)).filter(|text| !text.is_empty())
 }
 

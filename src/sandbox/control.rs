@@ -111,6 +111,8 @@ fn recorded(request: &Recorded) -> Value {
         "query": request.query,
         "at": timestamp_text(request.at),
         "status": request.status,
+        "request_id": request.request_id,
+        "correlation_id": request.correlation_id,
         "body": request.body,
     })
 }

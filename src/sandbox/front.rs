@@ -144,7 +144,7 @@ impl<T: Tenant> Front<T> {
         faults.wait(request, true).await;
         wire.set(fate);
         if fate != Fate::Dropped {
-            journal.answered(number, answer.status);
+            journal.answered(number, &answer);
         }
         answer
     }

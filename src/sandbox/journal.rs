@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use crate::domain::Timestamp;
 
 use super::lock;
-use super::message::Inbound;
+use super::message::{Answer, Inbound};
 
 /// So many requests are kept.
 const KEPT_MAX: usize = 100_000;
+/// In which the stand-ins name an exchange, as their originals do.
+const REQUEST_ID_HEADERS: [&str; 2] = ["x-okta-request-id", "ot-baggage-auth0-request-id"];
 
 /// One request that came in.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,10 @@ pub struct Recorded {
     pub at: Timestamp,
     /// The status of the answer; `None` until it is given, and for ever when the connection was dropped instead.
     pub status: Option<u16>,
+    /// What the answer called the exchange, if it did; `None` as long as there is no status.
+    pub request_id: Option<String>,
+    /// What the request called it (`X-Correlation-ID`): the real Auth0 notes that in the tenant's log.
+    pub correlation_id: Option<String>,
     /// The JSON body of a PATCH. Other bodies are not kept: they may hold credentials.
     pub body: Option<Value>,
 }
@@ -100,6 +106,8 @@ impl Journal {
             query: request.query.clone(),
             at,
             status: None,
+            request_id: None,
+            correlation_id: request.header("x-correlation-id").map(str::to_owned),
             body,
         });
         drop(kept);
@@ -107,10 +115,12 @@ impl Journal {
         number
     }
 
-    pub(super) fn answered(&self, number: u64, status: u16) {
+    pub(super) fn answered(&self, number: u64, answer: &Answer) {
         let mut kept = lock(&self.kept);
         if let Ok(at) = kept.requests.binary_search_by_key(&number, |request| request.number) {
-            kept.requests[at].status = Some(status);
+            kept.requests[at].status = Some(answer.status);
+            kept.requests[at].request_id =
+                REQUEST_ID_HEADERS.iter().find_map(|name| answer.headers.get(*name)?.to_str().ok()).map(str::to_owned);
         }
         drop(kept);
         self.changed.send_replace(());
@@ -144,7 +154,7 @@ mod tests {
             async move { journal.wait_for(|requests| requests.iter().any(|r| r.status == Some(200))).await }
         });
         let number = journal.arrived(&request(Method::PATCH, r#"{"a":1}"#), Timestamp::UNIX_EPOCH);
-        journal.answered(number, 200);
+        journal.answered(number, &Answer::empty(200).with("x-okta-request-id", "r1"));
         waiter.await.unwrap();
         assert_eq!(journal.requests()[0].body, Some(serde_json::json!({"a": 1})));
     }

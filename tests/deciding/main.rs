@@ -6,6 +6,7 @@
 mod accounts;
 mod addresses;
 mod disagreement;
+mod evidence;
 mod guard;
 mod history;
 mod marks;

@@ -81,7 +81,23 @@ async fn everything_of_ours_goes_and_nothing_else_and_the_second_time_there_is_n
     let purged: Vec<_> = decisions.iter().filter(|row| row.outcome == "purged").collect();
     assert_eq!(purged.len(), 3);
     assert!(purged.iter().all(|row| row.cause == "command" && row.after.as_deref() != Some("denied")), "{purged:?}");
-    assert!(purged.iter().any(|row| row.okta_user_id.as_deref() == Some("00uLost")));
+    let lost = purged.iter().find(|row| row.okta_user_id.as_deref() == Some("00uLost")).unwrap();
+    assert_eq!(lost.email.as_deref(), Some("lost@example.com"));
+    for (account, states) in [(&accounts[0], ("denied, blocked", "open")), (&accounts[1], ("denied, blocked", "open"))]
+    {
+        let row = purged.iter().find(|row| row.auth0_user_id.as_deref() == Some(account)).unwrap();
+        assert_eq!((row.before.as_deref(), row.after.as_deref()), (Some(states.0), Some(states.1)), "{row:?}");
+        assert_eq!(row.actor.as_deref(), Some("command"), "{row:?}");
+        let answered = auth0
+            .journal()
+            .requests()
+            .into_iter()
+            .rev()
+            .find(|request| request.method == "PATCH" && request.path.ends_with(&account.replace('|', "%7C")));
+        let answered = answered.unwrap();
+        assert!(row.request_id.is_some() && row.request_id == answered.request_id, "{row:?}");
+        assert_eq!(answered.correlation_id, row.okta_user_id, "{row:?}");
+    }
     store.verify_decisions().await.unwrap();
 
     stage.engine.clock().sleep(Duration::from_secs(5)).await;

@@ -340,6 +340,26 @@ fn one_line_says_what_to_whom_and_what_to_do() {
 }
 
 #[test]
+fn an_exchange_has_the_name_that_the_remote_itself_gave_it() {
+    let named = |pairs: &[(&'static str, &'static str)]| {
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect::<HeaderMap>();
+        request_id(&headers)
+    };
+    // As Auth0's Management API answers; its authorization server; a proxy alone.
+    let (ray, auth0) = (("cf-ray", "7e2e6a80b99c392d-KUL"), ("ot-baggage-auth0-request-id", "7e2e6a80b99c392d"));
+    assert_eq!(named(&[ray, auth0]).as_deref(), Some("7e2e6a80b99c392d"));
+    assert_eq!(
+        named(&[ray, auth0, ("x-auth0-requestid", "4ad55daa560e468bdfe1")]).as_deref(),
+        Some("4ad55daa560e468bdfe1")
+    );
+    assert_eq!(named(&[ray]).as_deref(), Some("7e2e6a80b99c392d-KUL"));
+    assert_eq!(named(&[("date", "Thu, 27 Aug 2020 18:19:50 GMT")]), None);
+}
+
+#[test]
 fn a_rate_limit_names_its_wait_by_the_remotes_clock() {
     let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
         let date = ("date", "Thu, 27 Aug 2020 18:19:50 GMT");

@@ -80,23 +80,23 @@ impl Tenancy {
                 } else {
                     self.manage(path, request, clock).unwrap_or_else(|problem| problem.answer())
                 };
-                dressed(answer, standing)
+                dressed(answer, &mut self.ids, standing)
             }
             _ => Problem::not_found("Not Found").answer(),
         }
     }
 
     /// A 429 that was ordered.
-    pub(super) fn rate_limited(&self, kind: RateLimited, clock: &dyn Clock) -> Answer {
+    pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Answer {
         let answer = Problem::rate_limited().answer();
         let now = clock.now().as_second();
         let standing = |reset| Standing { limit: self.options.bucket.burst, remaining: 0, reset, exceeded: true };
         match kind {
             // Auth0 has no such kind: its concurrency shows as the plain one.
-            RateLimited::Plain | RateLimited::Concurrency => dressed(answer, standing(now + 1)),
-            RateLimited::ResetInThePast => dressed(answer, standing(now - 60)),
+            RateLimited::Plain | RateLimited::Concurrency => dressed(answer, &mut self.ids, standing(now + 1)),
+            RateLimited::ResetInThePast => dressed(answer, &mut self.ids, standing(now - 60)),
             RateLimited::RetryAfter(span) => {
-                dressed(answer, standing(now + 1)).with("retry-after", span.as_secs().to_string())
+                dressed(answer, &mut self.ids, standing(now + 1)).with("retry-after", span.as_secs().to_string())
             }
             RateLimited::WithoutHeaders => answer,
         }
@@ -446,8 +446,11 @@ impl Tenancy {
 }
 
 /// With the headers that every recorded answer of the Management API has.
-fn dressed(answer: Answer, standing: Standing) -> Answer {
+fn dressed(answer: Answer, ids: &mut Identifiers, standing: Standing) -> Answer {
+    let exchange = ids.hex(16);
     answer
+        .with("cf-ray", format!("{exchange}-FRA"))
+        .with("ot-baggage-auth0-request-id", exchange)
         .with("x-ratelimit-limit", standing.limit.to_string())
         .with("x-ratelimit-remaining", standing.remaining.to_string())
         .with("x-ratelimit-reset", standing.reset.to_string())

@@ -190,7 +190,13 @@ async fn a_forgotten_person_is_in_no_byte_of_the_files() {
         live_through(&store, n, &format!("other{n}"), true).await;
     }
     assert!(occurs_in_files(dir.path(), "anna"));
-    store.forget(&id("other5anna"), "command", "p", noon()).await.unwrap();
+    store.forget(&id("other5anna"), "ops@example.com", "p", noon()).await.unwrap();
+    let last = store.decisions(None, None, 0, 1000).await.unwrap().pop().unwrap();
+    assert_eq!(
+        (last.outcome.as_str(), last.cause.as_str(), last.actor.as_deref(), last.okta_user_id),
+        ("forgotten", "command", Some("ops@example.com"), None),
+        "that somebody was forgotten is told, by whom, and not who"
+    );
     store.compact().await.unwrap();
     assert!(!occurs_in_files(dir.path(), "anna"));
     assert!(occurs_in_files(dir.path(), "other7@example.com"));

@@ -1,0 +1,161 @@
+//! What an auditor reads: each decision with all that it was made of, and the way from it to Okta's log and to Auth0's.
+
+use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::store::DecisionRow;
+use serde_json::json;
+
+use super::world::{DAY, World};
+
+/// The decisions on somebody, of this outcome.
+async fn decisions(world: &World, who: &OktaUserId, outcome: &str) -> Vec<DecisionRow> {
+    let mut rows = world.store().decisions(Some(who), None, 0, 100).await.unwrap();
+    rows.retain(|row| row.outcome == outcome);
+    rows
+}
+
+/// The latest decision of this outcome.
+async fn decision(world: &World, who: &OktaUserId, outcome: &str) -> DecisionRow {
+    decisions(world, who, outcome).await.pop().unwrap_or_else(|| panic!("nothing was {outcome} for {who}"))
+}
+
+/// The id of the last entry of this type about somebody in Okta's log.
+fn logged(world: &World, who: &OktaUserId, kind: &str) -> String {
+    let entries = world.okta().log_entries();
+    let entry =
+        entries.iter().rev().find(|entry| entry["eventType"] == kind && entry["target"][0]["id"] == who.as_str());
+    entry.unwrap()["uuid"].as_str().unwrap().to_owned()
+}
+
+fn states(row: &DecisionRow) -> (&str, &str) {
+    (row.before.as_deref().unwrap(), row.after.as_deref().unwrap())
+}
+
+#[tokio::test]
+async fn a_write_leads_from_oktas_log_to_auth0s() {
+    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.sync().await;
+    for (kind, outcome, before, after, status, verdict) in [
+        ("user.lifecycle.deactivate", "applied", "open", "denied, blocked", "DEPROVISIONED", "deny"),
+        ("user.lifecycle.activate", "applied", "denied, blocked", "open", "ACTIVE", "allow"),
+    ] {
+        world.clear_journals();
+        if kind.ends_with("deactivate") {
+            world.leaves(&ann).await
+        } else {
+            world.returns(&ann).await
+        };
+        let row = decision(&world, &ann, outcome).await;
+        assert_eq!(states(&row), (before, after), "{row:?}");
+        assert_eq!((row.status.as_deref(), row.verdict.as_deref()), (Some(status), Some(verdict)), "{row:?}");
+        assert_eq!(row.auth0_user_id.as_deref(), Some(account.as_str()));
+        assert_eq!(row.email.as_deref(), Some("ann@example.com"));
+        assert_eq!(row.why, None, "{row:?}");
+        assert!(row.actor.is_some(), "who did it in Okta: {row:?}");
+        assert_eq!(row.version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(row.policy, world.options.policy.fingerprint());
+        // The entry of Okta's log, and the write as Auth0 knows it: by its own name and by ours.
+        assert_eq!(row.event_id.as_deref(), Some(logged(&world, &ann, kind).as_str()));
+        let requests = world.auth0().journal().requests();
+        let writes: Vec<_> = requests.iter().filter(|request| request.method == "PATCH").collect();
+        assert_eq!(writes.len(), 1);
+        assert!(row.request_id.is_some() && row.request_id == writes[0].request_id, "{row:?}: {:?}", writes[0]);
+        assert_eq!(writes[0].correlation_id, row.event_id);
+    }
+}
+
+#[tokio::test]
+async fn a_write_without_an_event_is_called_by_its_user() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+    world.clear_journals();
+    world.passes(DAY);
+    world.reconcile().await;
+    let row = decision(&world, &ann, "restored").await;
+    assert_eq!(states(&row), ("denied by mirror only", "denied"), "{row:?}");
+    let requests = world.auth0().journal().requests();
+    let write = requests.iter().find(|request| request.method == "PATCH").unwrap();
+    assert_eq!(row.request_id, write.request_id);
+    // The mark names the event of the denial where it is known still, else the user.
+    let mark = world.mark(&account);
+    let named = mark["event_id"].as_str().unwrap_or(ann.as_str());
+    assert_eq!(write.correlation_id.as_deref(), Some(named));
+}
+
+#[tokio::test]
+async fn what_was_left_alone_is_told_with_its_reason() {
+    let world = World::with(|setup| {
+        setup.options.connections = vec!["Username-Password-Authentication".to_owned()];
+        setup.options.require_verified_email = true;
+    })
+    .await;
+    let ann = world.person("ann@example.com");
+    let outside = world.auth0().create_user(json!({
+        "connection": "google-oauth2", "email": "ann@example.com", "email_verified": true,
+    }));
+    let unverified = world.auth0().create_user(json!({ "email": "ann@example.com", "email_verified": false }));
+    world.leaves(&ann).await;
+    let mut skipped: Vec<_> = decisions(&world, &ann, "skipped")
+        .await
+        .into_iter()
+        .map(|row| {
+            assert_eq!(states(&row), ("open", "open"), "{row:?}");
+            assert_eq!(row.request_id, None, "nothing was written: {row:?}");
+            (row.auth0_user_id.unwrap(), row.why.unwrap())
+        })
+        .collect();
+    skipped.sort();
+    let mut expected =
+        vec![(outside, "connection_out_of_scope".to_owned()), (unverified, "email_not_verified".to_owned())];
+    expected.sort();
+    assert_eq!(skipped, expected);
+    assert_eq!(world.writes(), 0);
+}
+
+#[tokio::test]
+async fn what_is_right_already_is_told_as_unchanged() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.request(&ann).await;
+    let row = decision(&world, &ann, "unchanged").await;
+    assert_eq!((states(&row), row.request_id.as_deref()), (("denied", "denied"), None), "{row:?}");
+    // Deleted in Auth0 meanwhile: there is nothing left to deny.
+    assert!(world.auth0().delete_user(&account));
+    world.request(&ann).await;
+    let row = decision(&world, &ann, "unchanged").await;
+    assert_eq!(row.auth0_user_id.as_deref(), Some(account.as_str()), "{row:?}");
+    assert_eq!(row.after.as_deref(), Some("gone"), "{row:?}");
+    assert_eq!(row.why.as_deref(), Some("the account does not exist any more"), "{row:?}");
+}
+
+#[tokio::test]
+async fn a_mark_that_the_state_does_not_know_is_confirmed_with_what_it_says() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    world.sync().await;
+    world.okta().deactivate(&ann);
+    let event = logged(&world, &ann, "user.lifecycle.deactivate");
+    // Written by a life that died before it could say so.
+    let account = world.auth0().create_user(json!({
+        "email": "ann@example.com", "email_verified": true,
+        "app_metadata": { "okta_sync": {
+            "deactivated": "true", "okta_user_id": ann.as_str(), "status": "DEPROVISIONED",
+            "at": "2026-03-01T10:00:00.000Z", "event_id": event,
+        } },
+        "user_metadata": { "okta": { "deactivated": "true" } },
+    }));
+    world.sync().await;
+    assert_eq!(world.writes(), 0);
+    let row = decision(&world, &ann, "confirmed").await;
+    assert_eq!((states(&row), row.auth0_user_id.as_deref()), (("denied", "denied"), Some(account.as_str())), "{row:?}");
+    let known = world.store().accounts_of(&ann).await.unwrap().remove(0);
+    assert!(known.denied);
+    assert_eq!(known.denied_at.as_deref(), Some("2026-03-01T10:00:00.000Z"), "since when the mark says");
+    assert_eq!(known.event_id.as_deref(), Some(event.as_str()));
+}
