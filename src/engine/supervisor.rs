@@ -326,3 +326,6 @@ impl Fatal {
         matches!(self, Self::Store(error) if StoreError::is_configuration(error)) || matches!(self, Self::Schedule(_))
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

@@ -35,7 +35,7 @@ impl Store {
         proven
     }
 
-    async fn prove(&self, target: &Path, before: Counts, after: Counts) -> Result<Verified, StoreError> {
+    pub(super) async fn prove(&self, target: &Path, before: Counts, after: Counts) -> Result<Verified, StoreError> {
         let refuse = |why: String| StoreError::Backup { path: target.to_owned(), why };
         // The copy is one file that nobody else knows of.
         let pool = connect(target, reading(target).immutable(true), 1).await?;
@@ -71,7 +71,7 @@ impl Store {
         result
     }
 
-    async fn counts(&self, pool: &SqlitePool) -> Result<Counts, StoreError> {
+    pub(super) async fn counts(&self, pool: &SqlitePool) -> Result<Counts, StoreError> {
         sqlx::query_as(COUNTS).fetch_one(pool).await.map_err(|error| self.error(error))
     }
 }

@@ -60,6 +60,26 @@ async fn only_the_configured_connections() {
     world.assert_denied_for(&inside, &ann);
     world.assert_open(&outside);
     assert!(world.reconcile().await.is_empty(), "what is out of scope is no difference");
+    // That one of hers is denied makes no other one ours.
+    world.request(&ann).await;
+    world.assert_open(&outside);
+}
+
+#[tokio::test]
+async fn what_is_denied_stays_so_when_the_configuration_leaves_it_out() {
+    let mut world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.restart(|options| options.connections = vec!["acme-okta".to_owned()]).await;
+    world.reconcile().await;
+    world.request(&ann).await;
+    world.assert_denied_for(&account, &ann);
+    world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+    world.returns(&ann).await;
+    world.assert_open(&account);
 }
 
 #[tokio::test]

@@ -323,3 +323,29 @@ async fn who_was_spared_for_a_colleague_is_denied_when_the_colleague_goes_in_any
         }
     }
 }
+
+#[tokio::test]
+async fn a_colleague_whom_oktas_search_does_not_show_yet_is_known_from_the_log() {
+    let world = World::with(|setup| setup.sandbox.okta.search_lag = DAY).await;
+    let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
+    let account = world.account("team@example.com");
+    world.sync().await;
+    world.passes(2 * DAY);
+    // Two more hold the address since a moment ago; one of them has left again.
+    let gone = world.person("team@example.com");
+    world.sync().await;
+    world.okta().change_profile(&gone, "gone@example.com", "gone@example.com");
+    world.leaves(&gone).await;
+    let bob = world.person("team@example.com");
+    world.sync().await;
+    world.leaves(&ann).await;
+    world.assert_open(&account);
+    assert_eq!(world.outcome(&ann).await, format!("skipped: shared_address: {bob}"));
+    // Somebody who once had it and goes by another one now keeps nobody in.
+    world.passes(HOUR);
+    world.okta().change_profile(&bob, "bob@example.com", "bob@example.com");
+    world.sync().await;
+    world.let_pass(HOUR).await;
+    world.reconcile().await;
+    world.assert_denied_for(&account, &ann);
+}

@@ -146,7 +146,7 @@ async fn a_mark_that_the_state_does_not_know_is_confirmed_with_what_it_says() {
         "email": "ann@example.com", "email_verified": true,
         "app_metadata": { "okta_sync": {
             "deactivated": "true", "okta_user_id": ann.as_str(), "status": "DEPROVISIONED",
-            "at": "2026-03-01T10:00:00.000Z", "event_id": event,
+            "at": "2026-03-02T08:00:05.000Z", "event_id": event,
         } },
         "user_metadata": { "okta": { "deactivated": "true" } },
     }));
@@ -156,6 +156,7 @@ async fn a_mark_that_the_state_does_not_know_is_confirmed_with_what_it_says() {
     assert_eq!((states(&row), row.auth0_user_id.as_deref()), (("denied", "denied"), Some(account.as_str())), "{row:?}");
     let known = world.store().accounts_of(&ann).await.unwrap().remove(0);
     assert!(known.denied);
-    assert_eq!(known.denied_at.as_deref(), Some("2026-03-01T10:00:00.000Z"), "since when the mark says");
+    assert_eq!(known.denied_at.as_deref(), Some("2026-03-02T08:00:05.000Z"), "since when the mark says");
+    assert!(known.lag_s.is_some_and(|lag| (0.0..6.0).contains(&lag)), "{known:?}");
     assert_eq!(known.event_id.as_deref(), Some(event.as_str()));
 }

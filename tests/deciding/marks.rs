@@ -1,6 +1,6 @@
 //! Marks, mirrors and blocks: what is written, what is restored, what is left alone.
 
-use okta_auth0_sync::sandbox::{Effect, Fault, ProfileLimit};
+use okta_auth0_sync::sandbox::{Effect, Fault, NewUser, ProfileLimit};
 use serde_json::{Value, json};
 
 use super::world::{DAY, HOUR, World};
@@ -76,6 +76,39 @@ async fn a_block_of_ours_is_lifted_even_if_the_metadata_was_wiped() {
         world.returns(&ann).await;
         world.assert_open(&account);
     }
+}
+
+#[tokio::test]
+async fn a_block_of_ours_stays_ours_when_the_next_one_with_the_address_takes_the_mark_over() {
+    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
+    let bob = world.okta().create_user(&NewUser::new("bob", "team@example.com"));
+    let account = world.account("team@example.com");
+    world.sync().await;
+    world.passes(HOUR);
+    world.leaves(&ann).await;
+    world.passes(HOUR);
+    world.leaves(&bob).await;
+    let owner = world.mark(&account)["okta_user_id"].as_str().unwrap().to_owned();
+    let other = if owner == ann.as_str() { &bob } else { &ann };
+    assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
+    // All metadata is wiped, and the one who is looked at first is not the one it was blocked for.
+    world.auth0().set_user(&account, |user| {
+        user["app_metadata"] = json!({});
+        user["user_metadata"] = json!({});
+    });
+    world.request(other).await;
+    world.assert_denied_for(&account, other);
+    assert_eq!(world.mark(&account)["blocked"], true, "it was we who blocked it");
+    world.passes(HOUR);
+    world.okta().activate(&ann);
+    world.okta().activate(&bob);
+    world.sync().await;
+    world.let_pass(HOUR).await;
+    if !world.lets_in(&account) {
+        world.approve(other).await;
+    }
+    world.assert_open(&account);
 }
 
 #[tokio::test]

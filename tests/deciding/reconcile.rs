@@ -165,3 +165,29 @@ async fn at_scale_exactly_the_drifted_are_repaired_at_the_stated_cost() {
     println!("{everybody} people, {denied} denied, {drifted} drifted: {okta} calls to Okta, {auth0} to Auth0");
     assert_eq!(world.calls(), (okta, auth0));
 }
+
+#[tokio::test]
+async fn who_is_missing_from_oktas_listing_is_looked_at_and_who_was_deleted_long_ago_is_not() {
+    let world = World::new().await;
+    let people: Vec<(OktaUserId, String)> = ["deleted", "hidden", "there"]
+        .into_iter()
+        .map(|name| {
+            let address = format!("{name}@example.com");
+            (world.person(&address), world.account(&address))
+        })
+        .collect();
+    world.sync().await;
+    world.passes(DAY);
+    for (who, _) in &people {
+        world.okta().deactivate(who);
+    }
+    world.sync().await;
+    world.passes(DAY);
+    world.okta().delete(&people[0].0);
+    world.sync().await;
+    assert!(world.reconcile().await.is_empty(), "all of it is known");
+    world.okta().hide(&people[1].0);
+    let looked: Vec<OktaUserId> = world.reconcile().await.into_iter().map(|report| report.user).collect();
+    assert_eq!(looked, [people[1].0.clone()]);
+    people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+}

@@ -156,3 +156,21 @@ async fn more_marked_accounts_than_a_search_shows_are_freed_round_by_round() {
     assert_eq!((done.freed, done.left.len(), done.incomplete), (1015, 0, None));
     assert!(auth0.users().iter().all(|user| user["app_metadata"].get("okta_sync").is_none()));
 }
+
+#[tokio::test]
+async fn told_to_stop_it_says_what_is_left_and_goes_on_the_next_time() {
+    let stage = Stage::new(BLOCKING).await;
+    let accounts = denied(&stage, &["ann", "bob"]).await;
+    let stop = CancellationToken::new();
+    let first = stage.engine.purge(false, &stop, |_| stop.cancel()).await.unwrap();
+    assert_eq!(
+        (first.freed, first.incomplete.as_deref()),
+        (1, Some("stopped; the rest is done next time")),
+        "{first:?}"
+    );
+    let marked =
+        |account: &&String| stage.sandbox.auth0().user(account).unwrap()["app_metadata"].get("okta_sync").is_some();
+    assert_eq!(accounts.iter().filter(marked).count(), 1);
+    assert_eq!(purge(&stage, false).await.freed, 1);
+    assert_eq!(accounts.iter().filter(marked).count(), 0);
+}

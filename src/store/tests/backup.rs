@@ -51,3 +51,25 @@ async fn a_backup_is_of_what_is_committed_and_is_refused_when_the_evidence_is_no
     assert!(matches!(store.backup(&target).await.unwrap_err(), StoreError::Tampered(_)));
     assert!(!target.exists(), "what is not proven is no backup");
 }
+
+#[tokio::test]
+async fn a_copy_that_lacks_rows_is_not_called_a_backup() {
+    let (dir, store) = store().await;
+    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    let target = dir.path().join("copy.db");
+    store.backup(&target).await.unwrap();
+    let whole = store.counts(store.reader()).await.unwrap();
+    assert_eq!((whole.0, whole.1, whole.2, whole.3), (2, 2, 2, 2), "{whole:?}");
+    store.prove(&target, whole, whole).await.unwrap();
+    let (copy, _) = Store::open(&target, &binding(), noon()).await.unwrap();
+    execute(&copy, "DELETE FROM addresses WHERE okta_user_id = 'u1'").await.unwrap();
+    copy.close().await;
+    let error = store.prove(&target, whole, whole).await.unwrap_err().to_string();
+    assert!(error.contains("the copy has 1 addresses, the state 2 before and 2 after"), "{error}");
+    // What was written between the counts may be in the copy or not, and what was taken out too.
+    let earlier = (2, 2, 2, 0, 0, 0);
+    store.prove(&target, earlier, whole).await.unwrap();
+    store.prove(&target, whole, earlier).await.unwrap();
+    let more = store.prove(&target, earlier, earlier).await.unwrap_err().to_string();
+    assert!(more.contains("the copy has 1 addresses, the state 0 before and 0 after"), "{more}");
+}

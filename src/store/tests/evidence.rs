@@ -87,6 +87,17 @@ async fn retention_takes_the_oldest_in_small_steps_and_the_rest_stays_proven() {
     }
     // An event of the first day that nobody has dealt with.
     store.record_page(page(10, &[event(50, "u3", "deactivate")]), day(0)).await.unwrap();
+    let alarm = |subject: &str| Alarm {
+        momentary: false,
+        kind: AlarmKind::Restored,
+        subject: subject.to_owned(),
+        detail: "it was".to_owned(),
+        remedy: "look".to_owned(),
+    };
+    for subject in ["over", "open"] {
+        store.raise_alarm(&alarm(subject), day(0)).await.unwrap();
+    }
+    store.clear_alarm(AlarmKind::Restored, "over", day(1)).await.unwrap();
     let mut steps = 0;
     let mut gone = 0;
     loop {
@@ -98,7 +109,8 @@ async fn retention_takes_the_oldest_in_small_steps_and_the_rest_stays_proven() {
         }
         (steps, gone) = (steps + 1, gone + rows);
     }
-    assert_eq!((steps, gone), (5, 10 + 5 + 5), "ten events, five decisions, five runs");
+    assert_eq!((steps, gone), (5, 10 + 5 + 5 + 1), "ten events, five decisions, five runs, the alarm that is over");
+    assert_eq!(store.open_alarms().await.unwrap().len(), 1, "what is not over stays");
     assert_eq!(store.verify_decisions().await.unwrap().rows, 5);
     assert_eq!(store.due(day(5), 10).await.unwrap(), [DueUser { id: id("u3"), lane: Lane::Deactivation }]);
     assert!(store.recent_events(None, 100).await.unwrap().iter().any(|row| row.event_id == "event-50"));

@@ -31,6 +31,7 @@ async fn a_failed_look_comes_back_when_it_said() {
     store.finish_look(end, noon()).await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap(), []);
     assert_eq!(store.due(later, 10).await.unwrap().len(), 1);
+    assert_eq!(person(&store, "u1").await.last_error.as_deref(), Some("auth0 said 500"));
     assert_eq!(store.begin_look(&look.id, later).await.unwrap().attempts, 1);
     // A clock that was set back by a day must not make anybody wait a day.
     assert_eq!(store.due(at("2026-11-22T12:00:00Z"), 10).await.unwrap().len(), 1);
