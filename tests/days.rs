@@ -1,0 +1,135 @@
+//! Normal days, one after the other: nothing of what a process holds grows with them. Alone in its process, because it
+//! counts what that holds.
+//!
+//! `OKTA_AUTH0_SYNC_DAYS=31 cargo test --release --test days -- --nocapture` lives a month, with a poll each minute.
+#![cfg(feature = "sandbox")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use okta_auth0_sync::domain::{OktaUserId, clock};
+use okta_auth0_sync::store::{Access, Store};
+use serde_json::json;
+use world::{DAY, MINUTE, World};
+
+#[allow(dead_code, reason = "it serves other tests too")]
+#[path = "support/world.rs"]
+mod world;
+
+/// So many people of the tenant are here at a time, or have left.
+const PEOPLE: usize = 300;
+/// So many leave on a day, and as many come back.
+const LEAVERS: u32 = 36;
+/// SQLite begins its write-ahead log anew after 1,000 pages of 4 KiB; a transaction may be in the way for a while.
+const WAL_MAX: u64 = 16 << 20;
+/// By chance, in pages that are half full; days without a retention bring more.
+const STATE_MORE_MAX: u64 = 32 << 10;
+/// What the stand-ins keep of a day is in it too: their logs are never shortened.
+const MEMORY_MAX_KIB: u64 = 48 << 10;
+
+/// What the process holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    files: usize,
+    tasks: usize,
+    memory_kib: u64,
+    wal: u64,
+    state: u64,
+}
+
+impl Held {
+    fn now(state: &Path) -> Self {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Self {
+            files: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+            memory_kib: memory.map_or(0, |text| text.trim_end_matches("kB").trim().parse().unwrap()),
+            wal: size(&state.with_extension("db-wal")),
+            state: size(state),
+        }
+    }
+}
+
+struct Person {
+    id: OktaUserId,
+    account: String,
+    left: bool,
+}
+
+#[tokio::test]
+async fn days_on_end_leave_nothing_behind() {
+    let (days, polls) = match std::env::var("OKTA_AUTH0_SYNC_DAYS") {
+        Ok(days) => (days.parse::<usize>().unwrap(), 1440),
+        Err(_) => (9, 72),
+    };
+    // A third of the time: the state stops growing in the second one.
+    let retention = DAY * u32::try_from(days / 3).unwrap();
+    let world = World::with(|setup| setup.options.end_sessions = true).await;
+    let mut people: Vec<Person> = (0..PEOPLE)
+        .map(|number| {
+            let address = format!("p{number}@example.com");
+            Person { id: world.person(&address), account: world.account(&address), left: false }
+        })
+        .collect();
+    world.sync().await;
+    let path = world.store().path().to_owned();
+    let interval = DAY / polls;
+    let mut turn = 0;
+    let mut told: Vec<Held> = Vec::new();
+    for day in 0..days {
+        for poll in 0..polls {
+            if poll % (polls / (2 * LEAVERS)) == 0 {
+                // Everybody has their turn to leave, and comes back ten people later.
+                let (leaves, leaver) = (turn % 2 == 0, turn / 2);
+                let person = &mut people[if leaves { leaver } else { leaver + PEOPLE - 10 } % PEOPLE];
+                turn += 1;
+                if person.left != leaves {
+                    match leaves {
+                        true => world.okta().deactivate(&person.id),
+                        false => world.okta().activate(&person.id),
+                    }
+                    person.left = leaves;
+                }
+            }
+            world.sync().await;
+            world.passes(interval - Duration::from_secs(2));
+        }
+        // A night: somebody's import wipes what it does not know, everything is compared, and what is old goes.
+        if let Some(person) = people.iter().find(|person| person.left) {
+            world.auth0().set_user(&person.account, |user| user["app_metadata"] = json!({}));
+        }
+        world.let_pass(MINUTE).await;
+        world.reconcile().await;
+        while world.store().expire(clock::sub(world.now(), retention), 5000).await.unwrap() > 0 {}
+        world.clear_journals();
+
+        let beside = Store::open_beside(&path, Access::Read).await.unwrap();
+        let status = beside.status().await.unwrap().unwrap();
+        let left = people.iter().filter(|person| person.left).count();
+        assert_eq!(status.denied, i64::try_from(left).unwrap(), "day {day}");
+        beside.close().await;
+        told.push(Held::now(&path));
+        println!("day {day}: {left} denied, {:?}", told[day]);
+    }
+    for person in &people {
+        assert_eq!(world.lets_in(&person.account), !person.left, "{}", person.id);
+    }
+    world.store().verify_decisions().await.unwrap();
+
+    let (early, late) = (&told[..days / 3], &told[days / 3..]);
+    let most = |of: fn(&Held) -> u64, held: &[Held]| held.iter().map(of).max().unwrap();
+    let files = |held: &Held| held.files as u64;
+    let tasks = |held: &Held| held.tasks as u64;
+    assert!(most(files, late) <= most(files, early) + 4, "files: {told:#?}");
+    assert!(most(tasks, late) <= most(tasks, early) + 8, "tasks: {told:#?}");
+    assert!(most(|held| held.wal, &told) <= WAL_MAX, "write-ahead log: {told:#?}");
+    assert!(
+        most(|held| held.memory_kib, late) <= most(|held| held.memory_kib, early) + MEMORY_MAX_KIB,
+        "memory: {told:#?}"
+    );
+    let (second, third) = (&told[days / 3..2 * days / 3], &told[2 * days / 3..]);
+    assert!(most(|held| held.state, third) <= most(|held| held.state, second) + STATE_MORE_MAX, "the state: {told:#?}");
+}
