@@ -146,7 +146,7 @@ impl State {
     /// `began` is when the waiter came.
     pub(super) fn admit(&mut self, ticket: u64, began: Duration, now: Duration) -> Admission {
         let Some(waiter) = self.waiters.get(&ticket) else { return Admission::WaitForChange };
-        let (bucket, priority) = (waiter.bucket, waiter.priority);
+        let (bucket, priority, waited) = (waiter.bucket, waiter.priority, waiter.has_waited);
         let id = self.meter_id(bucket);
         let is_first = self
             .waiters
@@ -167,12 +167,11 @@ impl State {
             Turn::Now => {
                 match self.meter(id) {
                     Meter::Window(window) => window.grant(priority),
-                    Meter::Tokens(tokens) => tokens.grant(priority, now),
+                    Meter::Tokens(tokens) => tokens.grant(priority, waited, now),
                 }
                 self.in_flight += 1;
-                if let Some(waiter) = self.waiters.remove(&ticket)
-                    && waiter.has_waited
-                {
+                self.waiters.remove(&ticket);
+                if waited {
                     let counters = self.counters.entry(bucket).or_default();
                     counters.waits += 1;
                     counters.waited += now.saturating_sub(began);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::ManualClock;
+use crate::domain::{ManualClock, clock};
 
 mod load;
 
@@ -47,6 +47,44 @@ fn published_plans_of_auth0_are_used_to_our_share_without_a_refusal() {
             let reserve = (f64::from(size) * 0.2).min(f64::from(size) - 1.0);
             assert!(server.lowest >= reserve - 0.01, "size {size}: only {} were left to others", server.lowest);
         }
+    }
+}
+
+/// A person now and then, for whom a few calls are made: less than the share that is ours, for half an hour.
+#[test]
+fn who_needs_less_than_the_share_is_not_held_back_however_long_it_goes_on() {
+    for (size, refill, every, late) in [
+        (50, 16.0, ms(1000), ms(200)),
+        (40, 500.0 / 60.0, ms(1000), ms(200)),
+        (10, 2.0, s(4), s(2)),
+        (2, 2.0, s(4), s(4)),
+    ] {
+        let (mut state, mut server) = (auth0(0.8), TokenServer::new(size, refill));
+        let (mut now, mut latest) = (Duration::ZERO, Duration::ZERO);
+        for person in 0..1800 / u32::try_from(every.as_secs()).unwrap() {
+            let came = every * person;
+            now = now.max(came);
+            for _ in 0..3 {
+                let (ticket, began) = (state.enqueue(Bucket::Auth0Read, Priority::Live), now);
+                let meter = loop {
+                    match state.admit(ticket, began, now) {
+                        Admission::Granted { meter } => break meter,
+                        Admission::Wait(span) => now += span,
+                        Admission::WaitForChange => panic!("nothing is under way"),
+                    }
+                };
+                let departure = state.depart(Bucket::Auth0Read, now);
+                now += ms(10);
+                let (status, headers) = server.call(now);
+                assert!(status.is_success(), "size {size}, refill {refill}: refused");
+                let advice = Advice::read(status, &headers, clock::add(epoch(), now));
+                now += ms(10);
+                state.answered(Bucket::Auth0Read, departure, advice, now);
+                state.release(meter);
+            }
+            latest = latest.max(now - came);
+        }
+        assert!(latest <= late, "size {size}, refill {refill}: somebody was done {latest:?} after they came");
     }
 }
 

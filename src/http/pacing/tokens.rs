@@ -9,8 +9,9 @@
 //! * the **rate** counts them over the time itself, for spans that are long enough.
 //!
 //! While learning, only what is left for others holds us back, so that the floor rises to the refill. When it rises no
-//! more, we keep to our share of the rate. Plans and neighbours change, so after a while we learn again, as soon as live
-//! work would go faster; sweeps never ask for that.
+//! more although nearly each call has to wait, we keep to our share of the rate. As long as calls need not wait, what is
+//! measured is what we need and not what comes back, and the bucket has enough for all. Plans and neighbours change, so
+//! after a while we learn again, as soon as live work would go faster; sweeps never ask for that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const RISE: f64 = 1.02;
 /// Learning ends when the floor has not risen for so long, in spite of so many calls.
 const STILL_FOR: Duration = Duration::from_secs(15);
 const STILL_CALLS: u32 = 20;
+/// … of which at most one in so many went without waiting. Who works on without end waits each time, but for the token now
+/// and then that comes back beyond the floor; who has a person to look at now and then does not wait for their first call.
+const STILL_UNHINDERED: u32 = 10;
 /// How long what was learned is kept at least.
 const RELEARN_AFTER: Duration = Duration::from_secs(600);
 /// The longest pause that does not come from `Retry-After`: after a refusal, or because what an answer showed to be left
@@ -54,8 +58,8 @@ struct Anchor {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Since when has the floor not risen above `floor`, and through how many calls?
-    Learning { floor: f64, since: Duration, calls: u32 },
+    /// Since when has the floor not risen above `floor`, and through how many calls, so many of them unhindered?
+    Learning { floor: f64, since: Duration, calls: u32, unhindered: u32 },
     /// We keep to our share, at least until then.
     Settled { until: Duration },
 }
@@ -118,7 +122,7 @@ impl Tokens {
             level_at: Duration::ZERO,
             floor: RATE_FIRST,
             rate: RATE_FIRST,
-            phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0 },
+            phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0, unhindered: 0 },
             anchors: VecDeque::new(),
             ours: Allowance { level: 1.0, at: Duration::ZERO },
             sweeps: Allowance { level: 1.0, at: Duration::ZERO },
@@ -197,7 +201,7 @@ impl Tokens {
                 }
             };
             if priority == Priority::Live && for_share.is_some() && now >= until {
-                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0 };
+                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: 0 };
                 self.anchors.clear();
             } else {
                 wait = wait.max(for_share);
@@ -206,7 +210,11 @@ impl Tokens {
         wait.map_or(Turn::Now, Turn::After)
     }
 
-    pub(super) fn grant(&mut self, priority: Priority, now: Duration) {
+    /// `waited`: was the call held back before?
+    pub(super) fn grant(&mut self, priority: Priority, waited: bool, now: Duration) {
+        if !waited && let Phase::Learning { unhindered, .. } = &mut self.phase {
+            *unhindered = unhindered.saturating_add(1);
+        }
         self.in_flight += 1;
         self.called_at = self.called_at.max(now);
         self.ours.level = (self.ours.level - 1.0).max(0.0);
@@ -278,7 +286,7 @@ impl Tokens {
     }
 
     fn measure(&mut self, departure: Departure, remaining: u32, now: Duration) {
-        let Phase::Learning { floor: best, since, calls } = self.phase else { return };
+        let Phase::Learning { floor: best, since, calls, unhindered } = self.phase else { return };
         while self.anchors.front().is_some_and(|anchor| now.saturating_sub(anchor.departed_at) > SPAN_MAX) {
             self.anchors.pop_front();
         }
@@ -299,12 +307,15 @@ impl Tokens {
         if self.anchors.back().is_none_or(|anchor| departure.departed_at >= anchor.departed_at + ANCHOR_SPACING) {
             self.anchors.push_back(Anchor { departed_at: departure.departed_at, departed: self.departed, remaining });
         }
+        let is_still = rate.is_some() && calls >= STILL_CALLS && now.saturating_sub(since) >= STILL_FOR;
         self.phase = if floor > best * RISE {
-            Phase::Learning { floor, since: now, calls: 0 }
-        } else if rate.is_some() && calls >= STILL_CALLS && now.saturating_sub(since) >= STILL_FOR {
-            Phase::Settled { until: now + RELEARN_AFTER }
+            Phase::Learning { floor, since: now, calls: 0, unhindered: 0 }
+        } else if !is_still {
+            Phase::Learning { floor: best, since, calls: calls.saturating_add(1), unhindered }
+        } else if unhindered.saturating_mul(STILL_UNHINDERED) > calls {
+            Phase::Learning { floor: best, since: now, calls: 0, unhindered: 0 }
         } else {
-            Phase::Learning { floor: best, since, calls: calls.saturating_add(1) }
+            Phase::Settled { until: now + RELEARN_AFTER }
         };
     }
 
@@ -325,7 +336,7 @@ impl Tokens {
             self.rate = (self.rate / 2.0).max(RATE_MIN);
         }
         self.anchors.clear();
-        self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0 };
+        self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: 0 };
     }
 
     pub(super) fn describe(&self, snapshot: &mut BucketSnapshot, now: Duration) {
