@@ -13,6 +13,11 @@ use crate::domain::{AccountId, Address, Cause, Lane, OktaUserId, Status, Timesta
 
 /// How far back events still speak for or against what Okta answers.
 const EVENTS_BACK: Duration = Duration::from_secs(3600);
+/// So many events that no look has settled are weighed, the newest.
+const OPEN_MAX: u32 = 100;
+/// Of a user's events, so many of the last to be recorded are weighed if they are of the last hour: a look costs the same
+/// behind any history.
+const RECENT_MAX: u32 = 30;
 
 impl Store {
     /// Everything that is known of a user, as one snapshot: one statement is one.
@@ -33,14 +38,20 @@ impl Store {
                     (SELECT json_group_array(json_object('id', event_id, 'event_type', event_type, 'published', published,
                          'received_at', received_at, 'actor', actor, 'open', open) ORDER BY published, seq)
                      FROM (SELECT e.*, eu.settled_at IS NULL AS open
-                           FROM event_users eu JOIN events e ON e.seq = eu.event_seq
-                           WHERE eu.okta_user_id = ?1 AND e.state = 'recorded'
-                             AND (eu.settled_at IS NULL OR e.received_at > ?2)
-                           ORDER BY e.published DESC, e.seq DESC LIMIT 100)) AS events
+                           FROM (SELECT event_seq FROM (SELECT event_seq FROM event_users
+                                     WHERE okta_user_id = ?1 AND settled_at IS NULL ORDER BY due_seq DESC LIMIT ?3)
+                                 UNION
+                                 SELECT event_seq FROM (SELECT event_seq FROM event_users
+                                     WHERE okta_user_id = ?1 ORDER BY event_seq DESC LIMIT ?4)) few
+                           CROSS JOIN event_users eu ON eu.event_seq = few.event_seq AND eu.okta_user_id = ?1
+                           CROSS JOIN events e ON e.seq = eu.event_seq
+                           WHERE e.state = 'recorded' AND (eu.settled_at IS NULL OR e.received_at > ?2))) AS events
              FROM users WHERE okta_user_id = ?1",
         )
         .bind(id.as_str())
         .bind(timestamp_text(clock::sub(now, EVENTS_BACK)))
+        .bind(OPEN_MAX)
+        .bind(RECENT_MAX)
         .fetch_optional(self.reader())
         .await
         .map_err(sql)?

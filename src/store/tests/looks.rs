@@ -254,3 +254,23 @@ async fn a_mark_is_intended_only_with_the_leave_of_the_guard() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_look_weighs_what_is_open_and_the_last_events_of_the_hour_however_many_there_were() {
+    let (_dir, store) = store().await;
+    let many: Vec<Event> = (0..40).map(|number| event(number, "u1", "activate")).collect();
+    take_in(&store, &many).await;
+    assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().events.len(), 40, "all are open");
+    look_at(&store, "u1", &Outcome::Applied, noon()).await;
+    take_in(&store, &[event(40, "u1", "deactivate")]).await;
+    let seen = store.begin_look(&id("u1"), noon()).await.unwrap().events;
+    let numbers: Vec<String> = seen.iter().map(|event| event.id.clone()).collect();
+    assert_eq!(numbers, (11..=40).map(|number| format!("event-{number}")).collect::<Vec<_>>());
+    assert!(seen.iter().all(|event| event.open == (event.id == "event-40")), "{seen:?}");
+    // Long after, what is open still speaks, however much was recorded since then.
+    let later = clock::add(noon(), Duration::from_secs(7200));
+    let others: Vec<Event> = (50..90).map(|number| event(number, "u2", "activate")).collect();
+    take_in(&store, &others).await;
+    let seen = store.begin_look(&id("u1"), later).await.unwrap().events;
+    assert_eq!(seen.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["event-40"]);
+}
