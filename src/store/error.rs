@@ -199,7 +199,9 @@ pub(super) fn remedy(error: &sqlx::Error) -> &'static str {
         Some(10) => "; the disk reported an error or is full: look at `df` and the kernel log, nothing is lost",
         Some(11) => "; the file is damaged: stop the service and restore a backup",
         Some(13) => "; the disk is full: make room, nothing is lost and work goes on by itself",
-        Some(14) => "; check the permissions of the file and its folder",
+        Some(14) => {
+            "; check the permissions of the file and its folder, and whether the file system is mounted read-only"
+        }
         Some(26) => "; the file is no SQLite database, or is encrypted",
         _ => "",
     }

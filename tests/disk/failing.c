@@ -1,9 +1,12 @@
 /* A disk that fails: preloaded, it has calls about the files whose path holds FAILING_FILE fail from the FAILING_AT-th
-   write on with FAILING_ERRNO, FAILING_TIMES in a row. Makes FAILING_MARK when it does for the first time. */
+   write on with FAILING_ERRNO, FAILING_TIMES in a row. Makes FAILING_MARK when it does for the first time.
+
+   With READ_ONLY, a folder on a file system that is mounted read-only: what is below it cannot be opened for writing. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,3 +48,24 @@ FAILING(int, fsync, (int fd), (fd))
 FAILING(int, fdatasync, (int fd), (fd))
 FAILING(int, ftruncate, (int fd, off_t size), (fd, size))
 FAILING(int, ftruncate64, (int fd, off64_t size), (fd, size))
+
+static int read_only(const char *path, int flags) {
+    const char *folder = getenv("READ_ONLY");
+    if (!folder || strncmp(path, folder, strlen(folder)) || !(flags & (O_WRONLY | O_RDWR | O_CREAT))) return 0;
+    errno = EROFS;
+    return 1;
+}
+
+#define OPENING(name)                                                            \
+    int name(const char *path, int flags, ...) {                                 \
+        static int (*real)(const char *, int, ...);                              \
+        if (!real) *(void **) &real = dlsym(RTLD_NEXT, #name);                    \
+        va_list rest;                                                            \
+        va_start(rest, flags);                                                   \
+        int mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, int) : 0;         \
+        va_end(rest);                                                            \
+        return read_only(path, flags) ? -1 : real(path, flags, mode);            \
+    }
+
+OPENING(open)
+OPENING(open64)

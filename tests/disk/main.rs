@@ -13,12 +13,12 @@ mod stage;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use stage::{Ran, Stage, finish};
+use stage::{Daemon, Ran, Stage, finish, within};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -37,6 +37,16 @@ async fn peopled() -> (Stage, BTreeSet<String>) {
         }
     }
     (stage, left)
+}
+
+/// Takes every mark away.
+fn open_all(stage: &Stage, accounts: &BTreeSet<String>) {
+    for account in accounts {
+        stage.sandbox.auth0().set_user(account, |user| {
+            user["app_metadata"] = serde_json::json!({});
+            user["user_metadata"] = serde_json::json!({});
+        });
+    }
 }
 
 /// Takes the state away, as it was before the first start.
@@ -82,12 +92,7 @@ async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
     ] {
         for at in (1..).step_by(step) {
             begin_anew(&stage);
-            for account in &left {
-                stage.sandbox.auth0().set_user(account, |user| {
-                    user["app_metadata"] = serde_json::json!({});
-                    user["user_metadata"] = serde_json::json!({});
-                });
-            }
+            open_all(&stage, &left);
             let mut command = stage.program(&["sync"]);
             command
                 .env("LD_PRELOAD", &library)
@@ -116,6 +121,110 @@ async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
     }
     eprintln!("{tried} failures of the disk");
     assert!(tried > 20, "only {tried} failures: the preloaded disk is not asked");
+}
+
+/// The daemon as systemd runs it: it is started again whenever it ends with anything but 78.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_disk_fails_for_a_while_goes_on_by_itself_or_is_started_again() {
+    let (stage, left) = peopled().await;
+    let library = failing_disk(stage.folder());
+    let mark = stage.folder().join("failed");
+    let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(191, |step| step.parse().unwrap());
+    let (mut tried, mut ended) = (0, 0);
+    for errno in [ENOSPC, EIO] {
+        for at in (1..).step_by(step) {
+            begin_anew(&stage);
+            open_all(&stage, &left);
+            let story = format!("errno {errno} at writes {at} to {}", at + 4);
+            let mut life = 0;
+            loop {
+                life += 1;
+                let mut command = stage.program(&["run"]);
+                // Whoever is started again finds the disk as bad as before, once.
+                if life < 3 {
+                    command
+                        .env("LD_PRELOAD", &library)
+                        .env("FAILING_FILE", "state.db")
+                        .env("FAILING_ERRNO", errno.to_string())
+                        .env("FAILING_AT", at.to_string())
+                        .env("FAILING_TIMES", "5")
+                        .env("FAILING_MARK", &mark);
+                }
+                let log = fs::File::create(stage.folder().join("daemon.log")).unwrap();
+                let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+                let journal = stage.sandbox.auth0().journal();
+                let settled = within(&story, journal.wait_for(|_| stage.shut_out() == left));
+                let code = tokio::select! {
+                    () = settled => None,
+                    status = child.wait() => Some(status.unwrap().code()),
+                };
+                let log = fs::read_to_string(stage.folder().join("daemon.log")).unwrap();
+                assert!(!log.contains("panicked"), "{story}, life {life}: {log}");
+                let Some(code) = code else {
+                    Daemon::from(child).stop().await;
+                    break;
+                };
+                assert!(code == Some(1) && life < 3, "{story}, life {life}: {code:?}: {log}");
+                ended += 1;
+            }
+            let failed = fs::remove_file(&mark).is_ok();
+            stage.sync().await;
+            assert_eq!(stage.shut_out(), left, "{story}");
+            stage.run(&["audit", "verify"]).await.exits(0);
+            if !failed {
+                break;
+            }
+            tried += 1;
+        }
+    }
+    eprintln!("{tried} failures of the disk; {ended} times the daemon ended and was started again");
+    assert!(tried > 4, "only {tried} failures: the preloaded disk is not asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_read_only_is_named_and_can_still_be_read() {
+    let (stage, left) = peopled().await;
+    let library = failing_disk(stage.folder());
+    let folder = stage.folder().join("state");
+    fs::create_dir(&folder).unwrap();
+    let there = [("OKTA_AUTH0_SYNC__STORE__PATH", folder.join("state.db").into_os_string())];
+    let read_only = [("LD_PRELOAD", library.into_os_string()), ("READ_ONLY", folder.clone().into_os_string())];
+    let run = async |arguments: &[&str], environment: &[(&str, std::ffi::OsString)]| {
+        let mut command = stage.program(arguments);
+        command.envs(there.clone()).envs(environment.iter().cloned());
+        finish(command).await
+    };
+    // Before there is a state.
+    let ran = run(&["sync"], &read_only).await;
+    is_orderly(&ran, "nothing there yet");
+    assert!(ran.code != Some(0) && ran.err.contains("ead-only"), "{ran:?}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing half started");
+
+    run(&["sync"], &[]).await.exits(0);
+    assert_eq!(stage.shut_out(), left);
+    let (person, account) = stage.person("late");
+    stage.sandbox.okta().deactivate(&person);
+    let whole = fs::read(folder.join("state.db")).unwrap();
+    for arguments in [
+        &["sync"][..],
+        &["run"],
+        &["reconcile"],
+        &["retry", "person0@example.com"],
+        &["forget", "person0@example.com", "--yes"],
+    ] {
+        let ran = run(arguments, &read_only).await;
+        is_orderly(&ran, &format!("{arguments:?}"));
+        assert!(ran.code != Some(0) && ran.err.contains("ead-only"), "{arguments:?}: {ran:?}");
+    }
+    for arguments in
+        [&["status"][..], &["events"], &["user", "person0@example.com"], &["audit", "verify"], &["audit", "export"]]
+    {
+        let ran = run(arguments, &read_only).await;
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+    }
+    assert_eq!(fs::read(folder.join("state.db")).unwrap(), whole);
+    run(&["sync"], &[]).await.exits(0);
+    assert_eq!(stage.shut_out(), &left | &BTreeSet::from([account]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
