@@ -191,3 +191,40 @@ async fn a_listing_that_skips_an_id_is_refused_rather_than_written_back() {
     let failure = stage.deployment().look().await.unwrap_err();
     assert_eq!(failure.kind, Kind::Malformed, "{failure}");
 }
+
+#[tokio::test]
+async fn a_refusal_that_will_not_pass_ends_it_at_once() {
+    for step in [("POST", "/api/v2/actions/actions/"), ("PATCH", "/api/v2/actions/triggers/")] {
+        let stage = Stage::new().await;
+        let faults = stage.sandbox.auth0().faults();
+        faults.add(refuse(step, 1_000_000, 403, "Insufficient scope"));
+        let error = stage.deploy().await.unwrap_err();
+        assert!(matches!(&error, DeploymentError::Failed(failure) if failure.status == Some(403)), "{step:?}: {error}");
+        assert_eq!(stage.sandbox.auth0().journal().count(step.0, step.1), 1, "asked once: {step:?}");
+        assert!(!stage.flow().contains(&ACTION_NAME.to_owned()));
+    }
+}
+
+#[test]
+fn a_flow_is_kept_when_ours_is_first_and_all_others_are_where_they_were() {
+    let bound =
+        |id: &str| Bound { binding_id: format!("b-{id}"), display_name: id.to_owned(), action_id: id.to_owned() };
+    let flow = |ids: &[&str]| -> Vec<Bound> { ids.iter().map(|id| bound(id)).collect() };
+    let ours = Action {
+        id: "ours".to_owned(),
+        name: ACTION_NAME.to_owned(),
+        code: String::new(),
+        runtime: None,
+        trigger_version: None,
+        build: Build::Built,
+        all_changes_deployed: true,
+        deployed_code: None,
+    };
+    let before = flow(&["a", "ours", "b"]);
+    assert!(is_kept(&before, &flow(&["ours", "a", "b"]), &ours));
+    for after in
+        [&["a", "ours", "b"][..], &["a", "b"], &["ours", "b", "a"], &["ours", "a"], &["ours", "a", "b", "c"], &[]]
+    {
+        assert!(!is_kept(&before, &flow(after), &ours), "{after:?}");
+    }
+}
