@@ -50,42 +50,62 @@ fn published_plans_of_auth0_are_used_to_our_share_without_a_refusal() {
     }
 }
 
-/// A person now and then, for whom a few calls are made: less than the share that is ours, for half an hour.
+/// A person every so often, for whom three calls are made one after the other, for half an hour; answers how long after
+/// they came the latest was done.
+fn trickle(state: &mut State, server: &mut TokenServer, from: Duration, every: Duration) -> Duration {
+    let (mut now, mut latest) = (from, Duration::ZERO);
+    for person in 0..1800 / u32::try_from(every.as_secs()).unwrap() {
+        let came = from + every * person;
+        now = now.max(came);
+        for _ in 0..3 {
+            let (ticket, began) = (state.enqueue(Bucket::Auth0Read, Priority::Live), now);
+            let meter = loop {
+                match state.admit(ticket, began, now) {
+                    Admission::Granted { meter } => break meter,
+                    Admission::Wait(span) => now += span,
+                    Admission::WaitForChange => panic!("nothing is under way"),
+                }
+            };
+            let departure = state.depart(Bucket::Auth0Read, now);
+            now += ms(10);
+            let (status, headers) = server.call(now);
+            assert!(status.is_success(), "refused");
+            let advice = Advice::read(status, &headers, clock::add(epoch(), now));
+            now += ms(10);
+            state.answered(Bucket::Auth0Read, departure, advice, now);
+            state.release(meter);
+        }
+        latest = latest.max(now - came);
+    }
+    latest
+}
+
 #[test]
 fn who_needs_less_than_the_share_is_not_held_back_however_long_it_goes_on() {
-    for (size, refill, every, late) in [
-        (50, 16.0, ms(1000), ms(200)),
-        (40, 500.0 / 60.0, ms(1000), ms(200)),
-        (10, 2.0, s(4), s(2)),
-        (2, 2.0, s(4), s(4)),
-    ] {
-        let (mut state, mut server) = (auth0(0.8), TokenServer::new(size, refill));
-        let (mut now, mut latest) = (Duration::ZERO, Duration::ZERO);
-        for person in 0..1800 / u32::try_from(every.as_secs()).unwrap() {
-            let came = every * person;
-            now = now.max(came);
-            for _ in 0..3 {
-                let (ticket, began) = (state.enqueue(Bucket::Auth0Read, Priority::Live), now);
-                let meter = loop {
-                    match state.admit(ticket, began, now) {
-                        Admission::Granted { meter } => break meter,
-                        Admission::Wait(span) => now += span,
-                        Admission::WaitForChange => panic!("nothing is under way"),
-                    }
-                };
-                let departure = state.depart(Bucket::Auth0Read, now);
-                now += ms(10);
-                let (status, headers) = server.call(now);
-                assert!(status.is_success(), "size {size}, refill {refill}: refused");
-                let advice = Advice::read(status, &headers, clock::add(epoch(), now));
-                now += ms(10);
-                state.answered(Bucket::Auth0Read, departure, advice, now);
-                state.release(meter);
-            }
-            latest = latest.max(now - came);
-        }
+    for (size, refill, every, late) in
+        [(50, 16.0, s(1), ms(200)), (40, 500.0 / 60.0, s(1), ms(200)), (10, 2.0, s(4), s(2)), (2, 2.0, s(4), s(4))]
+    {
+        let latest = trickle(&mut auth0(0.8), &mut TokenServer::new(size, refill), Duration::ZERO, every);
         assert!(latest <= late, "size {size}, refill {refill}: somebody was done {latest:?} after they came");
     }
+}
+
+#[test]
+fn sweeps_that_need_not_wait_keep_to_their_part_and_hold_nobody_back() {
+    let mut server = TokenServer::new(50, 16.0);
+    // So slow a network that ten calls a second are all that they could make.
+    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep; 4], ms(400));
+    load.run(s(300), &mut server);
+    let alone = load.run(s(3600), &mut server);
+    assert!(alone.rate(s(3600)) <= 16.0 * 0.8 * 0.25 * 1.05, "{alone:?}");
+
+    // One that needs little, before live work that needs more than was seen of it.
+    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep], s(1));
+    let mut server = TokenServer::new(50, 16.0);
+    load.run(s(300), &mut server);
+    let from = load.now;
+    let latest = trickle(&mut load.state, &mut server, from, s(1));
+    assert!(latest <= s(2), "somebody was done {latest:?} after they came");
 }
 
 #[test]

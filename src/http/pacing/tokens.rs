@@ -56,10 +56,17 @@ struct Anchor {
     remaining: u32,
 }
 
+/// Calls that need not wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unhindered {
+    live: u32,
+    sweeps: u32,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// Since when has the floor not risen above `floor`, and through how many calls, so many of them unhindered?
-    Learning { floor: f64, since: Duration, calls: u32, unhindered: u32 },
+    Learning { floor: f64, since: Duration, calls: u32, unhindered: Unhindered },
     /// We keep to our share, at least until then.
     Settled { until: Duration },
 }
@@ -122,7 +129,7 @@ impl Tokens {
             level_at: Duration::ZERO,
             floor: RATE_FIRST,
             rate: RATE_FIRST,
-            phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0, unhindered: 0 },
+            phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0, unhindered: Unhindered::default() },
             anchors: VecDeque::new(),
             ours: Allowance { level: 1.0, at: Duration::ZERO },
             sweeps: Allowance { level: 1.0, at: Duration::ZERO },
@@ -201,7 +208,7 @@ impl Tokens {
                 }
             };
             if priority == Priority::Live && for_share.is_some() && now >= until {
-                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: 0 };
+                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: Unhindered::default() };
                 self.anchors.clear();
             } else {
                 wait = wait.max(for_share);
@@ -213,7 +220,11 @@ impl Tokens {
     /// `waited`: was the call held back before?
     pub(super) fn grant(&mut self, priority: Priority, waited: bool, now: Duration) {
         if !waited && let Phase::Learning { unhindered, .. } = &mut self.phase {
-            *unhindered = unhindered.saturating_add(1);
+            let count = match priority {
+                Priority::Live => &mut unhindered.live,
+                Priority::Sweep => &mut unhindered.sweeps,
+            };
+            *count = count.saturating_add(1);
         }
         self.in_flight += 1;
         self.called_at = self.called_at.max(now);
@@ -308,14 +319,18 @@ impl Tokens {
             self.anchors.push_back(Anchor { departed_at: departure.departed_at, departed: self.departed, remaining });
         }
         let is_still = rate.is_some() && calls >= STILL_CALLS && now.saturating_sub(since) >= STILL_FOR;
+        let many = |unhindered: u32| unhindered.saturating_mul(STILL_UNHINDERED) > calls;
         self.phase = if floor > best * RISE {
-            Phase::Learning { floor, since: now, calls: 0, unhindered: 0 }
+            Phase::Learning { floor, since: now, calls: 0, unhindered: Unhindered::default() }
         } else if !is_still {
             Phase::Learning { floor: best, since, calls: calls.saturating_add(1), unhindered }
-        } else if unhindered.saturating_mul(STILL_UNHINDERED) > calls {
-            Phase::Learning { floor: best, since: now, calls: 0, unhindered: 0 }
+        } else if many(unhindered.live) {
+            Phase::Learning { floor: best, since: now, calls: 0, unhindered: Unhindered::default() }
         } else {
-            Phase::Settled { until: now + RELEARN_AFTER }
+            // Sweeps keep to their part of what was measured, even if they alone were measured; live work that needs more
+            // then learns again at once.
+            let kept = if many(unhindered.sweeps) { Duration::ZERO } else { RELEARN_AFTER };
+            Phase::Settled { until: now + kept }
         };
     }
 
@@ -336,7 +351,7 @@ impl Tokens {
             self.rate = (self.rate / 2.0).max(RATE_MIN);
         }
         self.anchors.clear();
-        self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: 0 };
+        self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: Unhindered::default() };
     }
 
     pub(super) fn describe(&self, snapshot: &mut BucketSnapshot, now: Duration) {
