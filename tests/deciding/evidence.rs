@@ -1,8 +1,13 @@
 //! What an auditor reads: each decision with all that it was made of, and the way from it to Okta's log and to Auth0's.
 
 use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::engine::reconciler::Scope;
+use okta_auth0_sync::sandbox::Fault;
 use okta_auth0_sync::store::DecisionRow;
 use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tokio_util::sync::CancellationToken;
 
 use super::world::{DAY, World};
 
@@ -159,4 +164,50 @@ async fn a_mark_that_the_state_does_not_know_is_confirmed_with_what_it_says() {
     assert_eq!(known.denied_at.as_deref(), Some("2026-03-02T08:00:05.000Z"), "since when the mark says");
     assert!(known.lag_s.is_some_and(|lag| (0.0..6.0).contains(&lag)), "{known:?}");
     assert_eq!(known.event_id.as_deref(), Some(event.as_str()));
+}
+
+/// The view `runs`, oldest first: what each run was, what it did, and how it ended.
+async fn runs(world: &World) -> Vec<(String, i64, i64, i64, bool, Option<String>)> {
+    let options = SqliteConnectOptions::new().filename(world.store().path()).read_only(true);
+    let mut state = options.connect().await.unwrap();
+    let rows =
+        sqlx::query_as("SELECT kind, pages, events, looks, ok, error FROM runs ORDER BY started_at, finished_at")
+            .fetch_all(&mut state)
+            .await
+            .unwrap();
+    state.close().await.unwrap();
+    rows
+}
+
+#[tokio::test]
+async fn a_pass_that_did_something_leaves_a_row_that_counts_it() {
+    let world = World::new().await;
+    let people: Vec<_> = (0..3).map(|number| world.person(&format!("p{number}@example.com"))).collect();
+    world.sync().await;
+    let before = runs(&world).await.len();
+    world.sync().await;
+    assert_eq!(runs(&world).await.len(), before, "a quiet pass leaves none");
+    world.passes(DAY);
+    for who in &people[..2] {
+        world.okta().deactivate(who);
+    }
+    world.sync().await;
+    let row = runs(&world).await.pop().unwrap();
+    assert_eq!((row.0.as_str(), row.1, row.4, row.5), ("poll", 1, true, None));
+    assert_eq!(row.2, 2, "events");
+    // One left unseen: the comparison has one look made.
+    world.passes(DAY);
+    world.account("p2@example.com");
+    world.okta().deactivate_silently(&people[2]);
+    world.reconcile().await;
+    let row = runs(&world).await.pop().unwrap();
+    assert_eq!((row.0.as_str(), row.3, row.4), ("reconcile", 1, true));
+    // And one that came to nothing says why.
+    world.passes(DAY);
+    world.okta().faults().add(Fault::status("GET", "/api/v1/users", 403));
+    world.engine().begin_reconcile(Scope::All, "a test").await.unwrap();
+    world.engine().reconcile(&CancellationToken::new()).await.unwrap_err();
+    let row = runs(&world).await.pop().unwrap();
+    assert_eq!((row.0.as_str(), row.4), ("reconcile", false));
+    assert!(row.5.as_deref().is_some_and(|error| error.contains("403")), "{row:?}");
 }
