@@ -108,7 +108,11 @@ async fn what_is_not_asked_for_any_more_is_forgiven() {
     let (ann, _) = logged_in(&world).await;
     world.auth0().set_has_session_api(false);
     world.leaves(&ann).await;
+    assert!(world.alarms().await.contains(&"sessions_unavailable".to_owned()));
+    world.restart(|_| ()).await;
+    assert!(world.alarms().await.contains(&"sessions_unavailable".to_owned()), "it is asked for still");
     world.restart(|options| options.end_sessions = false).await;
+    assert!(!world.alarms().await.contains(&"sessions_unavailable".to_owned()));
     let before = asked(&world);
     world.reconcile().await;
     assert_eq!(asked(&world), before);

@@ -125,6 +125,7 @@ async fn answers_that_are_early_late_or_lost_are_waited_out() {
     let actions = "/api/v2/actions/actions/";
     faults.add(refuse(("GET", actions), 2, 503, "later"));
     faults.add(refuse(("POST", actions), 2, 400, "A draft must be in the 'built' state before it can be deployed."));
+    faults.add(refuse(("POST", actions), 1, 503, "later"));
     let bindings = ("PATCH", "/api/v2/actions/triggers/");
     faults.add(refuse(bindings, 3, 400, "Trying to create a binding for an action that has not been deployed."));
     assert!(stage.deploy().await.unwrap().is_verified());
@@ -172,6 +173,19 @@ async fn a_full_flow_is_told_before_anything_is_changed() {
 }
 
 #[tokio::test]
+async fn the_last_place_of_a_flow_is_taken() {
+    let stage = Stage::new().await;
+    for number in 2..BOUND_MAX - 1 {
+        let name = format!("more-{number}");
+        stage.sandbox.auth0().action().install(&name, OTHER);
+        stage.sandbox.auth0().action().place(&name, Some(99));
+    }
+    assert_eq!(stage.flow().len(), BOUND_MAX - 1);
+    assert!(stage.deploy().await.unwrap().is_verified());
+    assert_eq!(stage.flow().len(), BOUND_MAX);
+}
+
+#[tokio::test]
 async fn somebody_who_writes_the_flow_at_the_same_time_is_noticed() {
     let stage = Stage::new().await;
     let flow = json!({ "bindings": [], "total": 0 }).to_string().into_bytes();
@@ -194,7 +208,8 @@ async fn a_listing_that_skips_an_id_is_refused_rather_than_written_back() {
 
 #[tokio::test]
 async fn a_refusal_that_will_not_pass_ends_it_at_once() {
-    for step in [("POST", "/api/v2/actions/actions/"), ("PATCH", "/api/v2/actions/triggers/")] {
+    let read = ("GET", "/api/v2/actions/actions/");
+    for step in [("POST", "/api/v2/actions/actions/"), read, ("PATCH", "/api/v2/actions/triggers/")] {
         let stage = Stage::new().await;
         let faults = stage.sandbox.auth0().faults();
         faults.add(refuse(step, 1_000_000, 403, "Insufficient scope"));

@@ -22,7 +22,7 @@ async fn a_backup_is_a_state_that_can_be_worked_with() {
     assert!(again.to_string().contains("there is a file already"), "{again}");
     assert_eq!(std::fs::read(&target).unwrap(), before);
     let nowhere = store.backup(&dir.path().join("none").join("copy.db")).await.unwrap_err();
-    assert!(matches!(nowhere, StoreError::Backup { .. }), "{nowhere}");
+    assert!(matches!(nowhere, StoreError::Backup { .. }) && nowhere.to_string().contains("No such file"), "{nowhere}");
 
     let (copy, opened) = Store::open(&target, &binding(), noon()).await.unwrap();
     assert!(!opened.created && opened.migrated_from.is_none());
