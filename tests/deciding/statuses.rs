@@ -194,3 +194,30 @@ async fn a_status_that_denies_from_now_on_reaches_who_has_it_already() {
     world.settle().await;
     world.assert_denied_for(&account, &ann);
 }
+
+#[tokio::test]
+async fn who_left_by_the_log_is_not_held_as_vanished_though_okta_showed_them_as_active_since() {
+    for (back, held) in [(None, false), (Some(HOUR / 2), true)] {
+        let world = World::new().await;
+        let ann = world.person("ann@example.com");
+        let account = world.account("ann@example.com");
+        world.sync().await;
+        world.passes(DAY);
+        world.okta().deactivate(&ann);
+        // Okta's answer is older than its log.
+        world.okta().set_status(&ann, "ACTIVE", None);
+        world.sync().await;
+        world.assert_open(&account);
+        if let Some(later) = back {
+            // They came back since then, by the log as well.
+            world.passes(later);
+            world.okta().set_status(&ann, "DEPROVISIONED", None);
+            world.okta().activate(&ann);
+            world.sync().await;
+        }
+        world.okta().hide(&ann);
+        world.request(&ann).await;
+        assert_eq!(world.outcome(&ann).await == "held: vanished", held, "{}", world.outcome(&ann).await);
+        assert_eq!(world.lets_in(&account), held);
+    }
+}
