@@ -1,7 +1,7 @@
 //! What each status of a user in Okta comes to, and what a 404 means.
 
 use okta_auth0_sync::domain::{Policy, Status};
-use okta_auth0_sync::sandbox::DeleteOrder;
+use okta_auth0_sync::sandbox::{DeleteOrder, Fault};
 
 use super::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
 
@@ -220,4 +220,21 @@ async fn who_left_by_the_log_is_not_held_as_vanished_though_okta_showed_them_as_
         assert_eq!(world.outcome(&ann).await == "held: vanished", held, "{}", world.outcome(&ann).await);
         assert_eq!(world.lets_in(&account), held);
     }
+}
+
+#[tokio::test]
+async fn who_left_hours_before_okta_could_be_asked_is_not_held_as_vanished() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.sync().await;
+    world.passes(DAY);
+    let fault = world.okta().faults().add(Fault::status("GET", &format!("/api/v1/users/{ann}"), 503));
+    world.okta().deactivate(&ann);
+    world.poll().await;
+    world.let_pass(3 * HOUR).await;
+    world.okta().delete(&ann);
+    world.okta().faults().remove(fault);
+    world.request(&ann).await;
+    world.assert_denied_for(&account, &ann);
 }

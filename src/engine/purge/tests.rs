@@ -60,12 +60,24 @@ async fn everything_of_ours_goes_and_nothing_else_and_the_second_time_there_is_n
     stage.engine.clock().sleep(Duration::from_secs(5)).await;
 
     let before = auth0.journal().requests().iter().filter(|request| request.method == "PATCH").count();
-    let plan = purge(&stage, true).await;
+    let told = |dry_run| {
+        let stage = &stage;
+        async move {
+            let told = std::sync::Mutex::new(Vec::new());
+            let tell = |freed: &Freed| told.lock().unwrap().push((freed.account.clone(), freed.after.clone()));
+            let purge = stage.engine.purge(dry_run, &CancellationToken::new(), tell).await.unwrap();
+            let mut told = told.into_inner().unwrap();
+            told.sort();
+            (purge, told)
+        }
+    };
+    let (plan, planned) = told(true).await;
     assert_eq!((plan.freed, plan.clean, plan.incomplete), (3, 0, None));
     assert_eq!(auth0.journal().requests().iter().filter(|request| request.method == "PATCH").count(), before);
 
-    let done = purge(&stage, false).await;
+    let (done, freed) = told(false).await;
     assert_eq!((done.freed, &done.left, &done.incomplete), (3, &vec![], &None));
+    assert_eq!(planned, freed, "what was told before is what came");
     for account in &accounts {
         let user = auth0.user(account).unwrap();
         assert!(is_as_before(&user), "{user}");
