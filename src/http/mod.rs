@@ -287,6 +287,42 @@ mod tests {
         assert!(!failure.to_string().contains("canary"), "{failure}");
     }
 
+    /// Writes `head` to the first caller, and then `piece` again and again for as long as they listen.
+    async fn without_end(head: &'static str, piece: Vec<u8>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut drip = tokio::time::interval(Duration::from_millis(5));
+            while stream.write_all(&piece).await.is_ok() {
+                drip.tick().await;
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_drip_ends_with_its_time_and_an_endless_body_at_its_size() {
+        // Each byte comes soon enough for a time that is counted from the last one: the whole answer has a time too.
+        let limits = Limits { timeout: Duration::from_millis(100), ..Limits::PLAIN };
+        let url = without_end("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n[", b" ".to_vec()).await;
+        let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Timeout, "{failure}");
+        // Headers drip as well.
+        let url = without_end("HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n".to_vec()).await;
+        let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+        assert_eq!((failure.kind, failure.status), (Kind::Timeout, None), "{failure}");
+
+        let limits = Limits { body_bytes_max: 1 << 16, ..Limits::PLAIN };
+        let chunks = b"8\r\n[[[[[[[[\r\n".repeat(1000);
+        let url = without_end("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunks).await;
+        let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+        assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
+    }
+
     #[tokio::test]
     async fn nobody_there_is_unreachable() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
