@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::gate::{Endpoint, Stopped};
 use super::look::{Interrupted, Looking};
-use super::searched::ADDRESSES_MAX;
+use super::searched::{ADDRESSES_MAX, Ahead, Hit, Searched, Searches};
 use super::write;
 use crate::auth0::{AccountQuery, AccountRecord, SearchPage};
 use crate::domain::mark::{self, Difference};
@@ -16,7 +16,7 @@ const HOLDERS_MAX: usize = 50;
 /// Auth0 shows the first 1,000 hits of a search, 100 a page.
 const SEARCH_PAGES_MAX: u32 = 10;
 
-impl Looking<'_> {
+impl<'a> Looking<'a> {
     /// Makes every account of these addresses, and every account already marked for this user, denied.
     pub(super) async fn deny_accounts(&mut self, addresses: &[Address]) -> Result<(), Interrupted> {
         let mut done: BTreeSet<AccountId> = BTreeSet::new();
@@ -215,38 +215,24 @@ impl Looking<'_> {
             .await?)
     }
 
-    /// The accounts with one of these addresses in any case: from a search for many, if there was one lately or there are
-    /// others to search for.
+    /// The accounts with one of these addresses in any case.
     async fn search(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Interrupted> {
-        let searched = &self.engine.searched[usize::from(self.start.lane == Lane::Sweep)];
-        let clock = &self.engine.clock;
-        if let Some(ids) = searched.take(addresses, clock.monotonic()) {
-            return Ok(ids);
-        }
-        let turn = searched.turn.lock().await;
-        if let Some(ids) = searched.take(addresses, clock.monotonic()) {
-            return Ok(ids);
-        }
-        let mut all = addresses.to_vec();
-        for next in self.engine.store.next_leavers(self.start.lane, self.engine.now(), ADDRESSES_MAX).await? {
-            if all.len() < ADDRESSES_MAX && !all.iter().any(|address| address.same(next.as_str())) {
-                all.push(next);
-            }
-        }
-        if all.len() > addresses.len() {
-            let at = clock.monotonic();
-            match self.search_page(&all, 0).await {
-                Ok(page) if searched.keep(&all, &page, at) => {
-                    if let Some(ids) = searched.take(addresses, at) {
-                        return Ok(ids);
-                    }
+        match self.searched(&self.searches().accounts, addresses).await? {
+            Ahead::Found(ids) => return Ok(ids),
+            Ahead::Many(turn) => match self.search_page(turn.addresses(), 0).await {
+                Ok(page) if u64::try_from(page.accounts.len()).unwrap_or(u64::MAX) >= page.total => {
+                    let hits = page.accounts.into_iter().map(|AccountRecord { account, .. }| Hit {
+                        addresses: account.email.into_iter().collect(),
+                        found: account.id,
+                    });
+                    return Ok(turn.answered(&hits.collect::<Vec<_>>()));
                 }
                 // Too much for one page, or for Auth0: each for themselves.
                 Ok(_) | Err(Stopped::Failed(_)) => {}
                 Err(stopped) => return Err(stopped.into()),
-            }
+            },
+            Ahead::Alone => {}
         }
-        drop(turn);
         let mut ids = Vec::new();
         for page in 0..SEARCH_PAGES_MAX {
             let hits = self.search_page(addresses, page).await?;
@@ -257,6 +243,29 @@ impl Looking<'_> {
             }
         }
         Ok(ids)
+    }
+
+    fn searches(&self) -> &'a Searches {
+        &self.engine.searches[usize::from(self.start.lane == Lane::Sweep)]
+    }
+
+    /// How these addresses are searched for: not at all, if that was done lately for many; together with those of others
+    /// whose turn is next, if there are any; or alone.
+    async fn searched<T: Clone + PartialEq>(
+        &self,
+        searched: &'a Searched<T>,
+        addresses: &[Address],
+    ) -> Result<Ahead<'a, T>, Interrupted> {
+        let clock = &self.engine.clock;
+        if let Some(found) = searched.take(addresses, clock.monotonic()) {
+            return Ok(Ahead::Found(found));
+        }
+        let turn = searched.turn.lock().await;
+        if let Some(found) = searched.take(addresses, clock.monotonic()) {
+            return Ok(Ahead::Found(found));
+        }
+        let next = self.engine.store.next_leavers(self.start.lane, self.engine.now(), ADDRESSES_MAX).await?;
+        Ok(searched.together(turn, addresses, next, clock.monotonic()).map_or(Ahead::Alone, Ahead::Many))
     }
 
     async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, Stopped> {
@@ -281,11 +290,19 @@ impl Looking<'_> {
     async fn sharers(&self, addresses: &[Address]) -> Result<Sharers, Interrupted> {
         let me = &self.start.id;
         let (okta, policy) = (&self.engine.okta, &self.engine.options.policy);
-        let searched = self
-            .engine
-            .okta_gate
-            .call(Endpoint::OktaUsers, self.priority, me.as_str(), || okta.holders(addresses))
-            .await?;
+        let searched = match self.searched(&self.searches().holders, addresses).await? {
+            Ahead::Found(users) => users,
+            Ahead::Many(turn) => match self.holders(turn.addresses()).await {
+                Ok(users) => {
+                    let hits = users.into_iter().map(|user| Hit { addresses: user.addresses(), found: user });
+                    turn.answered(&hits.collect::<Vec<_>>())
+                }
+                // Too much at once for Okta: each for themselves.
+                Err(Stopped::Failed(_)) => self.holders(addresses).await?,
+                Err(stopped) => return Err(stopped.into()),
+            },
+            Ahead::Alone => self.holders(addresses).await?,
+        };
         let may_be_let_in = |user: &OktaUser| policy.verdict(&user.status) == Verdict::Allow;
         let mut candidates: Vec<OktaUserId> =
             searched.iter().filter(|user| user.id != *me && may_be_let_in(user)).map(|user| user.id.clone()).collect();
@@ -306,6 +323,14 @@ impl Looking<'_> {
             }
         }
         Ok(sharers)
+    }
+
+    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Stopped> {
+        let okta = &self.engine.okta;
+        self.engine
+            .okta_gate
+            .call(Endpoint::OktaUsers, self.priority, self.start.id.as_str(), || okta.holders(addresses))
+            .await
     }
 }
 

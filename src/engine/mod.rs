@@ -52,7 +52,7 @@ use crate::store::{AlarmKind, GuardWindow, Opened, Store, StoreError};
 
 use claims::Claims;
 use gate::Gate;
-use searched::Searched;
+use searched::Searches;
 
 /// How the work is done: the part of the configuration that the engine needs.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ pub struct Engine {
     pub(crate) wakes: Wakes,
     pub(crate) claims: Arc<Claims>,
     /// For live looks, and for sweeps: neither waits for the other's calls.
-    pub(crate) searched: [Searched; 2],
+    pub(crate) searches: [Searches; 2],
     /// Once in a process: the org that answers is the one that the state belongs to.
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
     /// Has this process told of a next link to another host?
@@ -182,7 +182,7 @@ impl Engine {
             auth0: auth0.0,
             wakes: Wakes::default(),
             claims: Arc::default(),
-            searched: Default::default(),
+            searches: Default::default(),
             org_bound: tokio::sync::OnceCell::new(),
             // An earlier life may have told of it.
             foreign_next: std::sync::atomic::AtomicBool::new(true),

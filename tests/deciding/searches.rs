@@ -1,7 +1,7 @@
 //! One search for many: nobody is missed by it, whatever becomes of it.
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Fault, PathMatch};
+use okta_auth0_sync::sandbox::{Fault, NewUser, PathMatch};
 use serde_json::json;
 
 use super::world::World;
@@ -26,22 +26,51 @@ fn searches(world: &World) -> usize {
     world.auth0().journal().requests().iter().filter(|request| request.path == "/api/v2/users").count()
 }
 
+/// How often Okta was searched for who holds an address.
+fn holder_searches(world: &World) -> usize {
+    world.okta().journal().requests().iter().filter(|request| request.path == "/api/v1/users").count()
+}
+
 #[tokio::test]
 async fn many_who_leave_at_once_are_searched_for_together() {
     let world = World::new().await;
     let people = people(&world, 45);
     all_leave(&world, &people).await;
     assert_eq!((searches(&world), world.writes()), (3, 45), "twenty addresses a search");
+    assert_eq!(holder_searches(&world), 3, "who else holds an address is asked for twenty of them, too");
+}
+
+#[tokio::test]
+async fn a_colleague_who_is_found_by_a_search_for_many_is_spared() {
+    let world = World::new().await;
+    let people = people(&world, 9);
+    let (shared, account) = &people[5];
+    let colleague = world.okta().create_user(&NewUser::new("colleague@example.com", "PERSON5@example.com"));
+    world.sync().await;
+    people.iter().for_each(|(person, _)| world.okta().deactivate(person));
+    world.sync().await;
+    assert_eq!(holder_searches(&world), 1);
+    assert_eq!(world.outcome(shared).await, format!("skipped: shared_address: {colleague}"));
+    world.assert_open(account);
+    // When the colleague goes as well, nobody is spared for them any more.
+    world.okta().deactivate(&colleague);
+    world.sync().await;
+    assert!(!world.lets_in(account));
+    for (person, account) in people.iter().filter(|(person, _)| person != shared) {
+        world.assert_denied_for(account, person);
+    }
 }
 
 #[tokio::test]
 async fn a_search_for_many_that_fails_leaves_each_to_their_own() {
-    let world = World::new().await;
-    let people = people(&world, 3);
-    let search = PathMatch::Exact("/api/v2/users".to_owned());
-    world.auth0().faults().add(Fault { path: search, ..Fault::status("GET", "", 503) }.times(1));
-    all_leave(&world, &people).await;
-    assert_eq!(world.writes(), 3);
+    for (of_okta, path) in [(false, "/api/v2/users"), (true, "/api/v1/users")] {
+        let world = World::new().await;
+        let people = people(&world, 3);
+        let search = Fault { path: PathMatch::Exact(path.to_owned()), ..Fault::status("GET", "", 503) }.times(1);
+        if of_okta { world.okta().faults() } else { world.auth0().faults() }.add(search);
+        all_leave(&world, &people).await;
+        assert_eq!(world.writes(), 3, "{path}");
+    }
 }
 
 #[tokio::test]
