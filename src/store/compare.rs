@@ -65,8 +65,8 @@ impl Store {
             );
         }
         let addresses: Vec<(String, String)> = sqlx::query_as(
-            "SELECT okta_user_id, address FROM addresses WHERE okta_user_id IN (SELECT value FROM json_each(?))
-             ORDER BY okta_user_id, seen_at, address",
+            "SELECT u.okta_user_id, a.address FROM users u JOIN addresses a USING (user_seq)
+             WHERE u.okta_user_id IN (SELECT value FROM json_each(?)) ORDER BY u.okta_user_id, a.seen_at, a.address",
         )
         .bind(&list)
         .fetch_all(&mut *tx)

@@ -41,10 +41,10 @@ impl Store {
             "SELECT json_group_array(needle) FROM (
                  SELECT ?1 AS needle
                  UNION SELECT login FROM users WHERE okta_user_id = ?1 AND login <> ''
-                 UNION SELECT login_key FROM users WHERE okta_user_id = ?1 AND login <> ''
+                 UNION SELECT login_key FROM users WHERE okta_user_id = ?1 AND login_key <> ''
                  UNION SELECT email FROM users WHERE okta_user_id = ?1 AND email <> ''
-                 UNION SELECT address FROM addresses WHERE okta_user_id = ?1
-                 UNION SELECT address_key FROM addresses WHERE okta_user_id = ?1
+                 UNION SELECT address FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
+                 UNION SELECT address_key FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
                  UNION SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1)",
         )
         .bind(id.as_str())
@@ -63,7 +63,7 @@ impl Store {
              WHERE EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
             "UPDATE run_log SET error = 'forgotten'
              WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
-            "DELETE FROM addresses WHERE okta_user_id = ?1",
+            "DELETE FROM addresses WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)",
             "DELETE FROM first_denials WHERE okta_user_id = ?1",
             "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
         ] {
@@ -106,11 +106,14 @@ impl Store {
 
     /// An event about somebody else as well stays theirs.
     async fn forget_events(&self, tx: &mut Tx, id: &OktaUserId) -> Result<(), StoreError> {
-        let events: Vec<i64> = sqlx::query_scalar("DELETE FROM event_users WHERE okta_user_id = ? RETURNING event_seq")
-            .bind(id.as_str())
-            .fetch_all(&mut **tx)
-            .await
-            .map_err(|error| self.error(error))?;
+        let events: Vec<i64> = sqlx::query_scalar(
+            "DELETE FROM event_users WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?)
+             RETURNING event_seq",
+        )
+        .bind(id.as_str())
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(|error| self.error(error))?;
         sqlx::query(
             "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))
                  AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = events.seq)",

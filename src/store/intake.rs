@@ -94,6 +94,9 @@ struct EventUserRow<'a> {
     left: bool,
 }
 
+/// The state of an entry from which nothing follows.
+const IGNORED: &str = "ignored";
+
 impl Store {
     /// The checkpoint, if a page was ever recorded.
     ///
@@ -134,6 +137,7 @@ impl Store {
             .chain(page.quarantined.iter().map(quarantined_row))
             .filter(|row| ids.insert(row.id))
             .collect();
+        let some_ignored = rows.iter().any(|row| row.state == IGNORED);
         let rows = serde_json::to_string(&rows)
             .map_err(|error| StoreError::Unreadable { what: "a page", value: error.to_string() })?;
         let now_text = timestamp_text(now);
@@ -142,20 +146,23 @@ impl Store {
         let mut tx = self.begin(Write::RecordPage).await?;
         // Read once: each statement would else parse the text anew, and each `->>` the entry that it looks into.
         let (before, rows): (i64, Vec<u8>) =
-            sqlx::query_as("SELECT (SELECT coalesce(max(seq), 0) FROM events), jsonb(?)")
+            sqlx::query_as("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0), jsonb(?)")
                 .bind(rows)
                 .fetch_one(&mut *tx)
                 .await
                 .map_err(sql)?;
+        // Each entry has its number by its place in the page, and so is found again without its id. One that is known
+        // already leaves its number unused.
         let new_events = sqlx::query(
-            "INSERT INTO events (event_id, event_type, published, actor, received_at, state, why, raw)
-             SELECT value ->> 'id', value ->> 'event_type', value ->> 'published', value ->> 'actor', ?2,
+            "INSERT INTO events (seq, event_id, event_type, published, actor, received_at, state, why, raw)
+             SELECT ?3 + 1 + key, value ->> 'id', value ->> 'event_type', value ->> 'published', value ->> 'actor', ?2,
                     value ->> 'state', value ->> 'why', value ->> 'raw'
              FROM jsonb_each(?1) WHERE true ORDER BY key
-             ON CONFLICT (event_id) DO NOTHING",
+             ON CONFLICT (event_order, event_id) DO NOTHING",
         )
         .bind(&rows)
         .bind(&now_text)
+        .bind(before)
         .execute(&mut *tx)
         .await
         .map_err(sql)?
@@ -168,13 +175,15 @@ impl Store {
             made_due = sqlx::query(
                 "INSERT INTO users (okta_user_id, login, login_key, left_seen, due_seq, settled_seq, due_at, lane, cause,
                      due_since, since)
-                 SELECT u.value ->> 'id', max(u.value ->> 'login'), u.value ->> 'login_key', max(u.value ->> 'left'),
+                 SELECT u.value ->> 'id', max(u.value ->> 'login'), max(u.value ->> 'login_key'), max(u.value ->> 'left'),
                         i.seq_floor + count(*), i.seq_floor, ?2, min(u.value ->> 'lane'), 'event', ?2, ?2
-                 FROM jsonb_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', jsonb_each(j.value, '$.users') u,
-                      installation i
-                 WHERE e.seq > ?3 AND e.state = 'recorded'
+                 FROM jsonb_each(?1) j CROSS JOIN events e ON e.seq = ?3 + 1 + j.key
+                      CROSS JOIN jsonb_each(j.value, '$.users') u CROSS JOIN installation i
+                 WHERE e.state = 'recorded'
                  GROUP BY u.value ->> 'id'
                  ON CONFLICT (okta_user_id) DO UPDATE SET
+                     login = coalesce(login, excluded.login),
+                     login_key = iif(login IS NULL, excluded.login_key, login_key),
                      left_seen = max(left_seen, excluded.left_seen),
                      lane = iif(due_seq > settled_seq, min(lane, excluded.lane), excluded.lane),
                      due_since = iif(due_seq > settled_seq, due_since, excluded.due_since),
@@ -191,14 +200,31 @@ impl Store {
             .await
             .map_err(sql)?
             .rows_affected();
+            if some_ignored {
+                // Whom an event is about is known, also where nothing follows from it.
+                sqlx::query(
+                    "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
+                     SELECT DISTINCT u.value ->> 'id', i.seq_floor, i.seq_floor, 'event', ?2
+                     FROM jsonb_each(?1) j CROSS JOIN events e ON e.seq = ?3 + 1 + j.key
+                          CROSS JOIN jsonb_each(j.value, '$.users') u CROSS JOIN installation i
+                     WHERE e.state = 'ignored'
+                     ON CONFLICT (okta_user_id) DO NOTHING",
+                )
+                .bind(&rows)
+                .bind(&now_text)
+                .bind(before)
+                .execute(&mut *tx)
+                .await
+                .map_err(sql)?;
+            }
             // A user may stand twice in one event: the key sees to it.
             sqlx::query(
-                "INSERT OR IGNORE INTO event_users (event_seq, okta_user_id, login, due_seq, settled_at, outcome)
-                 SELECT e.seq, u.value ->> 'id', u.value ->> 'login',
-                        coalesce((SELECT due_seq FROM users WHERE okta_user_id = u.value ->> 'id'), 0),
+                "INSERT OR IGNORE INTO event_users (event_seq, user_seq, login, due_seq, settled_at, outcome)
+                 SELECT e.seq, k.user_seq, u.value ->> 'login', k.due_seq,
                         iif(e.state = 'ignored', ?2, NULL), iif(e.state = 'ignored', 'ignored', NULL)
-                 FROM jsonb_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', jsonb_each(j.value, '$.users') u
-                 WHERE e.seq > ?3",
+                 FROM jsonb_each(?1) j CROSS JOIN events e ON e.seq = ?3 + 1 + j.key
+                      CROSS JOIN jsonb_each(j.value, '$.users') u
+                      CROSS JOIN users k ON k.okta_user_id = u.value ->> 'id'",
             )
             .bind(&rows)
             .bind(&now_text)
@@ -207,10 +233,12 @@ impl Store {
             .await
             .map_err(sql)?;
             sqlx::query(
-                "INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at)
-                 SELECT u.value ->> 'id', u.value ->> 'address', u.value ->> 'address_key', ?2
-                 FROM jsonb_each(?1) j JOIN events e ON e.event_id = j.value ->> 'id', jsonb_each(j.value, '$.users') u
-                 WHERE e.seq > ?3 AND e.state = 'recorded' AND u.value ->> 'address' IS NOT NULL",
+                "INSERT OR IGNORE INTO addresses (user_seq, address, address_key, seen_at)
+                 SELECT k.user_seq, u.value ->> 'address', u.value ->> 'address_key', ?2
+                 FROM jsonb_each(?1) j CROSS JOIN events e ON e.seq = ?3 + 1 + j.key
+                      CROSS JOIN jsonb_each(j.value, '$.users') u
+                      CROSS JOIN users k ON k.okta_user_id = u.value ->> 'id'
+                 WHERE e.state = 'recorded' AND u.value ->> 'address' IS NOT NULL",
             )
             .bind(&rows)
             .bind(&now_text)
@@ -312,7 +340,7 @@ fn event_row(event: &Event) -> EventRow<'_> {
         event_type: &event.event_type,
         published: Some(timestamp_text(event.published)),
         actor: event.actor.as_deref(),
-        state: if signal == Signal::Nothing { "ignored" } else { "recorded" },
+        state: if signal == Signal::Nothing { IGNORED } else { "recorded" },
         why: None,
         raw: None,
         users: event
@@ -323,7 +351,8 @@ fn event_row(event: &Event) -> EventRow<'_> {
                 EventUserRow {
                     id: user.id.as_str(),
                     login: user.login.as_deref(),
-                    login_key: user.login.as_deref().map(str::to_lowercase),
+                    // A login that is an address is found by that.
+                    login_key: user.login.as_deref().filter(|_| address.is_none()).map(str::to_lowercase),
                     address_key: address.as_ref().map(crate::domain::Address::key),
                     address: address.map(|address| address.as_str().to_owned()),
                     lane: lane.rank(),

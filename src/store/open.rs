@@ -445,6 +445,10 @@ fn writing(path: &Path) -> SqliteConnectOptions {
         .optimize_on_close(true, None)
         // What is deleted is overwritten: `forget` and retention mean it.
         .pragma("secure_delete", "ON")
+        // So many pages that the WAL just fits into that: what a burst changes again and again is copied into the file once.
+        .pragma("wal_autocheckpoint", "4000")
+        // What a page of the log changes stays in memory until it is committed.
+        .pragma("cache_size", "-4096")
         .pragma("journal_size_limit", "16777216")
 }
 

@@ -205,6 +205,44 @@ pub struct DecisionRow {
     pub policy: String,
 }
 
+/// The view `recent_events` with the reason and with the numbers, by which rows are found: at most `?2` rows that `$which`
+/// selects, the newest first.
+macro_rules! events {
+    ($($which:literal),+) => {
+        concat!(
+            "SELECT * FROM (
+                 SELECT e.seq, e.event_id, e.event_type, u.okta_user_id, eu.login, e.actor, e.published, e.received_at,
+                        eu.settled_at,
+                        CASE WHEN e.state IN ('quarantined', 'dismissed') THEN e.state
+                             WHEN u.okta_user_id IS NULL THEN 'ignored'
+                             WHEN eu.outcome IS NOT NULL THEN eu.outcome
+                             WHEN u.outcome IN ('held', 'failed', 'retry', 'snooze') THEN u.outcome
+                             ELSE 'pending' END AS outcome,
+                        e.why, eu.user_seq
+                 FROM events e LEFT JOIN event_users eu ON eu.event_seq = e.seq
+                      LEFT JOIN users u ON u.user_seq = eu.user_seq)
+             WHERE ",
+            $($which,)+
+            " ORDER BY seq DESC LIMIT ?2"
+        )
+    };
+}
+
+/// Those of them that no look has dealt with: each is about somebody who is due, or held.
+macro_rules! open_events {
+    ($which:literal) => {
+        events!(
+            "seq IN (SELECT o.event_seq FROM users w JOIN event_users o ON o.user_seq = w.user_seq
+                          AND o.due_seq > w.settled_seq
+                     WHERE o.settled_at IS NULL AND w.user_seq IN (
+                         SELECT user_seq FROM users WHERE due_at IS NOT NULL AND due_since IS NOT NULL
+                         UNION SELECT user_seq FROM users WHERE outcome = 'held'))
+             AND user_seq IS NOT NULL AND settled_at IS NULL AND ",
+            $which
+        )
+    };
+}
+
 const PERSON: &str = "SELECT okta_user_id, login, email, status, status_at, outcome, why, since, due_at, cause, attempts, \
                       last_error, due_seq > settled_seq AS open FROM users";
 
@@ -245,26 +283,14 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn recent_events(&self, outcome: Option<&str>, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        macro_rules! events {
-            ($which:literal) => {
-                concat!(
-                    "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE ",
-                    $which,
-                    " LIMIT ?2"
-                )
-            };
-        }
-        // What is rare and not settled has an index of its own; what is settled is found among the newest.
+        // What is rare and not settled is found by who is not; what is settled is found among the newest.
         sqlx::query_as(match outcome {
             None => events!("?1 IS NULL"),
             Some("quarantined") => {
-                events!("r.event_id IN (SELECT event_id FROM events WHERE state = 'quarantined') AND r.outcome = ?1")
+                events!("seq IN (SELECT seq FROM events WHERE state = 'quarantined') AND outcome = ?1")
             }
-            Some("pending" | "held" | "failed" | "retry" | "snooze") => events!(
-                "r.event_id IN (SELECT event_id FROM events WHERE seq IN
-                     (SELECT event_seq FROM event_users WHERE settled_at IS NULL)) AND r.outcome = ?1"
-            ),
-            Some(_) => events!("r.outcome = ?1"),
+            Some("pending" | "held" | "failed" | "retry" | "snooze") => open_events!("outcome = ?1"),
+            Some(_) => events!("outcome = ?1"),
         })
         .bind(outcome)
         .bind(limit)
@@ -278,25 +304,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn events(&self, selection: EventSelection, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        macro_rules! events {
-            ($which:literal) => {
-                concat!(
-                    "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE ",
-                    $which,
-                    " LIMIT ?1"
-                )
-            };
-        }
         sqlx::query_as(match selection {
-            EventSelection::Pending => events!(
-                "r.settled_at IS NULL AND r.outcome NOT IN ('ignored', 'quarantined', 'dismissed')
-                 AND r.event_id IN (SELECT event_id FROM events WHERE seq IN
-                     (SELECT event_seq FROM event_users WHERE settled_at IS NULL))"
-            ),
-            EventSelection::Settled => events!("r.settled_at IS NOT NULL AND r.outcome <> 'ignored'"),
-            EventSelection::Ignored => events!("r.outcome = 'ignored'"),
+            EventSelection::Pending => open_events!("?1 IS NULL"),
+            EventSelection::Settled => events!("?1 IS NULL AND settled_at IS NOT NULL AND outcome <> 'ignored'"),
+            EventSelection::Ignored => events!("?1 IS NULL AND outcome = 'ignored'"),
             EventSelection::Quarantined => return self.recent_events(Some("quarantined"), limit).await,
         })
+        .bind(None::<&str>)
         .bind(limit)
         .fetch_all(self.reader())
         .await
@@ -370,14 +384,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn events_of(&self, id: &OktaUserId, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT r.*, (SELECT why FROM events e WHERE e.event_id = r.event_id) AS why FROM recent_events r WHERE r.okta_user_id = ? LIMIT ?",
-        )
-        .bind(id.as_str())
-        .bind(limit)
-        .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        sqlx::query_as(events!("user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)"))
+            .bind(id.as_str())
+            .bind(limit)
+            .fetch_all(self.reader())
+            .await
+            .map_err(|error| self.error(error))
     }
 
     /// The people that `text` may mean: an Okta id, a login, an address ever read (in any case), an Auth0 id.
@@ -390,7 +402,7 @@ impl Store {
             "{PERSON} WHERE okta_user_id IN (
                  SELECT okta_user_id FROM users WHERE okta_user_id = ?1
                  UNION SELECT okta_user_id FROM users WHERE login_key = ?2
-                 UNION SELECT okta_user_id FROM addresses WHERE address_key = ?2
+                 UNION SELECT okta_user_id FROM addresses JOIN users USING (user_seq) WHERE address_key = ?2
                  UNION SELECT okta_user_id FROM accounts WHERE auth0_user_id = ?1)
              ORDER BY okta_user_id LIMIT 100"
         )))
@@ -419,11 +431,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn addresses_of(&self, id: &OktaUserId) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar("SELECT address FROM addresses WHERE okta_user_id = ? ORDER BY seen_at, address")
-            .bind(id.as_str())
-            .fetch_all(self.reader())
-            .await
-            .map_err(|error| self.error(error))
+        sqlx::query_scalar(
+            "SELECT address FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ? ORDER BY seen_at, address",
+        )
+        .bind(id.as_str())
+        .fetch_all(self.reader())
+        .await
+        .map_err(|error| self.error(error))
     }
 
     /// The accounts of a person.

@@ -83,7 +83,8 @@ impl Store {
         let sql = |error| self.error(error);
         let mut tx = self.begin(Write::DismissEvent).await?;
         let done = sqlx::query(
-            "UPDATE events SET state = 'dismissed', raw = NULL WHERE event_id = ? AND state = 'quarantined'",
+            "UPDATE events SET state = 'dismissed', raw = NULL
+             WHERE event_order = substr(?1, 15, 4) || substr(?1, 10, 4) AND event_id = ?1 AND state = 'quarantined'",
         )
         .bind(event_id)
         .execute(&mut *tx)

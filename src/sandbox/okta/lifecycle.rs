@@ -31,7 +31,7 @@ impl Org {
     fn record(&mut self, clock: &dyn Clock, of: &Person, kind: Kind, transaction: &Arc<str>, published: Timestamp) {
         let facts = Facts {
             kind,
-            uuid: self.ids.uuid().into(),
+            uuid: self.ids.entry_uuid(published).into(),
             transaction: transaction.clone(),
             user_id: of.id.clone(),
             login: of.login.clone(),

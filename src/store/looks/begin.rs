@@ -30,7 +30,7 @@ impl Store {
             "SELECT due_seq, lane, cause, attempts, approved, recheck_step, outcome, login, email, status, left_seen,
                     (SELECT first_poll_at FROM installation) AS first_poll_at,
                     (SELECT json_group_array(address ORDER BY seen_at, address)
-                     FROM addresses WHERE okta_user_id = ?1) AS addresses,
+                     FROM addresses a WHERE a.user_seq = users.user_seq) AS addresses,
                     (SELECT json_group_array(json_object('id', auth0_user_id, 'email', email, 'denied', denied,
                          'blocked', blocked OR unconfirmed = 2, 'sessions_owed', sessions_owed,
                          'unconfirmed', unconfirmed > 0) ORDER BY auth0_user_id)
@@ -38,12 +38,13 @@ impl Store {
                     (SELECT json_group_array(json_object('id', event_id, 'event_type', event_type, 'published', published,
                          'received_at', received_at, 'actor', actor, 'open', open) ORDER BY published, seq)
                      FROM (SELECT e.*, eu.settled_at IS NULL AS open
-                           FROM (SELECT event_seq FROM (SELECT event_seq FROM event_users
-                                     WHERE okta_user_id = ?1 AND settled_at IS NULL ORDER BY due_seq DESC LIMIT ?3)
+                           FROM (SELECT event_seq FROM (SELECT o.event_seq FROM event_users o
+                                     WHERE o.user_seq = users.user_seq AND o.due_seq > users.settled_seq
+                                       AND o.settled_at IS NULL ORDER BY o.due_seq DESC LIMIT ?3)
                                  UNION
-                                 SELECT event_seq FROM (SELECT event_seq FROM event_users
-                                     WHERE okta_user_id = ?1 ORDER BY event_seq DESC LIMIT ?4)) few
-                           CROSS JOIN event_users eu ON eu.event_seq = few.event_seq AND eu.okta_user_id = ?1
+                                 SELECT event_seq FROM (SELECT l.event_seq FROM event_users l
+                                     WHERE l.user_seq = users.user_seq ORDER BY l.due_seq DESC, l.event_seq DESC LIMIT ?4)) few
+                           CROSS JOIN event_users eu ON eu.event_seq = few.event_seq AND eu.user_seq = users.user_seq
                            CROSS JOIN events e ON e.seq = eu.event_seq
                            WHERE e.state = 'recorded' AND (eu.settled_at IS NULL OR e.received_at > ?2))) AS events
              FROM users WHERE okta_user_id = ?1",
@@ -93,8 +94,8 @@ impl Store {
         let keys: Vec<String> = addresses.iter().map(Address::key).collect();
         let keys = serde_json::Value::from(keys).to_string();
         let rows: Vec<(String, Option<String>)> = sqlx::query_as(
-            "SELECT DISTINCT u.okta_user_id, u.status FROM addresses a JOIN users u USING (okta_user_id)
-             WHERE a.address_key IN (SELECT value FROM json_each(?)) AND a.okta_user_id <> ?
+            "SELECT DISTINCT u.okta_user_id, u.status FROM addresses a JOIN users u USING (user_seq)
+             WHERE a.address_key IN (SELECT value FROM json_each(?)) AND u.okta_user_id <> ?
              ORDER BY u.okta_user_id LIMIT 200",
         )
         .bind(keys)

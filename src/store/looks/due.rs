@@ -48,7 +48,7 @@ impl Store {
                  SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users WHERE lane = 2 AND due_at <= ?1 ORDER BY due_at LIMIT ?4)
                  UNION ALL
                  SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users
-                                WHERE due_at > ?2 AND outcome IS NOT 'failed' LIMIT ?4)
+                                WHERE lane IN (0, 1, 2) AND due_at > ?2 AND outcome IS NOT 'failed' LIMIT ?4)
                  UNION ALL
                  SELECT * FROM (SELECT okta_user_id, lane, due_at FROM users
                                 WHERE lane IN (0, 1, 2) AND due_at > ?3 AND outcome IS 'failed' LIMIT ?4))
@@ -81,7 +81,7 @@ impl Store {
         addresses_max: usize,
     ) -> Result<Vec<Address>, StoreError> {
         let texts: Vec<String> = sqlx::query_scalar(
-            "SELECT a.address FROM users u JOIN addresses a USING (okta_user_id)
+            "SELECT a.address FROM users u JOIN addresses a USING (user_seq)
              WHERE u.lane = ?1 AND u.due_at <= ?2 AND u.left_seen = 1
              ORDER BY u.due_at LIMIT ?3",
         )
@@ -99,7 +99,7 @@ impl Store {
     /// When the state cannot be read.
     pub async fn next_open_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let text: Option<String> =
-            sqlx::query_scalar("SELECT min(due_at) FROM users WHERE due_seq > settled_seq AND due_at IS NOT NULL")
+            sqlx::query_scalar("SELECT min(due_at) FROM users WHERE due_at IS NOT NULL AND due_since IS NOT NULL")
                 .fetch_one(self.reader())
                 .await
                 .map_err(|error| self.error(error))?;
@@ -138,9 +138,9 @@ impl Store {
             Selection::DependingOn(id) => (make_due!("depends_on = ?4 AND okta_user_id <> ?4"), id.as_str()),
             Selection::SharingWith(id) => (
                 make_due!(
-                    "okta_user_id <> ?4 AND (status IS NOT NULL OR left_seen = 1) AND okta_user_id IN (
-                         SELECT other.okta_user_id FROM addresses mine JOIN addresses other USING (address_key)
-                         WHERE mine.okta_user_id = ?4)"
+                    "okta_user_id <> ?4 AND (status IS NOT NULL OR left_seen = 1) AND user_seq IN (
+                         SELECT other.user_seq FROM addresses mine JOIN addresses other USING (address_key)
+                         WHERE mine.user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?4))"
                 ),
                 id.as_str(),
             ),

@@ -32,8 +32,14 @@ impl Store {
         // `due_seq > ?claimed`: a reason arrived during the look. It has set due_at itself, and starts afresh: it is not
         // kept waiting, and not given up, because of what this look met. How a look ended otherwise is shown until then.
         // `settled_seq <= ?claimed`: no look that a `forget` overtook brings the person back.
+        // Open are only events behind the last look that settled, so the user is asked for that before it is told of this
+        // one.
         let due_again: Option<bool> = sqlx::query_scalar(
-            "UPDATE users SET
+            "UPDATE event_users SET settled_at = ?1, outcome = ?7
+             FROM (SELECT user_seq, settled_seq FROM users WHERE okta_user_id = ?11) u
+             WHERE ?2 AND event_users.user_seq = u.user_seq AND event_users.due_seq > u.settled_seq
+               AND event_users.due_seq <= ?3 AND settled_at IS NULL;
+             UPDATE users SET
                  settled_seq = iif(?2, max(settled_seq, ?3), settled_seq),
                  looked_seq = ?3,
                  due_seq = iif(NOT ?2 AND due_seq = settled_seq, due_seq + 1, due_seq),
@@ -71,18 +77,14 @@ impl Store {
             // The newest look knows whether what an older one complained of still is so.
             let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
             sqlx::query(
-                "UPDATE event_users SET settled_at = ?1, outcome = ?2
-                 WHERE okta_user_id = ?3 AND settled_at IS NULL AND due_seq <= ?4;
-                 UPDATE installation SET last_apply_ok_at = ?1;
-                 UPDATE alarms SET cleared_at = ?1 WHERE subject = ?3 AND cleared_at IS NULL
-                   AND kind NOT IN (SELECT value FROM json_each(?5));
+                "UPDATE installation SET last_apply_ok_at = ?1;
+                 UPDATE alarms SET cleared_at = ?1 WHERE subject = ?2 AND cleared_at IS NULL
+                   AND kind NOT IN (SELECT value FROM json_each(?3));
                  UPDATE alarms SET cleared_at = ?1 WHERE kind = 'guard' AND cleared_at IS NULL
                    AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard')",
             )
             .bind(&now_text)
-            .bind(look.outcome.as_str())
             .bind(look.user.as_str())
-            .bind(look.claimed_seq)
             .bind(serde_json::Value::from(kinds).to_string())
             .execute(&mut *tx)
             .await
@@ -90,8 +92,10 @@ impl Store {
         }
         if let Some(event_id) = look.belated_event {
             sqlx::query(
-                "UPDATE event_users SET settled_at = ?, outcome = ?
-                 WHERE okta_user_id = ? AND settled_at IS NOT NULL AND event_seq = (SELECT seq FROM events WHERE event_id = ?)",
+                "UPDATE event_users SET settled_at = ?1, outcome = ?2
+                 WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?3) AND settled_at IS NOT NULL
+                   AND event_seq = (SELECT seq FROM events WHERE event_order = substr(?4, 15, 4) || substr(?4, 10, 4)
+                                      AND event_id = ?4)",
             )
             .bind(&now_text)
             .bind(look.outcome.as_str())
@@ -162,11 +166,11 @@ impl Store {
         let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
         // A deleted user's answer is a 404: it says nothing of login and e-mail.
         let kept = sqlx::query(
-            "UPDATE users SET login = coalesce(?1, login), login_key = coalesce(?2, login_key), email = coalesce(?3, email),
-                 status = ?4, status_at = ?5, left_seen = ?6
+            "UPDATE users SET login = coalesce(?1, login), login_key = iif(?1 IS NULL, login_key, ?2),
+                 email = coalesce(?3, email), status = ?4, status_at = ?5, left_seen = ?6
              WHERE okta_user_id = ?7;
-             INSERT OR IGNORE INTO addresses (okta_user_id, address, address_key, seen_at)
-             SELECT okta_user_id, value ->> 0, value ->> 1, ?5 FROM users, json_each(?8) WHERE okta_user_id = ?7",
+             INSERT OR IGNORE INTO addresses (user_seq, address, address_key, seen_at)
+             SELECT user_seq, value ->> 0, value ->> 1, ?5 FROM users, json_each(?8) WHERE okta_user_id = ?7",
         )
         .bind(&read.login)
         .bind(read.login.as_deref().map(str::to_lowercase))

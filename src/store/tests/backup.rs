@@ -62,7 +62,7 @@ async fn a_copy_that_lacks_rows_is_not_called_a_backup() {
     assert_eq!((whole.0, whole.1, whole.2, whole.3), (2, 2, 2, 2), "{whole:?}");
     store.prove(&target, whole, whole).await.unwrap();
     let (copy, _) = Store::open(&target, &binding(), noon()).await.unwrap();
-    execute(&copy, "DELETE FROM addresses WHERE okta_user_id = 'u1'").await.unwrap();
+    execute(&copy, "DELETE FROM addresses WHERE user_seq = 1").await.unwrap();
     copy.close().await;
     let error = store.prove(&target, whole, whole).await.unwrap_err().to_string();
     assert!(error.contains("the copy has 1 addresses, the state 2 before and 2 after"), "{error}");

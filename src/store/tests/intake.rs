@@ -121,6 +121,63 @@ async fn an_event_about_two_users_is_settled_for_each_by_their_own_look() {
 }
 
 #[tokio::test]
+async fn whoever_an_event_is_about_is_known_and_is_called_as_the_first_reason_to_look_calls_them() {
+    let (_dir, store) = store().await;
+    let mut created = event(1, "u1", "create");
+    created.users[0].login = Some("ann".to_owned());
+    let recorded = take_in(&store, &[created]).await;
+    assert_eq!((recorded.new_events, recorded.made_due), (1, 0));
+    let ann = person(&store, "u1").await;
+    assert_eq!((ann.login, ann.open, ann.due_at, ann.outcome), (None, false, None, None));
+    assert_eq!(store.find_people("ann").await.unwrap(), []);
+    let told = store.events_of(&id("u1"), 10).await.unwrap();
+    assert_eq!((told.len(), told[0].outcome.as_str(), told[0].login.as_deref()), (1, "ignored", Some("ann")));
+    assert_eq!(store.status().await.unwrap().unwrap().pending, 0);
+
+    let mut activated = event(2, "u1", "activate");
+    activated.users[0].login = Some("Ann".to_owned());
+    assert_eq!(take_in(&store, &[activated]).await.made_due, 1);
+    let ann = person(&store, "ANN").await;
+    assert_eq!((ann.okta_user_id.as_str(), ann.login.as_deref(), ann.open), ("u1", Some("Ann"), true));
+    assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn ids_of_every_form_are_known_again() {
+    let (_dir, store) = store().await;
+    // The same time in two ids of Okta's, random ones that share what stands where the time does, and others.
+    let ids = [
+        "dc9fd3c0-598c-11ef-8478-2b7584bf8d5a",
+        "dc9fd3c0-598c-11ef-8478-2b7584bf8d5b",
+        "dc9fd3c1-598c-11ef-8478-2b7584bf8d5a",
+        "f63e673f-a618-499c-8dd9-31301e3357bd",
+        "00000000-a618-499c-8dd9-31301e3357bd",
+        "short",
+        "",
+        "ümläute-ümläute-ümläute",
+    ];
+    let of = |ids: &[&str]| -> Vec<Event> {
+        ids.iter().map(|id| Event { id: (*id).to_owned(), ..event(1, "u1", "deactivate") }).collect()
+    };
+    assert_eq!(take_in(&store, &of(&ids)).await.new_events, 8);
+    let mut again = ids;
+    again.reverse();
+    let recorded = take_in(&store, &of(&again)).await;
+    assert_eq!((recorded.new_events, recorded.made_due), (0, 0));
+    // Known and new in one page: each new one is of its own user.
+    let mut mixed = of(&[ids[2], "new", ids[0], "newer"]);
+    mixed[1].users[0].id = id("u2");
+    mixed[3].users[0].id = id("u3");
+    let recorded = take_in(&store, &mixed).await;
+    assert_eq!((recorded.new_events, recorded.made_due), (2, 2));
+    for (user, event) in [("u2", "new"), ("u3", "newer")] {
+        let told = store.events_of(&id(user), 10).await.unwrap();
+        assert_eq!(told.iter().map(|row| row.event_id.as_str()).collect::<Vec<_>>(), [event]);
+    }
+    assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 8);
+}
+
+#[tokio::test]
 async fn what_people_write_is_kept_letter_by_letter() {
     let (_dir, store) = store().await;
     let odd = [
@@ -210,6 +267,11 @@ async fn events_are_found_by_how_they_stand_newest_first() {
             store.recent_events(Some(outcome), 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
         assert_eq!(found, expected, "{outcome}");
     }
+    // What commands show is what the view shows.
+    let shown: Vec<EventRow> =
+        sqlx::query_as("SELECT *, NULL AS why FROM recent_events").fetch_all(store.reader()).await.unwrap();
+    assert_eq!(store.recent_events(None, 100).await.unwrap(), shown);
+    assert_eq!(shown.len(), 8);
     let all: Vec<String> = store.recent_events(None, 3).await.unwrap().into_iter().map(|row| row.event_id).collect();
     assert_eq!(all, ["event-7", "event-9", "event-6"]);
     assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 2);

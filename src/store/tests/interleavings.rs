@@ -103,10 +103,14 @@ impl Model {
 
     fn take_in(&mut self, events: &[u32], now: Timestamp) {
         for &number in events {
-            if !self.seen.insert(number) || is_noise(number) {
+            if !self.seen.insert(number) {
                 continue;
             }
             for user in users_of(number) {
+                if is_noise(number) {
+                    self.users.entry(user).or_default();
+                    continue;
+                }
                 self.give_reason(user, now, false);
                 self.users.entry(user).or_default().events.insert(format!("event-{number}"));
             }
@@ -306,7 +310,8 @@ impl World {
         assert_eq!(rows.len(), self.model.users.len());
         let mut open_events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let open: Vec<(String, String)> = sqlx::query_as(
-            "SELECT okta_user_id, event_id FROM event_users JOIN events ON seq = event_seq WHERE settled_at IS NULL",
+            "SELECT okta_user_id, event_id FROM event_users JOIN users USING (user_seq) JOIN events ON seq = event_seq
+             WHERE settled_at IS NULL",
         )
         .fetch_all(self.store.reader())
         .await

@@ -229,16 +229,17 @@ async fn a_state_of_a_newer_version_is_refused_and_left_alone() {
     connection.close().await.unwrap();
     let before = fs::read(&path).unwrap();
     for error in [refused(&path).await, Store::open_beside(&path, Access::Beside).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::Newer { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 99, known: 2, .. }), "{error}");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
 /// The migrations of this version, and one that a later version may bring.
-async fn later(second: &str) -> (tempfile::TempDir, Migrator) {
+async fn later(next: &str) -> (tempfile::TempDir, Migrator) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("0001_state.sql"), include_bytes!("../../../migrations/0001_state.sql")).unwrap();
-    fs::write(dir.path().join("0002_later.sql"), second).unwrap();
+    fs::write(dir.path().join("0002_intake.sql"), include_bytes!("../../../migrations/0002_intake.sql")).unwrap();
+    fs::write(dir.path().join("0003_later.sql"), next).unwrap();
     let migrator = Migrator::new(dir.path()).await.unwrap();
     (dir, migrator)
 }
@@ -262,14 +263,118 @@ async fn an_older_state_is_copied_then_migrated_and_of_another_tenant_it_is_not_
 
     let (store, opened) = Store::open_with(&path, &binding(), noon(), &migrator).await.unwrap();
     let copy = opened.migrated_from.unwrap();
-    assert_eq!((copy.clone(), mode(&copy)), (beside(&path, ".schema-1.bak"), 0o600));
+    assert_eq!((copy.clone(), mode(&copy)), (beside(&path, ".schema-2.bak"), 0o600));
     execute(&store, "UPDATE users SET nickname = 'ann'").await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
     store.close().await;
-    assert!(matches!(refused(&path).await, StoreError::Newer { found: 2, known: 1, .. }));
+    assert!(matches!(refused(&path).await, StoreError::Newer { found: 3, known: 2, .. }));
     // The way back: the copy is a whole state of the old schema.
     let (store, _) = Store::open(&copy, &binding(), noon()).await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
+}
+
+/// What the views tell, row by row.
+async fn told(store: &Store) -> Vec<String> {
+    let mut all = Vec::new();
+    for view in ["status", "pending", "failed", "held", "skipped", "denied", "recent_events", "decisions", "runs"] {
+        let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info(?)")
+            .bind(view)
+            .fetch_all(store.reader())
+            .await
+            .unwrap();
+        let row = format!("SELECT '{view} ' || json_array({}) FROM {view} ORDER BY 1", columns.join(", "));
+        let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(row)).fetch_all(store.reader()).await.unwrap();
+        assert!(!rows.is_empty(), "{view}: nothing to compare");
+        all.extend(rows);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_state_of_schema_1_tells_the_same_behind_its_migration_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let migrations = tempfile::tempdir().unwrap();
+    fs::write(migrations.path().join("0001_state.sql"), include_bytes!("../../../migrations/0001_state.sql")).unwrap();
+    let first = Migrator::new(migrations.path()).await.unwrap();
+    let (store, _) = Store::open_with(&path, &binding(), noon(), &first).await.unwrap();
+    sqlx::query(
+        "INSERT INTO users (okta_user_id, login, login_key, email, due_seq, settled_seq, due_at, lane, cause, due_since,
+             outcome, why, attempts, depends_on, last_error, since) VALUES
+             ('z-due', 'z@example.com', 'z@example.com', NULL, 3, 1, 't1', 0, 'event', 't0', NULL, NULL, 0, NULL, NULL, 's'),
+             ('y-held', 'Yves', 'yves', 'y@example.com', 1, 0, NULL, 1, 'event', 't0', 'held', 'guard', 0, NULL, NULL, 's'),
+             ('x-failed', 'x@example.com', 'x@example.com', NULL, 2, 1, 't2', 2, 'sweep', 't1', 'failed', 'x', 12, NULL, 'e', 's'),
+             ('w-skipped', 'w@example.com', 'w@example.com', NULL, 1, 1, NULL, 2, 'event', 't0', 'skipped', 'shared_address',
+                 0, 'z-due', NULL, 's'),
+             ('v-done', 'v', 'v', NULL, 7, 7, NULL, 2, 'event', NULL, 'applied', NULL, 0, NULL, NULL, 's');
+         INSERT INTO events (seq, event_id, event_type, published, actor, received_at, state, why, raw) VALUES
+             (1, 'e1', 't', 'p1', 'admin', 'r1', 'recorded', NULL, NULL),
+             (4, 'e4', 't', 'p4', NULL, 'r4', 'recorded', NULL, NULL),
+             (5, 'dc9fd3c0-598c-11ef-8478-2b7584bf8d5a', 'create', 'p5', NULL, 'r5', 'ignored', NULL, NULL),
+             (6, 'e6', '', NULL, NULL, 'r6', 'quarantined', 'why', 'raw'),
+             (7, 'e7', 't', 'p7', NULL, 'r7', 'recorded', NULL, NULL),
+             (9, 'gone', 't', 'p9', NULL, 'r9', 'recorded', NULL, NULL);
+         DELETE FROM events WHERE event_id = 'gone';
+         INSERT INTO event_users (event_seq, okta_user_id, login, due_seq, settled_at, outcome) VALUES
+             (1, 'z-due', 'z@example.com', 1, 's1', 'applied'), (4, 'z-due', 'z@example.com', 3, NULL, NULL),
+             (4, 'y-held', 'Yves', 1, NULL, NULL), (5, 'only-created', 'new@example.com', 0, 's5', 'ignored'),
+             (7, 'x-failed', 'x@example.com', 2, NULL, NULL);
+         INSERT INTO addresses VALUES ('z-due', 'Z@example.com', 'z@example.com', 't0'), ('z-due', 'a@b', 'a@b', 't1'),
+             ('x-failed', 'x@example.com', 'x@example.com', 't0'), ('v-done', 'v@example.com', 'v@example.com', 't0');
+         INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, denied_at, event_id, lag_ms, changed_at)
+             VALUES ('auth0|v', 'v-done', 'v@example.com', 1, 'd', 'e1', 1500, 'c');
+         UPDATE installation SET seq_floor = 5",
+    )
+    .execute(store.writer())
+    .await
+    .unwrap();
+    let mut tx = store.begin(Write::FinishLook).await.unwrap();
+    store.append_decisions(&mut tx, &[Decision::default()], "p", noon()).await.unwrap();
+    store.commit(tx).await.unwrap();
+    store.begin_run(RunKind::Run, noon()).await.unwrap();
+    store.close().await;
+    let (store, _) = Store::open_with(&path, &binding(), noon(), &first).await.unwrap();
+    let before = told(&store).await;
+    let (events, event_users, users, addresses, accounts, decisions) = store.counts(store.reader()).await.unwrap();
+    store.close().await;
+
+    let (store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
+    assert_eq!(opened.migrated_from, Some(beside(&path, ".schema-1.bak")));
+    assert_eq!(told(&store).await, before);
+    // Whom only an event named from which nothing follows is a user now.
+    let expected = (events, event_users, users + 1, addresses, accounts, decisions);
+    assert_eq!(store.counts(store.reader()).await.unwrap(), expected);
+    let broken: Option<(String, i64)> = sqlx::query_as("SELECT \"table\", rowid FROM pragma_foreign_key_check")
+        .fetch_optional(store.reader())
+        .await
+        .unwrap();
+    assert_eq!(broken, None);
+    for (text, found) in [
+        ("Z@EXAMPLE.COM", "z-due"),
+        ("A@b", "z-due"),
+        ("yves", "y-held"),
+        ("W@example.com", "w-skipped"),
+        ("V", "v-done"),
+    ] {
+        assert_eq!(person(&store, text).await.okta_user_id, found, "{text}");
+    }
+    assert_eq!(store.addresses_of(&id("z-due")).await.unwrap(), ["Z@example.com", "a@b"]);
+    let open: Vec<String> =
+        store.events(EventSelection::Pending, 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
+    assert_eq!(open, ["e7", "e4", "e4"]);
+
+    // A page goes on behind all numbers that were ever given, and knows what it brings again.
+    let known = Event { id: "dc9fd3c0-598c-11ef-8478-2b7584bf8d5a".to_owned(), ..event(5, "only-created", "create") };
+    let page = [known, event(10, "only-created", "activate"), event(11, "z-due", "deactivate")];
+    assert_eq!(store.record_page(super::page(0, &page), noon()).await.unwrap().new_events, 2);
+    let seqs: Vec<i64> =
+        sqlx::query_scalar("SELECT seq FROM events ORDER BY seq").fetch_all(store.reader()).await.unwrap();
+    assert_eq!(seqs, [1, 4, 5, 6, 7, 11, 12]);
+    assert_eq!(store.begin_look(&id("only-created"), noon()).await.unwrap().claimed_seq, 6);
+    store.finish_look(finish(&id("z-due"), 4, &Outcome::Applied), noon()).await.unwrap();
+    let open: Vec<String> =
+        store.events(EventSelection::Pending, 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
+    assert_eq!(open, ["event-10", "e7", "e4"]);
 }
 
 #[tokio::test]
