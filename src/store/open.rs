@@ -462,6 +462,8 @@ pub(super) async fn connect(
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(60))
+        // There is no server that could have hung up.
+        .test_before_acquire(false)
         // After some errors (a full disk) SQLite ends the transaction by itself, and sqlx goes on counting one: nothing
         // could ever be begun on that connection again. It is closed, and another one opened.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
