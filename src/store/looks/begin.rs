@@ -13,19 +13,18 @@ use crate::domain::{AccountId, Address, Cause, Lane, OktaUserId, Status, Timesta
 
 /// How far back events still speak for or against what Okta answers.
 const EVENTS_BACK: Duration = Duration::from_secs(3600);
-/// So many events that no look has settled are weighed, the newest.
-const OPEN_MAX: u32 = 100;
-/// Of a user's events, so many of the last to be recorded are weighed if they are of the last hour: a look costs the same
-/// behind any history.
-const RECENT_MAX: u32 = 30;
 
 impl Store {
     /// Everything that is known of a user, as one snapshot: one statement is one.
+    ///
+    /// Of their events, the newest 100 that no look has settled, and of the last 30 to be recorded those of the last hour: a
+    /// look costs the same behind any history.
     ///
     /// # Errors
     /// [`StoreError::Gone`] when the user is not in the store (any more).
     pub async fn begin_look(&self, id: &OktaUserId, now: Timestamp) -> Result<LookStart, StoreError> {
         let sql = |error| self.error(error);
+        // The limits stand in the text: SQLite prepares a statement anew for each value that is bound to one.
         let row = sqlx::query(
             "SELECT due_seq, lane, cause, attempts, approved, recheck_step, outcome, login, email, status, left_seen,
                     (SELECT first_poll_at FROM installation) AS first_poll_at,
@@ -40,10 +39,10 @@ impl Store {
                      FROM (SELECT e.*, eu.settled_at IS NULL AS open
                            FROM (SELECT event_seq FROM (SELECT o.event_seq FROM event_users o
                                      WHERE o.user_seq = users.user_seq AND o.due_seq > users.settled_seq
-                                       AND o.settled_at IS NULL ORDER BY o.due_seq DESC LIMIT ?3)
+                                       AND o.settled_at IS NULL ORDER BY o.due_seq DESC LIMIT 100)
                                  UNION
                                  SELECT event_seq FROM (SELECT l.event_seq FROM event_users l
-                                     WHERE l.user_seq = users.user_seq ORDER BY l.due_seq DESC, l.event_seq DESC LIMIT ?4)) few
+                                     WHERE l.user_seq = users.user_seq ORDER BY l.due_seq DESC, l.event_seq DESC LIMIT 30)) few
                            CROSS JOIN event_users eu ON eu.event_seq = few.event_seq AND eu.user_seq = users.user_seq
                            CROSS JOIN events e ON e.seq = eu.event_seq
                            WHERE e.state = 'recorded' AND (eu.settled_at IS NULL OR e.received_at > ?2))) AS events
@@ -51,8 +50,6 @@ impl Store {
         )
         .bind(id.as_str())
         .bind(timestamp_text(clock::sub(now, EVENTS_BACK)))
-        .bind(OPEN_MAX)
-        .bind(RECENT_MAX)
         .fetch_optional(self.reader())
         .await
         .map_err(sql)?
