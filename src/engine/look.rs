@@ -103,6 +103,8 @@ pub(super) struct Looking<'a> {
     pub(super) writes: u64,
     /// Has the guard let this denial through?
     pub(super) admitted: bool,
+    /// Was what Okta said kept already?
+    pub(super) read_kept: bool,
     /// Okta says where the user is going, not where they are.
     transitional: bool,
     /// A mark was lifted: who shares the account's address has to be compared.
@@ -132,6 +134,7 @@ impl Engine {
             depends_on: None,
             writes: 0,
             admitted: false,
+            read_kept: false,
             transitional: false,
             lifted: false,
             outcome: None,
@@ -462,7 +465,7 @@ impl<'a> Looking<'a> {
                 LookFinish {
                     user: &self.start.id,
                     claimed_seq: self.start.claimed_seq,
-                    read: self.read.as_ref(),
+                    read: self.read.as_ref().filter(|_| !self.read_kept),
                     outcome: &outcome,
                     depends_on: self.depends_on.as_ref(),
                     next_look,

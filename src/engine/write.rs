@@ -222,6 +222,7 @@ impl Looking<'_> {
         };
         let engine = self.engine;
         let admission = engine.store.prepare_denial(denial, engine.options.guard, engine.now()).await?;
+        self.read_kept = true;
         self.admitted = admission == Admission::Admitted;
         Ok(self.admitted)
     }

@@ -35,13 +35,24 @@ impl Store {
         policy: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let sql = |error| self.error(error);
-        let mut chain: Vec<u8> = sqlx::query_scalar(
+        let chain = sqlx::query_scalar(
             "SELECT coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))",
         )
         .fetch_one(&mut **tx)
         .await
-        .map_err(sql)?;
+        .map_err(|error| self.error(error))?;
+        self.append_decisions_behind(tx, chain, decisions, policy, now).await
+    }
+
+    /// Appends decisions in a transaction that is under way and has read the last row's `chain`.
+    pub(super) async fn append_decisions_behind(
+        &self,
+        tx: &mut Tx,
+        mut chain: Vec<u8>,
+        decisions: &[Decision],
+        policy: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let at = timestamp_text(now);
         for decision in decisions {
             let lag = decision.lag_ms.map(|lag| lag.to_string());
@@ -92,7 +103,7 @@ impl Store {
             .bind(&chain)
             .execute(&mut **tx)
             .await
-            .map_err(sql)?;
+            .map_err(|error| self.error(error))?;
         }
         Ok(())
     }

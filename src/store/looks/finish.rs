@@ -4,7 +4,7 @@ use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError};
 use super::due::Selection;
 use super::{AccountChange, Finished, LookFinish, UserRead, count};
-use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Status, Timestamp, clock, timestamp_text};
+use crate::domain::{Address, Cause, Held, Lane, OktaUserId, Outcome, Status, Timestamp, clock, timestamp_text};
 
 impl Store {
     /// Ends a look: outcome, decisions, accounts, and the user's events up to the one that the look had claimed.
@@ -29,67 +29,63 @@ impl Store {
         if let Some(read) = look.read {
             self.keep_read(&mut tx, look.user, read, &now_text).await?;
         }
+        // The newest look knows whether what an older one complained of still is so.
+        let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
+        let held_by_guard = matches!(look.outcome, Outcome::Held(Held::Guard));
         // `due_seq > ?claimed`: a reason arrived during the look. It has set due_at itself, and starts afresh: it is not
         // kept waiting, and not given up, because of what this look met. How a look ended otherwise is shown until then.
         // `settled_seq <= ?claimed`: no look that a `forget` overtook brings the person back.
         // Open are only events behind the last look that settled, so the user is asked for that before it is told of this
-        // one.
-        let due_again: Option<bool> = sqlx::query_scalar(
-            "UPDATE event_users SET settled_at = ?1, outcome = ?7
-             FROM (SELECT user_seq, settled_seq FROM users WHERE okta_user_id = ?11) u
+        // one. All of it is one text, as each is a way to the thread that has the connection, and back; the values are numbered
+        // so that a statement leaves out few below its highest one, since sqlx counts what is left out across the text.
+        let done: Option<(bool, bool, Vec<u8>)> = sqlx::query_as(
+            "UPDATE installation SET last_apply_ok_at = ?1 WHERE ?2;
+             UPDATE alarms SET cleared_at = ?1 WHERE ?2 AND subject = ?3 AND cleared_at IS NULL
+               AND kind NOT IN (SELECT value FROM json_each(?4));
+             UPDATE alarms SET cleared_at = ?1 WHERE ?2 AND kind = 'guard' AND cleared_at IS NULL AND NOT ?5
+               AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard' AND okta_user_id <> ?3);
+             UPDATE event_users SET settled_at = ?1, outcome = ?6
+             FROM (SELECT user_seq, settled_seq FROM users WHERE okta_user_id = ?3) u
              WHERE ?2 AND event_users.user_seq = u.user_seq AND event_users.due_seq > u.settled_seq
-               AND event_users.due_seq <= ?3 AND settled_at IS NULL;
+               AND event_users.due_seq <= ?7 AND settled_at IS NULL;
              UPDATE users SET
-                 settled_seq = iif(?2, max(settled_seq, ?3), settled_seq),
-                 looked_seq = ?3,
+                 settled_seq = iif(?2, max(settled_seq, ?7), settled_seq),
+                 looked_seq = ?7,
                  due_seq = iif(NOT ?2 AND due_seq = settled_seq, due_seq + 1, due_seq),
-                 due_since = CASE WHEN due_seq > ?3 THEN due_since WHEN ?2 THEN NULL ELSE coalesce(due_since, ?1) END,
-                 due_at = iif(due_seq > ?3, due_at, ?4),
-                 recheck_step = iif(due_seq > ?3, 0, ?5),
-                 cause = iif(due_seq = ?3 AND ?2 AND ?4 IS NOT NULL, 'recheck', cause),
-                 attempts = CASE WHEN ?2 OR due_seq > ?3 THEN 0 ELSE attempts + coalesce(?6, 0) END,
+                 due_since = CASE WHEN due_seq > ?7 THEN due_since WHEN ?2 THEN NULL ELSE coalesce(due_since, ?1) END,
+                 due_at = iif(due_seq > ?7, due_at, ?8),
+                 recheck_step = iif(due_seq > ?7, 0, ?9),
+                 cause = iif(due_seq = ?7 AND ?2 AND ?8 IS NOT NULL, 'recheck', cause),
+                 attempts = CASE WHEN ?2 OR due_seq > ?7 THEN 0 ELSE attempts + coalesce(?10, 0) END,
                  approved = iif(?2, 0, approved),
-                 since = iif(outcome IS ?7 AND why IS ?8, since, ?1),
-                 why = iif(due_seq > ?3 AND ?7 IN ('retry', 'snooze', 'failed'), NULL, ?8),
-                 depends_on = ?9,
-                 last_error = ?10,
-                 outcome = iif(due_seq > ?3 AND ?7 IN ('retry', 'snooze', 'failed'), NULL, ?7)
-             WHERE okta_user_id = ?11 AND ?3 BETWEEN settled_seq AND due_seq
-             RETURNING due_seq > ?3 AND due_at IS NOT NULL AND due_at <= ?1",
+                 since = iif(outcome IS ?6 AND why IS ?11, since, ?1),
+                 why = iif(due_seq > ?7 AND ?6 IN ('retry', 'snooze', 'failed'), NULL, ?11),
+                 depends_on = ?12,
+                 last_error = ?13,
+                 outcome = iif(due_seq > ?7 AND ?6 IN ('retry', 'snooze', 'failed'), NULL, ?6)
+             WHERE okta_user_id = ?3 AND ?7 BETWEEN settled_seq AND due_seq
+             RETURNING due_seq > ?7 AND due_at IS NOT NULL AND due_at <= ?1,
+                 EXISTS (SELECT 1 FROM users WHERE depends_on = ?3),
+                 coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))",
         )
         .bind(&now_text)
         .bind(settles)
+        .bind(look.user.as_str())
+        .bind(serde_json::Value::from(kinds).to_string())
+        .bind(held_by_guard)
+        .bind(look.outcome.as_str())
         .bind(look.claimed_seq)
         .bind(next_look.map(timestamp_text))
         .bind(look.recheck_step)
         .bind(attempts)
-        .bind(look.outcome.as_str())
         .bind(look.outcome.why())
         .bind(look.depends_on.map(OktaUserId::as_str))
         .bind(last_error)
-        .bind(look.user.as_str())
         .fetch_optional(&mut *tx)
         .await
         .map_err(sql)?;
-        let due_again = due_again.ok_or_else(|| StoreError::Gone { what: "user", id: look.user.to_string() })?;
-
-        if settles {
-            // The newest look knows whether what an older one complained of still is so.
-            let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
-            sqlx::query(
-                "UPDATE installation SET last_apply_ok_at = ?1;
-                 UPDATE alarms SET cleared_at = ?1 WHERE subject = ?2 AND cleared_at IS NULL
-                   AND kind NOT IN (SELECT value FROM json_each(?3));
-                 UPDATE alarms SET cleared_at = ?1 WHERE kind = 'guard' AND cleared_at IS NULL
-                   AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard')",
-            )
-            .bind(&now_text)
-            .bind(look.user.as_str())
-            .bind(serde_json::Value::from(kinds).to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
-        }
+        let (due_again, has_dependants, chain) =
+            done.ok_or_else(|| StoreError::Gone { what: "user", id: look.user.to_string() })?;
         if let Some(event_id) = look.belated_event {
             sqlx::query(
                 "UPDATE event_users SET settled_at = ?1, outcome = ?2
@@ -108,7 +104,7 @@ impl Store {
         for account in look.accounts {
             self.keep_account(&mut tx, look.user, account, &now_text).await?;
         }
-        self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
+        self.append_decisions_behind(&mut tx, chain, look.decisions, look.policy, now).await?;
         if look.forget_guard {
             sqlx::query(
                 "UPDATE users SET guarded = 0 WHERE okta_user_id = ?1 AND guarded = 1;
@@ -120,7 +116,7 @@ impl Store {
             .map_err(sql)?;
         }
         let mut woken = 0;
-        if look.wake_dependants {
+        if look.wake_dependants && has_dependants {
             woken += self
                 .make_due_in(
                     &mut tx,

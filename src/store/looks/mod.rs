@@ -216,7 +216,7 @@ pub struct LookFinish<'a> {
     pub user: &'a OktaUserId,
     /// [`LookStart::claimed_seq`].
     pub claimed_seq: i64,
-    /// What Okta said, if it was asked and answered.
+    /// What Okta said, if it was asked and answered, and that is not kept yet.
     pub read: Option<&'a UserRead>,
     /// How it ended.
     pub outcome: &'a Outcome,
