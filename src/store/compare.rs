@@ -7,7 +7,7 @@ use sqlx::Row;
 use super::looks::user_id;
 use super::write::Write;
 use super::{Store, StoreError};
-use crate::domain::{AccountId, Address, Cause, OktaUserId, Status, Timestamp, timestamp_text};
+use crate::domain::{AccountId, Address, OktaUserId, Status, Timestamp, timestamp_text};
 
 /// A user, as far as a comparison by pages needs to know them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,13 +144,15 @@ impl Store {
         let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::AdoptAccount).await?;
-        sqlx::query("INSERT INTO users (okta_user_id, cause, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(owner.as_str())
-            .bind(Cause::Sweep.as_str())
-            .bind(&now_text)
-            .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+        sqlx::query(
+            "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
+             SELECT ?, seq_floor, seq_floor, 'sweep', ? FROM installation WHERE true ON CONFLICT DO NOTHING",
+        )
+        .bind(owner.as_str())
+        .bind(&now_text)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql)?;
         let adopted = sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, denied_at, changed_at)
              VALUES (?1, ?2, ?3, 1, ?4, ?5)

@@ -271,3 +271,22 @@ async fn a_look_that_a_forget_overtook_brings_nobody_back_and_settles_nothing() 
         assert_eq!(store.due(noon(), 10).await.unwrap(), []);
     }
 }
+
+#[tokio::test]
+async fn nor_does_it_settle_for_whom_a_mark_brought_back_meanwhile() {
+    let (_dir, store) = store().await;
+    live_through(&store, 1, "anna", false).await;
+    let look = store.begin_look(&id("anna"), noon()).await.unwrap();
+    store.forget(&id("anna"), "command", "p", noon()).await.unwrap();
+    // A comparison finds the mark that stays, and makes its owner due.
+    assert!(
+        store
+            .adopt_account(&id("anna"), &crate::domain::AccountId::new("auth0|anna"), None, noon(), noon())
+            .await
+            .unwrap()
+    );
+    store.sweep_users(&[id("anna")], noon()).await.unwrap();
+    let end = finish(&look.id, look.claimed_seq, &Outcome::Applied);
+    assert!(matches!(store.finish_look(end, noon()).await.unwrap_err(), StoreError::Gone { .. }));
+    assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
+}
