@@ -134,11 +134,6 @@ impl ManualClock {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-
-    /// Sets the time of day without letting time pass, as an administrator (or NTP) does.
-    pub fn jump_to(&self, now: Timestamp) {
-        self.time.send_modify(|time| time.0 = now);
-    }
 }
 
 impl Clock for ManualClock {
