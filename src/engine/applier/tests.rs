@@ -1,4 +1,4 @@
-//! What becomes of a look that ends in a defect of this program.
+//! What becomes of a look that ends in a defect of this program, and of the loop when the state fails.
 
 use super::super::stage::Stage;
 use super::*;
@@ -31,4 +31,22 @@ async fn a_defect_is_a_failed_attempt_of_its_user_who_is_tried_daily_in_the_end(
     engine.clock().sleep(DAY).await;
     engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap();
     assert_eq!(row().await.outcome.as_deref(), Some("no_account"));
+}
+
+#[tokio::test]
+async fn a_state_that_fails_is_tried_again_until_told_to_stop() {
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
+    engine.store().close().await;
+    let told = stop.clone();
+    let applying = tokio::spawn(async move { engine.apply(Until::Stopped, &told).await });
+    for _ in 0..100 {
+        stage.engine.clock().sleep(STORE_AGAIN).await;
+    }
+    assert!(!applying.is_finished());
+    stop.cancel();
+    assert_eq!(applying.await.unwrap().unwrap(), Applied::default());
+    // One pass alone ends with what it met.
+    let stop = CancellationToken::new();
+    stage.engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap_err();
 }
