@@ -1,7 +1,6 @@
 //! From what Okta says of a user to what Auth0 shall do with their accounts. Pure: the same answer gives the same verdict.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::{Address, OktaUser, OktaUserId, Signal, Status};
 
@@ -24,12 +23,6 @@ impl Verdict {
             Self::Allow => "allow",
             Self::Leave => "leave",
         }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -260,3 +260,6 @@ enum Begun {
 async fn drain(running: &mut JoinSet<Ended>) {
     while running.join_next().await.is_some() {}
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::Engine;
 use super::gate::{Endpoint, Stopped};
-use super::{Engine, Fatal};
 use crate::auth0::Standing;
 use crate::http::Kind;
 use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};
@@ -21,10 +21,7 @@ const SCOPE: &str = "read:actions";
 
 impl Engine {
     /// Looks at once and then every hour.
-    ///
-    /// # Errors
-    /// When the state cannot be used at all.
-    pub(super) async fn enforcement_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
+    pub(super) async fn enforcement_loop(&self, stop: &CancellationToken) {
         let mut before = None;
         loop {
             let wait = match self.look_at_action().await {
@@ -35,14 +32,13 @@ impl Engine {
                     LOOK_EVERY
                 }
                 Ok(None) => AGAIN,
-                Err(error) if error.is_configuration() => return Err(error.into()),
                 Err(error) => {
                     warn!(event = "store_failed", %error, "could not note how the Action stands");
                     AGAIN
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return,
                 () = self.clock.sleep(wait) => {}
             }
         }

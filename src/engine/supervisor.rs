@@ -119,7 +119,10 @@ impl Engine {
         });
 
         let (engine, token) = (self.clone(), stop.clone());
-        loops.spawn(async move { ("watch over the Action", engine.enforcement_loop(&token).await) });
+        loops.spawn(async move {
+            engine.enforcement_loop(&token).await;
+            ("watch over the Action", Ok(()))
+        });
 
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {

@@ -1,9 +1,10 @@
 //! Comparing: what drifted is found and put right, what is not ours is left and told, and what it costs.
 
 use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::engine::reconciler::Scope;
 use serde_json::json;
 
-use super::world::{DAY, World};
+use super::world::{DAY, HOUR, World};
 
 #[tokio::test]
 async fn a_drill_what_must_be_is_restored_and_what_is_not_ours_is_left_and_both_are_told() {
@@ -117,6 +118,26 @@ async fn marks_that_the_state_lost_are_taken_up_and_lifted_for_who_is_active() {
     world.assert_denied_for(&bobs, &bob);
     world.passes(DAY);
     assert!(world.reconcile().await.is_empty());
+}
+
+#[tokio::test]
+async fn marks_that_name_nobody_are_counted_and_one_that_was_lifted_meanwhile_is_not_taken_up() {
+    // The search shows for an hour what was.
+    let world = World::with(|setup| setup.sandbox.auth0.search_lag = HOUR).await;
+    let bob = world.person("bob@example.com");
+    let marked = |email: &str, owner: Option<&OktaUserId>| {
+        let mark = json!({ "deactivated": "true", "okta_user_id": owner.map(OktaUserId::as_str) });
+        world.auth0().create_user(json!({ "email": email, "app_metadata": { "okta_sync": mark } }))
+    };
+    let bobs = marked("bob@example.com", Some(&bob));
+    marked("one@example.com", None);
+    marked("two@example.com", None);
+    world.passes(2 * HOUR);
+    world.auth0().set_user(&bobs, |user| user["app_metadata"]["okta_sync"]["deactivated"] = json!("false"));
+    assert_eq!(world.compare(Scope::All).await, 0);
+    assert!(world.store().known(&[bob]).await.unwrap().is_empty(), "nothing is his business");
+    let alarms = world.store().open_alarms().await.unwrap();
+    assert!(alarms.len() == 1 && alarms[0].kind == "foreign_flag" && alarms[0].detail.contains(": 2,"), "{alarms:?}");
 }
 
 /// People in Okta, denied ones among them, drifted ones among those: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test

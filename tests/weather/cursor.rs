@@ -292,6 +292,16 @@ async fn what_nobody_has_seen_before_is_taken_as_it_comes() {
     assert_eq!(stage.poll().await.unwrap().events, 0, "and the cursor is past them");
 }
 
+#[tokio::test]
+async fn unreadable_entries_without_an_id_are_told_apart_and_known_again() {
+    let stage = Stage::new().await;
+    let nameless = json!([{ "eventType": "user.lifecycle.deactivate" }, { "eventType": "user.lifecycle.suspend" }, 7]);
+    stage.okta_fault("GET", LOGS, Effect::ReplaceBody(nameless.to_string().into_bytes()), 2);
+    assert_eq!(stage.poll().await.unwrap().events, 3);
+    assert_eq!(stage.poll().await.unwrap().events, 0, "the same text is the same entry");
+    assert_eq!(stage.engine.store().status().await.unwrap().unwrap().quarantined, 3);
+}
+
 fn refused_cursor(code: &str) -> Fault {
     let body = json!({ "errorCode": code, "errorSummary": "refused", "errorCauses": [] });
     let effect = Effect::Status { code: 400, body, headers: Vec::new() };
@@ -334,6 +344,25 @@ async fn a_beginning_that_is_refused_is_tried_once_more_a_pass_and_taken_when_it
     }
     assert_eq!(stage.pages().len(), 6);
     stage.denies(&[ann]).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_refused_by_its_cursor_and_by_time_gives_the_cursor_up_once() {
+    let stage = Stage::new().await;
+    let mut people = vec![stage.leaver("ann")];
+    stage.denies(&people).await;
+    people.push(stage.leaver("bob"));
+    stage.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000001", "errorSummary": "refused" })), 6);
+    let before = stage.pages().len();
+    let mut anchors = Vec::new();
+    for asked in [4, 6] {
+        let error = stage.poll().await.unwrap_err();
+        assert!(matches!(error, PassError::Failed(_)), "{error}");
+        assert_eq!(stage.pages().len() - before, asked, "twice by the cursor, then twice a pass by time");
+        anchors.push(stage.engine.store().checkpoint().await.unwrap().unwrap().anchor_at);
+    }
+    assert_eq!(anchors[0], anchors[1]);
+    stage.denies(&people).await;
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn answers_that_are_early_late_or_lost_are_waited_out() {
     let actions = "/api/v2/actions/actions/";
     faults.add(refuse(("GET", actions), 2, 503, "later"));
     faults.add(refuse(("POST", actions), 2, 400, "A draft must be in the 'built' state before it can be deployed."));
-    faults.add(refuse(("POST", actions), 1, 503, "later"));
+    faults.add(refuse(("POST", actions), 1, 503, "later").skip(2));
     let bindings = ("PATCH", "/api/v2/actions/triggers/");
     faults.add(refuse(bindings, 3, 400, "Trying to create a binding for an action that has not been deployed."));
     assert!(stage.deploy().await.unwrap().is_verified());
@@ -142,8 +142,32 @@ async fn what_never_shows_ends_after_two_minutes_and_goes_on_the_next_time() {
     assert!(matches!(error, DeploymentError::TooSlow("the build")), "{error}");
     let took = stage.clock.monotonic() - began;
     assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
+    let asked = stage.sandbox.auth0().journal().count(deploy.0, deploy.1);
+    assert!(asked < 40, "{asked} times: more and more seldom");
     stage.sandbox.auth0().faults().remove(fault);
     assert!(stage.deploy().await.unwrap().is_verified());
+}
+
+#[tokio::test]
+async fn a_deployment_that_shows_late_is_asked_for_once() {
+    let stage = Stage::new().await;
+    let action = stage.deploy().await.unwrap().action.unwrap();
+    let before = Action { all_changes_deployed: false, ..action };
+    let stale = json!({ "id": before.id, "name": ACTION_NAME, "code": stage.code, "status": "built" });
+    let path = "/api/v2/actions/actions/";
+    let fault = Fault::new("GET", path, Effect::ReplaceBody(stale.to_string().into_bytes()));
+    for (times, shows) in [(3, true), (999, false)] {
+        let fault = stage.sandbox.auth0().faults().add(fault.clone().times(times));
+        stage.sandbox.auth0().journal().clear();
+        let deployed = stage.deployment().deploy(before.clone()).await;
+        assert!(if shows {
+            deployed.is_ok()
+        } else {
+            matches!(deployed, Err(DeploymentError::TooSlow("the deployment")))
+        });
+        assert_eq!(stage.sandbox.auth0().journal().count("POST", path), 1);
+        stage.sandbox.auth0().faults().remove(fault);
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::super::stage::Stage;
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::engine::applier::Until;
-use crate::sandbox::{Fault, NewUser};
+use crate::sandbox::{Effect, Fault, NewUser, PathMatch};
 
 const BLOCKING: MarkOptions = MarkOptions { mirror: true, block: true };
 
@@ -126,8 +126,16 @@ async fn who_cannot_be_freed_is_named_and_freed_the_next_time() {
     assert!(auth0.delete_user(&gone));
     let path = format!("/api/v2/users/{}", accounts[0].replace('|', "%7C"));
     let fault = auth0.faults().add(Fault::status("PATCH", &path, 400));
+    let known = async || {
+        let known = stage.engine.store().marked_by_us(None, 10).await.unwrap();
+        known.into_iter().map(|known| known.account.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let plan = purge(&stage, true).await;
+    assert_eq!((plan.freed, plan.clean), (2, 1), "{plan:?}");
+    assert_eq!(known().await.len(), 3, "a rehearsal lets go of nothing");
     let first = purge(&stage, false).await;
     assert_eq!((first.freed, first.clean), (1, 1), "{first:?}");
+    assert_eq!(known().await, [accounts[0].clone()], "the state lets go of what is clean");
     assert_eq!(first.left.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [accounts[0].as_str()]);
     assert!(first.left[0].1.contains("400"), "{first:?}");
     auth0.faults().remove(fault);
@@ -151,6 +159,26 @@ async fn passing_failures_are_waited_out_and_lasting_ones_end_it() {
     stage.sandbox.auth0().faults().add(Fault::status("PATCH", "/api/v2/users", 403));
     let done = purge(&stage, false).await;
     assert!(done.incomplete.is_some_and(|why| why.contains("403")));
+    let asked = stage.sandbox.auth0().journal().count("PATCH", "/api/v2/users");
+    assert_eq!(asked, 1 + TRIES as usize, "the mark, and then tries that wait for each pause");
+}
+
+#[tokio::test]
+async fn a_search_that_goes_on_showing_what_is_done_is_left_for_the_next_time() {
+    let stage = Stage::new(BLOCKING).await;
+    let auth0 = stage.sandbox.auth0();
+    let accounts = denied(&stage, &["ann"]).await;
+    let shown = json!({ "users": [auth0.user(&accounts[0]).unwrap()], "total": 5000 }).to_string().into_bytes();
+    let search = PathMatch::Exact("/api/v2/users".to_owned());
+    auth0.faults().add(Fault { path: search, ..Fault::new("GET", "", Effect::ReplaceBody(shown)) });
+    for (dry_run, rounds) in [(true, 1), (false, STALE_ROUNDS_MAX + 1)] {
+        auth0.journal().clear();
+        let done = purge(&stage, dry_run).await;
+        let why = done.incomplete.unwrap();
+        assert!(done.freed == 1 && why.contains("10 of 5000"), "{why}");
+        let searches = auth0.journal().requests().iter().filter(|request| request.path == "/api/v2/users").count();
+        assert_eq!(searches, (rounds * SEARCH_PAGES_MAX) as usize, "dry run: {dry_run}");
+    }
 }
 
 #[tokio::test]

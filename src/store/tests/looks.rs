@@ -274,3 +274,15 @@ async fn a_look_weighs_what_is_open_and_the_last_events_of_the_hour_however_many
     let seen = store.begin_look(&id("u1"), later).await.unwrap().events;
     assert_eq!(seen.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["event-40"]);
 }
+
+#[tokio::test]
+async fn a_mark_that_the_state_did_not_know_of_is_taken_up_once() {
+    let (_dir, store) = store().await;
+    let account = crate::domain::AccountId::new("auth0|1");
+    let adopt = async |owner: &str| store.adopt_account(&id(owner), &account, None, noon(), noon()).await.unwrap();
+    assert!(adopt("u1").await);
+    assert!(!adopt("u1").await, "it is known now");
+    assert!(adopt("u2").await, "for somebody else it is news");
+    let known = store.known(&[id("u1"), id("u2")]).await.unwrap();
+    assert_eq!((&known[&id("u1")].denied, &known[&id("u2")].denied), (&vec![], &vec![account]));
+}

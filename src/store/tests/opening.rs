@@ -209,7 +209,9 @@ async fn whoever_dies_while_making_the_file_can_begin_again() {
         }
         if statements.len() < 2 {
             let error = Store::open_beside(&copy, Access::Read).await.unwrap_err();
-            assert!(matches!(error, StoreError::Missing { .. } | StoreError::Older { found: 0, .. }), "{error}");
+            let none = matches!(error, StoreError::Missing { .. });
+            let older = !statements.is_empty() && matches!(error, StoreError::Older { found: 0, .. });
+            assert!(none || older, "{error}");
         }
         let (store, opened) = Store::open(&copy, &binding(), noon()).await.unwrap();
         assert!(!opened.created && opened.migrated_from.is_none());
@@ -390,6 +392,10 @@ async fn who_may_not_look_at_the_state_is_sent_to_root() {
         let error = Store::open_beside(&path, Access::Read).await.unwrap_err();
         assert!(matches!(error, StoreError::Forbidden { .. }) && !error.is_configuration(), "{error}");
         assert!(error.to_string().ends_with("do this as root"), "{error}");
+        // Only the folder hides whether it is in use; what cannot be seen is not taken for free.
+        let in_use = is_in_use(&path);
+        let hidden = matches!(in_use, Err(StoreError::Forbidden { .. }));
+        assert!(if shut == &path { matches!(in_use, Ok(false)) } else { hidden }, "{in_use:?}");
         fs::set_permissions(shut, Permissions::from_mode(open)).unwrap();
     }
 }
@@ -422,6 +428,12 @@ async fn a_copy_in_a_folder_that_cannot_be_written_can_be_read() {
     assert_eq!(store.status().await.unwrap().unwrap().pending, 1);
     assert!(store.request_look(Who::Failed, noon()).await.is_err(), "reading is all it can do");
     store.close().await;
+    // What was written last may stand in a WAL, which cannot be read here: no answer is better than an old one.
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+    fs::write(beside(&copy, "-wal"), [0; 32]).unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
+    let error = Store::open_beside(&copy, Access::Read).await.unwrap_err();
+    assert!(error.to_string().contains("check the permissions"), "{error}");
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
 }
 
