@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use sqlx::migrate::MigrateError;
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -143,14 +145,17 @@ pub enum StoreError {
         remedy: &'static str,
     },
     /// A migration failed.
-    #[error("the state {path} could not be migrated: {source}; the copy {copy} is as it was before")]
+    #[error(
+        "the state {path} could not be migrated: {source}; the copy {copy} is as it was before{}",
+        migration_remedy(source)
+    )]
     Migration {
         /// The file.
         path: PathBuf,
         /// The copy made before.
         copy: String,
         /// What happened.
-        source: Box<sqlx::migrate::MigrateError>,
+        source: Box<MigrateError>,
     },
 }
 
@@ -189,6 +194,14 @@ fn place_remedy(error: &io::Error) -> &'static str {
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
     let code = error.as_database_error()?.code()?;
     code.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
+/// What to do about a migration that an administrator can let go on.
+fn migration_remedy(error: &MigrateError) -> &'static str {
+    match error {
+        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => remedy(source),
+        _ => "",
+    }
 }
 
 /// What to do about the SQLite errors that an administrator can mend.
