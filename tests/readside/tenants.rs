@@ -57,8 +57,8 @@ async fn both_tenants_are_asked_and_a_look_mends_what_they_disagree_on() {
     );
     let ran = folder.run(&["user", "ann@example.com", "--live"]);
     assert!(ran.code == 1 && ran.out.contains("they are NOT"), "{}", ran.out);
-    let row = ran.out.lines().find(|line| line.contains(&account) && line.contains("open"));
-    assert!(row.is_some_and(|row| row.contains("ann@example.com")), "{}", ran.out);
+    let row = ran.out.lines().rfind(|line| line.contains(&account));
+    assert!(row.is_some_and(|row| row.contains("ann@example.com  open")), "{}", ran.out);
 
     let before = std::fs::read(folder.state()).unwrap();
     let ran = folder.run(&["user", "ann@example.com", "--sync", "--dry-run"]);
