@@ -290,18 +290,22 @@ impl<'a> Looking<'a> {
     async fn sharers(&self, addresses: &[Address]) -> Result<Sharers, Interrupted> {
         let me = &self.start.id;
         let (okta, policy) = (&self.engine.okta, &self.engine.options.policy);
-        let searched = match self.searched(&self.searches().holders, addresses).await? {
-            Ahead::Found(users) => users,
+        let together = match self.searched(&self.searches().holders, addresses).await? {
+            Ahead::Found(users) => Some(users),
             Ahead::Many(turn) => match self.holders(turn.addresses()).await {
                 Ok(users) => {
                     let hits = users.into_iter().map(|user| Hit { addresses: user.addresses(), found: user });
-                    turn.answered(&hits.collect::<Vec<_>>())
+                    Some(turn.answered(&hits.collect::<Vec<_>>()))
                 }
-                // Too much at once for Okta: each for themselves.
-                Err(Stopped::Failed(_)) => self.holders(addresses).await?,
+                // Too much at once for Okta: each for themselves, and nobody waits for anybody's turn.
+                Err(Stopped::Failed(_)) => None,
                 Err(stopped) => return Err(stopped.into()),
             },
-            Ahead::Alone => self.holders(addresses).await?,
+            Ahead::Alone => None,
+        };
+        let searched = match together {
+            Some(users) => users,
+            None => self.holders(addresses).await?,
         };
         let may_be_let_in = |user: &OktaUser| policy.verdict(&user.status) == Verdict::Allow;
         let mut candidates: Vec<OktaUserId> =
