@@ -453,3 +453,6 @@ impl Gate {
         }
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

@@ -1,6 +1,7 @@
 //! For tests: an engine on a state of its own, between both stand-ins, on a clock that its sleepers move.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 use super::{Engine, Options};
 use crate::auth0::{self, Auth0, Auth0Options, action_code};
 use crate::domain::mark::MarkOptions;
-use crate::domain::{ManualClock, Policy};
+use crate::domain::{ManualClock, Policy, Timestamp};
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
 use crate::okta::{self, Okta, OktaOptions};
@@ -81,5 +82,58 @@ impl Stage {
         };
         let engine = Engine::new((okta, okta_pacer), (auth0, auth0_pacer), Arc::new(store), clock, options);
         Self { sandbox, engine: Arc::new(engine), _folder: folder }
+    }
+}
+
+/// A state that nothing was written to yet, in a folder of its own.
+pub(super) async fn a_store(now: Timestamp) -> (TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let binding = Binding {
+        okta_url: "https://acme.okta.com".to_owned(),
+        auth0_url: "https://acme.eu.auth0.com".to_owned(),
+        auth0_audience: "https://acme.eu.auth0.com/api/v2/".to_owned(),
+        enforce: true,
+        policy: Policy::default().fingerprint(),
+    };
+    let (store, _) = Store::open(&folder.path().join("state.db"), &binding, now).await.unwrap();
+    (folder, store)
+}
+
+/// What is logged by this thread, until it is dropped.
+pub(super) struct Heard {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    _listening: tracing::subscriber::DefaultGuard,
+}
+
+impl Heard {
+    pub(super) fn new() -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let writer = {
+            let bytes = bytes.clone();
+            move || Page(bytes.clone())
+        };
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+        Self { bytes, _listening: tracing::subscriber::set_default(subscriber) }
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap()
+    }
+
+    /// How often this event was told.
+    pub(super) fn count(&self, event: &str) -> usize {
+        self.text().matches(&format!("event=\"{event}\"")).count()
+    }
+}
+
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
