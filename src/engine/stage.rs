@@ -19,12 +19,28 @@ use crate::store::{Binding, GuardWindow, Store};
 pub(super) struct Stage {
     pub(super) sandbox: Sandbox,
     pub(super) engine: Arc<Engine>,
+    pub(super) clock: Arc<ManualClock>,
     _folder: TempDir,
 }
 
+/// When every stage begins.
+pub(super) fn ten_o_clock() -> Timestamp {
+    "2026-11-23T10:00:00Z".parse().unwrap()
+}
+
 impl Stage {
+    /// On a clock that whoever sleeps moves.
     pub(super) async fn new(mark: MarkOptions) -> Self {
-        let clock = Arc::new(ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap()));
+        Self::with(mark, ManualClock::stepping(ten_o_clock()), |engine, _| engine).await
+    }
+
+    /// `furnish` may add to the engine what belongs to it before it works.
+    pub(super) async fn with(
+        mark: MarkOptions,
+        clock: ManualClock,
+        furnish: impl FnOnce(Engine, &Sandbox) -> Engine,
+    ) -> Self {
+        let clock = Arc::new(clock);
         let sandbox = Sandbox::start(sandbox::Options::with_manual_clock(clock.clone())).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (okta_tenant, auth0_tenant) = (sandbox.okta(), sandbox.auth0());
@@ -80,9 +96,25 @@ impl Stage {
             retention: Duration::from_secs(400 * 86_400),
             okta_url: okta_tenant.url().to_owned(),
         };
-        let engine = Engine::new((okta, okta_pacer), (auth0, auth0_pacer), Arc::new(store), clock, options);
-        Self { sandbox, engine: Arc::new(engine), _folder: folder }
+        let engine = Engine::new((okta, okta_pacer), (auth0, auth0_pacer), Arc::new(store), clock.clone(), options);
+        let engine = furnish(engine, &sandbox);
+        Self { sandbox, engine: Arc::new(engine), clock, _folder: folder }
     }
+}
+
+/// What comes to its end by itself: a test that waits for ever says nothing.
+pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), work).await.expect("it comes to its end")
+}
+
+/// Lets all others work until it is so.
+pub(super) async fn until(mut so: impl FnMut() -> bool) {
+    soon(async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// A state that nothing was written to yet, in a folder of its own.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -126,13 +126,7 @@ impl Engine {
 
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
-            let error = match ended {
-                Ok((_, Ok(()))) if stop.is_cancelled() => None,
-                Ok((name, Ok(()))) => Some(Fatal::Ended(name, "without being asked".to_owned())),
-                Ok((_, Err(error))) => Some(error),
-                Err(panicked) => Some(Fatal::Ended("work", panicked.to_string())),
-            };
-            if let Some(error) = error {
+            if let Some(error) = why_it_ended(ended, stop.is_cancelled()) {
                 error!(event = "ended", %error, "stopping: a part of the work has ended");
                 first_error.get_or_insert(error);
                 stop.cancel();
@@ -298,6 +292,16 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+/// A loop that has ended: of what, if it was not because it was asked to stop?
+fn why_it_ended(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, asked: bool) -> Option<Fatal> {
+    match ended {
+        Ok((_, Ok(()))) if asked => None,
+        Ok((name, Ok(()))) => Some(Fatal::Ended(name, "without being asked".to_owned())),
+        Ok((_, Err(error))) => Some(error),
+        Err(panicked) => Some(Fatal::Ended("work", panicked.to_string())),
     }
 }
 

@@ -112,3 +112,6 @@ fn message(untold: &Untold, okta_url: &str) -> Message {
         okta_url: okta_url.to_owned(),
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

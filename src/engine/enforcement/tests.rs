@@ -1,6 +1,6 @@
 //! The daemon's watch over the Action.
 
-use super::super::stage::Stage;
+use super::super::stage::{Heard, Stage, soon, until};
 use super::*;
 use crate::auth0::ACTION_NAME;
 use crate::domain::mark::MarkOptions;
@@ -31,6 +31,9 @@ async fn what_is_seen_is_stored_and_an_alarm_begins_and_ends_with_the_binding() 
     action.set_bound(false);
     assert_eq!(look().await.unwrap(), Some(Enforcement::Missing));
     assert_eq!(alarms(&stage).await, ["action_missing"]);
+    let alarm = stage.engine.store().open_alarms().await.unwrap().remove(0);
+    assert!(alarm.detail.contains("nobody is denied by it"), "it names what is wrong: {}", alarm.detail);
+    assert!(!alarm.detail.contains("the code runs"), "and not what is right: {}", alarm.detail);
     assert_eq!(stored(&stage).await.0.as_deref(), Some("missing"));
 
     // Behind another one it works, if not as well as it should.
@@ -85,4 +88,25 @@ async fn with_blocks_nobody_depends_on_the_action() {
     stage.sandbox.auth0().action().set_bound(false);
     assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Missing));
     assert!(alarms(&stage).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_seen_is_told_when_it_is_another_than_before() {
+    let (stage, heard) = (Stage::new(MARK).await, Heard::new());
+    let (action, journal) = (stage.sandbox.auth0().action(), stage.sandbox.auth0().journal());
+    let looks = async |seen| until(|| journal.count("GET", "/api/v2/actions/triggers") >= seen).await;
+    let stop = CancellationToken::new();
+    tokio::join!(soon(stage.engine.enforcement_loop(&stop)), async {
+        looks(3).await;
+        assert_eq!(heard.count("action_verified"), 1);
+        action.set_bound(false);
+        looks(7).await;
+        assert_eq!((heard.count("action_verified"), heard.count("action_missing")), (1, 1));
+        action.set_bound(true);
+        action.install("other", "exports.onExecutePostLogin = async () => {};");
+        action.place("other", Some(0));
+        looks(11).await;
+        stop.cancel();
+    });
+    assert_eq!(heard.count("action_unverified"), 1);
 }

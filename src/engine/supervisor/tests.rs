@@ -1,10 +1,17 @@
-//! What the loops do besides their rounds.
+//! The loops from their start to their end, and what they do besides their rounds.
 
-use super::super::stage::Stage;
+use std::task::Poll;
+
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinHandle;
+
+use super::super::stage::{Heard, Stage, soon, ten_o_clock, until};
 use super::*;
 use crate::domain::mark::MarkOptions;
-use crate::domain::timestamp_text;
-use crate::sandbox::NewUser;
+use crate::domain::{ManualClock, timestamp_text};
+use crate::http::Remote;
+use crate::sandbox::{Effect, Fault, NewUser};
+use crate::store::{Alarm, AlarmKind};
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const DAY: Duration = Duration::from_secs(86_400);
@@ -49,4 +56,276 @@ async fn what_is_older_than_the_retention_goes_and_nothing_else() {
     assert_eq!(events().await, 2 * before, "not when it is told to stop");
     engine.tidy(&stop).await;
     assert_eq!(events().await, before);
+}
+
+#[test]
+fn the_slowest_loop_is_named_and_for_how_long_it_made_no_progress() {
+    let clock = ManualClock::new(ten_o_clock());
+    clock.advance(Duration::from_secs(7));
+    let pulse = Pulse::new(&clock);
+    assert_eq!(pulse.slowest(&clock).1, Duration::ZERO, "all start alive");
+    let second = Duration::from_millis(1001);
+    for (fresh, slowest) in [(["poller", "applier"], "reconciler"), (["poller", "reconciler"], "applier")] {
+        clock.advance(second);
+        for name in fresh {
+            pulse.stamp(name, &clock);
+        }
+        assert_eq!(pulse.slowest(&clock).0, slowest);
+    }
+    assert_eq!(pulse.slowest(&clock), ("applier", second));
+    pulse.stamp("00u1", &clock);
+    assert_eq!(pulse.slowest(&clock), ("applier", second), "a call for a user is no loop's progress");
+    assert_eq!(
+        pulse.beats().map(|(name, beat)| (name, beat.age(&clock))),
+        [("poller", Duration::ZERO), ("applier", second), ("reconciler", Duration::ZERO)]
+    );
+}
+
+/// The loops at work, woken by hand alone, on a clock that stands still.
+struct Daemon {
+    stage: Stage,
+    notes: UnboundedReceiver<Note>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), Fatal>>,
+}
+
+/// Never within a test.
+const NEVER: &str = "0 0 0 29 2 *";
+
+impl Daemon {
+    async fn start(prepare: impl AsyncFnOnce(&Stage)) -> Self {
+        let (tell, notes) = mpsc::unbounded_channel();
+        let clock = ManualClock::new(ten_o_clock());
+        let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(tell)).await;
+        prepare(&stage).await;
+        let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
+        let timetable = Timetable { poll: NEVER.to_owned(), reconcile: NEVER.to_owned() };
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move { engine.run(&timetable, stop).await }
+        });
+        Self { stage, notes, stop, running }
+    }
+
+    /// The next pass through the log ends: with what?
+    async fn pass(&mut self) -> Option<String> {
+        loop {
+            if let Note::Pass { error } = soon(self.notes.recv()).await.expect("the loops go on") {
+                return error;
+            }
+        }
+    }
+
+    /// Has it pass through the log once more.
+    async fn pass_again(&mut self) -> Option<String> {
+        self.stage.engine.wakes.poll.notify_one();
+        self.pass_while_time_goes_on().await
+    }
+
+    async fn pass_while_time_goes_on(&mut self) -> Option<String> {
+        let clock = self.stage.clock.clone();
+        let time_goes_on = async {
+            loop {
+                clock.advance(Duration::from_millis(JITTER_MAX_MS));
+                a_while().await;
+            }
+        };
+        tokio::select! {
+            error = self.pass() => error,
+            () = time_goes_on => unreachable!("it goes on"),
+        }
+    }
+
+    /// Since when the log has been late, once this is (not) so.
+    async fn late(&self, is_late: bool) -> Option<String> {
+        soon(async {
+            loop {
+                let alarms = self.stage.engine.store().open_alarms().await.unwrap();
+                let late = alarms.into_iter().find(|alarm| alarm.kind == AlarmKind::PollLate.as_str());
+                if late.is_some() == is_late {
+                    return late.map(|alarm| alarm.raised_at);
+                }
+            }
+        })
+        .await
+    }
+
+    /// How long the loop that reads the log waits now.
+    fn pause(&self) -> Duration {
+        self.stage.engine.gate(Remote::Okta).paused(&[]).unwrap().max(Duration::from_secs(1))
+    }
+
+    async fn end(self) -> Result<(), Fatal> {
+        self.stop.cancel();
+        soon(self.running).await.unwrap()
+    }
+}
+
+/// Lets all others do what they can do now.
+async fn a_while() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_loops_work_until_told_to_stop_and_then_end_well() {
+    let mut daemon = Daemon::start(async |_| ()).await;
+    let okta = daemon.stage.sandbox.okta().clone();
+    assert_eq!(daemon.pass().await, None);
+    a_while().await;
+    assert!(daemon.notes.is_empty(), "the next pass comes with the next tick");
+    let ann = okta.create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+    okta.deactivate(&ann);
+    assert_eq!(daemon.pass_again().await, None);
+    loop {
+        if let Note::Look(report) = soon(daemon.notes.recv()).await.unwrap() {
+            assert_eq!(report.user, ann);
+            break;
+        }
+    }
+    assert!(!daemon.running.is_finished());
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_belongs_to_another_org_ends_them_all_as_a_matter_of_configuration() {
+    let heard = Heard::new();
+    let daemon = Daemon::start(async |stage| {
+        stage.engine.store().bind_org("00oanother").await.unwrap();
+    })
+    .await;
+    let fatal = soon(daemon.running).await.unwrap().unwrap_err();
+    assert!(fatal.is_configuration(), "{fatal}");
+    assert!(fatal.to_string().contains("00oanother"), "{fatal}");
+    assert_eq!(heard.count("ended"), 1);
+}
+
+#[tokio::test]
+async fn a_loop_that_ends_unasked_or_in_a_defect_is_an_error_and_one_that_was_asked_to_is_none() {
+    assert!(why_it_ended(Ok(("poller", Ok(()))), true).is_none());
+    let unasked = why_it_ended(Ok(("poller", Ok(()))), false).unwrap();
+    assert_eq!(unasked.to_string(), "the poller ended unexpectedly: without being asked");
+    let failed = || Ok(("poller", Err(Fatal::Schedule("was refused".to_owned()))));
+    assert!(why_it_ended(failed(), true).is_some() && why_it_ended(failed(), false).is_some());
+    let defect = tokio::spawn(async { panic!("a defect") }).await;
+    assert!(why_it_ended(defect, true).unwrap().to_string().contains("a defect"));
+}
+
+#[test]
+fn only_what_a_person_configured_is_a_matter_of_configuration() {
+    assert!(Fatal::Schedule("was refused".to_owned()).is_configuration());
+    assert!(!Fatal::Ended("poller", "panicked".to_owned()).is_configuration());
+    assert!(!Fatal::Store(StoreError::Gone { what: "run", id: "7".to_owned() }).is_configuration());
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_kept_is_refused_at_once() {
+    let stage = Stage::new(PLAIN).await;
+    let timetable = Timetable { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
+    let fatal = soon(stage.engine.run(&timetable, CancellationToken::new())).await.unwrap_err();
+    assert!(fatal.is_configuration(), "{fatal}");
+}
+
+#[tokio::test]
+async fn a_state_that_fails_for_a_moment_ends_nothing() {
+    let heard = Heard::new();
+    let mut daemon = Daemon::start(async |_| ()).await;
+    assert_eq!(daemon.pass().await, None);
+    daemon.stage.engine.store().close().await;
+    for _ in 0..3 {
+        assert!(daemon.pass_again().await.is_some());
+    }
+    assert_eq!(heard.count("poll_failed"), 1, "said once: {}", heard.text());
+    assert!(!daemon.running.is_finished());
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_for_five_minutes_is_an_alarm_until_it_is_read_again() {
+    let heard = Heard::new();
+    let mut daemon = Daemon::start(async |stage| {
+        stage.sandbox.okta().faults().add(Fault::everywhere(Effect::Drop));
+    })
+    .await;
+    assert!(daemon.pass().await.is_some());
+    // The pause of Okta's gate is over by then: the loop asks again by itself. Five minutes, and not a moment more.
+    daemon.stage.clock.advance(POLL_LATE);
+    assert!(daemon.pass().await.is_some());
+    daemon.stage.clock.advance(daemon.pause());
+    assert!(daemon.pass().await.is_some());
+    assert_eq!(daemon.late(true).await, Some(timestamp_text(daemon.stage.clock.now())));
+    assert_eq!(heard.count("poll_failed"), 1);
+
+    daemon.stage.sandbox.okta().faults().clear();
+    assert_eq!(daemon.pass_while_time_goes_on().await, None);
+    daemon.late(false).await;
+    assert_eq!(heard.count("poll_back"), 1);
+    assert_eq!(daemon.pass_again().await, None);
+    assert_eq!(heard.count("poll_back"), 1);
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_good_pass_ends_the_alarm_of_an_earlier_life() {
+    let mut daemon = Daemon::start(async |stage| {
+        let alarm = Alarm {
+            momentary: false,
+            kind: AlarmKind::PollLate,
+            subject: String::new(),
+            detail: String::new(),
+            remedy: String::new(),
+        };
+        stage.engine.store().raise_alarm(&alarm, ten_o_clock()).await.unwrap();
+    })
+    .await;
+    assert_eq!(daemon.pass().await, None);
+    assert_eq!(daemon.pass_again().await, None);
+    daemon.late(false).await;
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_pass_that_read_something_is_worth_a_heartbeat() {
+    let stage = Stage::new(PLAIN).await;
+    let (engine, stop) = (&stage.engine, CancellationToken::new());
+    let beat = async || {
+        let beat = engine.wakes.beat.notified();
+        tokio::pin!(beat);
+        std::future::poll_fn(|context| Poll::Ready(beat.as_mut().poll(context).is_ready())).await
+    };
+    stop.cancel();
+    soon(engine.poll_loop(&stop)).await.unwrap();
+    assert!(!beat().await, "it was told to stop before it began");
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let (polling, ()) = tokio::join!(soon(engine.poll_loop(&stop)), async {
+        until(|| stage.sandbox.okta().journal().count("GET", "/api/v1/logs") > 0).await;
+        told.cancel();
+    });
+    polling.unwrap();
+    assert!(beat().await);
+}
+
+#[tokio::test]
+async fn a_comparison_that_was_under_way_is_gone_on_with_and_what_is_over_is_tidied_away() {
+    let daemon = Daemon::start(async |stage| {
+        let (engine, stop) = (&stage.engine, CancellationToken::new());
+        stage.sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+        engine.poll(&stop).await.unwrap();
+        engine.apply(Until::Idle(Duration::ZERO), &stop).await.unwrap();
+        stage.clock.advance(engine.options.retention + DAY);
+        engine.begin_nightly().await.unwrap();
+    })
+    .await;
+    let store = daemon.stage.engine.store().clone();
+    assert!(!store.recent_events(None, 100).await.unwrap().is_empty());
+    soon(async { while !store.recent_events(None, 100).await.unwrap().is_empty() {} }).await;
+    // The long time was a gap in the log too, and everybody is compared because of it.
+    soon(async { while store.sweep_under_way().await.unwrap().is_some() {} }).await;
+    // And at the next tick the next one.
+    daemon.stage.sandbox.okta().journal().clear();
+    daemon.stage.engine.wakes.reconcile.notify_one();
+    until(|| daemon.stage.sandbox.okta().journal().count("GET", "/api/v1/users") > 0).await;
+    daemon.end().await.unwrap();
 }

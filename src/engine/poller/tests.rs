@@ -1,0 +1,276 @@
+//! Passes through the log of a stand-in, on a clock that stands still until it is moved.
+
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use serde_json::json;
+
+use super::super::stage::{Heard, Stage, soon, ten_o_clock};
+use super::*;
+use crate::domain::mark::MarkOptions;
+use crate::domain::{Clock, ManualClock};
+use crate::http::Remote;
+use crate::sandbox::{Effect, Fault, FaultId, NewUser};
+use crate::store::EventRow;
+
+const LOG: &str = "/api/v1/logs";
+const DAY: Duration = Duration::from_secs(86_400);
+
+async fn stage() -> Stage {
+    let mark = MarkOptions { mirror: true, block: false };
+    Stage::with(mark, ManualClock::new(ten_o_clock()), |engine, _| engine).await
+}
+
+impl Stage {
+    async fn pass(&self) -> Result<Pass, PassError> {
+        soon(self.engine.poll(&CancellationToken::new())).await
+    }
+
+    /// The next answers of the log are these instead.
+    fn log_answers(&self, effect: Effect) -> FaultId {
+        self.sandbox.okta().faults().add(Fault::new("GET", LOG, effect))
+    }
+
+    fn asked(&self) -> usize {
+        self.sandbox.okta().journal().count("GET", LOG)
+    }
+
+    fn moves_in(&self, many: usize) {
+        for number in 0..many {
+            let address = format!("{}-{number}@example.com", self.asked());
+            self.sandbox.okta().create_user(&NewUser::new(&address, &address));
+        }
+    }
+
+    async fn checkpoint(&self) -> Checkpoint {
+        self.engine.store.checkpoint().await.unwrap().unwrap()
+    }
+
+    async fn events(&self) -> Vec<EventRow> {
+        self.engine.store.recent_events(None, 5000).await.unwrap()
+    }
+
+    async fn alarms(&self) -> Vec<String> {
+        self.engine.store.open_alarms().await.unwrap().into_iter().map(|alarm| alarm.kind).collect()
+    }
+
+    /// Whether the loop that looks was woken since the last time.
+    async fn wakes(&self) -> bool {
+        let woken = self.engine.wakes.apply.notified();
+        tokio::pin!(woken);
+        poll_fn(|context| Poll::Ready(woken.as_mut().poll(context).is_ready())).await
+    }
+}
+
+#[tokio::test]
+async fn a_pass_reads_on_while_pages_are_full_and_says_what_it_did() {
+    let stage = stage().await;
+    // Each is two entries: created, and activated.
+    stage.moves_in(600);
+    assert_eq!(stage.pass().await.unwrap(), Pass { pages: 2, events: 1200, made_due: 600, more: false });
+    assert_eq!(stage.asked(), 2);
+    assert_eq!(stage.events().await.len(), 1200);
+    assert!(stage.wakes().await);
+    let quiet = stage.pass().await.unwrap();
+    assert_eq!(quiet, Pass { pages: 1, ..Pass::default() });
+    assert!(!stage.wakes().await, "nothing is new");
+    assert_eq!(stage.asked(), 3);
+}
+
+#[tokio::test]
+async fn a_full_page_that_does_not_lead_on_ends_the_pass() {
+    let stage = stage().await;
+    for leads_where_it_came_from in [false, true] {
+        stage.pass().await.unwrap();
+        let next = stage.checkpoint().await.next.filter(|_| leads_where_it_came_from);
+        let link = next.map(|next| format!("<{}{next}>; rel=\"next\"", stage.sandbox.okta().url()));
+        stage.moves_in(500);
+        let (asked, known) = (stage.asked(), stage.events().await.len());
+        let fault = stage.log_answers(Effect::ReplaceHeader { name: "link".to_owned(), value: link.clone() });
+        assert_eq!(stage.pass().await.unwrap().pages, 1, "{link:?}");
+        assert_eq!(stage.asked(), asked + 1, "{link:?}");
+        stage.sandbox.okta().faults().remove(fault);
+        // And nothing of it is lost: the next one goes on where this one stood.
+        stage.pass().await.unwrap();
+        assert_eq!(stage.events().await.len(), known + 1000, "{link:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_told_to_stop_asks_nothing() {
+    let stage = stage().await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    assert_eq!(stage.engine.poll(&stop).await.unwrap(), Pass::default());
+    assert_eq!(stage.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_refused_twice_is_given_up_for_a_time_and_any_other_failure_keeps_it() {
+    let (stage, heard) = (stage().await, Heard::new());
+    stage.pass().await.unwrap();
+    let before = stage.checkpoint().await;
+    assert!(before.next.is_some());
+    for code in [404, 500, 403] {
+        let fault = stage.log_answers(status(code));
+        for _ in 0..3 {
+            assert!(stage.pass().await.is_err(), "{code}");
+            stage.clock.advance(Duration::from_secs(61));
+        }
+        assert_eq!(stage.checkpoint().await, before, "{code}");
+        stage.sandbox.okta().faults().remove(fault);
+    }
+    assert_eq!(heard.count("reanchored"), 0);
+
+    let once = stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)).times(1));
+    stage.pass().await.unwrap();
+    assert_eq!((heard.count("reanchored"), stage.asked()), (0, 12), "a hiccup costs one question");
+    stage.sandbox.okta().faults().remove(once);
+
+    stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)).times(2));
+    let asked = stage.asked();
+    stage.pass().await.unwrap();
+    assert_eq!((heard.count("reanchored"), stage.asked()), (1, asked + 3));
+    assert!(stage.alarms().await.is_empty(), "it is over at once");
+
+    // A time that is refused too is nothing that could be given up.
+    let asked = stage.asked();
+    stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)));
+    assert!(matches!(stage.pass().await.unwrap_err(), PassError::Failed(failure) if failure.kind == Kind::Rejected));
+    assert_eq!((heard.count("reanchored"), stage.asked()), (2, asked + 4));
+    assert_eq!(stage.checkpoint().await.next, None);
+}
+
+fn status(code: u16) -> Effect {
+    Effect::Status { code, body: json!({ "errorCode": "E0000031", "errorSummary": "no" }), headers: Vec::new() }
+}
+
+#[tokio::test]
+async fn a_pass_that_failed_is_noted_as_one_that_was_tried() {
+    let stage = stage().await;
+    stage.pass().await.unwrap();
+    let tried = async || stage.engine.store.status().await.unwrap().unwrap().last_poll_at;
+    let before = tried().await;
+    stage.clock.advance(DAY);
+    stage.log_answers(status(500));
+    assert!(stage.pass().await.is_err());
+    assert!(tried().await > before);
+}
+
+#[tokio::test]
+async fn a_position_is_a_cursor_until_it_has_not_moved_for_a_month_and_a_time_within_reach_of_okta() {
+    let stage = stage().await;
+    let position =
+        async |checkpoint: &Checkpoint| stage.engine.position(Some(checkpoint), &checkpoint.fingerprint).await.unwrap();
+    let since = |time| Some(LogPosition::Since(time));
+    let now = stage.clock.now();
+    assert_eq!(
+        stage.engine.position(None, "").await.unwrap(),
+        Some((LogPosition::Since(clock::sub(now, 7 * DAY)), 0)),
+        "as configured"
+    );
+    stage.pass().await.unwrap();
+    let good = stage.checkpoint().await;
+    let cursor = LogPosition::Next(good.next.clone().unwrap());
+    stage.clock.advance(30 * DAY);
+    let fresh = Checkpoint { anchor_at: stage.clock.now(), ..good.clone() };
+    assert_eq!(position(&fresh).await, Some((cursor, good.seq)));
+
+    let anchored =
+        |days: u32| Checkpoint { next: None, anchor_at: clock::sub(stage.clock.now(), days * DAY), ..good.clone() };
+    assert_eq!(
+        position(&anchored(178)).await.map(|(position, _)| position),
+        since(clock::sub(stage.clock.now(), 178 * DAY))
+    );
+    assert_eq!(
+        position(&anchored(1000)).await.map(|(position, _)| position),
+        since(clock::sub(stage.clock.now(), 179 * DAY)),
+        "Okta refuses what is older"
+    );
+
+    stage.clock.advance(Duration::from_secs(1));
+    let heard = Heard::new();
+    assert_eq!(position(&fresh).await, None, "it is re-anchored");
+    assert!(heard.text().contains("has not moved for 30 days"), "{}", heard.text());
+    let again = stage.checkpoint().await;
+    assert_eq!((again.next, again.anchor_at), (None, clock::sub(fresh.anchor_at, OVERLAP)));
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_org_or_filter_is_not_used() {
+    let (stage, heard) = (stage().await, Heard::new());
+    stage.pass().await.unwrap();
+    let checkpoint = stage.checkpoint().await;
+    assert_eq!(stage.engine.position(Some(&checkpoint), "another").await.unwrap(), None);
+    assert!(heard.text().contains("another org address or event filter"), "{}", heard.text());
+    assert_eq!(stage.checkpoint().await.next, None);
+}
+
+#[tokio::test]
+async fn a_log_not_read_for_more_than_eighty_days_is_a_gap_and_everybody_is_compared() {
+    let (stage, heard) = (stage().await, Heard::new());
+    stage.pass().await.unwrap();
+    let checkpoint = stage.checkpoint().await;
+    let old =
+        |by: Duration| Checkpoint { next: None, anchor_at: clock::sub(stage.clock.now(), by), ..checkpoint.clone() };
+    stage.engine.position(Some(&old(80 * DAY)), "").await.unwrap();
+    assert!(stage.alarms().await.is_empty());
+    let longer = 80 * DAY + Duration::from_secs(1);
+    for _ in 0..2 {
+        stage.engine.position(Some(&old(longer)), "").await.unwrap();
+    }
+    assert_eq!(stage.alarms().await, ["gap"]);
+    assert_eq!(heard.count("gap"), 1);
+    let sweep = stage.engine.store.sweep_under_way().await.unwrap().unwrap();
+    assert_eq!(sweep.scope, "all");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_kept_once_and_told_and_what_can_be_is_no_alarm() {
+    let stage = stage().await;
+    stage.moves_in(1);
+    stage.pass().await.unwrap();
+    assert!(stage.alarms().await.is_empty());
+    let before = stage.events().await.len();
+    let odd = json!([{ "odd": 1 }, { "odd": 2 }, { "odd": 1 }]);
+    for new in [2, 0] {
+        let fault = stage.log_answers(Effect::ReplaceBody(odd.to_string().into_bytes()));
+        assert_eq!(stage.pass().await.unwrap().events, new);
+        stage.sandbox.okta().faults().remove(fault);
+    }
+    assert_eq!(stage.events().await.len(), before + 2);
+    assert_eq!(stage.alarms().await, ["quarantined"]);
+    assert!(stage.engine.store.open_alarms().await.unwrap()[0].detail.starts_with("2 entries"));
+}
+
+#[tokio::test]
+async fn a_next_link_to_another_host_is_an_alarm_until_a_link_is_right_again() {
+    let (stage, heard) = (stage().await, Heard::new());
+    let elsewhere = stage.log_answers(Effect::NextLinkOrigin("https://elsewhere.example".to_owned()));
+    for _ in 0..2 {
+        stage.pass().await.unwrap();
+    }
+    assert_eq!((stage.alarms().await, heard.count("foreign_next")), (vec!["foreign_next".to_owned()], 1));
+    stage.sandbox.okta().faults().remove(elsewhere);
+    // A page without a link says nothing of it.
+    let none = stage.log_answers(Effect::ReplaceHeader { name: "link".to_owned(), value: None });
+    stage.pass().await.unwrap();
+    assert_eq!(stage.alarms().await, ["foreign_next"]);
+    stage.sandbox.okta().faults().remove(none);
+    stage.pass().await.unwrap();
+    assert!(stage.alarms().await.is_empty());
+}
+
+#[tokio::test]
+async fn the_org_is_asked_for_once_and_another_one_is_not_read() {
+    let first = stage().await;
+    for _ in 0..3 {
+        first.pass().await.unwrap();
+    }
+    assert_eq!(first.sandbox.okta().journal().count("GET", "/.well-known/okta-organization"), 1);
+    let stage = stage().await;
+    stage.engine.store.bind_org("00oanother").await.unwrap();
+    assert!(matches!(stage.pass().await.unwrap_err(), PassError::Store(_)));
+    assert_eq!(stage.asked(), 0);
+    assert_eq!(stage.engine.gate(Remote::Okta).paused(&[]), None);
+}

@@ -1,0 +1,86 @@
+//! What is told, to addresses that take it and to some that do not.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::super::stage::{Heard, Stage, soon, ten_o_clock};
+use super::*;
+use crate::domain::ManualClock;
+use crate::domain::mark::MarkOptions;
+use crate::http::{Http, HttpOptions};
+use crate::sandbox::Sandbox;
+use crate::store::Alarm;
+
+/// An address that keeps what is sent to it, and one that has nothing.
+const INBOX: &str = "/_sandbox/inbox";
+const NOWHERE: &str = "/nowhere";
+
+async fn stage(webhook: &'static str) -> Stage {
+    let alert = |sandbox: &Sandbox| {
+        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+        let address = |path: &str| Some(format!("{}{path}", sandbox.auth0().url()).into());
+        Alert::new(http, address(webhook), address("/beat"))
+    };
+    let clock = ManualClock::stepping(ten_o_clock());
+    Stage::with(MarkOptions { mirror: true, block: false }, clock, |engine, sandbox| engine.with_alert(alert(sandbox)))
+        .await
+}
+
+async fn raise(stage: &Stage) {
+    let alarm = Alarm {
+        momentary: false,
+        kind: AlarmKind::PollLate,
+        subject: String::new(),
+        detail: "the log could not be read".to_owned(),
+        remedy: "look".to_owned(),
+    };
+    stage.engine.store().raise_alarm(&alarm, ten_o_clock()).await.unwrap();
+}
+
+/// Tells until `seen`.
+async fn tell_until(stage: &Stage, seen: impl Future<Output = ()>) {
+    let (stop, engine) = (CancellationToken::new(), Arc::clone(&stage.engine));
+    let told = stop.clone();
+    tokio::join!(soon(engine.tell_loop(&stop)), async {
+        soon(seen).await;
+        told.cancel();
+    });
+}
+
+async fn is_so(so: impl AsyncFn() -> bool) {
+    while !so().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_is_told_once_and_then_nothing_is_left_to_tell() {
+    let stage = stage(INBOX).await;
+    raise(&stage).await;
+    let asked = || async { stage.engine.store().untold_alarm().await.unwrap().is_none() };
+    tell_until(&stage, is_so(asked)).await;
+    assert!(matches!(stage.engine.tell_next().await, Ok(Told::Nothing)));
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_take_it_is_said_once_and_tried_again() {
+    let (stage, heard) = (stage(NOWHERE).await, Heard::new());
+    raise(&stage).await;
+    let journal = stage.sandbox.auth0().journal();
+    tell_until(&stage, is_so(async || journal.count("POST", NOWHERE) >= 4)).await;
+    assert_eq!(heard.count("webhook_failed"), 1);
+    assert!(stage.engine.store().untold_alarm().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn each_good_pass_is_a_beat() {
+    let stage = stage(INBOX).await;
+    let journal = stage.sandbox.auth0().journal();
+    tell_until(&stage, async {
+        for beats in 1..=3 {
+            stage.engine.wakes.beat.notify_one();
+            is_so(async || journal.count("GET", "/beat") == beats).await;
+        }
+    })
+    .await;
+}
