@@ -533,3 +533,6 @@ fn log(report: &Report, start: &LookStart) {
         Outcome::Failed(_) => error!(event = "failed", %user, cause, "{user} could not be settled: {why}"),
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;
