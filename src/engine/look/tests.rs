@@ -368,3 +368,24 @@ async fn a_comparison_leaves_to_others_what_is_not_its_share_of_the_limits() {
         assert_eq!(took > 30 * SECOND, waits, "{took:?}");
     }
 }
+
+#[tokio::test]
+async fn of_several_colleagues_for_whom_somebody_is_spared_each_is_missed_when_they_go() {
+    let town = Town::new().await;
+    let ann = town.person("ann@example.com", "team@example.com");
+    let accounts = [town.account("ann@example.com"), town.account("team@example.com")];
+    let others = [town.person("bob", "ann@example.com"), town.person("carl", "team@example.com")];
+    town.sync().await;
+    town.passes(DAY).await;
+    town.okta().deactivate(&ann);
+    town.sync().await;
+    assert_eq!(town.outcome(&ann).await, format!("skipped: shared_address: {}", others[0]), "the first one is told");
+    town.passes(DAY).await;
+    town.settle().await;
+    for (other, account) in others.iter().zip(&accounts) {
+        assert_eq!(town.denied_for(account), Value::Null);
+        town.okta().suspend(other);
+        town.sync().await;
+        assert_eq!(town.denied_for(account), ann.as_str(), "nobody who is to be let in holds its address any more");
+    }
+}
