@@ -246,7 +246,11 @@ impl<'a> Looking<'a> {
     }
 
     fn searches(&self) -> &'a Searches {
-        &self.engine.searches[usize::from(self.start.lane == Lane::Sweep)]
+        let [live, sweeps] = &self.engine.searches;
+        match self.start.lane {
+            Lane::Deactivation | Lane::Reactivation => live,
+            Lane::Sweep => sweeps,
+        }
     }
 
     /// How these addresses are searched for: not at all, if that was done lately for many; together with those of others
