@@ -458,7 +458,9 @@ impl<'a> Looking<'a> {
         // Not only when the status read before was another one: they may have left and come back between two looks, and
         // somebody who shares the address have been looked at, and denied, just then.
         let news = changed || self.start.events.iter().any(|event| event.open);
-        let came_back = wakes && news && self.verdict == Some(Verdict::Allow);
+        // Also of who may not be let in for now: whoever is spared for several people waits for one of them. A look that
+        // denies closes what is shared itself.
+        let came_or_went = wakes && news && self.verdict != Some(Verdict::Deny);
         let finished = engine
             .store
             .finish_look(
@@ -475,7 +477,7 @@ impl<'a> Looking<'a> {
                     belated_event: belated,
                     wake_dependants: wakes,
                     // Also when somebody new holds the address of a denied account: a person has to decide then.
-                    wake_sharers: self.lifted || came_back,
+                    wake_sharers: self.lifted || came_or_went,
                     forget_guard: self.verdict == Some(Verdict::Allow) && settled,
                     alarms: &alarms,
                     policy: &engine.policy_text,
@@ -533,3 +535,6 @@ fn log(report: &Report, start: &LookStart) {
         Outcome::Failed(_) => error!(event = "failed", %user, cause, "{user} could not be settled: {why}"),
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

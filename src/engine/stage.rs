@@ -1,10 +1,12 @@
 //! For tests: an engine on a state of its own, between both stand-ins, on a clock that its sleepers move.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::{Engine, Options};
 use crate::auth0::{self, Auth0, Auth0Options, action_code};
@@ -139,6 +141,12 @@ pub(super) struct Heard {
 
 impl Heard {
     pub(super) fn new() -> Self {
+        // Whether anybody wants a line is found out by the thread that comes to it first, and remembered for all. That may be
+        // another test's, which listens to nobody: so somebody listens everywhere.
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE.call_once(|| {
+            let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LevelFilter::INFO));
+        });
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let writer = {
             let bytes = bytes.clone();

@@ -235,7 +235,7 @@ pub struct LookFinish<'a> {
     pub belated_event: Option<&'a str>,
     /// Look at those who are skipped or held because of this user.
     pub wake_dependants: bool,
-    /// Look at those who share an address: the account they share is open again, or somebody came back to it.
+    /// Look at those who share an address: the account they share is open again, or somebody came back or was suspended.
     pub wake_sharers: bool,
     /// The user is allowed: the guard forgets them.
     pub forget_guard: bool,

@@ -1,0 +1,72 @@
+//! How much is asked to find somebody's accounts, and who else holds their addresses.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::super::stage::Stage;
+use super::*;
+use crate::domain::mark::MarkOptions;
+use crate::engine::applier::Until;
+use crate::sandbox::{Journal, NewUser};
+
+#[test]
+fn a_lower_case_address_is_asked_for_once() {
+    let addresses = ["Ann@Example.com", "ann@example.com", "bob@example.com"].map(|text| Address::parse(text).unwrap());
+    assert_eq!(spellings(&addresses), ["Ann@Example.com", "ann@example.com", "bob@example.com"]);
+}
+
+async fn sync(stage: &Stage) {
+    let stop = CancellationToken::new();
+    // Searches lag by a second.
+    stage.engine.clock.sleep(Duration::from_secs(2)).await;
+    stage.engine.poll(&stop).await.unwrap();
+    stage.engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap();
+}
+
+fn asked(journal: &Journal, path: &str) -> usize {
+    journal.requests().iter().filter(|request| request.path == path).count()
+}
+
+#[tokio::test]
+async fn one_look_searches_each_tenant_once_however_many_accounts_there_are() {
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+    let ann = okta.create_user(&NewUser::new("ann", "ann@example.com"));
+    // In spellings by which they are found by the search alone, and later by their marks.
+    let spelled = |email| auth0.create_user(json!({ "connection": "google-oauth2", "email": email }));
+    let accounts = ["Ann@example.com", "ANN@example.com", "ann@EXAMPLE.com"].map(spelled);
+    // Long enough for her activation not to speak against what comes.
+    stage.engine.clock.sleep(Duration::from_secs(3600)).await;
+    okta.deactivate(&ann);
+    for _ in 0..2 {
+        okta.journal().clear();
+        auth0.journal().clear();
+        sync(&stage).await;
+        assert_eq!(asked(okta.journal(), "/api/v1/users"), 1);
+        assert_eq!(asked(auth0.journal(), "/api/v2/users"), 1);
+        for account in &accounts {
+            assert_eq!(auth0.user(account).unwrap()["app_metadata"]["okta_sync"]["okta_user_id"], ann.as_str());
+        }
+        stage.engine.store.sweep_users(std::slice::from_ref(&ann), stage.engine.now()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_may_hold_an_address_is_asked_for_once_and_who_has_left_not_at_all() {
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+    let [ann, bob, gone] = ["ann", "bob", "gone"].map(|name| okta.create_user(&NewUser::new(name, "team@example.com")));
+    auth0.create_user(json!({ "email": "team@example.com" }));
+    okta.deactivate(&gone);
+    sync(&stage).await;
+    stage.engine.clock.sleep(Duration::from_secs(3600)).await;
+    okta.deactivate(&ann);
+    stage.engine.poll(&CancellationToken::new()).await.unwrap();
+    okta.journal().clear();
+    let report = stage.engine.look_at(std::slice::from_ref(&ann)).await.unwrap().remove(0);
+    assert_eq!(report.outcome, Outcome::Skipped(Skipped::SharedAddress(bob.clone())));
+    let by_id = [&bob, &gone].map(|who| asked(okta.journal(), &format!("/api/v1/users/{who}")));
+    assert_eq!(by_id, [1, 0]);
+}
