@@ -210,15 +210,8 @@ impl Engine {
             listed.users.into_iter().map(|user| (user.id.clone(), user)).collect();
         let mut denied: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)> = Vec::new();
         for user in settled {
-            let status = match now_there.get(&user.id) {
-                Some(there) => there.status.clone(),
-                // Gone since long, as we know.
-                None if user.status == Some(Status::Deleted) => Status::Deleted,
-                None => {
-                    due.insert(user.id.clone());
-                    continue;
-                }
-            };
+            // Who is not listed was deleted, or so it looks: who was known to be is as before, anybody else has changed.
+            let status = now_there.get(&user.id).map_or(Status::Deleted, |there| there.status.clone());
             if self.options.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
                 let mut addresses = user.addresses.clone();
                 addresses.extend(now_there.get(&user.id).map(OktaUser::addresses).unwrap_or_default());
