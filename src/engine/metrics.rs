@@ -48,3 +48,6 @@ impl Metrics {
         }
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

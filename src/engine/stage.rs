@@ -4,18 +4,21 @@ use std::io;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use serde_json::json;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
+use super::look::Report;
 use super::{Engine, Options};
 use crate::auth0::{self, Auth0, Auth0Options, action_code};
 use crate::domain::mark::MarkOptions;
-use crate::domain::{ManualClock, Policy, Timestamp};
+use crate::domain::{ManualClock, OktaUserId, Policy, Timestamp};
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
 use crate::okta::{self, Okta, OktaOptions};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Auth0Tenant, Bucket, NewUser, OktaTenant, Sandbox};
 use crate::store::{Binding, GuardWindow, Store};
 
 pub(super) struct Stage {
@@ -117,6 +120,80 @@ pub(super) async fn until(mut so: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// A stage with other options, and what people and their accounts do on it.
+pub(super) struct House {
+    pub(super) stage: Stage,
+}
+
+impl House {
+    pub(super) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let mut stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+        stage.sandbox.auth0().set_bucket(Bucket::UNLIMITED);
+        change(&mut Arc::get_mut(&mut stage.engine).unwrap().options);
+        Self { stage }
+    }
+
+    /// The next life of the process is configured differently.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut Arc::get_mut(&mut self.stage.engine).unwrap().options);
+    }
+
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.stage.engine
+    }
+
+    pub(super) fn okta(&self) -> &OktaTenant {
+        self.stage.sandbox.okta()
+    }
+
+    pub(super) fn auth0(&self) -> &Auth0Tenant {
+        self.stage.sandbox.auth0()
+    }
+
+    /// Somebody whose login is their e-mail.
+    pub(super) fn person(&self, email: &str) -> OktaUserId {
+        self.okta().create_user(&NewUser::new(email, email))
+    }
+
+    pub(super) fn account(&self, email: &str) -> String {
+        self.auth0().create_user(json!({ "email": email, "email_verified": true }))
+    }
+
+    pub(super) async fn passes(&self, span: Duration) {
+        self.engine().clock().sleep(span).await;
+    }
+
+    /// Reads the log, when the tenants have come to show what happened.
+    pub(super) async fn poll(&self) {
+        self.passes(Duration::from_secs(2)).await;
+        self.engine().poll(&CancellationToken::new()).await.unwrap();
+    }
+
+    /// Looks at whoever is due now, until nobody is.
+    pub(super) async fn settle(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for _ in 0..100 {
+            let due = self.due().await;
+            if due.is_empty() {
+                return reports;
+            }
+            reports.extend(self.engine().look_at(&due).await.unwrap());
+        }
+        panic!("it does not come to rest: {reports:#?}");
+    }
+
+    pub(super) async fn sync(&self) -> Vec<Report> {
+        self.poll().await;
+        self.settle().await
+    }
+
+    /// Who is due now.
+    pub(super) async fn due(&self) -> Vec<OktaUserId> {
+        let due = self.engine().store().due(self.engine().now(), 1000).await.unwrap();
+        due.into_iter().map(|due| due.id).collect()
+    }
 }
 
 /// A state that nothing was written to yet, in a folder of its own.

@@ -513,3 +513,6 @@ impl Looking<'_> {
         });
     }
 }
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests;

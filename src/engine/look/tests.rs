@@ -4,86 +4,29 @@ use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::super::stage::{Heard, Stage};
+use super::super::stage::{Heard, House};
 use super::*;
-use crate::domain::mark::MarkOptions;
-use crate::engine::Options;
 use crate::sandbox::{Fault, Limit, Limits, NewUser};
 use crate::store::{PersonRow, Who};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// An installation, and what is done in it.
-struct Town(Stage);
-
-impl Town {
-    async fn new() -> Self {
-        Self::with(|_| ()).await
-    }
-
-    async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let mut stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
-        change(&mut std::sync::Arc::get_mut(&mut stage.engine).unwrap().options);
-        Self(stage)
-    }
-
-    fn engine(&self) -> &Engine {
-        &self.0.engine
-    }
-
-    fn okta(&self) -> &crate::sandbox::OktaTenant {
-        self.0.sandbox.okta()
-    }
-
-    fn auth0(&self) -> &crate::sandbox::Auth0Tenant {
-        self.0.sandbox.auth0()
-    }
-
-    fn person(&self, login: &str, email: &str) -> OktaUserId {
+impl House {
+    fn person_called(&self, login: &str, email: &str) -> OktaUserId {
         self.okta().create_user(&NewUser::new(login, email))
     }
 
-    fn account(&self, email: &str) -> String {
-        self.auth0().create_user(json!({ "email": email, "email_verified": true }))
-    }
-
-    async fn passes(&self, span: Duration) {
-        self.engine().clock.sleep(span).await;
-    }
-
-    async fn poll(&self) {
-        // Searches lag by a second.
-        self.passes(2 * SECOND).await;
-        self.engine().poll(&CancellationToken::new()).await.unwrap();
-    }
-
     /// Looks at whoever is due now, until nobody is; answers who was looked at, in order.
-    async fn settle(&self) -> Vec<OktaUserId> {
-        let mut looked = Vec::new();
-        loop {
-            let due = self.engine().store.due(self.engine().now(), 100).await.unwrap();
-            if due.is_empty() {
-                return looked;
-            }
-            for user in due {
-                looked.extend(self.engine().look_at(&[user.id]).await.unwrap().into_iter().map(|report| report.user));
-                assert!(looked.len() < 100, "it does not come to rest: {looked:?}");
-            }
-        }
-    }
-
-    async fn sync(&self) -> Vec<OktaUserId> {
-        self.poll().await;
-        self.settle().await
+    async fn looks(&self) -> Vec<OktaUserId> {
+        self.settle().await.into_iter().map(|report| report.user).collect()
     }
 
     /// A comparison comes to this person.
     async fn sweep(&self, who: &OktaUserId) -> Vec<OktaUserId> {
         self.engine().store.sweep_users(std::slice::from_ref(who), self.engine().now()).await.unwrap();
-        self.settle().await
+        self.looks().await
     }
 
     async fn row(&self, who: &OktaUserId) -> PersonRow {
@@ -119,7 +62,7 @@ impl Town {
 
     /// Two with one address and its account, the first of whom has left: spared for the second.
     async fn spared(&self) -> (OktaUserId, OktaUserId, String) {
-        let (ann, bob) = (self.person("ann", "team@example.com"), self.person("bob", "TEAM@example.com"));
+        let (ann, bob) = (self.person_called("ann", "team@example.com"), self.person_called("bob", "TEAM@example.com"));
         let account = self.account("team@example.com");
         self.sync().await;
         // Long enough for their activation not to speak against what comes, and for the later looks.
@@ -135,31 +78,31 @@ impl Town {
 
 #[tokio::test]
 async fn who_left_came_back_and_is_gone_before_they_were_looked_at_is_denied_and_not_held() {
-    let town = Town::new().await;
-    let ann = town.person("ann", "ann@example.com");
-    let account = town.account("ann@example.com");
-    town.sync().await;
-    town.okta().deactivate(&ann);
-    town.passes(60 * SECOND).await;
-    town.okta().activate(&ann);
-    town.poll().await;
+    let house = House::with(|_| ()).await;
+    let ann = house.person_called("ann", "ann@example.com");
+    let account = house.account("ann@example.com");
+    house.sync().await;
+    house.okta().deactivate(&ann);
+    house.passes(60 * SECOND).await;
+    house.okta().activate(&ann);
+    house.poll().await;
     // The entries that tell of it come with a page that is not read yet.
-    town.okta().delete(&ann);
-    town.settle().await;
-    assert_eq!(town.row(&ann).await.status.as_deref(), Some("DELETED"));
-    assert_eq!(town.denied_for(&account), ann.as_str());
+    house.okta().delete(&ann);
+    house.settle().await;
+    assert_eq!(house.row(&ann).await.status.as_deref(), Some("DELETED"));
+    assert_eq!(house.denied_for(&account), ann.as_str());
 }
 
 #[tokio::test]
 async fn a_mark_that_a_comparison_restores_is_not_put_down_to_the_deactivation_before() {
-    let town = Town::new().await;
-    let ann = town.person("ann", "ann@example.com");
-    let account = town.account("ann@example.com");
-    town.okta().deactivate(&ann);
-    town.sync().await;
-    town.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
-    town.sweep(&ann).await;
-    let decisions = town.decisions(&ann).await;
+    let house = House::with(|_| ()).await;
+    let ann = house.person_called("ann", "ann@example.com");
+    let account = house.account("ann@example.com");
+    house.okta().deactivate(&ann);
+    house.sync().await;
+    house.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
+    house.sweep(&ann).await;
+    let decisions = house.decisions(&ann).await;
     let told: Vec<_> = decisions
         .iter()
         .map(|row| (row.outcome.as_str(), row.cause.as_str(), row.actor.as_deref(), row.event_id.is_some()))
@@ -170,20 +113,20 @@ async fn a_mark_that_a_comparison_restores_is_not_put_down_to_the_deactivation_b
 
 #[tokio::test]
 async fn what_is_held_by_the_guard_is_one_alarm_that_names_nobody() {
-    let town = Town::with(|options| options.guard.denials_max = 0).await;
+    let house = House::with(|options| options.guard.denials_max = 0).await;
     let heard = Heard::new();
     let people = ["ann", "bob"].map(|name| {
         let address = format!("{name}@example.com");
-        town.account(&address);
-        town.person(name, &address)
+        house.account(&address);
+        house.person_called(name, &address)
     });
-    people.iter().for_each(|who| town.okta().deactivate(who));
-    town.sync().await;
-    let alarms = town.engine().store.open_alarms().await.unwrap();
+    people.iter().for_each(|who| house.okta().deactivate(who));
+    house.sync().await;
+    let alarms = house.engine().store.open_alarms().await.unwrap();
     assert_eq!(alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>(), ["guard"]);
     assert!(alarms[0].detail.contains("max_denials"), "{alarms:?}");
     for who in &people {
-        assert_eq!(town.outcome(who).await, "held: guard");
+        assert_eq!(house.outcome(who).await, "held: guard");
         assert!(!alarms[0].detail.contains(who.as_str()), "{alarms:?}");
     }
     assert_eq!((heard.count("held"), heard.count("alarm")), (2, 1));
@@ -192,35 +135,35 @@ async fn what_is_held_by_the_guard_is_one_alarm_that_names_nobody() {
 #[tokio::test]
 async fn a_look_leaves_one_line_that_is_as_loud_as_it_is_important_and_no_address() {
     let exempt = "eve@example.com";
-    let town = Town::with(|options| {
+    let house = House::with(|options| {
         options.policy.exempt = [exempt.to_owned()].into();
         options.max_attempts = 2;
     })
     .await;
     let heard = Heard::new();
-    let ann = town.person("ann", "ann@example.com");
-    town.account("ann@example.com");
-    let eve = town.person("eve", exempt);
-    town.sync().await;
+    let ann = house.person_called("ann", "ann@example.com");
+    house.account("ann@example.com");
+    let eve = house.person_called("eve", exempt);
+    house.sync().await;
     assert_eq!(heard.text().matches(ann.as_str()).count(), 0, "nothing to tell of who stays: {}", heard.text());
-    town.okta().deactivate(&ann);
-    town.okta().deactivate(&eve);
-    town.sync().await;
+    house.okta().deactivate(&ann);
+    house.okta().deactivate(&eve);
+    house.sync().await;
     assert_eq!((heard.count("applied"), heard.count("skipped"), heard.count("alarm")), (1, 1, 1), "{}", heard.text());
 
     // Who cannot be found any more, though nothing says that they left.
-    let gil = town.person("gil", "gil@example.com");
-    town.sync().await;
-    town.okta().hide(&gil);
-    town.sweep(&gil).await;
-    assert_eq!(town.outcome(&gil).await, "held: vanished");
+    let gil = house.person_called("gil", "gil@example.com");
+    house.sync().await;
+    house.okta().hide(&gil);
+    house.sweep(&gil).await;
+    assert_eq!(house.outcome(&gil).await, "held: vanished");
     // Who cannot be asked for.
-    let fay = town.person("fay", "fay@example.com");
-    town.okta().faults().add(Fault::status("GET", &format!("/api/v1/users/{fay}"), 500));
-    town.sync().await;
-    town.passes(DAY / 2).await;
-    town.settle().await;
-    assert!(town.outcome(&fay).await.starts_with("failed"));
+    let fay = house.person_called("fay", "fay@example.com");
+    house.okta().faults().add(Fault::status("GET", &format!("/api/v1/users/{fay}"), 500));
+    house.sync().await;
+    house.passes(DAY / 2).await;
+    house.settle().await;
+    assert!(house.outcome(&fay).await.starts_with("failed"));
     let told = ["held", "retry", "failed"].map(|event| heard.count(event));
     assert_eq!(told, [1, 1, 1], "{}", heard.text());
     assert_eq!(heard.count("alarm"), 1, "those have a line of their own: {}", heard.text());
@@ -229,112 +172,112 @@ async fn a_look_leaves_one_line_that_is_as_loud_as_it_is_important_and_no_addres
 
 #[tokio::test]
 async fn every_look_leaves_a_row_of_evidence_unless_it_could_not_be_tried() {
-    let town = Town::new().await;
-    let ann = town.person("ann", "ann@example.com");
-    town.poll().await;
-    town.okta().revoke_token();
-    let outcomes = async || town.decisions(&ann).await.into_iter().map(|row| row.outcome).collect::<Vec<_>>();
-    town.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
-    assert_eq!(town.row(&ann).await.outcome.as_deref(), Some("snooze"));
+    let house = House::with(|_| ()).await;
+    let ann = house.person_called("ann", "ann@example.com");
+    house.poll().await;
+    house.okta().revoke_token();
+    let outcomes = async || house.decisions(&ann).await.into_iter().map(|row| row.outcome).collect::<Vec<_>>();
+    house.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
+    assert_eq!(house.row(&ann).await.outcome.as_deref(), Some("snooze"));
     assert_eq!(outcomes().await, Vec::<String>::new(), "nothing was decided");
-    town.okta().restore_token();
-    town.passes(120 * SECOND).await;
-    town.settle().await;
+    house.okta().restore_token();
+    house.passes(120 * SECOND).await;
+    house.settle().await;
     assert_eq!(outcomes().await, ["unchanged"]);
-    town.okta().deactivate(&ann);
-    town.sync().await;
+    house.okta().deactivate(&ann);
+    house.sync().await;
     assert_eq!(outcomes().await, ["unchanged", "no_account"]);
 }
 
 #[tokio::test]
 async fn a_later_look_that_changes_nothing_leaves_the_event_as_it_was_dealt_with() {
-    let town = Town::new().await;
-    let ann = town.person("ann", "ann@example.com");
-    town.account("ann@example.com");
-    town.sync().await;
-    town.passes(DAY).await;
-    town.okta().deactivate(&ann);
+    let house = House::with(|_| ()).await;
+    let ann = house.person_called("ann", "ann@example.com");
+    house.account("ann@example.com");
+    house.sync().await;
+    house.passes(DAY).await;
+    house.okta().deactivate(&ann);
     // Okta says where she is going, not where she is: so she is looked at again.
-    town.okta().set_status(&ann, "ACTIVE", Some("DEPROVISIONED"));
-    town.sync().await;
-    let dealt_with = town.deactivation(&ann).await;
+    house.okta().set_status(&ann, "ACTIVE", Some("DEPROVISIONED"));
+    house.sync().await;
+    let dealt_with = house.deactivation(&ann).await;
     assert_eq!(dealt_with.1, "applied");
-    town.passes(5 * SECOND).await;
-    assert_eq!(town.settle().await, std::slice::from_ref(&ann));
-    assert_eq!(town.row(&ann).await.cause, "recheck");
-    assert_eq!(town.outcome(&ann).await, "unchanged");
-    assert_eq!(town.deactivation(&ann).await, dealt_with);
+    house.passes(5 * SECOND).await;
+    assert_eq!(house.looks().await, std::slice::from_ref(&ann));
+    assert_eq!(house.row(&ann).await.cause, "recheck");
+    assert_eq!(house.outcome(&ann).await, "unchanged");
+    assert_eq!(house.deactivation(&ann).await, dealt_with);
 }
 
 #[tokio::test]
 async fn who_was_spared_for_a_colleague_is_denied_at_once_when_the_colleague_left_whatever_becomes_of_their_look() {
-    let town = Town::new().await;
-    let (ann, bob, account) = town.spared().await;
-    town.okta().deactivate(&bob);
-    town.poll().await;
+    let house = House::with(|_| ()).await;
+    let (ann, bob, account) = house.spared().await;
+    house.okta().deactivate(&bob);
+    house.poll().await;
     let path = format!("/api/v2/users/{}", account.replace('|', "%7C"));
-    town.auth0().faults().add(Fault::status("PATCH", &path, 500).times(1));
-    town.is_applier_woken();
-    assert_eq!(town.settle().await, [bob.clone(), ann.clone()]);
-    assert!(town.outcome(&bob).await.starts_with("retry"));
-    assert_eq!(town.denied_for(&account), ann.as_str());
-    assert!(town.is_applier_woken(), "else sweeps that were fetched ahead would go first");
+    house.auth0().faults().add(Fault::status("PATCH", &path, 500).times(1));
+    house.is_applier_woken();
+    assert_eq!(house.looks().await, [bob.clone(), ann.clone()]);
+    assert!(house.outcome(&bob).await.starts_with("retry"));
+    assert_eq!(house.denied_for(&account), ann.as_str());
+    assert!(house.is_applier_woken(), "else sweeps that were fetched ahead would go first");
 }
 
 #[tokio::test]
 async fn who_was_spared_for_a_colleague_is_denied_when_a_look_finds_that_the_colleague_goes_by_another_address() {
-    let town = Town::new().await;
-    let (ann, bob, account) = town.spared().await;
+    let house = House::with(|_| ()).await;
+    let (ann, bob, account) = house.spared().await;
     // The log does not tell of it.
-    town.okta().change_profile(&bob, "bob", "bob@example.com");
-    assert_eq!(town.sweep(&bob).await, [bob.clone(), ann.clone()]);
-    assert_eq!(town.outcome(&bob).await, "unchanged");
-    assert_eq!(town.denied_for(&account), ann.as_str());
+    house.okta().change_profile(&bob, "bob", "bob@example.com");
+    assert_eq!(house.sweep(&bob).await, [bob.clone(), ann.clone()]);
+    assert_eq!(house.outcome(&bob).await, "unchanged");
+    assert_eq!(house.denied_for(&account), ann.as_str());
 }
 
 #[tokio::test]
 async fn a_colleague_who_was_away_for_a_moment_is_let_in_by_a_person_if_the_account_was_denied_just_then() {
-    let town = Town::new().await;
-    let (ann, bob, account) = town.spared().await;
-    town.okta().deactivate(&bob);
-    town.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
-    assert_eq!(town.denied_for(&account), ann.as_str());
-    town.okta().activate(&bob);
+    let house = House::with(|_| ()).await;
+    let (ann, bob, account) = house.spared().await;
+    house.okta().deactivate(&bob);
+    house.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
+    assert_eq!(house.denied_for(&account), ann.as_str());
+    house.okta().activate(&bob);
     // The first look at Bob since then finds him as the last one did.
-    town.sync().await;
-    assert_eq!(town.outcome(&bob).await, "unchanged");
-    assert_eq!(town.outcome(&ann).await, format!("held: address_reused: {bob}"));
+    house.sync().await;
+    assert_eq!(house.outcome(&bob).await, "unchanged");
+    assert_eq!(house.outcome(&ann).await, format!("held: address_reused: {bob}"));
 }
 
 #[tokio::test]
 async fn a_look_that_finds_no_news_wakes_only_those_who_wait_for_this_person() {
-    let town = Town::new().await;
-    let (ann, bob, _) = town.spared().await;
-    let carl = town.person("carl", "Team@Example.com");
-    town.sync().await;
-    town.passes(DAY).await;
-    town.settle().await;
-    town.is_applier_woken();
+    let house = House::with(|_| ()).await;
+    let (ann, bob, _) = house.spared().await;
+    let carl = house.person_called("carl", "Team@Example.com");
+    house.sync().await;
+    house.passes(DAY).await;
+    house.settle().await;
+    house.is_applier_woken();
     // Ann waits for Bob, nobody for Carl; and what they find wakes nobody again.
-    assert_eq!(town.sweep(&carl).await, std::slice::from_ref(&carl));
-    assert!(!town.is_applier_woken());
-    assert_eq!(town.sweep(&bob).await, [bob.clone(), ann.clone()]);
+    assert_eq!(house.sweep(&carl).await, std::slice::from_ref(&carl));
+    assert!(!house.is_applier_woken());
+    assert_eq!(house.sweep(&bob).await, [bob.clone(), ann.clone()]);
     // Who comes back is news to everybody who shares the address, and what Bob's look finds then is none to Ann.
-    town.okta().suspend(&carl);
-    town.sync().await;
-    town.okta().unsuspend(&carl);
-    town.poll().await;
-    town.engine().look_at(&[carl, ann, bob]).await.unwrap();
-    assert_eq!(town.settle().await, []);
+    house.okta().suspend(&carl);
+    house.sync().await;
+    house.okta().unsuspend(&carl);
+    house.poll().await;
+    house.engine().look_at(&[carl, ann, bob]).await.unwrap();
+    assert_eq!(house.looks().await, []);
 }
 
 #[tokio::test]
 async fn a_reason_that_arrives_during_a_look_wakes_the_applier_when_it_is_over() {
-    let town = Town::new().await;
-    let ann = town.person("ann", "ann@example.com");
-    town.sync().await;
-    town.is_applier_woken();
-    let engine = town.engine();
+    let house = House::with(|_| ()).await;
+    let ann = house.person_called("ann", "ann@example.com");
+    house.sync().await;
+    house.is_applier_woken();
+    let engine = house.engine();
     let look = async |reason: bool| {
         let start = engine.store.begin_look(&ann, engine.now()).await.unwrap();
         let claim = engine.claims.claim(&start.id, &start.addresses).unwrap();
@@ -342,7 +285,7 @@ async fn a_reason_that_arrives_during_a_look_wakes_the_applier_when_it_is_over()
             engine.store.request_look(Who::User(&ann), engine.now()).await.unwrap();
         }
         engine.look(&start, claim).await.unwrap();
-        town.is_applier_woken()
+        house.is_applier_woken()
     };
     assert!(look(true).await);
     assert!(!look(false).await, "there is nothing more to do");
@@ -351,41 +294,42 @@ async fn a_reason_that_arrives_during_a_look_wakes_the_applier_when_it_is_over()
 #[tokio::test]
 async fn a_comparison_leaves_to_others_what_is_not_its_share_of_the_limits() {
     for (sweeps, waits) in [(false, false), (true, true)] {
-        let town = Town::new().await;
+        let house = House::with(|_| ()).await;
         let user = Limit::per_minute(20);
-        town.okta().set_limits(Limits { user, ..Limits::unlimited() });
-        let people: Vec<_> = (0..12).map(|number| town.person(&format!("p{number}"), "list@example.com")).collect();
-        let (store, began) = (&town.engine().store, town.engine().clock.monotonic());
+        house.okta().set_limits(Limits { user, ..Limits::unlimited() });
+        let people: Vec<_> =
+            (0..12).map(|number| house.person_called(&format!("p{number}"), "list@example.com")).collect();
+        let (store, began) = (&house.engine().store, house.engine().clock.monotonic());
         for who in &people {
             if sweeps {
-                store.sweep_users(std::slice::from_ref(who), town.engine().now()).await.unwrap();
+                store.sweep_users(std::slice::from_ref(who), house.engine().now()).await.unwrap();
             } else {
-                store.request_look(Who::User(who), town.engine().now()).await.unwrap();
+                store.request_look(Who::User(who), house.engine().now()).await.unwrap();
             }
         }
-        town.engine().look_at(&people).await.unwrap();
-        let took = town.engine().clock.monotonic() - began;
+        house.engine().look_at(&people).await.unwrap();
+        let took = house.engine().clock.monotonic() - began;
         assert_eq!(took > 30 * SECOND, waits, "{took:?}");
     }
 }
 
 #[tokio::test]
 async fn of_several_colleagues_for_whom_somebody_is_spared_each_is_missed_when_they_go() {
-    let town = Town::new().await;
-    let ann = town.person("ann@example.com", "team@example.com");
-    let accounts = [town.account("ann@example.com"), town.account("team@example.com")];
-    let others = [town.person("bob", "ann@example.com"), town.person("carl", "team@example.com")];
-    town.sync().await;
-    town.passes(DAY).await;
-    town.okta().deactivate(&ann);
-    town.sync().await;
-    assert_eq!(town.outcome(&ann).await, format!("skipped: shared_address: {}", others[0]), "the first one is told");
-    town.passes(DAY).await;
-    town.settle().await;
+    let house = House::with(|_| ()).await;
+    let ann = house.person_called("ann@example.com", "team@example.com");
+    let accounts = [house.account("ann@example.com"), house.account("team@example.com")];
+    let others = [house.person_called("bob", "ann@example.com"), house.person_called("carl", "team@example.com")];
+    house.sync().await;
+    house.passes(DAY).await;
+    house.okta().deactivate(&ann);
+    house.sync().await;
+    assert_eq!(house.outcome(&ann).await, format!("skipped: shared_address: {}", others[0]), "the first one is told");
+    house.passes(DAY).await;
+    house.settle().await;
     for (other, account) in others.iter().zip(&accounts) {
-        assert_eq!(town.denied_for(account), Value::Null);
-        town.okta().suspend(other);
-        town.sync().await;
-        assert_eq!(town.denied_for(account), ann.as_str(), "nobody who is to be let in holds its address any more");
+        assert_eq!(house.denied_for(account), Value::Null);
+        house.okta().suspend(other);
+        house.sync().await;
+        assert_eq!(house.denied_for(account), ann.as_str(), "nobody who is to be let in holds its address any more");
     }
 }
