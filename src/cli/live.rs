@@ -277,7 +277,7 @@ impl Live {
                     let said = if seen.outside { "out of scope, " } else { "" };
                     [
                         seen.id.to_string(),
-                        account.email.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                        account.email.as_ref().map_or_else(|| "-".to_owned(), |email| email.as_str().to_owned()),
                         format!("{said}{}", account.summary()),
                         marked_for(account),
                         believed,

@@ -84,3 +84,14 @@ impl Account {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_as_auth0_writes_it() {
+        let id = AccountId::new("auth0|5f7c8ec7c33c6c004bbafe82");
+        assert_eq!(format!("the account {id}"), "the account auth0|5f7c8ec7c33c6c004bbafe82");
+    }
+}

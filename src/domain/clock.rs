@@ -255,6 +255,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stepping_clock_does_not_wait_for_ever_for_an_answer() {
+        let clock = ManualClock::stepping(at("2026-01-01T00:00:00Z"));
+        let _never = clock.waiting();
+        let bounded = tokio::time::timeout(Duration::from_secs(30), clock.sleep(Duration::from_secs(10))).await;
+        assert!(bounded.is_ok());
+        assert_eq!(clock.now(), at("2026-01-01T00:00:10Z"));
+    }
+
+    #[test]
+    fn whoever_got_their_answer_holds_the_clock_no_longer() {
+        let clock = ManualClock::stepping(at("2026-01-01T00:00:00Z"));
+        let (one, other) = (clock.waiting(), clock.waiting());
+        assert_eq!(clock.waiting.load(Ordering::SeqCst), 2);
+        drop((one, other));
+        assert_eq!(clock.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
     async fn a_standing_clock_holds_its_sleepers() {
         let clock = std::sync::Arc::new(ManualClock::new(at("2026-01-01T00:00:00Z")));
         let sleeper = tokio::spawn({

@@ -97,6 +97,8 @@ mod tests {
             ("user.lifecycle.something_new", Signal::Changed),
         ] {
             assert_eq!(Signal::of(event_type), signal, "{event_type}");
+            // Somebody suspended is still there: a 404 of theirs is no deletion.
+            assert_eq!(signal.is_evidence_of_leaving(), signal == Signal::Left, "{event_type}");
         }
     }
 }

@@ -219,3 +219,70 @@ pub(super) fn remedy(error: &sqlx::Error) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// What SQLite reports, by its number alone: a disk that fails, for one, cannot be had here.
+    #[derive(Debug, thiserror::Error)]
+    #[error("SQLite says {0}")]
+    struct Reported(u32);
+
+    impl DatabaseError for Reported {
+        fn message(&self) -> &str {
+            "reported"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.to_string().into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn reported(code: u32) -> sqlx::Error {
+        sqlx::Error::Database(Box::new(Reported(code)))
+    }
+
+    #[test]
+    fn what_an_administrator_can_mend_is_told_with_what_to_do() {
+        // Extended codes too: SQLITE_BUSY_SNAPSHOT, SQLITE_READONLY_DBMOVED, SQLITE_IOERR_WRITE.
+        for (codes, told) in [
+            (&[5, 6, 517][..], "end it"),
+            (&[8, 1032], "read-only"),
+            (&[10, 778], "look at `df`"),
+            (&[11, 267], "restore a backup"),
+            (&[13], "make room"),
+            (&[14], "check the permissions"),
+            (&[26], "no SQLite database"),
+        ] {
+            for code in codes {
+                assert!(remedy(&reported(*code)).contains(told), "{code}");
+                // The same where the schema is being made.
+                assert!(migration_remedy(&MigrateError::Execute(reported(*code))).contains(told), "{code}");
+            }
+        }
+        assert_eq!(remedy(&reported(19)), "", "a constraint is ours");
+        assert_eq!(remedy(&sqlx::Error::PoolClosed), "");
+        assert_eq!(migration_remedy(&MigrateError::VersionMissing(3)), "");
+    }
+}

@@ -484,12 +484,11 @@ async fn require_sqlite(pool: &SqlitePool, path: &Path) -> Result<(), StoreError
 async fn require_ours(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     let error = |source| sqlite_error(path, source);
     let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await.map_err(error)?;
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(pool).await.map_err(error)?;
-    // An empty file is one that we made just now, or died over before its first migration.
-    if application == APPLICATION_ID || (application == 0 && tables == 0) {
+    if application == APPLICATION_ID {
         return Ok(());
     }
-    // A kill between sqlx's own table and our first migration leaves just that table, without rows.
+    // An empty file is one that we made just now, or died over before its first migration. A kill between sqlx's own
+    // table and our first migration leaves just that table, without rows.
     let only_ours: bool = sqlx::query_scalar(
         "SELECT count(*) = 0 FROM sqlite_schema WHERE name NOT LIKE '%sqlx_migrations%' AND name NOT LIKE 'sqlite_%'",
     )
@@ -503,7 +502,7 @@ async fn require_ours(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> 
 }
 
 /// A file system without shared memory keeps the old journal mode, and says nothing.
-async fn require_wal(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+pub(super) async fn require_wal(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     let mode: String =
         sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await.map_err(|source| sqlite_error(path, source))?;
     if mode == "wal" {

@@ -1,5 +1,6 @@
 //! The store against real files.
 
+mod alarms;
 mod backup;
 mod evidence;
 mod full;
@@ -7,6 +8,7 @@ mod intake;
 mod interleavings;
 mod looks;
 mod opening;
+mod reports;
 mod schema;
 
 use std::time::Duration;

@@ -91,11 +91,14 @@ async fn nobody_else_can_read_any_of_the_files() {
     for suffix in ["", ".lock"] {
         fs::set_permissions(beside(&path, suffix), Permissions::from_mode(0o644)).unwrap();
     }
-    let (_store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
+    let (store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
     assert!(opened.tightened);
     for suffix in ["", "-wal", "-shm", ".lock"] {
         assert_eq!(mode(&beside(&path, suffix)), 0o600, "{suffix}");
     }
+    store.close().await;
+    let (_store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
+    assert!(!opened.tightened, "there was nothing left to do");
 }
 
 /// systemd does not restart on a wrong configuration; it does on this, and the next start may find room.
@@ -134,7 +137,13 @@ async fn a_file_of_another_kind_is_left_exactly_as_it_was() {
     let mut connection = sqlx::SqliteConnection::connect_with(&other).await.unwrap();
     sqlx::query("CREATE TABLE installation (id)").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
-    for path in [&text, &foreign] {
+    // And one that another program has only just begun.
+    let begun = dir.path().join("begun.db");
+    let other = SqliteConnectOptions::new().filename(&begun).create_if_missing(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&other).await.unwrap();
+    sqlx::query("PRAGMA application_id = 7").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    for path in [&text, &foreign, &begun] {
         fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
         let before = fs::read(path).unwrap();
         for error in [
@@ -411,6 +420,49 @@ async fn a_folder_that_cannot_be_written_is_named() {
     assert!(matches!(error, StoreError::Place { .. }) && error.is_configuration(), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+    // Also where a lock was left behind that can be had.
+    fs::write(beside(&dir.path().join("state.db"), ".lock"), "").unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
+    let error = refused(&dir.path().join("state.db")).await;
+    assert!(matches!(error, StoreError::Place { .. }) && error.is_configuration(), "{error}");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+}
+
+/// As on a network share: this way of SQLite's to reach a file shares no memory.
+#[tokio::test]
+async fn a_file_system_without_shared_memory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = |options| sqlx::SqlitePool::connect_with(options);
+    let shared_nothing = options.clone().vfs("unix-dotfile").pragma("journal_mode", "WAL");
+    let error = open::require_wal(&pool(shared_nothing).await.unwrap(), &path).await.unwrap_err();
+    assert!(error.to_string().contains("no shared memory") && error.is_configuration(), "{error}");
+    let shared = options.pragma("journal_mode", "WAL");
+    open::require_wal(&pool(shared).await.unwrap(), &path).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_only_asks_whether_a_state_is_in_use_stands_in_nobodys_way() {
+    let (_dir, path) = closed().await;
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asking = std::thread::spawn({
+        let (path, done) = (path.clone(), done.clone());
+        move || {
+            let mut asked = 0_u64;
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                is_in_use(&path).unwrap();
+                asked += 1;
+            }
+            asked
+        }
+    });
+    for _ in 0..50 {
+        let (store, _) = Store::open(&path, &binding(), noon()).await.unwrap();
+        store.close().await;
+    }
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(asking.join().unwrap() > 50);
 }
 
 #[tokio::test]
