@@ -425,6 +425,7 @@ async fn a_folder_that_cannot_be_written_is_named() {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
     let error = refused(&dir.path().join("state.db")).await;
     assert!(matches!(error, StoreError::Place { .. }) && error.is_configuration(), "{error}");
+    assert!(error.to_string().contains("Permission denied"), "it says why: {error}");
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
 }
 
