@@ -216,7 +216,7 @@ impl Looking<'_> {
         let denial = Denial {
             user: &self.start.id,
             read,
-            sweep: self.start.lane == Lane::Sweep,
+            sweep: matches!(self.start.lane, Lane::Sweep),
             approved: self.start.approved,
             intent,
         };
