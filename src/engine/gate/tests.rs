@@ -15,7 +15,8 @@ use crate::store::RemoteRow;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-struct House {
+/// The gate to one remote, with a state of its own.
+struct Gatehouse {
     gate: Gate,
     clock: Arc<ManualClock>,
     store: Arc<Store>,
@@ -25,7 +26,7 @@ struct House {
 /// A call for this user (or loop) that fails so, or comes back.
 type Ask<'a> = (Endpoint, &'a str, Option<Kind>);
 
-impl House {
+impl Gatehouse {
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-23T10:00:00Z".parse().unwrap()));
         let (folder, store) = a_store(clock.now()).await;
@@ -100,7 +101,7 @@ async fn is_under_way(mut call: Pin<&mut impl Future>) -> bool {
 
 #[tokio::test]
 async fn a_rate_limit_is_tried_four_times_and_then_gives_way_without_a_pause_for_others() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let made = Cell::new(0);
     for (asked_for, waited) in [(Some(7 * SECOND), 7), (None, 5), (Some(Duration::ZERO), 1)] {
         made.set(0);
@@ -126,7 +127,7 @@ async fn a_rate_limit_is_tried_four_times_and_then_gives_way_without_a_pause_for
 
 #[tokio::test]
 async fn a_refused_credential_pauses_everything_for_a_minute_and_one_call_at_a_time_finds_out_whether_it_is_over() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     assert_eq!(waits(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(house.pause(), Some((60, 1)));
     house.clock.advance(59 * SECOND);
@@ -162,7 +163,7 @@ async fn a_refused_credential_pauses_everything_for_a_minute_and_one_call_at_a_t
 #[tokio::test]
 async fn calls_under_way_when_a_pause_began_neither_lengthen_nor_double_it() {
     for kind in [Kind::Unauthorized, Kind::Unreachable] {
-        let house = House::new().await;
+        let house = Gatehouse::new().await;
         let (fail, told) = oneshot::channel::<()>();
         let told = Cell::new(Some(told));
         let late = house.gate.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
@@ -190,7 +191,7 @@ async fn calls_under_way_when_a_pause_began_neither_lengthen_nor_double_it() {
 async fn what_is_down_is_probed_less_and_less_often() {
     let seed = fastrand::u64(..);
     fastrand::seed(seed);
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let mut longest = 0;
     for probe in 1..=40 {
         assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await.is_err());
@@ -206,7 +207,7 @@ async fn what_is_down_is_probed_less_and_less_often() {
 #[tokio::test]
 async fn three_users_in_a_row_are_the_remotes_fault_and_one_is_not() {
     for kind in [Kind::Server, Kind::Timeout, Kind::Malformed] {
-        let house = House::new().await;
+        let house = Gatehouse::new().await;
         for _ in 0..5 {
             assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(kind))).await));
         }
@@ -229,7 +230,7 @@ async fn three_users_in_a_row_are_the_remotes_fault_and_one_is_not() {
 
 #[tokio::test]
 async fn no_connection_pauses_all_at_once_unless_it_is_one_endpoint_among_others_that_answer() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     assert_eq!(waits(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unreachable))).await), 1);
     house.wait_for_pause();
     assert!(!is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unreachable))).await), "still away");
@@ -246,7 +247,7 @@ async fn no_connection_pauses_all_at_once_unless_it_is_one_endpoint_among_others
 
 #[tokio::test]
 async fn what_is_forbidden_pauses_its_endpoint_and_a_token_that_is_not_given_out_everything() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     assert_eq!(waits(house.ask((Endpoint::OktaUsers, "00u1", Some(Kind::Forbidden))).await), 60);
     assert_eq!(house.gate.paused(&[Endpoint::OktaUsers]), Some(60 * SECOND));
     assert_eq!(house.gate.paused(&[Endpoint::OktaUser]), None);
@@ -261,7 +262,7 @@ async fn what_is_forbidden_pauses_its_endpoint_and_a_token_that_is_not_given_out
 #[tokio::test]
 async fn a_request_that_is_refused_or_finds_nothing_is_answered_by_a_remote_that_is_well() {
     for kind in [Kind::NotFound, Kind::Rejected] {
-        let house = House::new().await;
+        let house = Gatehouse::new().await;
         assert!(!is_this_calls_alone(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await));
         house.wait_for_pause();
         assert!(is_this_calls_alone(house.ask((Endpoint::OktaLog, "poller", Some(kind))).await));
@@ -272,7 +273,7 @@ async fn a_request_that_is_refused_or_finds_nothing_is_answered_by_a_remote_that
 
 #[tokio::test]
 async fn every_call_is_counted_once() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     for _ in 0..3 {
         house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
     }
@@ -286,7 +287,7 @@ async fn every_call_is_counted_once() {
 
 #[tokio::test]
 async fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let heard = Heard::new();
     for _ in 0..3 {
         assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await.is_err());
@@ -309,7 +310,7 @@ async fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
 
 #[tokio::test]
 async fn one_users_failures_begin_no_outage() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let heard = Heard::new();
     assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Server))).await));
     assert_eq!(heard.count("remote_down"), 0);
@@ -322,7 +323,7 @@ async fn one_users_failures_begin_no_outage() {
 
 #[tokio::test]
 async fn the_same_error_is_written_down_every_half_minute_and_another_one_at_once() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let unreachable = (Endpoint::OktaLog, "poller", Some(Kind::Unreachable));
     assert!(house.ask(unreachable).await.is_err());
     let first = house.row().await.error_at;
@@ -342,7 +343,7 @@ async fn the_same_error_is_written_down_every_half_minute_and_another_one_at_onc
 
 #[tokio::test]
 async fn a_refusal_is_an_alarm_at_once_and_an_outage_when_it_has_lasted_a_minute() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let unreachable = (Endpoint::OktaLog, "poller", Some(Kind::Unreachable));
     assert!(house.ask(unreachable).await.is_err());
     house.clock.advance(ALARM_AFTER - SECOND);
@@ -362,7 +363,7 @@ async fn a_refusal_is_an_alarm_at_once_and_an_outage_when_it_has_lasted_a_minute
 
 #[tokio::test]
 async fn while_one_endpoint_is_refused_the_remote_is_not_said_to_be_well() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     assert!(house.ask((Endpoint::OktaUsers, "00u1", Some(Kind::Forbidden))).await.is_err());
     house.clock.advance(SECOND);
     house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
@@ -376,7 +377,7 @@ async fn while_one_endpoint_is_refused_the_remote_is_not_said_to_be_well() {
 
 #[tokio::test]
 async fn the_first_answer_of_a_life_ends_what_the_last_life_left_and_later_ones_write_nothing() {
-    let house = House::new().await;
+    let house = Gatehouse::new().await;
     let error = RemoteError { remote: "okta", kind: "timed out", text: "left behind" };
     house.store.note_remote_error(error, house.clock.now()).await.unwrap();
     let alarm = |kind| Alarm {

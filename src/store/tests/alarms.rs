@@ -66,18 +66,7 @@ async fn the_alarms_of_a_person_are_theirs_and_those_of_their_accounts() {
     let (_dir, store) = store().await;
     take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     let u1 = id("u1");
-    let accounts = [AccountChange {
-        id: crate::domain::AccountId::new("auth0|1"),
-        email: None,
-        connection: None,
-        denied: true,
-        blocked: false,
-        denied_at: None,
-        event_id: None,
-        published: None,
-        lag_ms: None,
-        sessions_owed: false,
-    }];
+    let accounts = [account("auth0|1", true)];
     store.finish_look(LookFinish { accounts: &accounts, ..finish(&u1, 1, &Outcome::Applied) }, noon()).await.unwrap();
     for subject in ["u1", "auth0|1", "u2", "auth0|2", ""] {
         store.raise_alarm(&alarm(AlarmKind::Held, subject), noon()).await.unwrap();

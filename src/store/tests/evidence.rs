@@ -142,16 +142,10 @@ async fn live_through(store: &Store, n: u32, name: &str, denied: bool) {
     let denial = Denial { user: &user, read: &read, sweep: false, approved: false, intent: None };
     store.prepare_denial(denial, guard, noon()).await.unwrap();
     let accounts = [AccountChange {
-        id: crate::domain::AccountId::new(format!("auth0|{name}")),
         email: address,
         connection: Some("db".to_owned()),
-        denied,
-        blocked: denied,
-        denied_at: None,
         event_id: Some(format!("event-of-{name}")),
-        published: None,
-        lag_ms: None,
-        sessions_owed: false,
+        ..account(&format!("auth0|{name}"), denied)
     }];
     let alarms = [Alarm {
         momentary: false,

@@ -170,16 +170,9 @@ async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
     let u1 = id("u1");
     let change = |denied, event: Option<&str>| AccountChange {
-        id: crate::domain::AccountId::new("auth0|'1"),
-        email: None,
         connection: Some("db".to_owned()),
-        denied,
-        blocked: denied,
-        denied_at: None,
         event_id: event.map(str::to_owned),
-        published: None,
-        lag_ms: None,
-        sessions_owed: false,
+        ..account("auth0|'1", denied)
     };
     let mut now = noon();
     for (denied, event, denied_at, event_id) in [

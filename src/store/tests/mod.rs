@@ -87,6 +87,22 @@ fn finish<'a>(user: &'a OktaUserId, claimed_seq: i64, outcome: &'a Outcome) -> L
     }
 }
 
+/// An account that a look left so, without more to tell of it.
+fn account(id: &str, denied: bool) -> AccountChange {
+    AccountChange {
+        id: crate::domain::AccountId::new(id),
+        email: None,
+        connection: None,
+        denied,
+        blocked: denied,
+        denied_at: None,
+        event_id: None,
+        published: None,
+        lag_ms: None,
+        sessions_owed: false,
+    }
+}
+
 async fn execute(store: &Store, sql: &'static str) -> Result<u64, sqlx::Error> {
     sqlx::query(sql).execute(store.writer()).await.map(|done| done.rows_affected())
 }
