@@ -180,7 +180,7 @@ impl Auth0 {
             if let Some(name) = &name {
                 request = request.header(CORRELATION_ID, name.clone());
             }
-            let flight = self.pacer.depart(bucket, self.clock.as_ref());
+            let flight = self.pacer.start_request(bucket, self.clock.as_ref());
             let answer = self.http.send(call, request, Some(flight), self.clock.as_ref()).await?;
             if answer.status != StatusCode::UNAUTHORIZED || renewed {
                 return Ok(answer);

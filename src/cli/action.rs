@@ -9,7 +9,7 @@ use super::{Error, Exit, screen, wiring};
 use crate::auth0::{ACTION_NAME, Auth0, Standing, Step, action_code};
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::engine::deployment::{Deployment, DeploymentError};
+use crate::engine::deploy::{Deployment, DeploymentError};
 use crate::http::Pacer;
 
 /// What `action deploy` has to be granted besides.

@@ -46,7 +46,7 @@ use clap::{CommandFactory, Parser};
 use crate::config::{Config, Environment};
 use crate::domain::{Clock, SystemClock};
 use crate::engine::Fatal;
-use crate::engine::deployment::DeploymentError;
+use crate::engine::deploy::DeploymentError;
 use crate::http::Failure;
 use crate::store::StoreError;
 use crate::{config, logging};

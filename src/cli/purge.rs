@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::{Error, Exit, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::engine::purge::{Freed, Purge};
+use crate::engine::purge::{ClearedAccount, Purge};
 use crate::store::{RunCounts, RunKind};
 
 /// So many accounts that could not be freed are shown.
@@ -41,7 +41,7 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     let mut progress = Progress::new();
     let step = if arguments.dry_run { "finding our marks" } else { "lifting our marks" };
     progress.begin(step, Some(known.unsigned_abs()));
-    let freed: Mutex<Vec<Freed>> = Mutex::default();
+    let freed: Mutex<Vec<ClearedAccount>> = Mutex::default();
     let purge = engine
         .purge(arguments.dry_run, &stop, |account| {
             let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +59,7 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     Ok(if purge.left.is_empty() && purge.incomplete.is_none() { Exit::Done } else { Exit::Failed })
 }
 
-fn text(purge: &Purge, freed: &[Freed], dry_run: bool) -> String {
+fn text(purge: &Purge, freed: &[ClearedAccount], dry_run: bool) -> String {
     let mut text = String::new();
     if dry_run && !freed.is_empty() {
         let rows = freed.iter().map(|account| {

@@ -35,7 +35,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
     let stop = sync::stop_on_signal()?;
     engine.begin_reconcile(scope, "asked for on the command line").await?;
     let result = compare_and_apply(&engine, &stop).await;
-    engine.hush();
+    engine.close_notes();
     let reports = shown.await.unwrap_or_default();
     let done = result?;
     let status = engine.store().status().await?;

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::{Error, Exit, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::engine::supervisor::Timetable;
+use crate::engine::supervisor::Schedules;
 use crate::engine::{Engine, Note};
 use crate::store::{RunCounts, RunKind, StatusRow};
 use crate::systemd;
@@ -42,7 +42,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     if !config.engine.enforce {
         warn!(event = "not_enforcing", "enforce = false: everything is done but the writes to Auth0");
     }
-    let timetable = Timetable {
+    let timetable = Schedules {
         poll: config.schedule.poll.pattern().to_owned(),
         reconcile: config.schedule.reconcile.pattern().to_owned(),
     };

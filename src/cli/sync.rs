@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
     let shown = tokio::spawn(show("reading Okta's log, new events", heard));
     let stop = stop_on_signal()?;
     let result = pass(&engine, &stop).await;
-    engine.hush();
+    engine.close_notes();
     let reports = shown.await.unwrap_or_default();
     let done = result?;
     let status = engine.store().status().await?;

@@ -185,7 +185,7 @@ pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<En
     let (store, opened) = Store::open(&config.store.path, &binding(config), clock.now()).await?;
     tell(config, &store, &opened);
     let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options(config));
-    engine.take_up_changes(&opened).await?;
+    engine.apply_config_changes(&opened).await?;
     Ok(engine)
 }
 
@@ -211,7 +211,7 @@ pub(crate) async fn rehearsal(config: &Config, clock: &Arc<dyn Clock>) -> Result
     let (store, opened) = Store::open(&copy, &binding(config), clock.now()).await?;
     let options = Options { enforce: false, ..options(config) };
     let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options);
-    engine.take_up_changes(&opened).await?;
+    engine.apply_config_changes(&opened).await?;
     Ok((engine, folder))
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Engine;
-use super::gate::Endpoint;
+use super::breaker::Endpoint;
 use super::look::Report;
 use crate::domain::clock;
 use crate::domain::{OktaUserId, Outcome};
@@ -161,7 +161,7 @@ impl Engine {
         under_way: &mut HashMap<Id, LookStart>,
         ahead: &mut VecDeque<DueUser>,
     ) -> Result<Begun, StoreError> {
-        let pause = self.okta_gate.paused(&NEEDED).max(self.auth0_gate.paused(&NEEDED));
+        let pause = self.okta_breaker.open_for(&NEEDED).max(self.auth0_breaker.open_for(&NEEDED));
         let room = match pause {
             None => self.options.concurrency,
             Some(wait) if wait.is_zero() => 1,
@@ -205,7 +205,7 @@ impl Engine {
     /// How long until there is something to do, if that is not too long.
     async fn until_next(&self, patience: Duration) -> Result<Option<Duration>, StoreError> {
         let Some(due) = self.store.next_open_due().await? else { return Ok(None) };
-        let pause = self.okta_gate.paused(&NEEDED).max(self.auth0_gate.paused(&NEEDED)).unwrap_or_default();
+        let pause = self.okta_breaker.open_for(&NEEDED).max(self.auth0_breaker.open_for(&NEEDED)).unwrap_or_default();
         let wait = clock::since(due, self.clock.now()).max(pause);
         Ok((wait <= patience).then_some(wait.max(Duration::from_millis(10))))
     }

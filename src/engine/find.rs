@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gate::{Endpoint, Stopped};
+use super::breaker::{CallError, Endpoint};
 use super::look::{Interrupted, Looking};
 use super::searched::{ADDRESSES_MAX, Ahead, Hit, Searched, Searches};
 use super::write;
@@ -188,8 +188,8 @@ impl<'a> Looking<'a> {
     fn or_again<T>(&mut self, answer: Result<T, Interrupted>) -> Result<Option<T>, Interrupted> {
         match answer {
             Ok(value) => Ok(Some(value)),
-            Err(Interrupted::Remote(Stopped::Failed(failure))) => {
-                let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+            Err(Interrupted::Remote(CallError::Failed(failure))) => {
+                let outcome = self.interrupted(Interrupted::Remote(CallError::Failed(failure)));
                 self.weigh(outcome);
                 Ok(None)
             }
@@ -201,7 +201,7 @@ impl<'a> Looking<'a> {
         let auth0 = &self.engine.auth0;
         Ok(self
             .engine
-            .auth0_gate
+            .auth0_breaker
             .call(Endpoint::Auth0ByEmail, self.priority, self.start.id.as_str(), || auth0.accounts_by_email(spelling))
             .await?)
     }
@@ -210,7 +210,7 @@ impl<'a> Looking<'a> {
         let auth0 = &self.engine.auth0;
         Ok(self
             .engine
-            .auth0_gate
+            .auth0_breaker
             .call(Endpoint::Auth0Account, self.priority, self.start.id.as_str(), || auth0.account(id))
             .await?)
     }
@@ -228,7 +228,7 @@ impl<'a> Looking<'a> {
                     return Ok(turn.answered(&hits.collect::<Vec<_>>()));
                 }
                 // Too much for one page, or for Auth0: each for themselves.
-                Ok(_) | Err(Stopped::Failed(_)) => {}
+                Ok(_) | Err(CallError::Failed(_)) => {}
                 Err(stopped) => return Err(stopped.into()),
             },
             Ahead::Alone => {}
@@ -272,11 +272,11 @@ impl<'a> Looking<'a> {
         Ok(searched.together(turn, addresses, next, clock.monotonic()).map_or(Ahead::Alone, Ahead::Many))
     }
 
-    async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, Stopped> {
+    async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, CallError> {
         let auth0 = &self.engine.auth0;
         let query = AccountQuery::Emails(addresses);
         self.engine
-            .auth0_gate
+            .auth0_breaker
             .call(Endpoint::Auth0Search, self.priority, self.start.id.as_str(), || auth0.search(&query, page))
             .await
     }
@@ -302,7 +302,7 @@ impl<'a> Looking<'a> {
                     Some(turn.answered(&hits.collect::<Vec<_>>()))
                 }
                 // Too much at once for Okta: each for themselves, and nobody waits for anybody's turn.
-                Err(Stopped::Failed(_)) => None,
+                Err(CallError::Failed(_)) => None,
                 Err(stopped) => return Err(stopped.into()),
             },
             Ahead::Alone => None,
@@ -323,7 +323,7 @@ impl<'a> Looking<'a> {
         let mut sharers = Sharers::default();
         for id in candidates.iter().take(HOLDERS_MAX) {
             let user =
-                self.engine.okta_gate.call(Endpoint::OktaUser, self.priority, me.as_str(), || okta.user(id)).await?;
+                self.engine.okta_breaker.call(Endpoint::OktaUser, self.priority, me.as_str(), || okta.user(id)).await?;
             if let Some(user) = user {
                 for address in addresses.iter().filter(|address| policy.is_shared_with(address, &user)) {
                     sharers.0.entry(address.key()).or_insert_with(|| user.id.clone());
@@ -333,10 +333,10 @@ impl<'a> Looking<'a> {
         Ok(sharers)
     }
 
-    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Stopped> {
+    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, CallError> {
         let okta = &self.engine.okta;
         self.engine
-            .okta_gate
+            .okta_breaker
             .call(Endpoint::OktaUsers, self.priority, self.start.id.as_str(), || okta.holders(addresses))
             .await
     }

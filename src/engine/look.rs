@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
+use super::breaker::{CallError, Endpoint};
 use super::claims::Claim;
-use super::gate::{Endpoint, Stopped};
-use super::{Engine, Note, telling};
+use super::{Engine, Note, notifier};
 use crate::domain::backoff::LOOKS;
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::mark::Reason;
@@ -64,7 +64,7 @@ pub struct Change {
 #[derive(Debug)]
 pub(super) enum Interrupted {
     /// A remote, for now.
-    Remote(Stopped),
+    Remote(CallError),
     /// Another look has an address that this one just learned of.
     Busy,
     /// The state cannot be written: nothing may be decided.
@@ -73,8 +73,8 @@ pub(super) enum Interrupted {
     Moved(String),
 }
 
-impl From<Stopped> for Interrupted {
-    fn from(stopped: Stopped) -> Self {
+impl From<CallError> for Interrupted {
+    fn from(stopped: CallError) -> Self {
         Self::Remote(stopped)
     }
 }
@@ -156,7 +156,7 @@ impl<'a> Looking<'a> {
         let id = &self.start.id;
         let answer = self
             .engine
-            .okta_gate
+            .okta_breaker
             .call(Endpoint::OktaUser, self.priority, id.as_str(), || self.engine.okta.user(id))
             .await?;
         let mut addresses = self.start.addresses.clone();
@@ -359,14 +359,14 @@ impl<'a> Looking<'a> {
     pub(super) fn interrupted(&self, interrupted: Interrupted) -> Outcome {
         let now = self.engine.now();
         let why = match interrupted {
-            Interrupted::Remote(Stopped::Paused { wait, why }) => {
+            Interrupted::Remote(CallError::Paused { wait, why }) => {
                 return Outcome::Snooze { until: clock::add(now, wait), why };
             }
             Interrupted::Busy => {
                 let why = "another user with the same address is being looked at".to_owned();
                 return Outcome::Snooze { until: clock::add(now, Duration::from_secs(1)), why };
             }
-            Interrupted::Remote(Stopped::Failed(failure)) => failure.to_string(),
+            Interrupted::Remote(CallError::Failed(failure)) => failure.to_string(),
             Interrupted::Moved(why) => why,
             Interrupted::Store(error) => error.to_string(),
         };
@@ -503,7 +503,7 @@ impl<'a> Looking<'a> {
         for kind in finished.raised {
             // The others have a line of their own, which says more.
             if !matches!(kind, AlarmKind::Held | AlarmKind::Failed | AlarmKind::MirrorRefused) {
-                telling::log_raised(kind, report.user.as_str());
+                notifier::log_raised(kind, report.user.as_str());
             }
         }
         engine.note(Note::Look(report.clone()));

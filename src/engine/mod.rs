@@ -9,21 +9,22 @@
 //!    sweep after an outage and "this one person, now" are the same code.
 //! 3. **Auth0 is made to agree, not told to change.** A look reads the accounts, computes the difference as a pure
 //!    function, and writes only if there is one. Looking again writes nothing.
-//! 4. **Clients classify, the engine decides** ([`gate`]). Whether to wait, to try again, to hold or to raise an alarm is
+//! 4. **Clients classify, the engine decides** ([`breaker`]). Whether to wait, to try again, to hold or to raise an alarm is
 //!    decided here, and what is to be tried again stands in the store, not in memory.
 //!
 //! Activations take no input: a tick, a page with something new and a restart all only wake a loop, which then finds out
 //! from the store what there is to do. So "we were told" and "we woke up anyway" are one path, and a lost wake-up costs a
 //! second, never a person.
 
+mod action_watch;
 pub mod applier;
+pub mod breaker;
 mod claims;
-pub mod deployment;
-mod enforcement;
+pub mod deploy;
 mod find;
-pub mod gate;
 pub mod look;
 pub mod metrics;
+mod notifier;
 pub mod paced;
 pub mod poller;
 pub mod purge;
@@ -32,7 +33,6 @@ mod searched;
 #[cfg(all(test, feature = "sandbox"))]
 mod stage;
 pub mod supervisor;
-mod telling;
 mod write;
 
 use std::sync::Arc;
@@ -50,8 +50,8 @@ use crate::http::pacing::Pacer;
 use crate::okta::Okta;
 use crate::store::{AlarmKind, GuardWindow, Opened, Store, StoreError};
 
+use breaker::CircuitBreaker;
 use claims::Claims;
-use gate::Gate;
 use searched::Searches;
 
 /// How the work is done: the part of the configuration that the engine needs.
@@ -147,8 +147,8 @@ pub struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
-    pub(crate) okta_gate: Gate,
-    pub(crate) auth0_gate: Gate,
+    pub(crate) okta_breaker: CircuitBreaker,
+    pub(crate) auth0_breaker: CircuitBreaker,
     pub(crate) wakes: Wakes,
     pub(crate) claims: Arc<Claims>,
     /// For live looks, and for sweeps: neither waits for the other's calls.
@@ -176,8 +176,8 @@ impl Engine {
     ) -> Self {
         let pulse = Arc::new(supervisor::Pulse::new(clock.as_ref()));
         Self {
-            okta_gate: Gate::new(Remote::Okta, okta.1, store.clone(), clock.clone(), pulse.clone()),
-            auth0_gate: Gate::new(Remote::Auth0, auth0.1, store.clone(), clock.clone(), pulse.clone()),
+            okta_breaker: CircuitBreaker::new(Remote::Okta, okta.1, store.clone(), clock.clone(), pulse.clone()),
+            auth0_breaker: CircuitBreaker::new(Remote::Auth0, auth0.1, store.clone(), clock.clone(), pulse.clone()),
             okta: okta.0,
             auth0: auth0.0,
             wakes: Wakes::default(),
@@ -211,7 +211,7 @@ impl Engine {
     }
 
     /// Tells nobody any more: whoever listened has heard everything.
-    pub fn hush(&self) {
+    pub fn close_notes(&self) {
         *self.lock_notes() = None;
     }
 
@@ -223,7 +223,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn take_up_changes(&self, opened: &Opened) -> Result<(), StoreError> {
+    pub async fn apply_config_changes(&self, opened: &Opened) -> Result<(), StoreError> {
         if opened.enforcement_switched_on {
             let due = self.store.enforcement_switched_on(self.now()).await?;
             info!(
@@ -247,11 +247,11 @@ impl Engine {
         &self.store
     }
 
-    /// The gate of a remote: its pauses, its counts.
-    pub fn gate(&self, remote: Remote) -> &Gate {
+    /// The breaker of a remote: its pauses, its counts.
+    pub fn breaker(&self, remote: Remote) -> &CircuitBreaker {
         match remote {
-            Remote::Okta => &self.okta_gate,
-            Remote::Auth0 => &self.auth0_gate,
+            Remote::Okta => &self.okta_breaker,
+            Remote::Auth0 => &self.auth0_breaker,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::gate::{Endpoint, Stopped};
+use super::breaker::{CallError, Endpoint};
 use super::{Engine, Note};
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::{Event, Timestamp};
@@ -178,12 +178,12 @@ impl Engine {
 
     async fn page(&self, position: &LogPosition) -> Result<LogPage, PassError> {
         self.bind_org().await?;
-        self.okta_gate
+        self.okta_breaker
             .call(Endpoint::OktaLog, Priority::Live, "poller", || self.okta.log_page(position, LIMIT))
             .await
             .map_err(|stopped| match stopped {
-                Stopped::Paused { wait, why } => PassError::Paused { wait, why },
-                Stopped::Failed(failure) => PassError::Failed(failure),
+                CallError::Paused { wait, why } => PassError::Paused { wait, why },
+                CallError::Failed(failure) => PassError::Failed(failure),
             })
     }
 
@@ -192,12 +192,12 @@ impl Engine {
         self.org_bound
             .get_or_try_init(|| async {
                 let org = self
-                    .okta_gate
+                    .okta_breaker
                     .call(Endpoint::OktaOrg, Priority::Live, "poller", || self.okta.org_id())
                     .await
                     .map_err(|stopped| match stopped {
-                        Stopped::Paused { wait, why } => PassError::Paused { wait, why },
-                        Stopped::Failed(failure) => PassError::Failed(failure),
+                        CallError::Paused { wait, why } => PassError::Paused { wait, why },
+                        CallError::Failed(failure) => PassError::Failed(failure),
                     })?;
                 self.store.bind_org(&org).await.map_err(PassError::Store)
             })

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::gate::{Endpoint, Stopped};
+use super::breaker::{CallError, Endpoint};
 use crate::auth0::AccountQuery;
 use crate::domain::backoff::PROBES;
 use crate::domain::mark::{self, Removal};
@@ -33,7 +33,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// An account that was, or would be, freed of our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Freed {
+pub struct ClearedAccount {
     /// Auth0's id.
     pub account: AccountId,
     /// Its address.
@@ -82,7 +82,7 @@ impl Engine {
         &self,
         dry_run: bool,
         stop: &CancellationToken,
-        told: impl Fn(&Freed),
+        told: impl Fn(&ClearedAccount),
     ) -> Result<Purge, StoreError> {
         let mut purge = Purge::default();
         match self.purge_all(dry_run, stop, &told, &mut purge).await {
@@ -97,7 +97,7 @@ impl Engine {
         &self,
         dry_run: bool,
         stop: &CancellationToken,
-        told: &impl Fn(&Freed),
+        told: &impl Fn(&ClearedAccount),
         purge: &mut Purge,
     ) -> Result<(), Trouble> {
         let mut done = BTreeSet::new();
@@ -107,7 +107,7 @@ impl Engine {
             let Some(last) = batch.last() else { break };
             after = Some(last.account.clone());
             for known in &batch {
-                go_on(stop)?;
+                bail_if_cancelled(stop)?;
                 done.insert(known.account.clone());
                 self.purge_one(&known.account, Some(known), dry_run, told, purge).await?;
             }
@@ -116,9 +116,9 @@ impl Engine {
         loop {
             let (mut found, mut listed, mut total) = (Vec::new(), 0_u64, 0_u64);
             for page in 0..SEARCH_PAGES_MAX {
-                go_on(stop)?;
+                bail_if_cancelled(stop)?;
                 let hits = self
-                    .patiently(Endpoint::Auth0Search, "purge", || self.auth0.search(&AccountQuery::Marked, page))
+                    .with_retries(Endpoint::Auth0Search, "purge", || self.auth0.search(&AccountQuery::Marked, page))
                     .await
                     .map_err(Trouble::of_search)?;
                 total = hits.total;
@@ -131,7 +131,7 @@ impl Engine {
             }
             let new: Vec<AccountId> = found.into_iter().filter(|id| done.insert(id.clone())).collect();
             for id in &new {
-                go_on(stop)?;
+                bail_if_cancelled(stop)?;
                 self.purge_one(id, None, dry_run, told, purge).await?;
             }
             // What was freed leaves the first thousand a little later, and makes room for the rest.
@@ -154,7 +154,7 @@ impl Engine {
         id: &AccountId,
         known: Option<&MarkedByUs>,
         dry_run: bool,
-        told: &impl Fn(&Freed),
+        told: &impl Fn(&ClearedAccount),
         purge: &mut Purge,
     ) -> Result<(), Trouble> {
         match self.free(id, known, dry_run).await {
@@ -176,9 +176,14 @@ impl Engine {
     }
 
     /// `None`: nothing of ours was on it.
-    async fn free(&self, id: &AccountId, known: Option<&MarkedByUs>, dry_run: bool) -> Result<Option<Freed>, Trouble> {
+    async fn free(
+        &self,
+        id: &AccountId,
+        known: Option<&MarkedByUs>,
+        dry_run: bool,
+    ) -> Result<Option<ClearedAccount>, Trouble> {
         let subject = id.as_str();
-        let record = self.patiently(Endpoint::Auth0Account, subject, || self.auth0.account(id)).await?;
+        let record = self.with_retries(Endpoint::Auth0Account, subject, || self.auth0.account(id)).await?;
         let known_denied = known.is_some_and(|known| known.denied);
         let planned = record.and_then(|record| Some((mark::removal(&record.account, known_denied)?, record)));
         let Some((removal, record)) = planned else {
@@ -188,7 +193,7 @@ impl Engine {
             return Ok(None);
         };
         let account = &record.account;
-        let freed = |after: &Account| Freed {
+        let freed = |after: &Account| ClearedAccount {
             account: id.clone(),
             email: account.email.as_ref().map(|email| email.as_str().to_owned()),
             before: account.summary(),
@@ -198,7 +203,7 @@ impl Engine {
             return Ok(Some(freed(&without(account, removal))));
         }
         let patched =
-            self.patiently(Endpoint::Auth0Patch, subject, || self.auth0.remove_mark(&record, removal)).await?;
+            self.with_retries(Endpoint::Auth0Patch, subject, || self.auth0.remove_mark(&record, removal)).await?;
         if !mark::is_removed(&patched.account.account, removal) {
             return Err(Trouble::Account(
                 "Auth0 took the write and answered with our mark: something else writes the same key".to_owned(),
@@ -223,7 +228,7 @@ impl Engine {
     }
 
     /// A call, again after a pause or a failure that passes, for a bounded time.
-    async fn patiently<T, F, Fut>(&self, endpoint: Endpoint, subject: &str, call: F) -> Result<T, Trouble>
+    async fn with_retries<T, F, Fut>(&self, endpoint: Endpoint, subject: &str, call: F) -> Result<T, Trouble>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
@@ -231,10 +236,10 @@ impl Engine {
         let mut tried = 0;
         loop {
             tried += 1;
-            let (wait, trouble) = match self.auth0_gate.call(endpoint, Priority::Live, subject, &call).await {
+            let (wait, trouble) = match self.auth0_breaker.call(endpoint, Priority::Live, subject, &call).await {
                 Ok(value) => return Ok(value),
-                Err(Stopped::Paused { wait, why }) => (wait, Trouble::All(why)),
-                Err(Stopped::Failed(failure)) => {
+                Err(CallError::Paused { wait, why }) => (wait, Trouble::All(why)),
+                Err(CallError::Failed(failure)) => {
                     let passes = matches!(failure.kind, Kind::Server | Kind::Timeout | Kind::Unreachable);
                     let wait = if passes { PROBES.wait(tried, fastrand::f64()) } else { Duration::MAX };
                     (wait, Trouble::Account(failure.to_string()))
@@ -258,7 +263,7 @@ impl Trouble {
     }
 }
 
-fn go_on(stop: &CancellationToken) -> Result<(), Trouble> {
+fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
     if stop.is_cancelled() { Err(Trouble::All("stopped; the rest is done next time".to_owned())) } else { Ok(()) }
 }
 

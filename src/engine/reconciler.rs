@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::gate::{Endpoint, Stopped};
+use super::breaker::{CallError, Endpoint};
 use super::poller::PassError;
-use super::{Engine, Note, telling};
+use super::{Engine, Note, notifier};
 use crate::auth0::{AccountQuery, AccountRecord};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
@@ -327,7 +327,7 @@ impl Engine {
                 .to_owned(),
         };
         if self.store.raise_alarm(&alarm, now).await? {
-            telling::log_raised(alarm.kind, &alarm.subject);
+            notifier::log_raised(alarm.kind, &alarm.subject);
         }
         Ok(())
     }
@@ -409,14 +409,14 @@ impl Engine {
     }
 
     async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, PassError> {
-        self.okta_gate
+        self.okta_breaker
             .call(Endpoint::OktaUsers, Priority::Sweep, "reconciler", || self.okta.list(query, cursor))
             .await
             .map_err(stopped)
     }
 
     async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
-        self.auth0_gate
+        self.auth0_breaker
             .call(Endpoint::Auth0Account, Priority::Sweep, "reconciler", || self.auth0.account(id))
             .await
             .map_err(stopped)
@@ -426,7 +426,7 @@ impl Engine {
         let (mut records, mut total) = (Vec::new(), 0);
         for page in 0..SEARCH_PAGES_MAX {
             let hits = self
-                .auth0_gate
+                .auth0_breaker
                 .call(Endpoint::Auth0Search, Priority::Sweep, "reconciler", || self.auth0.search(query, page))
                 .await
                 .map_err(stopped)?;
@@ -441,10 +441,10 @@ impl Engine {
     }
 }
 
-fn stopped(stopped: Stopped) -> PassError {
+fn stopped(stopped: CallError) -> PassError {
     match stopped {
-        Stopped::Paused { wait, why } => PassError::Paused { wait, why },
-        Stopped::Failed(failure) => PassError::Failed(failure),
+        CallError::Paused { wait, why } => PassError::Paused { wait, why },
+        CallError::Failed(failure) => PassError::Failed(failure),
     }
 }
 

@@ -88,7 +88,7 @@ impl Pulse {
 
 /// When something runs by itself: six-field cron, UTC.
 #[derive(Clone, Debug)]
-pub struct Timetable {
+pub struct Schedules {
     /// The log is read.
     pub poll: String,
     /// Everything is compared.
@@ -100,7 +100,7 @@ impl Engine {
     ///
     /// # Errors
     /// When a loop ended unasked, or the state cannot be used at all.
-    pub async fn run(self: &Arc<Self>, timetable: &Timetable, stop: CancellationToken) -> Result<(), Fatal> {
+    pub async fn run(self: &Arc<Self>, timetable: &Schedules, stop: CancellationToken) -> Result<(), Fatal> {
         let mut scheduler = self.schedule(timetable).await?;
         let mut loops: JoinSet<(&'static str, Result<(), Fatal>)> = JoinSet::new();
         let (engine, token) = (self.clone(), stop.clone());
@@ -114,19 +114,19 @@ impl Engine {
 
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move {
-            engine.tell_loop(&token).await;
+            engine.notify_loop(&token).await;
             ("alarms", Ok(()))
         });
 
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move {
-            engine.enforcement_loop(&token).await;
+            engine.action_watch_loop(&token).await;
             ("watch over the Action", Ok(()))
         });
 
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
-            if let Some(error) = why_it_ended(ended, stop.is_cancelled()) {
+            if let Some(error) = task_exit_error(ended, stop.is_cancelled()) {
                 error!(event = "ended", %error, "stopping: a part of the work has ended");
                 first_error.get_or_insert(error);
                 stop.cancel();
@@ -140,7 +140,7 @@ impl Engine {
 
     /// A tick only rings a bell. Work inside a job would overlap with itself, be cut off at shutdown, and a panic in it
     /// would be reported to nobody.
-    async fn schedule(self: &Arc<Self>, timetable: &Timetable) -> Result<JobScheduler, Fatal> {
+    async fn schedule(self: &Arc<Self>, timetable: &Schedules) -> Result<JobScheduler, Fatal> {
         let scheduler = JobScheduler::new().await.map_err(refused)?;
         let engine = self.clone();
         let poll = Job::new(timetable.poll.as_str(), move |_, _| engine.wakes.poll.notify_one()).map_err(refused)?;
@@ -296,7 +296,7 @@ impl Engine {
 }
 
 /// A loop that has ended: of what, if it was not because it was asked to stop?
-fn why_it_ended(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, asked: bool) -> Option<Fatal> {
+fn task_exit_error(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, asked: bool) -> Option<Fatal> {
     match ended {
         Ok((_, Ok(()))) if asked => None,
         Ok((name, Ok(()))) => Some(Fatal::Ended(name, "without being asked".to_owned())),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::gate::{Endpoint, Stopped};
+use super::breaker::{CallError, Endpoint};
 use super::look::{Change, Interrupted, Looking};
 use crate::auth0::{AccountRecord, Patched};
 use crate::domain::clock::{self, parse_timestamp};
@@ -231,7 +231,7 @@ impl Looking<'_> {
     async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Written, Interrupted> {
         let (engine, account) = (self.engine, &record.account);
         let call = |authority_only: bool| {
-            engine.auth0_gate.call(Endpoint::Auth0Patch, self.priority, self.start.id.as_str(), move || async move {
+            engine.auth0_breaker.call(Endpoint::Auth0Patch, self.priority, self.start.id.as_str(), move || async move {
                 if authority_only {
                     engine.auth0.patch_authority_only(record, patch).await
                 } else {
@@ -242,7 +242,7 @@ impl Looking<'_> {
         let mut answer = call(false).await;
         let mut refused_mirror = None;
         // The authority has to get through even where the whole does not: a metadata limit, a connection's own rules.
-        if let Err(Stopped::Failed(failure)) = &answer
+        if let Err(CallError::Failed(failure)) = &answer
             && matches!(failure.status, Some(400 | 413))
             && patch.mirror.is_some()
         {
@@ -257,7 +257,7 @@ impl Looking<'_> {
         }
         let patched = match answer {
             Ok(patched) => patched,
-            Err(Stopped::Failed(failure)) if failure.kind == Kind::NotFound => {
+            Err(CallError::Failed(failure)) if failure.kind == Kind::NotFound => {
                 let why = format!(
                     "the account {} was deleted or linked between the look-up and the write: looking again",
                     account.id
@@ -266,10 +266,10 @@ impl Looking<'_> {
                 return Ok(Written::Not);
             }
             // One account that cannot be written must not keep the person's others open.
-            Err(Stopped::Failed(failure)) => {
+            Err(CallError::Failed(failure)) => {
                 let why = failure.to_string();
                 self.decide(account, account.summary(), "retry", Some(why), failure.request_id.clone());
-                let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+                let outcome = self.interrupted(Interrupted::Remote(CallError::Failed(failure)));
                 self.weigh(outcome);
                 return Ok(Written::Not);
             }
@@ -329,13 +329,13 @@ impl Looking<'_> {
     async fn end_sessions(&mut self, id: &AccountId) -> Result<(), Interrupted> {
         let (engine, user) = (self.engine, self.start.id.as_str());
         let sessions = engine
-            .auth0_gate
+            .auth0_breaker
             .call(Endpoint::Auth0Sessions, self.priority, user, || engine.auth0.delete_sessions(id))
             .await;
         let tokens = match sessions {
-            Ok(()) | Err(Stopped::Failed(_)) => {
+            Ok(()) | Err(CallError::Failed(_)) => {
                 engine
-                    .auth0_gate
+                    .auth0_breaker
                     .call(Endpoint::Auth0Sessions, self.priority, user, || engine.auth0.delete_refresh_tokens(id))
                     .await
             }
@@ -346,26 +346,26 @@ impl Looking<'_> {
         for answer in [sessions, tokens] {
             match answer {
                 Ok(()) => {}
-                Err(Stopped::Failed(failure)) if failure.kind == Kind::NotFound => {
+                Err(CallError::Failed(failure)) if failure.kind == Kind::NotFound => {
                     available = false;
                     self.sessions_unavailable(&failure.to_string());
                 }
-                Err(Stopped::Failed(failure)) => {
+                Err(CallError::Failed(failure)) => {
                     owed = true;
-                    let outcome = self.interrupted(Interrupted::Remote(Stopped::Failed(failure)));
+                    let outcome = self.interrupted(Interrupted::Remote(CallError::Failed(failure)));
                     self.weigh(outcome);
                 }
-                Err(Stopped::Paused { wait, why }) => {
+                Err(CallError::Paused { wait, why }) => {
                     owed = true;
                     // A 403 pauses this endpoint alone: the mark is in force, the debt stays, and the next comparison tries
                     // whether the right was granted. Anything else passes soon.
-                    if engine.auth0_gate.paused(&[]).is_none()
-                        && engine.auth0_gate.paused(&[Endpoint::Auth0Sessions]).is_some()
+                    if engine.auth0_breaker.open_for(&[]).is_none()
+                        && engine.auth0_breaker.open_for(&[Endpoint::Auth0Sessions]).is_some()
                     {
                         available = false;
                         self.sessions_unavailable(&why);
                     } else {
-                        let outcome = self.interrupted(Interrupted::Remote(Stopped::Paused { wait, why }));
+                        let outcome = self.interrupted(Interrupted::Remote(CallError::Paused { wait, why }));
                         self.weigh(outcome);
                     }
                 }

@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
-use super::{remedy, when};
+use super::{headers, remedy};
 use crate::domain::Timestamp;
 
 /// The longest message of a remote that is kept, in characters.
@@ -195,7 +195,7 @@ impl Failure {
         }
         let kind = refine(remote, Kind::of_status(status.as_u16()), code.as_deref());
         let retry_after = (kind == Kind::RateLimited)
-            .then(|| when::retry_after(headers, now).or_else(|| when::reset_in(headers, now)))
+            .then(|| headers::retry_after(headers, now).or_else(|| headers::reset_in(headers, now)))
             .flatten();
         let message = bounded(&message, MESSAGE_CHARS_MAX);
         let remedy = remedy::of(remote, kind, status.as_u16(), code.as_deref(), &message);

@@ -12,6 +12,7 @@ use reqwest::{Certificate, RequestBuilder, StatusCode};
 
 pub mod assertion;
 pub mod failure;
+pub mod headers;
 pub mod jws;
 pub(crate) mod lenient;
 pub mod link;
@@ -21,13 +22,12 @@ pub(crate) mod playback;
 mod redact;
 mod remedy;
 pub mod token;
-pub mod when;
 
 pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};
 
-use pacing::Flight;
-use redact::Carried;
+use pacing::InFlight;
+use redact::RequestSecrets;
 
 use crate::domain::Clock;
 use crate::failpoint::{self, Moment};
@@ -125,19 +125,19 @@ impl Http {
         &self,
         call: Call,
         request: RequestBuilder,
-        flight: Option<Flight>,
+        flight: Option<InFlight>,
         clock: &dyn Clock,
     ) -> Result<Answer, Failure> {
         let Call { remote, endpoint, limits } = call;
         let transport = |error: reqwest::Error| Failure::of_transport(remote, endpoint, error);
         let (client, request) = request.timeout(limits.timeout).build_split();
         let request = request.map_err(transport)?;
-        let carried = Carried::by(&request);
+        let secrets = RequestSecrets::of(&request);
         failpoint::pass(remote, endpoint, Moment::Before);
         let mut response = client.execute(request).await.map_err(transport)?;
         let status = response.status();
         if let Some(flight) = flight {
-            flight.answered(status, response.headers(), clock);
+            flight.record_response(status, response.headers(), clock);
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
@@ -150,9 +150,9 @@ impl Http {
         failpoint::pass(remote, endpoint, Moment::After);
         // What is told of a refusal is its text. Of a success only the parts that are kept: see [`Answer::redacted`].
         if !status.is_success() {
-            body = carried.out_of(&body);
+            body = secrets.redact(&body);
         }
-        let answer = Answer { remote, endpoint, status, headers: response.headers().clone(), body, carried };
+        let answer = Answer { remote, endpoint, status, headers: response.headers().clone(), body, secrets };
         tracing::debug!(
             remote = %remote,
             endpoint,
@@ -186,7 +186,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, decompressed.
     pub body: Vec<u8>,
-    carried: Carried,
+    secrets: RequestSecrets,
 }
 
 impl fmt::Debug for Answer {
@@ -207,7 +207,7 @@ impl Answer {
 
     /// A part of the answer without the secrets that the request carried: for whatever is kept or shown.
     pub fn redacted(&self, part: &str) -> String {
-        self.carried.out_of_text(part)
+        self.secrets.out_of_text(part)
     }
 
     /// What this answer means if it is no success.

@@ -1,5 +1,5 @@
 //! A remote may repeat what it was sent: in an error's text, in the headers it complains about, in an entry of the log.
-//! What a request carried that is secret is taken out of whatever is kept or shown of its answer.
+//! Redacts the secrets of a request from whatever is stored or shown of its answer.
 
 use std::fmt;
 
@@ -17,39 +17,39 @@ const FIELDS: [&str; 2] = ["client_secret", "client_assertion"];
 
 /// The secrets that one request carried, as they are and in base64. They are found however their bytes are escaped.
 #[derive(Default)]
-pub(super) struct Carried(Vec<Vec<u8>>);
+pub(super) struct RequestSecrets(Vec<Vec<u8>>);
 
-impl fmt::Debug for Carried {
+impl fmt::Debug for RequestSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} secrets", self.0.len())
     }
 }
 
-impl Carried {
+impl RequestSecrets {
     /// Looks through a request: its credential headers, and the form of a token request.
-    pub(super) fn by(request: &Request) -> Self {
-        let mut carried = Self::default();
+    pub(super) fn of(request: &Request) -> Self {
+        let mut secrets = Self::default();
         if let Some(value) = request.headers().get(AUTHORIZATION) {
             // The scheme is no secret: `SSWS 00a…`, `Bearer eyJ…`, `DPoP eyJ…`.
             let value = value.as_bytes();
             let credential = value.iter().position(|byte| *byte == b' ').map_or(value, |space| &value[space + 1..]);
-            carried.add(value);
-            carried.add(credential);
+            secrets.add(value);
+            secrets.add(credential);
         }
         if let Some(proof) = request.headers().get("dpop") {
-            carried.add(proof.as_bytes());
+            secrets.add(proof.as_bytes());
         }
         if let Some(body) = request.body().and_then(reqwest::Body::as_bytes) {
             for (field, value) in url::form_urlencoded::parse(body) {
                 if FIELDS.contains(&field.as_ref()) {
-                    carried.add(value.as_bytes());
+                    secrets.add(value.as_bytes());
                 }
             }
         }
         // A form that holds another is masked whole.
-        carried.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        carried.0.dedup();
-        carried
+        secrets.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.0.dedup();
+        secrets
     }
 
     fn add(&mut self, secret: &[u8]) {
@@ -63,7 +63,7 @@ impl Carried {
     }
 
     /// `bytes` without the secrets.
-    pub(super) fn out_of(&self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn redact(&self, bytes: &[u8]) -> Vec<u8> {
         let mut clean = Vec::with_capacity(bytes.len());
         let mut rest = bytes;
         while let Some(first) = rest.first() {
@@ -83,7 +83,7 @@ impl Carried {
 
     /// `text` without the secrets.
     pub(super) fn out_of_text(&self, text: &str) -> String {
-        String::from_utf8_lossy(&self.out_of(text.as_bytes())).into_owned()
+        String::from_utf8_lossy(&self.redact(text.as_bytes())).into_owned()
     }
 }
 
@@ -132,8 +132,8 @@ mod tests {
             bytes in prop::collection::vec((b' '..=b'~', 0..5_u8), LENGTH_MIN..60),
         ) {
             let secret: Vec<u8> = bytes.iter().map(|(byte, _)| *byte).collect();
-            let mut carried = Carried::default();
-            carried.add(&secret);
+            let mut secrets = RequestSecrets::default();
+            secrets.add(&secret);
             let escaped: String = bytes
                 .iter()
                 .map(|(byte, form)| match form {
@@ -146,9 +146,9 @@ mod tests {
                     _ => char::from(*byte).to_string(),
                 })
                 .collect();
-            prop_assert_eq!(carried.out_of_text(&format!("{escaped}\n")), "[redacted]\n");
+            prop_assert_eq!(secrets.out_of_text(&format!("{escaped}\n")), "[redacted]\n");
             let plain = String::from_utf8(secret).unwrap();
-            prop_assert_eq!(carried.out_of_text(&plain), "[redacted]");
+            prop_assert_eq!(secrets.out_of_text(&plain), "[redacted]");
         }
     }
 
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn what_was_sent_does_not_come_back_in_any_form() {
         let secret = "s3cr+t/va=lue é";
-        let carried = Carried::by(&request(|request| {
+        let secrets = RequestSecrets::of(&request(|request| {
             request
                 .header("authorization", "SSWS 00canary-canary")
                 .form(&[("client_secret", secret), ("client_id", "my-client-id")])
@@ -175,20 +175,20 @@ mod tests {
             STANDARD.encode(secret),
             URL_SAFE_NO_PAD.encode("00canary-canary"),
         ] {
-            let clean = carried.out_of_text(&format!("before {echo} after"));
+            let clean = secrets.out_of_text(&format!("before {echo} after"));
             assert!(
                 clean.starts_with("before ") && clean.ends_with(" after") && clean.contains("[redacted]"),
                 "{clean}"
             );
             assert!(!clean.contains("canary") && !clean.contains("va=lue"), "{clean}");
         }
-        assert_eq!(carried.out_of_text("my-client-id"), "my-client-id", "no secret");
-        assert!(!format!("{carried:?}").contains("canary"));
+        assert_eq!(secrets.out_of_text("my-client-id"), "my-client-id", "no secret");
+        assert!(!format!("{secrets:?}").contains("canary"));
     }
 
     #[test]
     fn nothing_carried_changes_nothing() {
-        let carried = Carried::by(&request(|request| request));
-        assert_eq!(carried.out_of(b"any \xff bytes"), b"any \xff bytes");
+        let secrets = RequestSecrets::of(&request(|request| request));
+        assert_eq!(secrets.redact(b"any \xff bytes"), b"any \xff bytes");
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn of(engine: &Engine) -> Result<String, Error> {
     let clock = engine.clock().as_ref();
     let mut buckets = Vec::new();
     for remote in [Remote::Okta, Remote::Auth0] {
-        buckets.extend(engine.gate(remote).pacer().snapshot(clock));
+        buckets.extend(engine.breaker(remote).pacer().snapshot(clock));
     }
     of_limits(&mut registry, &buckets);
     let counted = engine.metrics();
@@ -127,7 +127,7 @@ fn of_loops(registry: &mut Registry, engine: &Engine) {
 fn of_calls(registry: &mut Registry, engine: &Engine) {
     let calls = Family::<Vec<(&'static str, String)>, Counter>::default();
     for (name, remote) in [("okta", Remote::Okta), ("auth0", Remote::Auth0)] {
-        let counts = engine.gate(remote).counts();
+        let counts = engine.breaker(remote).counts();
         let failed = counts.failed.iter().map(|(kind, count)| (kind.as_str().replace(' ', "_"), *count));
         for (result, count) in failed.chain([("ok".to_owned(), counts.ok)]) {
             calls.get_or_create(&vec![("remote", name.to_owned()), ("result", result)]).inc_by(count);

@@ -9,7 +9,7 @@ use url::Url;
 use super::entry::LogEntry;
 use super::{Bucket, Failure, Limits, Okta};
 use crate::domain::{Timestamp, timestamp_text};
-use crate::http::{Remote, link, when};
+use crate::http::{Remote, headers, link};
 
 /// Which events are asked for. New lifecycle types come unasked.
 pub const FILTER: &str = "eventType sw \"user.lifecycle.\"";
@@ -93,7 +93,7 @@ impl Okta {
             full: entries.len() >= usize::from(limit.max(1)),
             entries,
             next: None,
-            server_time: when::date(&answer.headers),
+            server_time: headers::date(&answer.headers),
             foreign_next_host: None,
         };
         if let Some(target) = link::target(&answer.headers, "next") {

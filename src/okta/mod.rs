@@ -91,7 +91,7 @@ impl Okta {
 
     async fn send(&self, call: Call, bucket: Bucket, url: Url, mut headers: HeaderMap) -> Result<Answer, Failure> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-        let flight = self.pacer.depart(bucket, self.clock.as_ref());
+        let flight = self.pacer.start_request(bucket, self.clock.as_ref());
         let request = self.http.client().get(url).headers(headers);
         self.http.send(call, request, Some(flight), self.clock.as_ref()).await
     }

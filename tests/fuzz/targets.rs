@@ -9,7 +9,7 @@ use okta_auth0_sync::config::{Config, Environment};
 use okta_auth0_sync::domain::mark::{Difference, Known, MarkOptions, Reason, deny, removal};
 use okta_auth0_sync::domain::{AccountId, Address, Clock, ManualClock, OktaUserId};
 use okta_auth0_sync::http::pacing::{Pacer, Priority, Shares};
-use okta_auth0_sync::http::{Bucket, when};
+use okta_auth0_sync::http::{Bucket, headers};
 use okta_auth0_sync::okta::{LogEntry, LogPosition, UserQuery};
 use okta_auth0_sync::store::{Binding, Page, QuarantinedEvent, Store};
 use reqwest::StatusCode;
@@ -304,16 +304,16 @@ pub fn pacing(text: &[u8]) {
                 })
                 .collect();
             assert!(
-                when::retry_after(&headers, clock.now()).is_none_or(|span| span <= when::RETRY_AFTER_MAX),
+                headers::retry_after(&headers, clock.now()).is_none_or(|span| span <= headers::RETRY_AFTER_MAX),
                 "{line}"
             );
-            pacer.depart(bucket, &clock).answered(status, &headers, &clock);
+            pacer.start_request(bucket, &clock).record_response(status, &headers, &clock);
             let began = clock.monotonic();
             let waits = || {
                 let waited = clock.monotonic() - began;
                 assert!(waited <= Duration::from_secs(2 * 3600), "waited {waited:?} after {line}");
             };
-            drop(runtime.block_on(pacer.acquire_telling(bucket, Priority::Live, &clock, waits)));
+            drop(runtime.block_on(pacer.acquire_with_heartbeat(bucket, Priority::Live, &clock, waits)));
             clock.advance(Duration::from_secs(1));
         }
     }

@@ -165,7 +165,7 @@ impl World {
             clock,
             self.options.clone(),
         );
-        engine.take_up_changes(&opened).await.unwrap();
+        engine.apply_config_changes(&opened).await.unwrap();
         self.engine = Some(Arc::new(engine));
     }
 

@@ -269,6 +269,6 @@ async fn wire(sandbox: &Sandbox, clock: &Arc<ManualClock>, folder: &TempDir, set
         clock.clone(),
     );
     let engine = Engine::new((okta, okta_pacer), (auth0, auth0_pacer), Arc::new(store), clock, options);
-    engine.take_up_changes(&opened).await.unwrap();
+    engine.apply_config_changes(&opened).await.unwrap();
     Arc::new(engine)
 }

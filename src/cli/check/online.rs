@@ -14,10 +14,10 @@ use crate::auth0::{AccountQuery, Auth0};
 use crate::config::{Config, Environment, OktaCredentials};
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{Address, Clock, clock};
-use crate::engine::deployment::Deployment;
+use crate::engine::deploy::Deployment;
 use crate::engine::paced::paced;
 use crate::http::pacing::{Bucket, Pacer};
-use crate::http::{Call, Failure, Http, Kind, Limits, Remote, when};
+use crate::http::{Call, Failure, Http, Kind, Limits, Remote, headers};
 use crate::okta::{CredentialReport, LogPosition, Okta, SCOPES};
 use crate::store::{Access, Store, StoreError, is_in_use};
 
@@ -149,7 +149,7 @@ impl Online<'_> {
 
     fn skew(&mut self, name: &str, headers: &HeaderMap, took: Duration) {
         let line = format!("{name} clock");
-        let Some(theirs) = when::date(headers) else {
+        let Some(theirs) = headers::date(headers) else {
             self.report.warn(line, "the answer has no date: the clocks cannot be compared");
             return;
         };

@@ -272,5 +272,5 @@ async fn the_org_is_asked_for_once_and_another_one_is_not_read() {
     stage.engine.store.bind_org("00oanother").await.unwrap();
     assert!(matches!(stage.pass().await.unwrap_err(), PassError::Store(_)));
     assert_eq!(stage.asked(), 0);
-    assert_eq!(stage.engine.gate(Remote::Okta).paused(&[]), None);
+    assert_eq!(stage.engine.breaker(Remote::Okta).open_for(&[]), None);
 }

@@ -69,7 +69,7 @@ async fn everything_of_ours_goes_and_nothing_else_and_the_second_time_there_is_n
         let stage = &stage;
         async move {
             let told = std::sync::Mutex::new(Vec::new());
-            let tell = |freed: &Freed| told.lock().unwrap().push((freed.account.clone(), freed.after.clone()));
+            let tell = |freed: &ClearedAccount| told.lock().unwrap().push((freed.account.clone(), freed.after.clone()));
             let purge = stage.engine.purge(dry_run, &CancellationToken::new(), tell).await.unwrap();
             let mut told = told.into_inner().unwrap();
             told.sort();

@@ -99,7 +99,7 @@ impl Daemon {
         let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(tell)).await;
         prepare(&stage).await;
         let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
-        let timetable = Timetable { poll: NEVER.to_owned(), reconcile: NEVER.to_owned() };
+        let timetable = Schedules { poll: NEVER.to_owned(), reconcile: NEVER.to_owned() };
         let running = tokio::spawn({
             let stop = stop.clone();
             async move { engine.run(&timetable, stop).await }
@@ -152,7 +152,7 @@ impl Daemon {
 
     /// How long the loop that reads the log waits now.
     fn pause(&self) -> Duration {
-        self.stage.engine.gate(Remote::Okta).paused(&[]).unwrap().max(Duration::from_secs(1))
+        self.stage.engine.breaker(Remote::Okta).open_for(&[]).unwrap().max(Duration::from_secs(1))
     }
 
     async fn end(self) -> Result<(), Fatal> {
@@ -203,13 +203,13 @@ async fn a_state_that_belongs_to_another_org_ends_them_all_as_a_matter_of_config
 
 #[tokio::test]
 async fn a_loop_that_ends_unasked_or_in_a_defect_is_an_error_and_one_that_was_asked_to_is_none() {
-    assert!(why_it_ended(Ok(("poller", Ok(()))), true).is_none());
-    let unasked = why_it_ended(Ok(("poller", Ok(()))), false).unwrap();
+    assert!(task_exit_error(Ok(("poller", Ok(()))), true).is_none());
+    let unasked = task_exit_error(Ok(("poller", Ok(()))), false).unwrap();
     assert_eq!(unasked.to_string(), "the poller ended unexpectedly: without being asked");
     let failed = || Ok(("poller", Err(Fatal::Schedule("was refused".to_owned()))));
-    assert!(why_it_ended(failed(), true).is_some() && why_it_ended(failed(), false).is_some());
+    assert!(task_exit_error(failed(), true).is_some() && task_exit_error(failed(), false).is_some());
     let defect = tokio::spawn(async { panic!("a defect") }).await;
-    assert!(why_it_ended(defect, true).unwrap().to_string().contains("a defect"));
+    assert!(task_exit_error(defect, true).unwrap().to_string().contains("a defect"));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn only_what_a_person_configured_is_a_matter_of_configuration() {
 #[tokio::test]
 async fn a_schedule_that_cannot_be_kept_is_refused_at_once() {
     let stage = Stage::new(PLAIN).await;
-    let timetable = Timetable { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
+    let timetable = Schedules { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
     let fatal = soon(stage.engine.run(&timetable, CancellationToken::new())).await.unwrap_err();
     assert!(fatal.is_configuration(), "{fatal}");
 }
@@ -249,7 +249,7 @@ async fn a_log_that_cannot_be_read_for_five_minutes_is_an_alarm_until_it_is_read
     })
     .await;
     assert!(daemon.pass().await.is_some());
-    // The pause of Okta's gate is over by then: the loop asks again by itself. Five minutes, and not a moment more.
+    // The pause of Okta's breaker is over by then: the loop asks again by itself. Five minutes, and not a moment more.
     daemon.stage.clock.advance(POLL_LATE);
     assert!(daemon.pass().await.is_some());
     daemon.stage.clock.advance(daemon.pause());

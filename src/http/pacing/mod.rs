@@ -1,7 +1,7 @@
 //! Pacing: how fast each remote may be called, by what its own headers say.
 //!
 //! The engine asks for a [`Permit`] before a call and drops it after; the client reports each call's departure and
-//! answer through a [`Flight`]. Between the two stand meters, which are plain state and know no time but what they are
+//! answer through a [`InFlight`]. Between the two stand meters, which are plain state and know no time but what they are
 //! told:
 //!
 //! * Okta counts calls in fixed windows of a minute, one for each bucket.
@@ -22,12 +22,12 @@ use tokio::sync::Notify;
 
 use crate::domain::Clock;
 
-mod advice;
+mod rate_limit_headers;
 mod state;
 mod tokens;
 mod window;
 
-use advice::Advice;
+use rate_limit_headers::RateLimitHeaders;
 use state::{Admission, State};
 
 /// Whoever waits looks up at least this often, and says that it still waits.
@@ -151,17 +151,17 @@ impl Pacer {
     /// Safe to abandon: whoever stops waiting leaves the queue. Hold no permit while waiting for another one of the same
     /// remote: the second may be waiting for the first to be dropped.
     pub async fn acquire(&self, bucket: Bucket, priority: Priority, clock: &dyn Clock) -> Permit {
-        self.acquire_telling(bucket, priority, clock, || {}).await
+        self.acquire_with_heartbeat(bucket, priority, clock, || {}).await
     }
 
     /// As [`Pacer::acquire`]; `waits` is called each time that the queue was looked at, at least once a second: a wait of
     /// an hour for a reset is progress, as long as somebody looks whether it is over.
-    pub async fn acquire_telling(
+    pub async fn acquire_with_heartbeat(
         &self,
         bucket: Bucket,
         priority: Priority,
         clock: &dyn Clock,
-        waits: impl Fn(),
+        on_wait: impl Fn(),
     ) -> Permit {
         let queued = Queued { shared: &self.shared, ticket: self.shared.lock().enqueue(bucket, priority) };
         let began = clock.monotonic();
@@ -171,7 +171,7 @@ impl Pacer {
             // Registered before we look, so that a change between the look and the wait is not missed.
             changed.as_mut().enable();
             let admission = self.shared.lock().admit(queued.ticket, began, clock.monotonic());
-            waits();
+            on_wait();
             match admission {
                 Admission::Granted { meter } => {
                     return Permit { shared: self.shared.clone(), meter };
@@ -188,9 +188,9 @@ impl Pacer {
     }
 
     /// Says that a call departs now. Drop the flight if no answer comes.
-    pub fn depart(&self, bucket: Bucket, clock: &dyn Clock) -> Flight {
-        let departure = self.shared.lock().depart(bucket, clock.monotonic());
-        Flight { shared: self.shared.clone(), departure: Some(departure), bucket }
+    pub fn start_request(&self, bucket: Bucket, clock: &dyn Clock) -> InFlight {
+        let departure = self.shared.lock().start_request(bucket, clock.monotonic());
+        InFlight { shared: self.shared.clone(), departure: Some(departure), bucket }
     }
 
     /// Every bucket that was used so far.
@@ -233,30 +233,30 @@ impl Drop for Permit {
 }
 
 /// A call under way.
-pub struct Flight {
+pub struct InFlight {
     shared: Arc<Shared>,
     departure: Option<state::Departure>,
     bucket: Bucket,
 }
 
-impl fmt::Debug for Flight {
+impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight").field("bucket", &self.bucket).finish_non_exhaustive()
+        f.debug_struct("InFlight").field("bucket", &self.bucket).finish_non_exhaustive()
     }
 }
 
-impl Flight {
+impl InFlight {
     /// Takes in what the answer says of the limit.
-    pub fn answered(mut self, status: StatusCode, headers: &HeaderMap, clock: &dyn Clock) {
-        let advice = Advice::read(status, headers, clock.now());
+    pub fn record_response(mut self, status: StatusCode, headers: &HeaderMap, clock: &dyn Clock) {
+        let advice = RateLimitHeaders::read(status, headers, clock.now());
         if let Some(departure) = self.departure.take() {
-            self.shared.lock().answered(self.bucket, departure, advice, clock.monotonic());
+            self.shared.lock().record_response(self.bucket, departure, advice, clock.monotonic());
         }
         self.shared.changed.notify_waiters();
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(departure) = self.departure.take() {
             self.shared.lock().lost(departure);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::advice::Advice;
+use super::rate_limit_headers::RateLimitHeaders;
 use super::tokens::Tokens;
 use super::window::Window;
 use super::{Bucket, BucketSnapshot, Priority, Shares};
@@ -198,17 +198,23 @@ impl State {
         }
     }
 
-    pub(super) fn depart(&mut self, bucket: Bucket, now: Duration) -> Departure {
+    pub(super) fn start_request(&mut self, bucket: Bucket, now: Duration) -> Departure {
         let meter = self.meter_id(bucket);
         self.counters.entry(bucket).or_default();
         let answered_before = match self.meter(meter) {
             Meter::Window(_) => 0,
-            Meter::Tokens(tokens) => tokens.depart(),
+            Meter::Tokens(tokens) => tokens.start_request(),
         };
         Departure { meter, departed_at: now, answered_before }
     }
 
-    pub(super) fn answered(&mut self, bucket: Bucket, departure: Departure, advice: Advice, now: Duration) {
+    pub(super) fn record_response(
+        &mut self,
+        bucket: Bucket,
+        departure: Departure,
+        advice: RateLimitHeaders,
+        now: Duration,
+    ) {
         if advice.refused {
             self.counters.entry(bucket).or_default().refusals += 1;
         }
@@ -219,7 +225,7 @@ impl State {
         }
     }
 
-    fn answered_by_okta(&mut self, meter: MeterId, advice: Advice, now: Duration) {
+    fn answered_by_okta(&mut self, meter: MeterId, advice: RateLimitHeaders, now: Duration) {
         let spread = self.random.f64();
         // Limit 0 means too many at once, not too many a minute (Okta docs: Rate limits, "Concurrency").
         if advice.refused && advice.limit == Some(0) {
@@ -229,11 +235,11 @@ impl State {
             self.in_flight_max = (self.in_flight_max + 1.0 / self.in_flight_max).min(IN_FLIGHT_MAX);
         }
         if let Meter::Window(window) = self.meter(meter) {
-            window.answered(advice, spread, now);
+            window.record_response(advice, spread, now);
         }
     }
 
-    fn answered_by_auth0(&mut self, bucket: Bucket, departure: Departure, advice: Advice, now: Duration) {
+    fn answered_by_auth0(&mut self, bucket: Bucket, departure: Departure, advice: RateLimitHeaders, now: Duration) {
         let spread = self.random.f64();
         let before = departure.meter;
         if let Some(limit) = advice.limit.filter(|limit| *limit > 0) {
@@ -255,7 +261,7 @@ impl State {
         let after = self.meter_id(bucket);
         if before == after {
             if let Meter::Tokens(tokens) = self.meter(before) {
-                tokens.answered(departure, advice, spread, now);
+                tokens.record_response(departure, advice, spread, now);
             }
             return;
         }
@@ -264,8 +270,8 @@ impl State {
             tokens.not_counted();
         }
         if let Meter::Tokens(tokens) = self.meter(after) {
-            let answered_before = tokens.depart();
-            tokens.answered(Departure { answered_before, ..departure }, advice, spread, now);
+            let answered_before = tokens.start_request();
+            tokens.record_response(Departure { answered_before, ..departure }, advice, spread, now);
         }
     }
 

@@ -66,13 +66,13 @@ fn trickle(state: &mut State, server: &mut TokenServer, from: Duration, every: D
                     Admission::WaitForChange => panic!("nothing is under way"),
                 }
             };
-            let departure = state.depart(Bucket::Auth0Read, now);
+            let departure = state.start_request(Bucket::Auth0Read, now);
             now += ms(10);
             let (status, headers) = server.call(now);
             assert!(status.is_success(), "refused");
-            let advice = Advice::read(status, &headers, clock::add(epoch(), now));
+            let advice = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
             now += ms(10);
-            state.answered(Bucket::Auth0Read, departure, advice, now);
+            state.record_response(Bucket::Auth0Read, departure, advice, now);
             state.release(meter);
         }
         latest = latest.max(now - came);
@@ -171,14 +171,14 @@ fn plans_that_count_all_calls_together_are_paced_together() {
     let mut state = auth0(0.8);
     let answer = |limit: i64| {
         let headers = headers(Duration::ZERO, &[("x-ratelimit-limit", limit), ("x-ratelimit-remaining", limit - 1)]);
-        Advice::read(StatusCode::OK, &headers, epoch())
+        RateLimitHeaders::read(StatusCode::OK, &headers, epoch())
     };
     for bucket in [Bucket::Auth0Read, Bucket::Auth0Write] {
-        let departure = state.depart(bucket, Duration::ZERO);
-        state.answered(bucket, departure, answer(2), ms(10));
+        let departure = state.start_request(bucket, Duration::ZERO);
+        state.record_response(bucket, departure, answer(2), ms(10));
     }
-    let departure = state.depart(Bucket::Auth0Other, Duration::ZERO);
-    state.answered(Bucket::Auth0Other, departure, answer(10), ms(10));
+    let departure = state.start_request(Bucket::Auth0Other, Duration::ZERO);
+    state.record_response(Bucket::Auth0Other, departure, answer(10), ms(10));
     let meter = |state: &mut State, bucket| {
         let ticket = state.enqueue(bucket, Priority::Live);
         match state.admit(ticket, ms(10), s(60)) {
@@ -256,10 +256,10 @@ fn a_refusal_pauses_as_long_as_it_asks_and_within_bounds() {
             .iter()
             .map(|(name, value)| (*name, if name.ends_with("reset") { unix(Duration::ZERO) + value } else { *value }))
             .collect();
-        let advice = Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(Duration::ZERO, &pairs), epoch());
+        let advice = RateLimitHeaders::read(StatusCode::TOO_MANY_REQUESTS, &headers(Duration::ZERO, &pairs), epoch());
         let mut state = okta(0.9);
-        let departure = state.depart(Bucket::OktaUser, Duration::ZERO);
-        state.answered(Bucket::OktaUser, departure, advice, Duration::ZERO);
+        let departure = state.start_request(Bucket::OktaUser, Duration::ZERO);
+        state.record_response(Bucket::OktaUser, departure, advice, Duration::ZERO);
         let ticket = state.enqueue(Bucket::OktaUser, Priority::Live);
         let mut now = Duration::ZERO;
         while let Admission::Wait(span) = state.admit(ticket, Duration::ZERO, now) {
@@ -290,9 +290,9 @@ fn too_many_at_once_halves_what_is_under_way_and_gives_it_back_slowly() {
     let mut state = okta(0.9);
     let answer = |state: &mut State, status, limit: i64| {
         let pairs = [("x-rate-limit-limit", limit), ("x-rate-limit-remaining", limit), ("x-rate-limit-reset", 0)];
-        let advice = Advice::read(status, &headers(Duration::ZERO, &pairs), epoch());
-        let departure = state.depart(Bucket::OktaUser, Duration::ZERO);
-        state.answered(Bucket::OktaUser, departure, advice, Duration::ZERO);
+        let advice = RateLimitHeaders::read(status, &headers(Duration::ZERO, &pairs), epoch());
+        let departure = state.start_request(Bucket::OktaUser, Duration::ZERO);
+        state.record_response(Bucket::OktaUser, departure, advice, Duration::ZERO);
     };
     let grants = |state: &mut State| {
         let mut meters = Vec::new();
@@ -387,9 +387,9 @@ proptest! {
 fn a_limit_that_shrinks_in_a_late_answer_shrinks_what_is_left_too() {
     let mut state = okta(0.9);
     let mut answer = |status, pairs: &[(&'static str, i64)]| {
-        let advice = Advice::read(status, &headers(Duration::ZERO, pairs), epoch());
-        let departure = state.depart(Bucket::OktaUser, Duration::ZERO);
-        state.answered(Bucket::OktaUser, departure, advice, Duration::ZERO);
+        let advice = RateLimitHeaders::read(status, &headers(Duration::ZERO, pairs), epoch());
+        let departure = state.start_request(Bucket::OktaUser, Duration::ZERO);
+        state.record_response(Bucket::OktaUser, departure, advice, Duration::ZERO);
         state.snapshot(Duration::ZERO).remove(0)
     };
     let window = |limit, remaining, reset| {
@@ -410,10 +410,13 @@ fn after_a_refusal_by_auth0_one_call_finds_out_what_is_there() {
     let mut state = auth0(0.8);
     let mut refused = |now: Duration| {
         let pairs = [("x-ratelimit-limit", 50), ("x-ratelimit-remaining", 0), ("x-ratelimit-reset", unix(now) + 1)];
-        let advice =
-            Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(now, &pairs), crate::domain::clock::add(epoch(), now));
-        let departure = state.depart(Bucket::Auth0Read, now);
-        state.answered(Bucket::Auth0Read, departure, advice, now);
+        let advice = RateLimitHeaders::read(
+            StatusCode::TOO_MANY_REQUESTS,
+            &headers(now, &pairs),
+            crate::domain::clock::add(epoch(), now),
+        );
+        let departure = state.start_request(Bucket::Auth0Read, now);
+        state.record_response(Bucket::Auth0Read, departure, advice, now);
         let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
         let mut later = now;
         let meter = loop {
@@ -446,9 +449,9 @@ fn a_bucket_said_to_be_huge_and_empty_is_asked_again_in_a_minute() {
     let pairs = [("x-ratelimit-limit", i64::from(u32::MAX)), ("x-ratelimit-remaining", 0)];
     let mut now = Duration::ZERO;
     for _ in 0..3 {
-        let advice = Advice::read(StatusCode::OK, &headers(now, &pairs), epoch());
-        let departure = state.depart(Bucket::Auth0Read, now);
-        state.answered(Bucket::Auth0Read, departure, advice, now);
+        let advice = RateLimitHeaders::read(StatusCode::OK, &headers(now, &pairs), epoch());
+        let departure = state.start_request(Bucket::Auth0Read, now);
+        state.record_response(Bucket::Auth0Read, departure, advice, now);
         let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
         let Admission::Wait(span) = state.admit(tickets[0], now, now) else { panic!("it is empty") };
         assert_eq!(span, s(70));
@@ -464,9 +467,9 @@ fn a_bucket_said_to_be_huge_and_empty_is_asked_again_in_a_minute() {
 fn what_a_small_bucket_never_holds_is_not_waited_for_by_the_clock() {
     let mut state = auth0(0.8);
     let pairs = [("x-ratelimit-limit", 2), ("x-ratelimit-remaining", 1)];
-    let advice = Advice::read(StatusCode::OK, &headers(Duration::ZERO, &pairs), epoch());
-    let departure = state.depart(Bucket::Auth0Read, Duration::ZERO);
-    state.answered(Bucket::Auth0Read, departure, advice, Duration::ZERO);
+    let advice = RateLimitHeaders::read(StatusCode::OK, &headers(Duration::ZERO, &pairs), epoch());
+    let departure = state.start_request(Bucket::Auth0Read, Duration::ZERO);
+    state.record_response(Bucket::Auth0Read, departure, advice, Duration::ZERO);
     let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
     let Admission::Granted { meter } = state.admit(tickets[0], s(60), s(60)) else { panic!("the bucket is full") };
     assert_eq!(
@@ -489,7 +492,7 @@ fn reply(pacer: &Pacer, clock: &ManualClock, limit: i64, remaining: i64) {
         ("x-rate-limit-reset", unix(clock.monotonic()) + 30),
     ];
     let headers = headers(clock.monotonic(), &pairs);
-    pacer.depart(Bucket::OktaUser, clock).answered(StatusCode::OK, &headers, clock);
+    pacer.start_request(Bucket::OktaUser, clock).record_response(StatusCode::OK, &headers, clock);
 }
 
 fn acquire(
@@ -541,7 +544,7 @@ async fn a_long_wait_tells_each_second_that_it_waits() {
             let tell = || {
                 told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             };
-            pacer.acquire_telling(Bucket::OktaUser, Priority::Live, clock.as_ref(), tell).await
+            pacer.acquire_with_heartbeat(Bucket::OktaUser, Priority::Live, clock.as_ref(), tell).await
         }
     });
     settle().await;

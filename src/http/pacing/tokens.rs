@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::advice::Advice;
+use super::rate_limit_headers::RateLimitHeaders;
 use super::state::{Departure, Turn};
 use super::{BucketSnapshot, Priority, Shares};
 
@@ -39,7 +39,7 @@ const STILL_FOR: Duration = Duration::from_secs(15);
 const STILL_CALLS: u32 = 20;
 /// … of which at most one in so many went without waiting. Who works on without end waits each time, but for the token now
 /// and then that comes back beyond the floor; who has a person to look at now and then does not wait for their first call.
-const STILL_UNHINDERED: u32 = 10;
+const MAX_UNTHROTTLED_SHARE: u32 = 10;
 /// How long what was learned is kept at least.
 const RELEARN_AFTER: Duration = Duration::from_secs(600);
 /// The longest pause that does not come from `Retry-After`: after a refusal, or because what an answer showed to be left
@@ -58,15 +58,15 @@ struct Anchor {
 
 /// Calls that need not wait.
 #[derive(Clone, Copy, Debug, Default)]
-struct Unhindered {
+struct Unthrottled {
     live: u32,
     sweeps: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Since when has the floor not risen above `floor`, and through how many calls, so many of them unhindered?
-    Learning { floor: f64, since: Duration, calls: u32, unhindered: Unhindered },
+    /// Since when has the floor not risen above `floor`, and through how many calls, so many of them unthrottled?
+    Learning { floor: f64, since: Duration, calls: u32, unthrottled: Unthrottled },
     /// We keep to our share, at least until then.
     Settled { until: Duration },
 }
@@ -129,7 +129,7 @@ impl Tokens {
             level_at: Duration::ZERO,
             floor: RATE_FIRST,
             rate: RATE_FIRST,
-            phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0, unhindered: Unhindered::default() },
+            phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0, unthrottled: Unthrottled::default() },
             anchors: VecDeque::new(),
             ours: Allowance { level: 1.0, at: Duration::ZERO },
             sweeps: Allowance { level: 1.0, at: Duration::ZERO },
@@ -208,7 +208,7 @@ impl Tokens {
                 }
             };
             if priority == Priority::Live && for_share.is_some() && now >= until {
-                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: Unhindered::default() };
+                self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unthrottled: Unthrottled::default() };
                 self.anchors.clear();
             } else {
                 wait = wait.max(for_share);
@@ -219,10 +219,10 @@ impl Tokens {
 
     /// `waited`: was the call held back before?
     pub(super) fn grant(&mut self, priority: Priority, waited: bool, now: Duration) {
-        if !waited && let Phase::Learning { unhindered, .. } = &mut self.phase {
+        if !waited && let Phase::Learning { unthrottled, .. } = &mut self.phase {
             let count = match priority {
-                Priority::Live => &mut unhindered.live,
-                Priority::Sweep => &mut unhindered.sweeps,
+                Priority::Live => &mut unthrottled.live,
+                Priority::Sweep => &mut unthrottled.sweeps,
             };
             *count = count.saturating_add(1);
         }
@@ -241,7 +241,7 @@ impl Tokens {
     }
 
     /// A call departs; returns how many had been answered by now.
-    pub(super) fn depart(&mut self) -> u64 {
+    pub(super) fn start_request(&mut self) -> u64 {
         self.departed += 1;
         self.answered
     }
@@ -258,7 +258,13 @@ impl Tokens {
     }
 
     /// `spread` is a random number from 0 to 1.
-    pub(super) fn answered(&mut self, departure: Departure, advice: Advice, spread: f64, now: Duration) {
+    pub(super) fn record_response(
+        &mut self,
+        departure: Departure,
+        advice: RateLimitHeaders,
+        spread: f64,
+        now: Duration,
+    ) {
         // Was any other answer taken in while this call was under way? Then it may say what was true before that one.
         let may_be_stale = self.answered > departure.answered_before;
         self.answered += 1;
@@ -297,7 +303,7 @@ impl Tokens {
     }
 
     fn measure(&mut self, departure: Departure, remaining: u32, now: Duration) {
-        let Phase::Learning { floor: best, since, calls, unhindered } = self.phase else { return };
+        let Phase::Learning { floor: best, since, calls, unthrottled } = self.phase else { return };
         while self.anchors.front().is_some_and(|anchor| now.saturating_sub(anchor.departed_at) > SPAN_MAX) {
             self.anchors.pop_front();
         }
@@ -319,23 +325,23 @@ impl Tokens {
             self.anchors.push_back(Anchor { departed_at: departure.departed_at, departed: self.departed, remaining });
         }
         let is_still = rate.is_some() && calls >= STILL_CALLS && now.saturating_sub(since) >= STILL_FOR;
-        let many = |unhindered: u32| unhindered.saturating_mul(STILL_UNHINDERED) > calls;
+        let many = |unthrottled: u32| unthrottled.saturating_mul(MAX_UNTHROTTLED_SHARE) > calls;
         self.phase = if floor > best * RISE {
-            Phase::Learning { floor, since: now, calls: 0, unhindered: Unhindered::default() }
+            Phase::Learning { floor, since: now, calls: 0, unthrottled: Unthrottled::default() }
         } else if !is_still {
-            Phase::Learning { floor: best, since, calls: calls.saturating_add(1), unhindered }
-        } else if many(unhindered.live) {
-            Phase::Learning { floor: best, since: now, calls: 0, unhindered: Unhindered::default() }
+            Phase::Learning { floor: best, since, calls: calls.saturating_add(1), unthrottled }
+        } else if many(unthrottled.live) {
+            Phase::Learning { floor: best, since: now, calls: 0, unthrottled: Unthrottled::default() }
         } else {
             // Sweeps keep to their part of what was measured, even if they alone were measured; live work that needs more
             // then learns again at once.
-            let kept = if many(unhindered.sweeps) { Duration::ZERO } else { RELEARN_AFTER };
+            let kept = if many(unthrottled.sweeps) { Duration::ZERO } else { RELEARN_AFTER };
             Phase::Settled { until: now + kept }
         };
     }
 
     /// We were too fast, or others were: wait as asked, and believe in half of what was learned.
-    pub(super) fn refuse(&mut self, advice: Advice, spread: f64, now: Duration) {
+    pub(super) fn refuse(&mut self, advice: RateLimitHeaders, spread: f64, now: Duration) {
         self.refusals = self.refusals.saturating_add(1);
         let doubled = |span: Duration| span.saturating_mul(1 << self.refusals.saturating_sub(1).min(6)).min(PAUSE_MAX);
         let pause = if let Some(span) = advice.retry_after {
@@ -351,7 +357,7 @@ impl Tokens {
             self.rate = (self.rate / 2.0).max(RATE_MIN);
         }
         self.anchors.clear();
-        self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unhindered: Unhindered::default() };
+        self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unthrottled: Unthrottled::default() };
     }
 
     pub(super) fn describe(&self, snapshot: &mut BucketSnapshot, now: Duration) {

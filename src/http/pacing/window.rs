@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::advice::Advice;
+use super::rate_limit_headers::RateLimitHeaders;
 use super::state::Turn;
 use super::{BucketSnapshot, Priority, Shares};
 
@@ -100,7 +100,7 @@ impl Window {
     }
 
     /// `spread` is a random number from 0 to 1.
-    pub(super) fn answered(&mut self, advice: Advice, spread: f64, now: Duration) {
+    pub(super) fn record_response(&mut self, advice: RateLimitHeaders, spread: f64, now: Duration) {
         self.turn(now);
         if advice.refused {
             self.refusals = self.refusals.saturating_add(1);
@@ -146,7 +146,7 @@ impl Window {
         }
     }
 
-    fn pause(&mut self, advice: Advice, spread: f64, now: Duration) {
+    fn pause(&mut self, advice: RateLimitHeaders, spread: f64, now: Duration) {
         let pause = if advice.limit == Some(0) {
             // Too many at once: a moment is enough, and not the same one for everybody. The reset means nothing here.
             advice

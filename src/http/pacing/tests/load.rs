@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::super::advice::Advice;
+use super::super::rate_limit_headers::RateLimitHeaders;
 use super::super::state::{self, Admission, State};
 use super::super::{Bucket, Priority};
 use crate::domain::{Timestamp, clock};
@@ -127,7 +127,7 @@ pub(super) struct Load {
 enum Doing {
     Waiting { ticket: u64, until: Duration },
     Asking { meter: state::MeterId, departure: state::Departure, arrives: Duration },
-    Hearing { meter: state::MeterId, departure: state::Departure, advice: Advice, at: Duration },
+    Hearing { meter: state::MeterId, departure: state::Departure, advice: RateLimitHeaders, at: Duration },
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -195,7 +195,7 @@ impl Load {
                         *doing = Doing::Waiting { ticket: *ticket, until: Duration::MAX };
                     }
                     Admission::Granted { meter } => {
-                        let departure = self.state.depart(self.bucket, now);
+                        let departure = self.state.start_request(self.bucket, now);
                         *doing = Doing::Asking { meter, departure, arrives: now + self.latency / 2 };
                         wake = true;
                     }
@@ -208,12 +208,12 @@ impl Load {
                     (true, Priority::Live) => tally.live += 1,
                     (true, Priority::Sweep) => tally.sweeps += 1,
                 }
-                let advice = Advice::read(status, &headers, clock::add(epoch(), now));
+                let advice = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
                 let (meter, departure, at) = (*meter, *departure, now + self.latency / 2);
                 *doing = Doing::Hearing { meter, departure, advice, at };
             }
             Doing::Hearing { meter, departure, advice, .. } => {
-                self.state.answered(self.bucket, *departure, *advice, now);
+                self.state.record_response(self.bucket, *departure, *advice, now);
                 self.state.release(*meter);
                 *doing = Doing::Waiting { ticket: self.state.enqueue(self.bucket, *priority), until: now };
                 wake = true;

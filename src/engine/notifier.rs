@@ -20,7 +20,7 @@ const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), longest: Duratio
 
 impl Engine {
     /// Tells what is to be told, until told to stop.
-    pub(super) async fn tell_loop(&self, stop: &CancellationToken) {
+    pub(super) async fn notify_loop(&self, stop: &CancellationToken) {
         let Some(alert) = &self.alert else {
             stop.cancelled().await;
             return;
@@ -49,10 +49,10 @@ impl Engine {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(wait) => {}
             }
-            match self.tell_next().await {
-                Ok(Told::Nothing) => (failures, wait) = (0, ASK_EVERY),
-                Ok(Told::One) => (failures, wait) = (0, Duration::ZERO),
-                Ok(Told::Refused(error)) => {
+            match self.deliver_next().await {
+                Ok(Delivery::Nothing) => (failures, wait) = (0, ASK_EVERY),
+                Ok(Delivery::One) => (failures, wait) = (0, Duration::ZERO),
+                Ok(Delivery::Refused(error)) => {
                     failures = failures.saturating_add(1);
                     wait = AGAIN.wait(failures, fastrand::f64());
                     if failures == 1 {
@@ -67,15 +67,15 @@ impl Engine {
         }
     }
 
-    async fn tell_next(&self) -> Result<Told, StoreError> {
-        let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Told::Nothing) };
-        let Some(untold) = self.store.untold_alarm().await? else { return Ok(Told::Nothing) };
+    async fn deliver_next(&self) -> Result<Delivery, StoreError> {
+        let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Delivery::Nothing) };
+        let Some(untold) = self.store.untold_alarm().await? else { return Ok(Delivery::Nothing) };
         match alert.tell(&message(&untold, &self.options.okta_url)).await {
             Ok(()) => {
                 self.store.told(&untold, self.clock.now()).await?;
-                Ok(Told::One)
+                Ok(Delivery::One)
             }
-            Err(error) => Ok(Told::Refused(error.to_string())),
+            Err(error) => Ok(Delivery::Refused(error.to_string())),
         }
     }
 }
@@ -86,7 +86,7 @@ pub(super) fn log_raised(kind: AlarmKind, subject: &str) {
     warn!(event = "alarm", kind = kind.as_str(), subject, "an alarm was raised: `status` says why, and what to do");
 }
 
-enum Told {
+enum Delivery {
     Nothing,
     One,
     Refused(String),

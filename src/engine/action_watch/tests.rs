@@ -71,11 +71,11 @@ async fn who_may_not_look_says_so_raises_nothing_and_ends_nothing() {
 async fn however_it_ends_looks_are_not_paused_and_what_was_known_stands() {
     let stage = Stage::new(MARK).await;
     assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Verified));
-    let gate = stage.engine.gate(crate::http::Remote::Auth0);
+    let breaker = stage.engine.breaker(crate::http::Remote::Auth0);
     for (code, expected) in [(500, None), (403, Some(Enforcement::Unverified)), (401, None), (429, None)] {
         let fault = stage.sandbox.auth0().faults().add(Fault::status("GET", "/api/v2/actions", code));
         assert_eq!(stage.engine.look_at_action().await.unwrap(), expected, "{code}");
-        assert_eq!(gate.paused(&[Endpoint::Auth0Patch, Endpoint::Auth0Actions]), None, "{code}");
+        assert_eq!(breaker.open_for(&[Endpoint::Auth0Patch, Endpoint::Auth0Actions]), None, "{code}");
         stage.sandbox.auth0().faults().remove(fault);
     }
     assert!(alarms(&stage).await.is_empty());
@@ -96,7 +96,7 @@ async fn what_was_seen_is_told_when_it_is_another_than_before() {
     let (action, journal) = (stage.sandbox.auth0().action(), stage.sandbox.auth0().journal());
     let looks = async |seen| until(|| journal.count("GET", "/api/v2/actions/triggers") >= seen).await;
     let stop = CancellationToken::new();
-    tokio::join!(soon(stage.engine.enforcement_loop(&stop)), async {
+    tokio::join!(soon(stage.engine.action_watch_loop(&stop)), async {
         looks(3).await;
         assert_eq!(heard.count("action_verified"), 1);
         action.set_bound(false);

@@ -1,6 +1,6 @@
 //! The one way to a remote: paced, paused when it is down or refuses us, counted, and reported once.
 //!
-//! A client classifies an answer; the gate decides what it means for everybody else. A refusal of our credentials pauses
+//! A client classifies an answer; the breaker decides what it means for everybody else. A refusal of our credentials pauses
 //! the remote, a refusal of one endpoint pauses that endpoint, no connection pauses the remote, and so do failures across
 //! three different users without a success between: but never the failures of one user alone, so that one poison user
 //! stops nobody. What is paused is probed by a single call now and then; one success ends the pause.
@@ -72,7 +72,7 @@ impl Endpoint {
 
 /// Why a call did not bring an answer.
 #[derive(Clone, Debug)]
-pub enum Stopped {
+pub enum CallError {
     /// The remote or the endpoint is paused, by this call or by an earlier one. Nobody's fault but the remote's.
     Paused {
         /// How long, at least.
@@ -116,20 +116,20 @@ struct State {
     /// Users that failed since the last success.
     suspects: BTreeSet<String>,
     /// Endpoints whose last call found no connection, with the number of answers there had been until then.
-    broke: BTreeMap<Endpoint, u64>,
+    last_unreachable: BTreeMap<Endpoint, u64>,
     failing_since: Option<Timestamp>,
     /// Calls that failed since then.
     failures: u64,
     noted: Option<(Kind, Duration)>,
     alarms: BTreeSet<&'static str>,
     /// The last life may have left an error or an alarm behind that only a success ends.
-    settled_once: bool,
+    cleared_previous_run: bool,
     counts: Counts,
 }
 
-/// The gate to one remote.
+/// The breaker to one remote.
 #[derive(Debug)]
-pub struct Gate {
+pub struct CircuitBreaker {
     remote: Remote,
     pacer: Pacer,
     store: Arc<Store>,
@@ -140,13 +140,13 @@ pub struct Gate {
 
 /// Lets go of a probe, if it is abandoned before its call came back.
 struct Probe<'a> {
-    gate: &'a Gate,
+    breaker: &'a CircuitBreaker,
     scopes: Vec<Scope>,
 }
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        let mut state = self.gate.lock();
+        let mut state = self.breaker.lock();
         for scope in &self.scopes {
             if let Some(pause) = state.pauses.get_mut(scope) {
                 pause.probing = false;
@@ -155,7 +155,7 @@ impl Drop for Probe<'_> {
     }
 }
 
-impl Gate {
+impl CircuitBreaker {
     pub(super) fn new(
         remote: Remote,
         pacer: Pacer,
@@ -178,17 +178,17 @@ impl Gate {
         priority: Priority,
         subject: &str,
         call: F,
-    ) -> Result<T, Stopped>
+    ) -> Result<T, CallError>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
         let mut round = 0;
         loop {
-            let probe = self.enter(endpoint)?;
+            let probe = self.try_acquire(endpoint)?;
             let clock = self.clock.as_ref();
             let waits = || self.pulse.stamp(subject, clock);
-            let permit = self.pacer.acquire_telling(endpoint.bucket(), priority, clock, waits).await;
+            let permit = self.pacer.acquire_with_heartbeat(endpoint.bucket(), priority, clock, waits).await;
             let waiting = clock.waiting();
             let answer = call().await;
             drop(waiting);
@@ -214,7 +214,7 @@ impl Gate {
 
     /// Makes a call that looks do without: it gives way to all others, is not made while the remote is paused, and however
     /// it ends, that says nothing of other calls.
-    pub(super) async fn call_aside<T, F, Fut>(&self, endpoint: Endpoint, call: F) -> Result<T, Stopped>
+    pub(super) async fn call_best_effort<T, F, Fut>(&self, endpoint: Endpoint, call: F) -> Result<T, CallError>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
@@ -222,18 +222,18 @@ impl Gate {
         let paused = self.lock().pauses.get(&Scope::Remote).map(|pause| (pause.until, pause.why.clone()));
         if let Some((until, why)) = paused {
             let wait = until.saturating_sub(self.clock.monotonic()).max(Duration::from_secs(1));
-            return Err(Stopped::Paused { wait, why });
+            return Err(CallError::Paused { wait, why });
         }
         let permit = self.pacer.acquire(endpoint.bucket(), Priority::Sweep, self.clock.as_ref()).await;
         let answer = call().await;
         drop(permit);
         self.count(answer.as_ref().err().map(|failure| failure.kind));
-        answer.map_err(Stopped::Failed)
+        answer.map_err(CallError::Failed)
     }
 
     /// How long everything that goes through here has to wait, if it has to; what is paused for some other endpoint than
     /// these does not count.
-    pub(super) fn paused(&self, endpoints: &[Endpoint]) -> Option<Duration> {
+    pub(super) fn open_for(&self, endpoints: &[Endpoint]) -> Option<Duration> {
         let now = self.clock.monotonic();
         let state = self.lock();
         let relevant = |scope: &Scope| match scope {
@@ -254,7 +254,7 @@ impl Gate {
     }
 
     /// Passes, or says for how long nobody does. The first to come after a pause has run out is the probe.
-    fn enter(&self, endpoint: Endpoint) -> Result<Probe<'_>, Stopped> {
+    fn try_acquire(&self, endpoint: Endpoint) -> Result<Probe<'_>, CallError> {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         let scopes = [Scope::Remote, Scope::Endpoint(endpoint)];
@@ -262,7 +262,7 @@ impl Gate {
             if let Some(pause) = state.pauses.get(&scope) {
                 let wait = pause.until.saturating_sub(now);
                 if !wait.is_zero() || pause.probing {
-                    return Err(Stopped::Paused { wait: wait.max(Duration::from_secs(1)), why: pause.why.clone() });
+                    return Err(CallError::Paused { wait: wait.max(Duration::from_secs(1)), why: pause.why.clone() });
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Gate {
                 probed.push(scope);
             }
         }
-        Ok(Probe { gate: self, scopes: probed })
+        Ok(Probe { breaker: self, scopes: probed })
     }
 
     fn count(&self, failed: Option<Kind>) {
@@ -287,22 +287,22 @@ impl Gate {
     /// The remote answered as a remote that is well does.
     async fn succeeded(&self, endpoint: Endpoint) {
         self.count(None);
-        self.is_well(endpoint).await;
+        self.mark_healthy(endpoint).await;
     }
 
-    async fn is_well(&self, endpoint: Endpoint) {
+    async fn mark_healthy(&self, endpoint: Endpoint) {
         let (over, first, alarms) = {
             let mut state = self.lock();
             state.suspects.clear();
-            state.broke.remove(&endpoint);
+            state.last_unreachable.remove(&endpoint);
             state.pauses.remove(&Scope::Remote);
             state.pauses.remove(&Scope::Endpoint(endpoint));
-            let first = !state.settled_once;
+            let first = !state.cleared_previous_run;
             // While another endpoint is refused, the remote is not well as a whole.
             if !state.pauses.is_empty() || (!first && state.failing_since.is_none()) {
                 return;
             }
-            state.settled_once = true;
+            state.cleared_previous_run = true;
             state.noted = None;
             let over = state.failing_since.take().map(|since| (since, std::mem::take(&mut state.failures)));
             (over, first, std::mem::take(&mut state.alarms))
@@ -328,12 +328,12 @@ impl Gate {
         }
     }
 
-    async fn failed(&self, endpoint: Endpoint, subject: &str, failure: Failure) -> Stopped {
+    async fn failed(&self, endpoint: Endpoint, subject: &str, failure: Failure) -> CallError {
         self.count(Some(failure.kind));
         // A remote that refuses one request, or does not have one thing, is well.
         if matches!(failure.kind, Kind::NotFound | Kind::Rejected) {
-            self.is_well(endpoint).await;
-            return Stopped::Failed(failure);
+            self.mark_healthy(endpoint).await;
+            return CallError::Failed(failure);
         }
         let now = self.clock.monotonic();
         let (pause, first) = {
@@ -344,7 +344,8 @@ impl Gate {
                 // ended by those others each time, and the user never come to an attempt.
                 Kind::Unreachable => {
                     let answered = state.counts.ok;
-                    let alone = state.broke.insert(endpoint, answered).is_some_and(|before| answered > before);
+                    let alone =
+                        state.last_unreachable.insert(endpoint, answered).is_some_and(|before| answered > before);
                     (!alone).then_some(Scope::Remote)
                 }
                 // A token that is not given out is needed everywhere.
@@ -384,12 +385,12 @@ impl Gate {
         };
         self.report(&failure, first).await;
         match pause {
-            Some((wait, why)) => Stopped::Paused { wait, why },
-            None if failure.kind == Kind::RateLimited => Stopped::Paused {
+            Some((wait, why)) => CallError::Paused { wait, why },
+            None if failure.kind == Kind::RateLimited => CallError::Paused {
                 wait: failure.retry_after.unwrap_or(Duration::from_secs(5)).max(Duration::from_secs(1)),
                 why: failure.to_string(),
             },
-            None => Stopped::Failed(failure),
+            None => CallError::Failed(failure),
         }
     }
 

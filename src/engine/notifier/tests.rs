@@ -41,7 +41,7 @@ async fn raise(stage: &Stage) {
 async fn tell_until(stage: &Stage, seen: impl Future<Output = ()>) {
     let (stop, engine) = (CancellationToken::new(), Arc::clone(&stage.engine));
     let told = stop.clone();
-    tokio::join!(soon(engine.tell_loop(&stop)), async {
+    tokio::join!(soon(engine.notify_loop(&stop)), async {
         soon(seen).await;
         told.cancel();
     });
@@ -59,7 +59,7 @@ async fn an_alarm_is_told_once_and_then_nothing_is_left_to_tell() {
     raise(&stage).await;
     let asked = || async { stage.engine.store().untold_alarm().await.unwrap().is_none() };
     tell_until(&stage, is_so(asked)).await;
-    assert!(matches!(stage.engine.tell_next().await, Ok(Told::Nothing)));
+    assert!(matches!(stage.engine.deliver_next().await, Ok(Delivery::Nothing)));
 }
 
 #[tokio::test]

@@ -5,12 +5,12 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
-use super::super::when;
+use super::super::headers;
 use crate::domain::Timestamp;
 
 /// The rate-limit headers of one answer; Okta writes `x-rate-limit-…`, Auth0 `x-ratelimit-…`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Advice {
+pub(super) struct RateLimitHeaders {
     /// Was the call refused for its rate?
     pub(super) refused: bool,
     pub(super) limit: Option<u32>,
@@ -20,15 +20,15 @@ pub(super) struct Advice {
     pub(super) retry_after: Option<Duration>,
 }
 
-impl Advice {
+impl RateLimitHeaders {
     pub(super) fn read(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Self {
-        let either = |okta, auth0| when::count(headers, okta).or_else(|| when::count(headers, auth0));
+        let either = |okta, auth0| headers::u32_header(headers, okta).or_else(|| headers::u32_header(headers, auth0));
         Self {
             refused: status == StatusCode::TOO_MANY_REQUESTS,
             limit: either("x-rate-limit-limit", "x-ratelimit-limit"),
             remaining: either("x-rate-limit-remaining", "x-ratelimit-remaining"),
-            reset_in: when::reset_in(headers, now),
-            retry_after: when::retry_after(headers, now),
+            reset_in: headers::reset_in(headers, now),
+            retry_after: headers::retry_after(headers, now),
         }
     }
 }

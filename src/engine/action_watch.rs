@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Engine;
-use super::gate::{Endpoint, Stopped};
+use super::breaker::{CallError, Endpoint};
 use crate::auth0::Standing;
 use crate::http::Kind;
 use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};
@@ -21,7 +21,7 @@ const SCOPE: &str = "read:actions";
 
 impl Engine {
     /// Looks at once and then every hour.
-    pub(super) async fn enforcement_loop(&self, stop: &CancellationToken) {
+    pub(super) async fn action_watch_loop(&self, stop: &CancellationToken) {
         let mut before = None;
         loop {
             let wait = match self.look_at_action().await {
@@ -51,8 +51,8 @@ impl Engine {
     pub async fn look_at_action(&self) -> Result<Option<Enforcement>, StoreError> {
         let standing = match self.action_standing().await {
             Ok(standing) => standing,
-            Err(Stopped::Failed(failure)) if failure.kind == Kind::Forbidden => None,
-            Err(Stopped::Failed(_) | Stopped::Paused { .. }) => return Ok(None),
+            Err(CallError::Failed(failure)) if failure.kind == Kind::Forbidden => None,
+            Err(CallError::Failed(_) | CallError::Paused { .. }) => return Ok(None),
         };
         let now = self.now();
         let enforcement = match &standing {
@@ -77,14 +77,14 @@ impl Engine {
     }
 
     /// `None`: our scopes do not allow to look.
-    async fn action_standing(&self) -> Result<Option<Standing>, Stopped> {
-        let gate = &self.auth0_gate;
-        let scopes = gate.call_aside(Endpoint::Auth0Actions, || self.auth0.granted_scopes()).await?;
+    async fn action_standing(&self) -> Result<Option<Standing>, CallError> {
+        let breaker = &self.auth0_breaker;
+        let scopes = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.granted_scopes()).await?;
         if !scopes.is_empty() && !scopes.iter().any(|scope| scope == SCOPE) {
             return Ok(None);
         }
-        let actions = gate.call_aside(Endpoint::Auth0Actions, || self.auth0.actions()).await?;
-        let flow = gate.call_aside(Endpoint::Auth0Actions, || self.auth0.flow()).await?;
+        let actions = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.actions()).await?;
+        let flow = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.flow()).await?;
         Ok(Some(Standing::new(actions, flow, &self.options.action_code)))
     }
 }

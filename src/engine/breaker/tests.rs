@@ -1,4 +1,4 @@
-//! The gate, with calls that fail as they are told to, on a clock that stands still until it is moved.
+//! The breaker, with calls that fail as they are told to, on a clock that stands still until it is moved.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -15,9 +15,9 @@ use crate::store::RemoteRow;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The gate to one remote, with a state of its own.
+/// The breaker to one remote, with a state of its own.
 struct Gatehouse {
-    gate: Gate,
+    breaker: CircuitBreaker,
     clock: Arc<ManualClock>,
     store: Arc<Store>,
     _folder: tempfile::TempDir,
@@ -32,12 +32,12 @@ impl Gatehouse {
         let (folder, store) = a_store(clock.now()).await;
         let (store, pulse) = (Arc::new(store), Arc::new(Pulse::new(clock.as_ref())));
         let pacer = Pacer::okta(Shares { ours: 1.0, sweeps: 0.5 });
-        let gate = Gate::new(Remote::Okta, pacer, store.clone(), clock.clone(), pulse);
-        Self { gate, clock, store, _folder: folder }
+        let breaker = CircuitBreaker::new(Remote::Okta, pacer, store.clone(), clock.clone(), pulse);
+        Self { breaker, clock, store, _folder: folder }
     }
 
-    async fn ask(&self, (endpoint, subject, kind): Ask<'_>) -> Result<(), Stopped> {
-        self.gate
+    async fn ask(&self, (endpoint, subject, kind): Ask<'_>) -> Result<(), CallError> {
+        self.breaker
             .call(endpoint, Priority::Live, subject, || async move { kind.map_or(Ok(()), |kind| Err(failure(kind))) })
             .await
     }
@@ -46,7 +46,7 @@ impl Gatehouse {
     async fn reaches(&self, endpoint: Endpoint) -> bool {
         let made = Cell::new(false);
         let _ = self
-            .gate
+            .breaker
             .call(endpoint, Priority::Live, "somebody", || {
                 made.set(true);
                 async { Ok(()) }
@@ -58,7 +58,7 @@ impl Gatehouse {
     /// How long everything is paused, in seconds; and how often that was probed.
     fn pause(&self) -> Option<(u64, u32)> {
         let now = self.clock.monotonic();
-        self.gate
+        self.breaker
             .lock()
             .pauses
             .get(&Scope::Remote)
@@ -66,7 +66,7 @@ impl Gatehouse {
     }
 
     fn wait_for_pause(&self) {
-        self.clock.advance(self.gate.paused(&[]).unwrap());
+        self.clock.advance(self.breaker.open_for(&[]).unwrap());
     }
 
     async fn row(&self) -> RemoteRow {
@@ -83,15 +83,15 @@ fn failure(kind: Kind) -> Failure {
     Failure { kind, ..Failure::malformed(Remote::Okta, "GET /api/v1/logs", "broken on purpose") }
 }
 
-fn waits(stopped: Result<(), Stopped>) -> u64 {
+fn waits(stopped: Result<(), CallError>) -> u64 {
     match stopped.unwrap_err() {
-        Stopped::Paused { wait, .. } => wait.as_secs(),
-        Stopped::Failed(failure) => panic!("nothing waits: {failure}"),
+        CallError::Paused { wait, .. } => wait.as_secs(),
+        CallError::Failed(failure) => panic!("nothing waits: {failure}"),
     }
 }
 
-fn is_this_calls_alone(stopped: Result<(), Stopped>) -> bool {
-    matches!(stopped.unwrap_err(), Stopped::Failed(_))
+fn is_this_calls_alone(stopped: Result<(), CallError>) -> bool {
+    matches!(stopped.unwrap_err(), CallError::Failed(_))
 }
 
 /// Begins a call that does not come back yet.
@@ -109,11 +109,11 @@ async fn a_rate_limit_is_tried_four_times_and_then_gives_way_without_a_pause_for
             made.set(made.get() + 1);
             async move { Err::<(), _>(Failure { retry_after: asked_for, ..failure(Kind::RateLimited) }) }
         };
-        let answer = house.gate.call(Endpoint::OktaLog, Priority::Live, "poller", limited).await;
+        let answer = house.breaker.call(Endpoint::OktaLog, Priority::Live, "poller", limited).await;
         assert_eq!((made.get(), waits(answer)), (4, waited), "asked to wait {asked_for:?}");
     }
-    assert_eq!(house.gate.counts(), Counts { ok: 0, failed: [(Kind::RateLimited, 12)].into() });
-    assert_eq!(house.gate.paused(&[Endpoint::OktaLog]), None);
+    assert_eq!(house.breaker.counts(), Counts { ok: 0, failed: [(Kind::RateLimited, 12)].into() });
+    assert_eq!(house.breaker.open_for(&[Endpoint::OktaLog]), None);
 
     // Three refusals in a row, and then an answer.
     made.set(0);
@@ -122,7 +122,7 @@ async fn a_rate_limit_is_tried_four_times_and_then_gives_way_without_a_pause_for
         let answer = if made.get() < 4 { Err(failure(Kind::RateLimited)) } else { Ok(made.get()) };
         async { answer }
     };
-    assert_eq!(house.gate.call(Endpoint::OktaLog, Priority::Live, "poller", at_last).await.unwrap(), 4);
+    assert_eq!(house.breaker.call(Endpoint::OktaLog, Priority::Live, "poller", at_last).await.unwrap(), 4);
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn a_refused_credential_pauses_everything_for_a_minute_and_one_call_at_a_t
     {
         let (_answer, never) = oneshot::channel::<()>();
         let never = Cell::new(Some(never));
-        let probe = house.gate.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
+        let probe = house.breaker.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
             let never = never.take().unwrap();
             async { never.await.map_err(|_| failure(Kind::Timeout)) }
         });
@@ -157,7 +157,7 @@ async fn a_refused_credential_pauses_everything_for_a_minute_and_one_call_at_a_t
         assert_eq!(waits(house.ask((Endpoint::OktaLog, "poller", None)).await), 1, "and others ask again soon");
     }
     assert!(house.reaches(Endpoint::OktaLog).await, "a probe that was abandoned lets the next one pass");
-    assert_eq!(house.gate.paused(&[Endpoint::OktaLog, Endpoint::OktaUser]), None);
+    assert_eq!(house.breaker.open_for(&[Endpoint::OktaLog, Endpoint::OktaUser]), None);
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn calls_under_way_when_a_pause_began_neither_lengthen_nor_double_it() {
         let house = Gatehouse::new().await;
         let (fail, told) = oneshot::channel::<()>();
         let told = Cell::new(Some(told));
-        let late = house.gate.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
+        let late = house.breaker.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
             let told = told.take().unwrap();
             async move {
                 let _ = told.await;
@@ -178,11 +178,11 @@ async fn calls_under_way_when_a_pause_began_neither_lengthen_nor_double_it() {
         let began = waits(house.ask((Endpoint::OktaLog, "poller", Some(kind))).await);
         let gone = Duration::from_millis(200);
         house.clock.advance(gone);
-        let before = house.gate.paused(&[]).unwrap();
+        let before = house.breaker.open_for(&[]).unwrap();
         assert_eq!(before, Duration::from_secs(began) - gone);
         fail.send(()).unwrap();
         assert!(late.await.is_err());
-        assert_eq!(house.gate.paused(&[]), Some(before), "{kind:?}");
+        assert_eq!(house.breaker.open_for(&[]), Some(before), "{kind:?}");
         assert_eq!(house.pause().unwrap().1, 1, "{kind:?}");
     }
 }
@@ -197,7 +197,7 @@ async fn what_is_down_is_probed_less_and_less_often() {
         assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await.is_err());
         let (wait, probes) = house.pause().unwrap();
         assert_eq!(probes, probe, "seed {seed}");
-        assert!(house.gate.paused(&[]).unwrap() <= PROBES.ceiling(probe), "seed {seed}");
+        assert!(house.breaker.open_for(&[]).unwrap() <= PROBES.ceiling(probe), "seed {seed}");
         longest = longest.max(wait);
         house.wait_for_pause();
     }
@@ -249,14 +249,14 @@ async fn no_connection_pauses_all_at_once_unless_it_is_one_endpoint_among_others
 async fn what_is_forbidden_pauses_its_endpoint_and_a_token_that_is_not_given_out_everything() {
     let house = Gatehouse::new().await;
     assert_eq!(waits(house.ask((Endpoint::OktaUsers, "00u1", Some(Kind::Forbidden))).await), 60);
-    assert_eq!(house.gate.paused(&[Endpoint::OktaUsers]), Some(60 * SECOND));
-    assert_eq!(house.gate.paused(&[Endpoint::OktaUser]), None);
+    assert_eq!(house.breaker.open_for(&[Endpoint::OktaUsers]), Some(60 * SECOND));
+    assert_eq!(house.breaker.open_for(&[Endpoint::OktaUser]), None);
     assert!(!house.reaches(Endpoint::OktaUsers).await);
     assert!(house.reaches(Endpoint::OktaUser).await);
 
     let token = || async { Err::<(), _>(Failure { endpoint: "POST /oauth2/v1/token", ..failure(Kind::Forbidden) }) };
-    assert_eq!(waits(house.gate.call(Endpoint::OktaLog, Priority::Live, "poller", token).await), 60);
-    assert_eq!(house.gate.paused(&[]), Some(60 * SECOND));
+    assert_eq!(waits(house.breaker.call(Endpoint::OktaLog, Priority::Live, "poller", token).await), 60);
+    assert_eq!(house.breaker.open_for(&[]), Some(60 * SECOND));
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_request_that_is_refused_or_finds_nothing_is_answered_by_a_remote_that
         assert!(!is_this_calls_alone(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await));
         house.wait_for_pause();
         assert!(is_this_calls_alone(house.ask((Endpoint::OktaLog, "poller", Some(kind))).await));
-        assert_eq!(house.gate.paused(&[Endpoint::OktaLog]), None);
+        assert_eq!(house.breaker.open_for(&[Endpoint::OktaLog]), None);
         assert!(!house.row().await.is_failing());
     }
 }
@@ -280,9 +280,15 @@ async fn every_call_is_counted_once() {
     for _ in 0..2 {
         let _ = house.ask((Endpoint::OktaUser, "00u1", Some(Kind::NotFound))).await;
     }
-    assert!(house.gate.call_aside(Endpoint::OktaOrg, || async { Ok(()) }).await.is_ok());
-    assert!(house.gate.call_aside(Endpoint::OktaOrg, || async { Err::<(), _>(failure(Kind::Server)) }).await.is_err());
-    assert_eq!(house.gate.counts(), Counts { ok: 4, failed: [(Kind::NotFound, 2), (Kind::Server, 1)].into() });
+    assert!(house.breaker.call_best_effort(Endpoint::OktaOrg, || async { Ok(()) }).await.is_ok());
+    assert!(
+        house
+            .breaker
+            .call_best_effort(Endpoint::OktaOrg, || async { Err::<(), _>(failure(Kind::Server)) })
+            .await
+            .is_err()
+    );
+    assert_eq!(house.breaker.counts(), Counts { ok: 4, failed: [(Kind::NotFound, 2), (Kind::Server, 1)].into() });
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub fn reset_in(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 /// A header that holds a whole number.
-pub fn count(headers: &HeaderMap, name: &'static str) -> Option<u32> {
+pub fn u32_header(headers: &HeaderMap, name: &'static str) -> Option<u32> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
