@@ -66,7 +66,7 @@ impl Engine {
         match standing {
             // With blocks, everybody who is marked is denied without any Action.
             Some(standing) if enforcement == Enforcement::Missing && !self.options.mark.block => {
-                self.store.raise_alarm(&missing(&standing), now).await?;
+                self.store.raise_alarm(&Alarm::action_missing(&standing), now).await?;
             }
             Some(_) => {
                 self.store.clear_alarm(AlarmKind::ActionMissing, "", now).await?;
@@ -86,19 +86,6 @@ impl Engine {
         let actions = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.actions()).await?;
         let flow = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.flow()).await?;
         Ok(Some(Standing::new(actions, flow, &self.options.action_code)))
-    }
-}
-
-fn missing(standing: &Standing) -> Alarm {
-    let wrong: Vec<String> = standing.conditions().into_iter().filter(|one| !one.holds).map(|one| one.found).collect();
-    Alarm {
-        momentary: false,
-        kind: AlarmKind::ActionMissing,
-        subject: String::new(),
-        detail: format!("marks have no effect, since no Action reads them: {}", wrong.join("; ")),
-        remedy: "`okta-auth0-sync action deploy`, or bind it in what manages the tenant's Actions; `action check` says what \
-                 is missing"
-            .to_owned(),
     }
 }
 

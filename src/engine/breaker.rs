@@ -425,19 +425,7 @@ impl CircuitBreaker {
                 self.store.note_remote_error(error, now).await?;
             }
             if let Some(kind) = alarm {
-                let remedy = failure.remedy.clone().unwrap_or_else(|| {
-                    format!(
-                        "look at the network and at the status page of {}; work goes on by itself when it is back",
-                        self.remote
-                    )
-                });
-                let alarm = Alarm {
-                    momentary: false,
-                    kind,
-                    subject: self.name().to_owned(),
-                    detail: failure.to_string(),
-                    remedy,
-                };
+                let alarm = Alarm::remote(kind, self.remote, self.name(), failure);
                 self.store.raise_alarm(&alarm, now).await?;
             }
             Ok::<(), crate::store::StoreError>(())

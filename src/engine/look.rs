@@ -177,13 +177,7 @@ impl<'a> Looking<'a> {
         };
         let verdict = self.engine.options.policy.verdict(&status);
         if let Status::Unknown(text) = &status {
-            self.alarm(
-                AlarmKind::UnknownStatus,
-                format!(
-                    "Okta says the status of {id} is {text}, which this version does not know: nothing was written"
-                ),
-                "install a newer version, which knows it; until then deny them by hand in Auth0 if they have left",
-            );
+            self.alarms.push(Alarm::unknown_status(id, text));
         }
         self.event = self.event_behind(verdict);
         self.verdict = Some(verdict);
@@ -225,11 +219,8 @@ impl<'a> Looking<'a> {
     async fn deny(&mut self, addresses: &[Address]) -> Result<(), Interrupted> {
         let policy = &self.engine.options.policy;
         if policy.is_exempt(&self.start.id, addresses) {
-            self.alarm(
-                AlarmKind::ExemptLeft,
-                format!("{} is exempt from denial and has left in Okta ({})", self.start.id, self.status_text()),
-                "deny them by hand in Auth0 if that is what you want, or take them off [scope] exempt",
-            );
+            let alarm = Alarm::exempt_left(&self.start.id, &self.status_text());
+            self.alarms.push(alarm);
             // Exempted after they were denied: that is undone, as for somebody who came back.
             self.allow().await?;
             self.skipped(Skipped::Exempt);
@@ -288,16 +279,6 @@ impl<'a> Looking<'a> {
         })
     }
 
-    pub(super) fn alarm(&mut self, kind: AlarmKind, detail: String, remedy: &str) {
-        self.alarms.push(Alarm {
-            momentary: false,
-            kind,
-            subject: self.start.id.to_string(),
-            detail,
-            remedy: remedy.to_owned(),
-        });
-    }
-
     pub(super) fn skipped(&mut self, why: Skipped) {
         if let Skipped::SharedAddress(other) = &why {
             self.depends_on = Some(other.clone());
@@ -306,35 +287,10 @@ impl<'a> Looking<'a> {
     }
 
     pub(super) fn held(&mut self, why: &Held) {
-        let (kind, remedy) = match why {
-            Held::Guard => (
-                AlarmKind::Guard,
-                "look at what happened in Okta; `approve --all` (or `approve <who>`) lets the denials through, people who \
-                 are active again are let go of by themselves",
-            ),
-            Held::Vanished => (
-                AlarmKind::Held,
-                "if the user was deleted: `approve <who>` denies them; if the role of our credential was narrowed: widen it, \
-                 then `retry <who>`",
-            ),
-            Held::AddressReused(other) => {
-                self.depends_on = Some(other.clone());
-                (
-                    AlarmKind::Held,
-                    "the account's old password would open it to its old owner: reset or delete the account in Auth0, then \
-                     `approve <who>` lifts the mark",
-                )
-            }
-        };
-        // The guard is one alarm for the installation, not one for each of ten thousand people.
-        let subject = if *why == Held::Guard { String::new() } else { self.start.id.to_string() };
-        let detail = match why {
-            Held::Guard => {
-                "more first denials than [guard] max_denials in its window: those beyond it are held".to_owned()
-            }
-            _ => format!("{} is held: {why}", self.start.id),
-        };
-        self.alarms.push(Alarm { momentary: false, kind, subject, detail, remedy: remedy.to_owned() });
+        if let Held::AddressReused(other) = why {
+            self.depends_on = Some(other.clone());
+        }
+        self.alarms.push(Alarm::held(&self.start.id, why));
         self.weigh(Outcome::Held(why.clone()));
     }
 
@@ -415,13 +371,7 @@ impl<'a> Looking<'a> {
         }
         let mut alarms = self.alarms;
         if let Outcome::Failed(why) = &outcome {
-            alarms.push(Alarm {
-                momentary: false,
-                kind: AlarmKind::Failed,
-                subject: self.start.id.to_string(),
-                detail: format!("{} attempts failed: {why}", engine.options.max_attempts),
-                remedy: format!("mend the cause, then `retry {}`; it is also tried once a day", self.start.id),
-            });
+            alarms.push(Alarm::failed(&self.start.id, engine.options.max_attempts, why));
         }
         let email = self
             .read

@@ -17,6 +17,7 @@
 //! second, never a person.
 
 mod action_watch;
+mod alarms;
 pub mod applier;
 pub mod breaker;
 mod claims;

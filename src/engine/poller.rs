@@ -248,31 +248,11 @@ impl Engine {
             let first =
                 quarantined.first().map_or(String::new(), |entry| format!("; {}: {}", entry.event_id, entry.why));
             error!(event = "quarantined", count = recorded.new_quarantined, "entries of the log cannot be read{first}");
-            let alarm = Alarm {
-                momentary: false,
-                kind: AlarmKind::Quarantined,
-                subject: String::new(),
-                detail: format!("{} entries of the log could not be read{first}", recorded.new_quarantined),
-                remedy: "`events --state quarantined` shows them; look at the users they are about with `user <who> --sync`, \
-                         then `approve <event id>`; please report the shape"
-                    .to_owned(),
-            };
+            let alarm = Alarm::quarantined(recorded.new_quarantined, &first);
             self.store.raise_alarm(&alarm, now).await?;
         }
         if let Some(host) = &page.foreign_next_host {
-            let alarm = Alarm {
-                momentary: false,
-                kind: AlarmKind::ForeignNext,
-                subject: host.clone(),
-                detail: format!(
-                    "Okta's next link names the host {host}; its query was asked of {} instead",
-                    self.options.okta_url
-                ),
-                remedy:
-                    "set [okta] url to the org's own address if it is a custom domain; otherwise look at what stands \
-                         between here and Okta"
-                        .to_owned(),
-            };
+            let alarm = Alarm::foreign_next(host, &self.options.okta_url);
             if self.store.raise_alarm(&alarm, now).await? {
                 warn!(event = "foreign_next", %host, "{}", alarm.detail);
             }
@@ -288,30 +268,14 @@ impl Engine {
         let since = clock::sub(checkpoint.anchor_at, OVERLAP);
         warn!(event = "reanchored", since = %timestamp_text(since), "{why}: the log is read again from a time; known events are recognised");
         self.store.reanchor(checkpoint.seq, fingerprint, since, now).await?;
-        let alarm = Alarm {
-            momentary: true,
-            kind: AlarmKind::Reanchored,
-            subject: String::new(),
-            detail: format!("{why}; the log was read again from {}", timestamp_text(since)),
-            remedy: "nothing is lost and nothing needs to be done; tell us if it happens often".to_owned(),
-        };
+        let alarm = Alarm::reanchored(why, since);
         self.store.raise_alarm(&alarm, now).await?;
         Ok(())
     }
 
     /// The log may have lost what we have not read: only a comparison with the directory finds out.
     async fn note_gap(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PassError> {
-        let alarm = Alarm {
-            momentary: false,
-            kind: AlarmKind::Gap,
-            subject: String::new(),
-            detail: format!(
-                "the log was last read at {}; Okta keeps it for 90 days, so events may be gone",
-                timestamp_text(checkpoint.anchor_at)
-            ),
-            remedy: "everybody is compared by itself now (`reconcile --all`); the alarm ends when that is done"
-                .to_owned(),
-        };
+        let alarm = Alarm::gap(checkpoint.anchor_at);
         if self.store.raise_alarm(&alarm, now).await? {
             error!(event = "gap", "{}", alarm.detail);
             self.request_reconcile_all("a gap in the log").await?;

@@ -315,17 +315,7 @@ impl Engine {
             self.store.clear_alarm(AlarmKind::ForeignFlag, "", now).await?;
             return Ok(());
         }
-        let alarm = Alarm {
-            momentary: false,
-            kind: AlarmKind::ForeignFlag,
-            subject: String::new(),
-            detail: format!(
-                "accounts denied by a flag that names no Okta user: {count}, which this program did not set and does not lift"
-            ),
-            remedy: "if the flag should go, set user_metadata.okta.deactivated to \"false\" by hand; where the person has left \
-                     Okta, `user <e-mail> --sync` takes the account over"
-                .to_owned(),
-        };
+        let alarm = Alarm::foreign_flag(count);
         if self.store.raise_alarm(&alarm, now).await? {
             notifier::log_raised(alarm.kind, &alarm.subject);
         }

@@ -227,14 +227,7 @@ impl Engine {
     }
 
     async fn poll_is_late(&self, error: &PassError) {
-        let alarm = Alarm {
-            momentary: false,
-            kind: AlarmKind::PollLate,
-            subject: String::new(),
-            detail: format!("the log could not be read for {} minutes: {error}", POLL_LATE.as_secs() / 60),
-            remedy: "deactivations are not noticed meanwhile and will be when it is back; `check` shows what is wrong"
-                .to_owned(),
-        };
+        let alarm = Alarm::poll_late(POLL_LATE.as_secs() / 60, error);
         if let Err(error) = self.store.raise_alarm(&alarm, self.clock.now()).await {
             warn!(%error, "could not raise an alarm");
         }

@@ -11,7 +11,7 @@ use crate::domain::clock::{self, parse_timestamp};
 use crate::domain::mark::{self, Difference, Known};
 use crate::domain::{Account, AccountId, Held, Lane, Outcome, Patch, Skipped};
 use crate::http::Kind;
-use crate::store::{AccountChange, Admission, AlarmKind, Decision, Denial, Intent};
+use crate::store::{AccountChange, Admission, Alarm, AlarmKind, Decision, Denial, Intent};
 
 /// So many restorations of one account in a day are an alarm.
 const RESTORATIONS_MAX: u32 = 3;
@@ -144,18 +144,7 @@ impl Looking<'_> {
             self.count_restoration(&account.id).await?;
         }
         if let Some(lag_ms) = lag_ms.filter(|lag_ms| *lag_ms > LATE_MS) {
-            self.alarms.push(crate::store::Alarm {
-                momentary: true,
-                kind: AlarmKind::DenialLate,
-                subject: self.start.id.to_string(),
-                detail: format!(
-                    "{} was denied {} s after the deactivation was published",
-                    self.start.id,
-                    lag_ms / 1000
-                ),
-                remedy: "`status` shows what was in the way: a remote that was down, a limit, an outage of ours"
-                    .to_owned(),
-            });
+            self.alarms.push(Alarm::denial_late(&self.start.id, lag_ms));
         }
         if owing {
             self.end_sessions(&account.id).await?;
@@ -297,12 +286,7 @@ impl Looking<'_> {
 
     fn mirror_refused(&mut self, account: &Account, why: &str) {
         warn!(event = "mirror_refused", user = %self.start.id, account = %account.id, "the mirror was refused, the mark is in force: {why}");
-        self.alarm(
-            AlarmKind::MirrorRefused,
-            format!("user_metadata of {} could not be written: {why}", account.id),
-            "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or take \
-             user_metadata out of [auth0] write_to",
-        );
+        self.alarms.push(Alarm::mirror_refused(&self.start.id, &account.id, &why));
     }
 
     /// Ends what an earlier look owed and did not come to.
@@ -379,26 +363,14 @@ impl Looking<'_> {
     }
 
     fn sessions_unavailable(&mut self, why: &str) {
-        self.alarms.push(crate::store::Alarm {
-            momentary: false,
-            kind: AlarmKind::SessionsUnavailable,
-            subject: String::new(),
-            detail: format!("sessions or refresh tokens could not be ended: {why}"),
-            remedy: "the marks are in force; set [auth0] end_sessions = false if the tenant's plan has no such endpoint, or \
-                     grant delete:sessions and delete:refresh_tokens"
-                .to_owned(),
-        });
+        self.alarms.push(Alarm::sessions_unavailable(why));
     }
 
     async fn count_restoration(&mut self, id: &AccountId) -> Result<(), Interrupted> {
         let since = clock::sub(self.engine.now(), DAY);
         let before = self.engine.store.restorations(id, since).await?;
         if before + 1 >= RESTORATIONS_MAX {
-            self.alarm(
-                AlarmKind::Restored,
-                format!("the mark of {id} was removed and restored {} times within a day", before + 1),
-                "find out what else writes app_metadata of this account: an import, a Rule or Action, another tool",
-            );
+            self.alarms.push(Alarm::restored(&self.start.id, id, before + 1));
         }
         Ok(())
     }

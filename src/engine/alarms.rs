@@ -1,0 +1,218 @@
+//! Every alarm that the engine raises: its kind, its subject and what an operator reads.
+//!
+//! The sentences are here and nowhere else, so that one reader can check them against each other. Each `detail` says what
+//! happened, each `remedy` what the operator can do.
+
+use crate::auth0::Standing;
+use crate::domain::clock::timestamp_text;
+use crate::domain::{AccountId, Held, OktaUserId, Timestamp};
+use crate::http::{Failure, Remote};
+use crate::store::{Alarm, AlarmKind};
+
+/// The subject of an alarm that concerns the whole installation.
+const INSTALLATION: &str = "";
+
+impl Alarm {
+    fn new(kind: AlarmKind, subject: impl Into<String>, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { momentary: false, kind, subject: subject.into(), detail: detail.into(), remedy: remedy.into() }
+    }
+
+    /// Reports the alarm once without leaving it open.
+    fn momentary(self) -> Self {
+        Self { momentary: true, ..self }
+    }
+
+    /// A user is held. The guard raises one alarm for the installation, not one for each of ten thousand users.
+    pub(super) fn held(user: &OktaUserId, why: &Held) -> Self {
+        let (kind, subject, remedy) = match why {
+            Held::Guard => {
+                return Self::new(
+                    AlarmKind::Guard,
+                    INSTALLATION,
+                    "more first denials than [guard] max_denials in its window: those beyond it are held",
+                    "look at what happened in Okta; `approve --all` (or `approve <who>`) lets the denials through, people \
+                     who are active again are let go of by themselves",
+                );
+            }
+            Held::Vanished => (
+                AlarmKind::Held,
+                user.to_string(),
+                "if the user was deleted: `approve <who>` denies them; if the role of our credential was narrowed: widen \
+                 it, then `retry <who>`",
+            ),
+            Held::AddressReused(_) => (
+                AlarmKind::Held,
+                user.to_string(),
+                "the account's old password would open it to its old owner: reset or delete the account in Auth0, then \
+                 `approve <who>` lifts the mark",
+            ),
+        };
+        Self::new(kind, subject, format!("{user} is held: {why}"), remedy)
+    }
+
+    /// A user has used up their attempts.
+    pub(super) fn failed(user: &OktaUserId, attempts: u32, why: &str) -> Self {
+        Self::new(
+            AlarmKind::Failed,
+            user.to_string(),
+            format!("{attempts} attempts failed: {why}"),
+            format!("mend the cause, then `retry {user}`; it is also tried once a day"),
+        )
+    }
+
+    /// Entries of a page of the System Log are unreadable; `first` describes the first of them.
+    pub(super) fn quarantined(count: u64, first: &str) -> Self {
+        Self::new(
+            AlarmKind::Quarantined,
+            INSTALLATION,
+            format!("{count} entries of the log could not be read{first}"),
+            "`events --state quarantined` shows them; look at the users they are about with `user <who> --sync`, then \
+             `approve <event id>`; please report the shape",
+        )
+    }
+
+    /// An exempt user left Okta.
+    pub(super) fn exempt_left(user: &OktaUserId, status: &str) -> Self {
+        Self::new(
+            AlarmKind::ExemptLeft,
+            user.to_string(),
+            format!("{user} is exempt from denial and has left in Okta ({status})"),
+            "deny them by hand in Auth0 if that is what you want, or take them off [scope] exempt",
+        )
+    }
+
+    /// Something keeps removing the mark of an account of `user`.
+    pub(super) fn restored(user: &OktaUserId, account: &AccountId, times: u32) -> Self {
+        Self::new(
+            AlarmKind::Restored,
+            user.to_string(),
+            format!("the mark of {account} was removed and restored {times} times within a day"),
+            "find out what else writes app_metadata of this account: an import, a Rule or Action, another tool",
+        )
+    }
+
+    /// The poller gave up its cursor and resumes by timestamp.
+    pub(super) fn reanchored(why: &str, since: Timestamp) -> Self {
+        Self::new(
+            AlarmKind::Reanchored,
+            INSTALLATION,
+            format!("{why}; the log was read again from {}", timestamp_text(since)),
+            "nothing is lost and nothing needs to be done; tell us if it happens often",
+        )
+        .momentary()
+    }
+
+    /// Events may have expired before the poller read them.
+    pub(super) fn gap(last_read: Timestamp) -> Self {
+        Self::new(
+            AlarmKind::Gap,
+            INSTALLATION,
+            format!(
+                "the log was last read at {}; Okta keeps it for 90 days, so events may be gone",
+                timestamp_text(last_read)
+            ),
+            "everybody is compared by itself now (`reconcile --all`); the alarm ends when that is done",
+        )
+    }
+
+    /// Okta reports a status that this version does not know.
+    pub(super) fn unknown_status(user: &OktaUserId, status: &str) -> Self {
+        Self::new(
+            AlarmKind::UnknownStatus,
+            user.to_string(),
+            format!(
+                "Okta says the status of {user} is {status}, which this version does not know: nothing was written"
+            ),
+            "install a newer version, which knows it; until then deny them by hand in Auth0 if they have left",
+        )
+    }
+
+    /// A remote refuses us, or has been unreachable for a while.
+    pub(super) fn remote(kind: AlarmKind, remote: Remote, subject: &str, failure: &Failure) -> Self {
+        let remedy = failure.remedy.clone().unwrap_or_else(|| {
+            format!("look at the network and at the status page of {remote}; work goes on by itself when it is back")
+        });
+        Self::new(kind, subject, failure.to_string(), remedy)
+    }
+
+    /// The `next` link of the System Log names a host other than the configured one.
+    pub(super) fn foreign_next(host: &str, okta_url: &str) -> Self {
+        Self::new(
+            AlarmKind::ForeignNext,
+            host,
+            format!("Okta's next link names the host {host}; its query was asked of {okta_url} instead"),
+            "set [okta] url to the org's own address if it is a custom domain; otherwise look at what stands between here \
+             and Okta",
+        )
+    }
+
+    /// No Action reads the marks.
+    pub(super) fn action_missing(standing: &Standing) -> Self {
+        let wrong: Vec<String> =
+            standing.conditions().into_iter().filter(|one| !one.holds).map(|one| one.found).collect();
+        Self::new(
+            AlarmKind::ActionMissing,
+            INSTALLATION,
+            format!("marks have no effect, since no Action reads them: {}", wrong.join("; ")),
+            "`okta-auth0-sync action deploy`, or bind it in what manages the tenant's Actions; `action check` says what is \
+             missing",
+        )
+    }
+
+    /// No poll has succeeded for `minutes`.
+    pub(super) fn poll_late(minutes: u64, error: &dyn std::fmt::Display) -> Self {
+        Self::new(
+            AlarmKind::PollLate,
+            INSTALLATION,
+            format!("the log could not be read for {minutes} minutes: {error}"),
+            "deactivations are not noticed meanwhile and will be when it is back; `check` shows what is wrong",
+        )
+    }
+
+    /// A user was denied too long after Okta published the deactivation.
+    pub(super) fn denial_late(user: &OktaUserId, lag_ms: i64) -> Self {
+        Self::new(
+            AlarmKind::DenialLate,
+            user.to_string(),
+            format!("{user} was denied {} s after the deactivation was published", lag_ms / 1000),
+            "`status` shows what was in the way: a remote that was down, a limit, an outage of ours",
+        )
+        .momentary()
+    }
+
+    /// Auth0 refuses the mirror in `user_metadata`; the mark is in force.
+    pub(super) fn mirror_refused(user: &OktaUserId, account: &AccountId, why: &str) -> Self {
+        Self::new(
+            AlarmKind::MirrorRefused,
+            user.to_string(),
+            format!("user_metadata of {account} could not be written: {why}"),
+            "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or take \
+             user_metadata out of [auth0] write_to",
+        )
+    }
+
+    /// Auth0 does not let us end sessions.
+    pub(super) fn sessions_unavailable(why: &str) -> Self {
+        Self::new(
+            AlarmKind::SessionsUnavailable,
+            INSTALLATION,
+            format!("sessions or refresh tokens could not be ended: {why}"),
+            "the marks are in force; set [auth0] end_sessions = false if the tenant's plan has no such endpoint, or grant \
+             delete:sessions and delete:refresh_tokens",
+        )
+    }
+
+    /// Accounts carry a mark that names no Okta user.
+    pub(super) fn foreign_flag(count: u64) -> Self {
+        Self::new(
+            AlarmKind::ForeignFlag,
+            INSTALLATION,
+            format!(
+                "accounts denied by a flag that names no Okta user: {count}, which this program did not set and does not \
+                 lift"
+            ),
+            "if the flag should go, set user_metadata.okta.deactivated to \"false\" by hand; where the person has left \
+             Okta, `user <e-mail> --sync` takes the account over",
+        )
+    }
+}
