@@ -45,17 +45,17 @@ async fn every_row_is_what_happens() {
         let account = world.account("team@example.com");
         world.sync().await;
         world.passes(DAY);
-        if mark == "for this person" {
+        if mark == "for this user" {
             world.leaves(&ann).await;
             world.passes(DAY);
         }
         let somebody = "00uSomebodyElse000000";
         world.auth0().set_user(&account, |user| match mark {
-            "for another person" => {
+            "for another user" => {
                 user["app_metadata"]["okta_sync"] = json!({ "deactivated": "true", "okta_user_id": somebody });
                 user["user_metadata"]["okta"]["deactivated"] = json!("true");
             }
-            "a flag that names nobody" => user["user_metadata"]["okta"]["deactivated"] = json!("true"),
+            "a flag that names no user" => user["user_metadata"]["okta"]["deactivated"] = json!("true"),
             _ => {}
         });
         if held_by_another == "yes" {
@@ -76,9 +76,9 @@ async fn every_row_is_what_happens() {
         let owner = &user["app_metadata"]["okta_sync"];
         let is = match (world.lets_in(&account), owner["deactivated"] == "true") {
             (true, false) => "open",
-            (false, false) => "denied, a flag that names nobody",
-            (false, true) if owner["okta_user_id"] == ann.as_str() => "denied, mark for this person",
-            (false, true) if owner["okta_user_id"] == somebody => "denied, mark for another person",
+            (false, false) => "denied, a flag that names no user",
+            (false, true) if owner["okta_user_id"] == ann.as_str() => "denied, mark for this user",
+            (false, true) if owner["okta_user_id"] == somebody => "denied, mark for another user",
             _ => panic!("{user:#}"),
         };
         assert_eq!(is, then, "{row:?}");
