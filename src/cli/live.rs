@@ -9,6 +9,7 @@ use super::wiring::Clients;
 use super::{Error, screen, wiring};
 use crate::auth0::{AccountQuery, AccountRecord};
 use crate::config::Config;
+use crate::domain::address::spellings;
 use crate::domain::{Account, AccountId, Address, Clock, OktaUser, OktaUserId, Policy, Status, Verdict};
 use crate::http::Failure;
 use crate::http::pacing::{Bucket, Pacer, Priority};
@@ -88,14 +89,9 @@ impl<'a> Tenants<'a> {
     /// The accounts with one of these addresses, each as it is and in lower case.
     async fn by_address(&self, addresses: &[Address]) -> Result<Vec<Account>, Error> {
         let (auth0, pacer) = &self.clients.auth0;
-        let mut asked: Vec<String> = Vec::new();
         let mut accounts: Vec<Account> = Vec::new();
-        for spelling in addresses.iter().flat_map(|address| [address.as_str().to_owned(), address.key()]) {
-            if asked.contains(&spelling) {
-                continue;
-            }
+        for spelling in spellings(addresses) {
             let records = self.paced(pacer, Bucket::Auth0Read, auth0.accounts_by_email(&spelling)).await?;
-            asked.push(spelling);
             for AccountRecord { account, .. } in records {
                 if !accounts.iter().any(|known| known.id == account.id) {
                     accounts.push(account);
@@ -180,7 +176,7 @@ impl<'a> Tenants<'a> {
 /// The status and the verdict on it. Somebody who is gone is deleted only if they are known to have left: a narrowed role
 /// shows the same.
 fn judged(policy: &Policy, user: Option<&OktaUser>, start: &LookStart) -> (Option<Status>, Verdict) {
-    let left = start.left_seen || matches!(start.status, Some(Status::Deprovisioned | Status::Deleted));
+    let left = start.left_seen || start.status.as_ref().is_some_and(Status::has_left);
     let status = match user {
         Some(user) => Some(user.status.clone()),
         None if left => Some(Status::Deleted),

@@ -137,7 +137,7 @@ fn report_json(report: &Report) -> Value {
         .iter()
         .map(|change| {
             json!({ "auth0_user_id": change.account, "before": change.before, "after": change.after,
-                    "outcome": change.outcome })
+                    "outcome": change.outcome.as_str() })
         })
         .collect();
     json!({

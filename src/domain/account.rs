@@ -45,6 +45,23 @@ pub enum Mirror {
     Foreign,
 }
 
+/// An account that carries, or carried, our mark for a user: what the store knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkedAccount {
+    /// Auth0's id.
+    pub id: AccountId,
+    /// Its address when we last saw it.
+    pub email: Option<Address>,
+    /// Does it carry the mark, as far as we know?
+    pub denied: bool,
+    /// Did we block it, or may we have?
+    pub blocked: bool,
+    /// Are its sessions still to be ended?
+    pub sessions_owed: bool,
+    /// We sent a mark and do not know the answer: the account may carry a mark although `denied` is false.
+    pub unconfirmed: bool,
+}
+
 /// An account as one answer of Auth0 described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {

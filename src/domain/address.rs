@@ -48,6 +48,17 @@ impl Address {
     }
 }
 
+/// Each address as it was written and in lower case, each spelling once.
+pub fn spellings(addresses: &[Address]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::with_capacity(addresses.len() * 2);
+    for spelling in addresses.iter().flat_map(|address| [address.as_str().to_owned(), address.key()]) {
+        if !all.contains(&spelling) {
+            all.push(spelling);
+        }
+    }
+    all
+}
+
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
@@ -67,6 +78,13 @@ mod tests {
             assert_eq!(Address::parse(no), None, "{no}");
         }
         assert_eq!(Address::parse(&format!("{}@b", "a".repeat(400))), None);
+    }
+
+    #[test]
+    fn lower_case_addresses_have_one_spelling() {
+        let addresses =
+            ["Ann@Example.com", "ann@example.com", "bob@example.com"].map(|text| Address::parse(text).unwrap());
+        assert_eq!(spellings(&addresses), ["Ann@Example.com", "ann@example.com", "bob@example.com"]);
     }
 
     #[test]

@@ -4,14 +4,28 @@
 /// (direction marks, zero-width signs) as escapes such as `\n` and `\u{1b}`. Everything else stays as it is.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_invisible(c) {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
+    text.chars().for_each(|c| push(&mut escaped, c));
+    escaped
+}
+
+/// [`escape`], and not too long: after `chars_max` characters of `text` an ellipsis replaces the rest.
+pub fn escape_bounded(text: &str, chars_max: usize) -> String {
+    let text = text.trim();
+    let mut chars = text.chars();
+    let mut escaped = String::with_capacity(text.len().min(chars_max));
+    chars.by_ref().take(chars_max).for_each(|c| push(&mut escaped, c));
+    if chars.next().is_some() {
+        escaped.push('…');
     }
     escaped
+}
+
+fn push(escaped: &mut String, c: char) {
+    if c.is_control() || is_invisible(c) {
+        escaped.extend(c.escape_default());
+    } else {
+        escaped.push(c);
+    }
 }
 
 /// Direction overrides, line separators, zero-width signs.

@@ -3,7 +3,7 @@
 //! An event is a ping, not a command: it says that a user changed, never what to do. Its [`Signal`] only decides how
 //! urgent the look is, and whether Okta's present answer looks older than the log.
 
-use super::{Address, OktaUserId, Timestamp};
+use super::{Address, Lane, OktaUserId, Timestamp};
 
 /// An entry of the log that could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,23 @@ impl EventUser {
     }
 }
 
+/// An event of a user as the store remembers it: not settled yet, or received within the last hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSeen {
+    /// Okta's `uuid`.
+    pub id: String,
+    /// `eventType`.
+    pub event_type: String,
+    /// When it happened.
+    pub published: Timestamp,
+    /// When we read it.
+    pub received_at: Timestamp,
+    /// The actor, as in [`Event::actor`].
+    pub actor: Option<String>,
+    /// Has no look settled it yet?
+    pub open: bool,
+}
+
 /// What an event's type lets one expect of the user it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -48,7 +65,7 @@ pub enum Signal {
     /// A lifecycle event of a type that this version does not know: worth a look.
     Changed,
     /// Nothing that could make an account wrong: recorded, and no reason to look.
-    Nothing,
+    Irrelevant,
 }
 
 impl Signal {
@@ -64,9 +81,17 @@ impl Signal {
             "user.lifecycle.suspend" => Self::Suspended,
             "user.lifecycle.activate" | "user.lifecycle.reactivate" | "user.lifecycle.unsuspend" => Self::Returned,
             // A user that was only created has never been denied, and its activation is an event of its own.
-            "user.lifecycle.create" => Self::Nothing,
-            other if other.starts_with("user.lifecycle.password_mass_expiry") => Self::Nothing,
+            "user.lifecycle.create" => Self::Irrelevant,
+            other if other.starts_with("user.lifecycle.password_mass_expiry") => Self::Irrelevant,
             _ => Self::Changed,
+        }
+    }
+
+    /// The lane of a look that an event with this signal asks for.
+    pub const fn lane(self) -> Lane {
+        match self {
+            Self::Left | Self::Suspended | Self::Changed => Lane::Deactivation,
+            Self::Returned | Self::Irrelevant => Lane::Reactivation,
         }
     }
 
@@ -91,8 +116,8 @@ mod tests {
             ("user.lifecycle.activate", Signal::Returned),
             ("user.lifecycle.reactivate", Signal::Returned),
             ("user.lifecycle.unsuspend", Signal::Returned),
-            ("user.lifecycle.create", Signal::Nothing),
-            ("user.lifecycle.password_mass_expiry.initiated", Signal::Nothing),
+            ("user.lifecycle.create", Signal::Irrelevant),
+            ("user.lifecycle.password_mass_expiry.initiated", Signal::Irrelevant),
             ("user.lifecycle.jit.error.read_only", Signal::Changed),
             ("user.lifecycle.something_new", Signal::Changed),
         ] {

@@ -13,12 +13,12 @@ pub mod outcome;
 pub mod policy;
 pub mod user;
 
-pub use account::{Account, AccountId};
+pub use account::{Account, AccountId, MarkedAccount};
 pub use address::Address;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp, timestamp_text};
 pub use escape::escape;
-pub use event::{Event, Signal};
+pub use event::{Event, EventSeen, Signal};
 pub use mark::{Mark, Patch};
-pub use outcome::{Cause, Held, Lane, Outcome, Skipped};
+pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, Skipped};
 pub use policy::{Policy, Verdict};
 pub use user::{OktaUser, OktaUserId, Status};

@@ -179,8 +179,159 @@ impl Outcome {
         }
     }
 
+    /// The weightier of two outcomes: a user is as unfinished as the least finished of their accounts. Of two equally
+    /// weighty ones, the first.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        if other.weight() > self.weight() { other } else { self }
+    }
+
+    const fn weight(&self) -> u8 {
+        match self {
+            Self::NoAccount => 0,
+            Self::Unchanged => 1,
+            Self::Applied => 2,
+            Self::Skipped(_) => 3,
+            Self::Held(_) => 4,
+            Self::Failed(_) => 5,
+            Self::Retry { .. } => 6,
+            Self::Snooze { .. } => 7,
+        }
+    }
+
     /// Is what made the user due dealt with?
     pub const fn settles(&self) -> bool {
         matches!(self, Self::Applied | Self::Unchanged | Self::NoAccount | Self::Skipped(_))
+    }
+}
+
+/// How a decision about one account, or about a user without one, ended: the `outcome` of a row of `decisions`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DecisionOutcome {
+    /// The account was written.
+    Applied,
+    /// Our mark was removed by something else, and written again.
+    Restored,
+    /// The account carries our mark, which the store did not know.
+    Confirmed,
+    /// The account is as it should be.
+    #[default]
+    Unchanged,
+    /// The user has no account.
+    NoAccount,
+    /// Not denied, for a reason that is in order.
+    Skipped,
+    /// Waits for an operator.
+    Held,
+    /// `enforce = false`: the account would have been written.
+    NotEnforced,
+    /// The attempt failed; another one follows.
+    Retry,
+    /// Could not be tried.
+    Snooze,
+    /// The attempts are used up.
+    Failed,
+    /// `purge` removed our mark.
+    Purged,
+    /// `forget` removed the user.
+    Forgotten,
+}
+
+impl DecisionOutcome {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Applied,
+        Self::Restored,
+        Self::Confirmed,
+        Self::Unchanged,
+        Self::NoAccount,
+        Self::Skipped,
+        Self::Held,
+        Self::NotEnforced,
+        Self::Retry,
+        Self::Snooze,
+        Self::Failed,
+        Self::Purged,
+        Self::Forgotten,
+    ];
+
+    /// The word used in the store and on screens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Restored => "restored",
+            Self::Confirmed => "confirmed",
+            Self::Unchanged => "unchanged",
+            Self::NoAccount => "no_account",
+            Self::Skipped => "skipped",
+            Self::Held => "held",
+            Self::NotEnforced => "not_enforced",
+            Self::Retry => "retry",
+            Self::Snooze => "snooze",
+            Self::Failed => "failed",
+            Self::Purged => "purged",
+            Self::Forgotten => "forgotten",
+        }
+    }
+
+    /// Reads what [`DecisionOutcome::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}
+
+impl From<&Outcome> for DecisionOutcome {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Applied => Self::Applied,
+            Outcome::Unchanged => Self::Unchanged,
+            Outcome::NoAccount => Self::NoAccount,
+            Outcome::Skipped(_) => Self::Skipped,
+            Outcome::Held(_) => Self::Held,
+            Outcome::Retry { .. } => Self::Retry,
+            Outcome::Snooze { .. } => Self::Snooze,
+            Outcome::Failed(_) => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes() -> Vec<Outcome> {
+        vec![
+            Outcome::NoAccount,
+            Outcome::Unchanged,
+            Outcome::Applied,
+            Outcome::Skipped(Skipped::Exempt),
+            Outcome::Held(Held::Guard),
+            Outcome::Failed("x".to_owned()),
+            Outcome::Retry { after: Duration::ZERO, why: "x".to_owned() },
+            Outcome::Snooze { until: "2026-11-23T10:00:00Z".parse().unwrap(), why: "x".to_owned() },
+        ]
+    }
+
+    #[test]
+    fn merge_keeps_the_less_finished_outcome() {
+        let all = outcomes();
+        for (index, light) in all.iter().enumerate() {
+            for heavy in &all[index..] {
+                assert_eq!(&light.clone().merge(heavy.clone()), heavy);
+                assert_eq!(&heavy.clone().merge(light.clone()), heavy);
+            }
+        }
+        let first = Outcome::Skipped(Skipped::Exempt);
+        assert_eq!(first.clone().merge(Outcome::Skipped(Skipped::NotEnforced)), first, "of two equal ones the first");
+    }
+
+    #[test]
+    fn decision_outcomes_are_read_back() {
+        for outcome in DecisionOutcome::ALL {
+            assert_eq!(DecisionOutcome::parse(outcome.as_str()), Some(outcome));
+        }
+        for outcome in outcomes() {
+            assert_eq!(DecisionOutcome::from(&outcome).as_str(), outcome.as_str());
+        }
     }
 }

@@ -78,7 +78,7 @@ impl Policy {
             Signal::Left => verdict == Verdict::Allow,
             Signal::Suspended => self.deny_statuses.contains(&Status::Suspended) && verdict == Verdict::Allow,
             Signal::Returned => verdict == Verdict::Deny,
-            Signal::Changed | Signal::Nothing => false,
+            Signal::Changed | Signal::Irrelevant => false,
         }
     }
 

@@ -97,6 +97,11 @@ impl Status {
             Self::Unknown(text) => text,
         }
     }
+
+    /// Has a user with this status left the org, whatever the configured policy says?
+    pub const fn has_left(&self) -> bool {
+        matches!(self, Self::Deprovisioned | Self::Deleted)
+    }
 }
 
 impl fmt::Display for Status {

@@ -7,8 +7,9 @@ use super::look::{Interrupted, Looking};
 use super::searched::{ADDRESSES_MAX, Ahead, Hit, Searched, Searches};
 use super::write;
 use crate::auth0::{AccountQuery, AccountRecord, SearchPage};
+use crate::domain::address::spellings;
 use crate::domain::mark::{self, Difference};
-use crate::domain::{AccountId, Address, Held, Lane, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
+use crate::domain::{AccountId, Address, DecisionOutcome, Held, Lane, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
 use crate::store::Decision;
 
 /// The most other holders of an address that are asked for by id: more people on one address are a mailing list.
@@ -108,7 +109,7 @@ impl<'a> Looking<'a> {
                     auth0_user_id: Some(account.id.as_str().to_owned()),
                     before: Some(account.summary()),
                     after: Some(account.summary()),
-                    outcome: "skipped".to_owned(),
+                    outcome: DecisionOutcome::Skipped,
                     why: Some(why.to_owned()),
                     ..Decision::default()
                 });
@@ -132,7 +133,7 @@ impl<'a> Looking<'a> {
                 self.accounts.push(write::open(account));
             }
             let skipped = Skipped::SharedAddress(other);
-            self.decide(account, account.summary(), "skipped", Some(skipped.to_string()), None);
+            self.decide(account, account.summary(), DecisionOutcome::Skipped, Some(skipped.to_string()), None);
             self.skipped(skipped);
             return Ok(());
         }
@@ -142,7 +143,7 @@ impl<'a> Looking<'a> {
             return Ok(());
         }
         let held = Held::AddressReused(other);
-        self.decide(account, account.summary(), "held", Some(held.to_string()), None);
+        self.decide(account, account.summary(), DecisionOutcome::Held, Some(held.to_string()), None);
         self.keep_denied(account);
         self.held(&held);
         Ok(())
@@ -174,7 +175,7 @@ impl<'a> Looking<'a> {
                 Some(other) => {
                     let held = Held::AddressReused(other);
                     let account = &record.account;
-                    self.decide(account, account.summary(), "held", Some(held.to_string()), None);
+                    self.decide(account, account.summary(), DecisionOutcome::Held, Some(held.to_string()), None);
                     self.keep_denied(account);
                     self.held(&held);
                 }
@@ -350,17 +351,6 @@ impl Sharers {
     fn holder(&self, address: &Address) -> Option<&OktaUserId> {
         self.0.get(&address.key())
     }
-}
-
-/// Each address as it is and in lower case, each spelling once.
-fn spellings(addresses: &[Address]) -> Vec<String> {
-    let mut all: Vec<String> = Vec::with_capacity(addresses.len() * 2);
-    for spelling in addresses.iter().flat_map(|address| [address.as_str().to_owned(), address.key()]) {
-        if !all.contains(&spelling) {
-            all.push(spelling);
-        }
-    }
-    all
 }
 
 #[cfg(all(test, feature = "sandbox"))]

@@ -14,9 +14,12 @@ use super::{Engine, Note, notifier};
 use crate::domain::backoff::LOOKS;
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::mark::Reason;
-use crate::domain::{Address, Cause, Held, Lane, OktaUserId, Outcome, Signal, Skipped, Status, Timestamp, Verdict};
+use crate::domain::{
+    Address, Cause, DecisionOutcome, EventSeen, Held, Lane, OktaUserId, Outcome, Signal, Skipped, Status, Timestamp,
+    Verdict,
+};
 use crate::http::pacing::Priority;
-use crate::store::{AccountChange, Alarm, AlarmKind, Decision, EventSeen, LookFinish, LookStart, StoreError, UserRead};
+use crate::store::{AccountChange, Alarm, AlarmKind, Decision, LookFinish, LookStart, StoreError, UserRead};
 
 /// When the log and Okta's answer disagree, Okta's answer may be old: it is asked again after these.
 const RECHECKS: [Duration; 4] =
@@ -56,8 +59,8 @@ pub struct Change {
     pub before: String,
     /// After.
     pub after: String,
-    /// `applied`, `restored`, `unchanged`, `not_enforced` …
-    pub outcome: String,
+    /// How the decision about it ended.
+    pub outcome: DecisionOutcome,
 }
 
 /// What keeps a look from coming to a decision.
@@ -198,7 +201,7 @@ impl<'a> Looking<'a> {
     /// gone: a narrowed admin role answers the same.
     fn is_known_to_have_left(&self) -> bool {
         self.start.left_seen
-            || matches!(self.start.status, Some(Status::Deprovisioned | Status::Deleted))
+            || self.start.status.as_ref().is_some_and(Status::has_left)
             || self.start.approved
             || self.log_says_left()
     }
@@ -296,19 +299,10 @@ impl<'a> Looking<'a> {
 
     /// Keeps the weightier of two outcomes: a user is as unfinished as the least finished of their accounts.
     pub(super) fn weigh(&mut self, outcome: Outcome) {
-        let weight = |outcome: &Outcome| match outcome {
-            Outcome::NoAccount => 0,
-            Outcome::Unchanged => 1,
-            Outcome::Applied => 2,
-            Outcome::Skipped(_) => 3,
-            Outcome::Held(_) => 4,
-            Outcome::Failed(_) => 5,
-            Outcome::Retry { .. } => 6,
-            Outcome::Snooze { .. } => 7,
-        };
-        if self.outcome.as_ref().is_none_or(|known| weight(&outcome) > weight(known)) {
-            self.outcome = Some(outcome);
-        }
+        self.outcome = Some(match self.outcome.take() {
+            Some(known) => known.merge(outcome),
+            None => outcome,
+        });
     }
 
     /// What an interruption makes of the look: waiting that is nobody's fault, or an attempt of this user's.
@@ -367,7 +361,7 @@ impl<'a> Looking<'a> {
         let mut decisions = self.decisions;
         // A look that could not be tried has decided nothing; every other one leaves a row.
         if decisions.is_empty() && !matches!(outcome, Outcome::Snooze { .. }) {
-            decisions.push(Decision::default());
+            decisions.push(Decision { outcome: (&outcome).into(), why: outcome.why(), ..Decision::default() });
         }
         let mut alarms = self.alarms;
         if let Outcome::Failed(why) = &outcome {
@@ -390,10 +384,6 @@ impl<'a> Looking<'a> {
             };
             decision.status = self.read.as_ref().map(|read| read.status.to_string());
             decision.verdict = self.verdict;
-            if decision.outcome.is_empty() {
-                outcome.as_str().clone_into(&mut decision.outcome);
-                decision.why = outcome.why();
-            }
         }
         let belated = (self.start.cause == Cause::Recheck && outcome == Outcome::Applied)
             .then_some(self.event)

@@ -14,7 +14,7 @@ use super::breaker::{CallError, Endpoint};
 use crate::auth0::AccountQuery;
 use crate::domain::backoff::PROBES;
 use crate::domain::mark::{self, Removal};
-use crate::domain::{Account, AccountId, Cause};
+use crate::domain::{Account, AccountId, Cause, DecisionOutcome};
 use crate::http::pacing::Priority;
 use crate::http::{Failure, Kind};
 use crate::store::{Decision, MarkedByUs, StoreError};
@@ -219,7 +219,7 @@ impl Engine {
             actor: Some("command".to_owned()),
             before: Some(freed.before.clone()),
             after: Some(freed.after.clone()),
-            outcome: "purged".to_owned(),
+            outcome: DecisionOutcome::Purged,
             request_id: patched.request_id,
             ..Decision::default()
         };

@@ -9,7 +9,7 @@ use super::look::{Change, Interrupted, Looking};
 use crate::auth0::{AccountRecord, Patched};
 use crate::domain::clock::{self, parse_timestamp};
 use crate::domain::mark::{self, Difference, Known};
-use crate::domain::{Account, AccountId, Held, Lane, Outcome, Patch, Skipped};
+use crate::domain::{Account, AccountId, DecisionOutcome, Held, Lane, Outcome, Patch, Skipped};
 use crate::http::Kind;
 use crate::store::{AccountChange, Admission, Alarm, AlarmKind, Decision, Denial, Intent};
 
@@ -58,7 +58,7 @@ impl Looking<'_> {
         }
         let patch = match mark::deny(account, &self.reason(), self.engine.options.mark, ours) {
             Difference::None if known_denied => {
-                self.decide(account, account.summary(), "unchanged", None, None);
+                self.decide(account, account.summary(), DecisionOutcome::Unchanged, None, None);
                 self.weigh(Outcome::Unchanged);
                 self.keep_denied(account);
                 return self.end_owed_sessions(&account.id).await;
@@ -66,13 +66,19 @@ impl Looking<'_> {
             // The mark is there and the state does not know it: written by a life that died before it could say so, or the
             // state is younger than the mark.
             Difference::None => {
-                self.decide(account, account.summary(), "confirmed", None, None);
+                self.decide(account, account.summary(), DecisionOutcome::Confirmed, None, None);
                 self.weigh(Outcome::Unchanged);
                 self.confirm_denied(account);
                 return self.end_owed_sessions(&account.id).await;
             }
             Difference::Theirs(owner) => {
-                self.decide(account, account.summary(), "unchanged", Some(format!("denied for {owner}")), None);
+                self.decide(
+                    account,
+                    account.summary(),
+                    DecisionOutcome::Unchanged,
+                    Some(format!("denied for {owner}")),
+                    None,
+                );
                 self.weigh(Outcome::Unchanged);
                 return Ok(());
             }
@@ -89,7 +95,7 @@ impl Looking<'_> {
         // What was denied before is not a first denial, whatever removed the mark.
         if !self.admitted && !self.start.accounts.iter().any(|known| known.denied) {
             if !self.admit(enforce.then_some(intent)).await? {
-                self.decide(account, account.summary(), "held", Some(Held::Guard.to_string()), None);
+                self.decide(account, account.summary(), DecisionOutcome::Held, Some(Held::Guard.to_string()), None);
                 self.held(&Held::Guard);
                 return Ok(());
             }
@@ -103,7 +109,13 @@ impl Looking<'_> {
         let patched = match self.patch(&record, &patch).await? {
             Written::Whole(patched) => patched,
             Written::NothingNeeded => {
-                self.decide(account, account.summary(), "unchanged", Some("mirror_refused".to_owned()), None);
+                self.decide(
+                    account,
+                    account.summary(),
+                    DecisionOutcome::Unchanged,
+                    Some("mirror_refused".to_owned()),
+                    None,
+                );
                 self.weigh(Outcome::Unchanged);
                 if known_denied {
                     self.keep_denied(account);
@@ -122,7 +134,7 @@ impl Looking<'_> {
         let lag_ms = published
             .filter(|published| self.start.first_poll_at.is_some_and(|first| *published > first))
             .and_then(|published| i64::try_from(clock::since(now, published).as_millis()).ok());
-        let outcome = if restored { "restored" } else { "applied" };
+        let outcome = if restored { DecisionOutcome::Restored } else { DecisionOutcome::Applied };
         let after = patched.account.account.summary();
         self.decide(account, after, outcome, None, patched.request_id);
         if let Some(decision) = self.decisions.last_mut() {
@@ -158,12 +170,18 @@ impl Looking<'_> {
         let lifted = open(account);
         match mark::allow(account, &self.reason(), self.known(&account.id)) {
             Difference::None => {
-                self.decide(account, account.summary(), "unchanged", None, None);
+                self.decide(account, account.summary(), DecisionOutcome::Unchanged, None, None);
                 self.accounts.push(lifted);
             }
             // Somebody else's by now: their look keeps it.
             Difference::Theirs(owner) => {
-                self.decide(account, account.summary(), "unchanged", Some(format!("denied for {owner}")), None);
+                self.decide(
+                    account,
+                    account.summary(),
+                    DecisionOutcome::Unchanged,
+                    Some(format!("denied for {owner}")),
+                    None,
+                );
                 self.accounts.push(lifted);
             }
             Difference::Patch(patch) => {
@@ -176,11 +194,23 @@ impl Looking<'_> {
                         self.writes += 1;
                         self.lifted = true;
                         self.weigh(Outcome::Applied);
-                        self.decide(account, patched.account.account.summary(), "applied", None, patched.request_id);
+                        self.decide(
+                            account,
+                            patched.account.account.summary(),
+                            DecisionOutcome::Applied,
+                            None,
+                            patched.request_id,
+                        );
                         self.accounts.push(lifted);
                     }
                     Written::NothingNeeded => {
-                        self.decide(account, account.summary(), "unchanged", Some("mirror_refused".to_owned()), None);
+                        self.decide(
+                            account,
+                            account.summary(),
+                            DecisionOutcome::Unchanged,
+                            Some("mirror_refused".to_owned()),
+                            None,
+                        );
                         self.accounts.push(lifted);
                     }
                     Written::Not => {}
@@ -257,7 +287,7 @@ impl Looking<'_> {
             // One account that cannot be written must not keep the person's others open.
             Err(CallError::Failed(failure)) => {
                 let why = failure.to_string();
-                self.decide(account, account.summary(), "retry", Some(why), failure.request_id.clone());
+                self.decide(account, account.summary(), DecisionOutcome::Retry, Some(why), failure.request_id.clone());
                 let outcome = self.interrupted(Interrupted::Remote(CallError::Failed(failure)));
                 self.weigh(outcome);
                 return Ok(Written::Not);
@@ -279,7 +309,7 @@ impl Looking<'_> {
     }
 
     fn not_written(&mut self, account: &Account, why: String, request_id: Option<String>) {
-        self.decide(account, account.summary(), "retry", Some(why.clone()), request_id);
+        self.decide(account, account.summary(), DecisionOutcome::Retry, Some(why.clone()), request_id);
         let outcome = self.interrupted(Interrupted::Moved(why));
         self.weigh(outcome);
     }
@@ -387,7 +417,7 @@ impl Looking<'_> {
             },
             ..account.clone()
         };
-        self.decide(account, planned.summary(), "not_enforced", None, None);
+        self.decide(account, planned.summary(), DecisionOutcome::NotEnforced, None, None);
         self.skipped(Skipped::NotEnforced);
     }
 
@@ -395,7 +425,7 @@ impl Looking<'_> {
         &mut self,
         account: &Account,
         after: String,
-        outcome: &str,
+        outcome: DecisionOutcome,
         why: Option<String>,
         request_id: Option<String>,
     ) {
@@ -403,13 +433,13 @@ impl Looking<'_> {
             account: account.id.as_str().to_owned(),
             before: account.summary(),
             after: after.clone(),
-            outcome: outcome.to_owned(),
+            outcome,
         });
         self.decisions.push(Decision {
             auth0_user_id: Some(account.id.as_str().to_owned()),
             before: Some(account.summary()),
             after: Some(after),
-            outcome: outcome.to_owned(),
+            outcome,
             why,
             request_id,
             ..Decision::default()
@@ -462,12 +492,12 @@ impl Looking<'_> {
             account: id.as_str().to_owned(),
             before: "denied".to_owned(),
             after: "gone".to_owned(),
-            outcome: "unchanged".to_owned(),
+            outcome: DecisionOutcome::Unchanged,
         });
         self.decisions.push(Decision {
             auth0_user_id: Some(id.as_str().to_owned()),
             after: Some("gone".to_owned()),
-            outcome: "unchanged".to_owned(),
+            outcome: DecisionOutcome::Unchanged,
             why: Some("the account does not exist any more".to_owned()),
             ..Decision::default()
         });

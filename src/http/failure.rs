@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::{headers, remedy};
 use crate::domain::Timestamp;
+use crate::domain::escape::escape_bounded;
 
 /// The longest message of a remote that is kept, in characters.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -184,7 +185,7 @@ impl Failure {
         // Auth0's API repeats the status's name in `error`; only the token endpoints put a code there.
         let is_oauth = body.error_description.is_some() || (body.message.is_none() && body.error_summary.is_none());
         let code = body.error_code.or_else(|| body.error.filter(|_| is_oauth));
-        let code = code.as_deref().map(|code| bounded(code, CODE_CHARS_MAX));
+        let code = code.as_deref().map(|code| escape_bounded(code, CODE_CHARS_MAX));
         let mut message = body.error_summary.or(body.message).or(body.error_description).unwrap_or_default();
         for cause in body.error_causes.into_iter().filter_map(|cause| cause.error_summary) {
             message.push_str("; ");
@@ -197,7 +198,7 @@ impl Failure {
         let retry_after = (kind == Kind::RateLimited)
             .then(|| headers::retry_after(headers, now).or_else(|| headers::reset_in(headers, now)))
             .flatten();
-        let message = bounded(&message, MESSAGE_CHARS_MAX);
+        let message = escape_bounded(&message, MESSAGE_CHARS_MAX);
         let remedy = remedy::of(remote, kind, status.as_u16(), code.as_deref(), &message);
         Self {
             kind,
@@ -238,18 +239,18 @@ impl Failure {
             source = cause.source();
         }
         let remedy = remedy::of_transport(kind, &message);
-        let message = bounded(&message, MESSAGE_CHARS_MAX);
+        let message = escape_bounded(&message, MESSAGE_CHARS_MAX);
         Self { remedy, ..Self::bare(kind, remote, endpoint, message) }
     }
 
     /// A success that is not what the API describes.
     pub fn malformed(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
-        Self::bare(Kind::Malformed, remote, endpoint, bounded(&message.into(), MESSAGE_CHARS_MAX))
+        Self::bare(Kind::Malformed, remote, endpoint, escape_bounded(&message.into(), MESSAGE_CHARS_MAX))
     }
 
     /// A call that was not even made, because the remote would refuse it.
     pub fn rejected(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
-        Self::bare(Kind::Rejected, remote, endpoint, bounded(&message.into(), MESSAGE_CHARS_MAX))
+        Self::bare(Kind::Rejected, remote, endpoint, escape_bounded(&message.into(), MESSAGE_CHARS_MAX))
     }
 
     const fn bare(kind: Kind, remote: Remote, endpoint: &'static str, message: String) -> Self {
@@ -316,25 +317,7 @@ const REQUEST_ID_HEADERS: [&str; 5] =
 /// The remote's name of this exchange.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
     let value = REQUEST_ID_HEADERS.iter().find_map(|name| headers.get(*name))?;
-    value.to_str().ok().map(|text| bounded(text, CODE_CHARS_MAX)).filter(|text| !text.is_empty())
-}
-
-/// `text` on one line and not too long: control characters escaped, cut with an ellipsis.
-pub(crate) fn bounded(text: &str, chars_max: usize) -> String {
-    let mut out = String::new();
-    for (count, c) in text.trim().chars().enumerate() {
-        if count == chars_max {
-            out.push('…');
-            break;
-        }
-        // Bidirectional overrides could make a terminal show something else than what is written.
-        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    value.to_str().ok().map(|text| escape_bounded(text, CODE_CHARS_MAX)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

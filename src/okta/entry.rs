@@ -122,7 +122,7 @@ fn event(wire: &Wire) -> Result<Event, String> {
     let published = wire.published.as_deref().ok_or("no published")?;
     let published = parse_timestamp(published).map_err(|_| "published is no RFC 3339 time")?;
     let users = users(wire.target.as_deref())?;
-    let is_about_somebody = event_type.starts_with("user.lifecycle.") && Signal::of(&event_type) != Signal::Nothing;
+    let is_about_somebody = event_type.starts_with("user.lifecycle.") && Signal::of(&event_type) != Signal::Irrelevant;
     if users.is_empty() && is_about_somebody {
         return Err("no target of type User".to_owned());
     }

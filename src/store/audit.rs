@@ -93,7 +93,7 @@ impl Store {
             .bind(decision.verdict.map(crate::domain::Verdict::as_str))
             .bind(&decision.before)
             .bind(&decision.after)
-            .bind(&decision.outcome)
+            .bind(decision.outcome.as_str())
             .bind(&decision.why)
             .bind(&decision.request_id)
             .bind(env!("CARGO_PKG_VERSION"))

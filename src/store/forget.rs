@@ -3,7 +3,7 @@
 use super::looks::Decision;
 use super::write::{COMPACT, ROOM, Tx, Write};
 use super::{Store, StoreError};
-use crate::domain::{Cause, OktaUserId, Timestamp, timestamp_text};
+use crate::domain::{Cause, DecisionOutcome, OktaUserId, Timestamp, timestamp_text};
 use crate::failpoint::{self, Moment};
 
 impl Store {
@@ -97,7 +97,7 @@ impl Store {
         let done = Decision {
             cause: Cause::Command.as_str().to_owned(),
             actor: Some(actor.to_owned()),
-            outcome: "forgotten".to_owned(),
+            outcome: DecisionOutcome::Forgotten,
             ..Decision::default()
         };
         self.append_decisions(&mut tx, &[done], policy, now).await?;

@@ -7,8 +7,8 @@ use sqlx::Row;
 
 use super::write::Write;
 use super::{Store, StoreError};
+use crate::domain::clock;
 use crate::domain::{Event, Signal, Timestamp, timestamp_text};
-use crate::domain::{Lane, clock};
 
 /// Where the log is read on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,16 +331,12 @@ impl Store {
 
 fn event_row(event: &Event) -> EventRow<'_> {
     let signal = Signal::of(&event.event_type);
-    let lane = match signal {
-        Signal::Left | Signal::Suspended | Signal::Changed => Lane::Deactivation,
-        Signal::Returned | Signal::Nothing => Lane::Reactivation,
-    };
     EventRow {
         id: &event.id,
         event_type: &event.event_type,
         published: Some(timestamp_text(event.published)),
         actor: event.actor.as_deref(),
-        state: if signal == Signal::Nothing { IGNORED } else { "recorded" },
+        state: if signal == Signal::Irrelevant { IGNORED } else { "recorded" },
         why: None,
         raw: None,
         users: event
@@ -355,7 +351,7 @@ fn event_row(event: &Event) -> EventRow<'_> {
                     login_key: user.login.as_deref().filter(|_| address.is_none()).map(str::to_lowercase),
                     address_key: address.as_ref().map(crate::domain::Address::key),
                     address: address.map(|address| address.as_str().to_owned()),
-                    lane: lane.rank(),
+                    lane: signal.lane().rank(),
                     left: signal.is_evidence_of_leaving(),
                 }
             })

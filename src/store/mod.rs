@@ -39,8 +39,7 @@ pub use enforcement::Enforcement;
 pub use error::StoreError;
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use looks::{
-    AccountChange, Admission, Decision, Denial, DueUser, EventSeen, Finished, GuardWindow, Intent, LookFinish,
-    LookStart, MarkedAccount, UserRead,
+    AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart, UserRead,
 };
 pub use open::{Access, Binding, Opened, Store, is_in_use};
 pub use purge::MarkedByUs;

@@ -123,7 +123,7 @@ impl Folder {
             verdict: Some(Verdict::Deny),
             before: Some("open".to_owned()),
             after: Some("denied".to_owned()),
-            outcome: "applied".to_owned(),
+            outcome: okta_auth0_sync::domain::DecisionOutcome::Applied,
             why: Some("said \"yes\",\nthen no".to_owned()),
             request_id: Some("r-1".to_owned()),
             lag_ms: Some(10_500),

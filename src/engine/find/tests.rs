@@ -11,12 +11,6 @@ use crate::domain::mark::MarkOptions;
 use crate::engine::applier::Until;
 use crate::sandbox::{Journal, NewUser};
 
-#[test]
-fn a_lower_case_address_is_asked_for_once() {
-    let addresses = ["Ann@Example.com", "ann@example.com", "bob@example.com"].map(|text| Address::parse(text).unwrap());
-    assert_eq!(spellings(&addresses), ["Ann@Example.com", "ann@example.com", "bob@example.com"]);
-}
-
 async fn sync(stage: &Stage) {
     let stop = CancellationToken::new();
     // Searches lag by a second.

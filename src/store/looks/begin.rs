@@ -8,8 +8,10 @@ use sqlx::Row;
 
 use super::super::intake::read_time;
 use super::super::{Store, StoreError};
-use super::{EventSeen, LookStart, MarkedAccount, user_id};
-use crate::domain::{AccountId, Address, Cause, Lane, OktaUserId, Status, Timestamp, clock, timestamp_text};
+use super::{LookStart, user_id};
+use crate::domain::{
+    AccountId, Address, Cause, EventSeen, Lane, MarkedAccount, OktaUserId, Status, Timestamp, clock, timestamp_text,
+};
 
 /// How far back events still speak for or against what Okta answers.
 const EVENTS_BACK: Duration = Duration::from_secs(3600);

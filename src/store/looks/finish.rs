@@ -4,7 +4,7 @@ use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError};
 use super::due::Selection;
 use super::{AccountChange, Finished, LookFinish, UserRead, count};
-use crate::domain::{Address, Cause, Held, Lane, OktaUserId, Outcome, Status, Timestamp, clock, timestamp_text};
+use crate::domain::{Address, Cause, Held, Lane, OktaUserId, Outcome, Timestamp, clock, timestamp_text};
 
 impl Store {
     /// Ends a look: outcome, decisions, accounts, and the user's events up to the one that the look had claimed.
@@ -158,7 +158,7 @@ impl Store {
         read: &UserRead,
         now_text: &str,
     ) -> Result<(), StoreError> {
-        let left = matches!(read.status, Status::Deprovisioned | Status::Deleted);
+        let left = read.status.has_left();
         let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
         // A deleted user's answer is a 404: it says nothing of login and e-mail.
         let kept = sqlx::query(

@@ -8,7 +8,10 @@ mod guard;
 use std::time::Duration;
 
 use super::{Alarm, StoreError};
-use crate::domain::{AccountId, Address, Cause, Lane, OktaUserId, Outcome, Status, Timestamp, Verdict};
+use crate::domain::{
+    AccountId, Address, Cause, DecisionOutcome, EventSeen, Lane, MarkedAccount, OktaUserId, Outcome, Status, Timestamp,
+    Verdict,
+};
 
 pub(super) use due::Selection;
 
@@ -19,40 +22,6 @@ pub struct DueUser {
     pub id: OktaUserId,
     /// How urgent.
     pub lane: Lane,
-}
-
-/// An event of a user: not settled yet, or received within the last hour.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventSeen {
-    /// Okta's `uuid`.
-    pub id: String,
-    /// `eventType`.
-    pub event_type: String,
-    /// When it happened.
-    pub published: Timestamp,
-    /// When we read it.
-    pub received_at: Timestamp,
-    /// Who did it.
-    pub actor: Option<String>,
-    /// Is it still to be dealt with?
-    pub open: bool,
-}
-
-/// An account that carries, or carried, our mark for a user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MarkedAccount {
-    /// Auth0's id.
-    pub id: AccountId,
-    /// Its address when we last saw it.
-    pub email: Option<Address>,
-    /// Does it carry the mark, as far as we know?
-    pub denied: bool,
-    /// Did we block it, or may we have?
-    pub blocked: bool,
-    /// Are its sessions still to be ended?
-    pub sessions_owed: bool,
-    /// A mark was sent to it and the answer is not known: it may carry one that `denied` does not tell of.
-    pub unconfirmed: bool,
 }
 
 /// All that the store knows of a user when a look begins.
@@ -175,7 +144,7 @@ pub struct Decision {
     /// The account after.
     pub after: Option<String>,
     /// How it ended.
-    pub outcome: String,
+    pub outcome: DecisionOutcome,
     /// Why, where there is a why.
     pub why: Option<String>,
     /// The remote's id of the request that wrote.

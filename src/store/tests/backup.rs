@@ -9,7 +9,11 @@ async fn a_backup_is_a_state_that_can_be_worked_with() {
     let (dir, store) = store().await;
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
     let u1 = id("u1");
-    let decisions = [Decision { cause: "event".to_owned(), outcome: "applied".to_owned(), ..Decision::default() }];
+    let decisions = [Decision {
+        cause: "event".to_owned(),
+        outcome: crate::domain::DecisionOutcome::Applied,
+        ..Decision::default()
+    }];
     store.finish_look(LookFinish { decisions: &decisions, ..finish(&u1, 1, &Outcome::Applied) }, noon()).await.unwrap();
     let target = dir.path().join("it's a \"copy\" ü.db");
     assert_eq!(store.backup(&target).await.unwrap().rows, 1);
@@ -43,7 +47,11 @@ async fn a_backup_is_of_what_is_committed_and_is_refused_when_the_evidence_is_no
     assert_eq!(copy.addresses_of(&id("u1")).await.unwrap().len(), 1);
 
     let u1 = id("u1");
-    let decisions = [Decision { cause: "event".to_owned(), outcome: "applied".to_owned(), ..Decision::default() }];
+    let decisions = [Decision {
+        cause: "event".to_owned(),
+        outcome: crate::domain::DecisionOutcome::Applied,
+        ..Decision::default()
+    }];
     store.finish_look(LookFinish { decisions: &decisions, ..finish(&u1, 1, &Outcome::Applied) }, noon()).await.unwrap();
     execute(&store, "UPDATE decision_log_gate SET open = 1").await.unwrap();
     execute(&store, "UPDATE decision_log SET outcome = 'x'").await.unwrap();

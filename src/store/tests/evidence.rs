@@ -12,7 +12,7 @@ async fn decisions_are_only_appended_and_proven() {
             okta_user_id: Some("u1".to_owned()),
             cause: "event".to_owned(),
             auth0_user_id: Some(format!("auth0|{n}")),
-            outcome: "applied".to_owned(),
+            outcome: crate::domain::DecisionOutcome::Applied,
             lag_ms: Some(n),
             ..Decision::default()
         })
@@ -42,7 +42,7 @@ fn decision(user: &str, n: i64) -> Decision {
         cause: "event".to_owned(),
         event_id: Some(format!("event-of-{user}")),
         actor: Some(format!("{user}@example.com")),
-        outcome: "applied".to_owned(),
+        outcome: crate::domain::DecisionOutcome::Applied,
         why: Some(format!("{user}@example.com left")),
         lag_ms: Some(n),
         ..Decision::default()

@@ -62,7 +62,8 @@ async fn the_last_link_of_the_chain_and_how_far_it_reaches_back_are_told() {
     let (none, root) = store.last_chain().await.unwrap();
     assert_eq!((none, store.kept_decisions().await.unwrap()), (0, KeptDecisions { expired: 0, oldest_at: None }));
     take_in(&store, &[event(1, "u1", "deactivate")]).await;
-    let decision = Decision { cause: "event".to_owned(), outcome: "applied".to_owned(), ..Decision::default() };
+    let decision =
+        Decision { cause: "event".to_owned(), outcome: crate::domain::DecisionOutcome::Applied, ..Decision::default() };
     let (u1, decisions) = (id("u1"), [decision.clone(), decision]);
     let end = LookFinish { decisions: &decisions, ..finish(&u1, 1, &Outcome::Applied) };
     store.finish_look(end, noon()).await.unwrap();

@@ -65,7 +65,7 @@ async fn the_view_status_tells_lag_and_what_needs_a_person() {
     let decisions: Vec<Decision> = (1..=100)
         .map(|n| Decision {
             cause: "event".to_owned(),
-            outcome: "applied".to_owned(),
+            outcome: crate::domain::DecisionOutcome::Applied,
             lag_ms: Some(n * 1000),
             ..Decision::default()
         })
