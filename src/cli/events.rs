@@ -148,8 +148,11 @@ mod tests {
             why: None,
         };
         let now = "2026-11-23T12:05:00Z".parse().unwrap();
-        let text = to_text(&[event.clone(), event], now, Some(80));
+        let quarantined = EventRow { why: Some("no user in it".to_owned()), ..event.clone() };
+        let text = to_text(&[event.clone(), quarantined.clone()], now, Some(80));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("delete.initiated") && text.contains("no account"), "{text}");
+        insta::assert_snapshot!("events@80", text);
+        insta::assert_snapshot!("events@200", to_text(&[event, quarantined], now, Some(200)));
     }
 }

@@ -360,6 +360,80 @@ mod tests {
     }
 
     #[test]
+    fn screens_of_the_story() {
+        let event = EventRow {
+            event_id: "5e0e1c0a-6d5d-11ee-8c99-0242ac120002".to_owned(),
+            event_type: "user.lifecycle.deactivate".to_owned(),
+            okta_user_id: Some("00ud384zryL1GFAg30h7".to_owned()),
+            login: Some("ann@example.com".to_owned()),
+            actor: Some("administrator@example.com".to_owned()),
+            published: Some("2026-11-23T10:59:58.000Z".to_owned()),
+            received_at: "2026-11-23T11:00:00.000Z".to_owned(),
+            settled_at: Some("2026-11-23T11:00:01.000Z".to_owned()),
+            outcome: "applied".to_owned(),
+            why: None,
+        };
+        let account = AccountRow {
+            auth0_user_id: "auth0|65f0c0ffee0123456789abcd".to_owned(),
+            email: Some("ann@example.com".to_owned()),
+            connection: Some("Username-Password-Authentication".to_owned()),
+            denied: true,
+            blocked: false,
+            denied_at: Some("2026-11-23T11:00:01.000Z".to_owned()),
+            lag_s: Some(3.0),
+            event_id: None,
+        };
+        let failing = PersonRow {
+            outcome: Some("failed".to_owned()),
+            why: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
+            due_at: Some("2026-11-24T11:00:00.000Z".to_owned()),
+            attempts: 12,
+            last_error: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
+            ..person()
+        };
+        let held = PersonRow { outcome: Some("held".to_owned()), why: Some("guard".to_owned()), ..person() };
+        let fresh = PersonRow { outcome: None, status: None, due_at: Some(person().since), ..person() };
+        let alarm = AlarmRow {
+            id: 1,
+            kind: "failed".to_owned(),
+            subject: "00ud384zryL1GFAg30h7".to_owned(),
+            detail: "could not be settled".to_owned(),
+            remedy: "okta-auth0-sync retry 00ud384zryL1GFAg30h7".to_owned(),
+            raised_at: "2026-11-23T11:00:00.000Z".to_owned(),
+            cleared_at: None,
+        };
+        let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
+        let whole = Story {
+            person: failing,
+            addresses: vec!["ann@example.com".to_owned(), "ann.the.first@example.com".to_owned()],
+            accounts: vec![account],
+            events: vec![event.clone(), EventRow { settled_at: None, outcome: "pending".to_owned(), ..event }],
+            decisions: vec![
+                decision(1, "applied", "event"),
+                decision(2, "unchanged", "sweep"),
+                decision(3, "unchanged", "sweep"),
+            ],
+            decisions_kept: KeptDecisions { expired: 3, oldest_at: Some("2026-11-01T00:00:00.000Z".to_owned()) },
+            alarms: vec![alarm],
+        };
+        let bare = |person| Story {
+            person,
+            addresses: Vec::new(),
+            accounts: Vec::new(),
+            events: Vec::new(),
+            decisions: Vec::new(),
+            decisions_kept: KeptDecisions::default(),
+            alarms: Vec::new(),
+        };
+        let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
+        for width in [80, 200] {
+            insta::assert_snapshot!(format!("whole@{width}"), plain(whole.to_text(now, Some(width))));
+        }
+        let others = [held, fresh].map(|person| plain(bare(person).to_text(now, Some(80))));
+        insta::assert_snapshot!("held_and_never_looked_at", others.join("\n----\n"));
+    }
+
+    #[test]
     fn what_is_due_is_told_with_its_reason() {
         let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
         let told = |change: fn(&mut PersonRow)| {

@@ -1,0 +1,143 @@
+//! What each command prints on a terminal, at 80 and 200 columns, for an installation with users of each kind.
+
+use std::fs;
+use std::path::Path;
+
+use okta_auth0_sync::domain::OktaUserId;
+use okta_auth0_sync::sandbox::{Fault, NewUser};
+use serde_json::json;
+
+use super::stage::Stage;
+use super::{name, same, shown};
+
+/// Ann is denied, Bob fails, Eve shares an address with a colleague, Max has no account, and Zoe is held; one entry of the
+/// log cannot be read.
+pub(crate) async fn furnished() -> (Stage, [OktaUserId; 5]) {
+    let stage = Stage::set().await;
+    let okta = stage.sandbox.okta();
+    let people = ["ann", "bob", "zoe"].map(|name| stage.person(name));
+    let eve = okta.create_user(&NewUser::new("eve@example.com", "shared@example.com"));
+    okta.create_user(&NewUser::new("kim@example.com", "shared@example.com"));
+    stage.account("shared@example.com");
+    let max = stage.okta_user("max@example.com");
+    stage.sync().await;
+    let [(ann, _), (bob, account), (zoe, _)] = people;
+    for user in [&ann, &bob, &eve, &max] {
+        okta.deactivate(user);
+    }
+    okta.push_log_entry(json!({ "uuid": "odd-entry", "published": "never", "eventType": "user.lifecycle.deactivate",
+        "displayMessage": "odd", "target": null }));
+    let path = format!("/api/v2/users/{}", account.replace('|', "%7C"));
+    stage.sandbox.auth0().faults().add(Fault::status("PATCH", &path, 500).times(100));
+    stage.configure("[engine]\nmax_attempts = 1\n");
+    stage.run(&["sync"]).await;
+    okta.deactivate(&zoe);
+    let mut held = stage.program(&["sync"]);
+    held.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0");
+    super::stage::finish(held).await;
+    (stage, [ann, bob, eve, max, zoe])
+}
+
+fn at_both_widths(folder: &Path, arguments: &[&str]) {
+    for columns in [80, 200] {
+        let seen = shown(folder, columns, arguments, &[]);
+        same(&format!("{}@{columns}", name(arguments)), &format!("{}exit code {}\n", seen.text, seen.code));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn screens_that_only_read() {
+    let (stage, _) = furnished().await;
+    let folder = stage.folder().to_owned();
+    let commands: [&[&str]; 19] = [
+        &["status"],
+        &["status", "--check"],
+        &["check"],
+        &["check", "--offline"],
+        &["action", "check"],
+        &["action", "deploy", "--dry-run"],
+        &["audit", "verify"],
+        &["sync", "--dry-run"],
+        &["reconcile", "--all", "--dry-run"],
+        &["purge", "--dry-run"],
+        &["user", "nobody@example.com"],
+        &["user", "nobody@example.com", "--live"],
+        &["user", "zoe@example.com", "--sync", "--dry-run"],
+        &["events", "--state", "ignored"],
+        &["retry", "ann"],
+        &["approve", "ann@example.com"],
+        &["forget", "nobody@example.com"],
+        &["backup", "copy.db"],
+        &["run", "--config", "nothing.toml"],
+    ];
+    tokio::task::spawn_blocking(move || {
+        for arguments in commands {
+            at_both_widths(&folder, arguments);
+            // The second copy would be refused for the first.
+            let _ = fs::remove_file(folder.join("copy.db"));
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn screens_that_write() {
+    let (stage, _) = furnished().await;
+    let folder = stage.folder().to_owned();
+    stage.sandbox.auth0().action().set_bound(false);
+    let commands: [(&[&str], &[&str]); 9] = [
+        (&["user", "zoe@example.com", "--sync"], &[]),
+        (&["approve", "--all"], &[]),
+        (&["retry", "--failed"], &[]),
+        (&["sync"], &[]),
+        (&["reconcile", "--all"], &[]),
+        (&["action", "deploy"], &["no\n"]),
+        (&["action", "deploy", "--yes"], &[]),
+        (&["forget", "ann@example.com"], &["yes\n"]),
+        (&["purge"], &["yes\n"]),
+    ];
+    tokio::task::spawn_blocking(move || {
+        for (arguments, answers) in commands {
+            let seen = shown(&folder, 200, arguments, answers);
+            // The story's table is as wide as its relative times: it has a snapshot with a fixed time.
+            let text = match arguments {
+                ["user", ..] => seen.text.rsplit("\n\n").next().unwrap_or_default(),
+                _ => &seen.text,
+            };
+            same(&format!("write_{}", name(arguments)), &format!("{text}exit code {}\n", seen.code));
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn screens_before_the_first_run() {
+    let stage = Stage::set().await;
+    let folder = stage.folder().to_owned();
+    let commands: [&[&str]; 10] = [
+        &["status"],
+        &["status", "--check"],
+        &["events"],
+        &["user", "ann@example.com"],
+        &["retry", "--failed"],
+        &["approve", "--all"],
+        &["forget", "ann@example.com"],
+        &["audit", "verify"],
+        &["purge", "--dry-run"],
+        &["backup", "copy.db"],
+    ];
+    let typed = move |when: &str| {
+        let lines = commands.map(|arguments| {
+            let seen = shown(&folder, 80, arguments, &[]);
+            format!("$ {}\n{}exit code {}\n", arguments.join(" "), seen.text, seen.code)
+        });
+        same(&format!("nothing_{when}"), &lines.join("\n"));
+    };
+    let typed = std::sync::Arc::new(typed);
+    let before = typed.clone();
+    tokio::task::spawn_blocking(move || before("before_the_first_run")).await.unwrap();
+    stage.sync().await.exits(0);
+    tokio::task::spawn_blocking(move || typed("after_an_empty_run")).await.unwrap();
+}

@@ -1,0 +1,114 @@
+//! What programs read: `--json`, exports, metrics, log lines and webhook messages.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::Value;
+
+use super::commands::furnished;
+use super::stage::{Stage, finish, within};
+use super::{POLL, name, same};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_every_command() {
+    let (stage, _) = furnished().await;
+    for arguments in [
+        &["status", "--json"][..],
+        &["check", "--json"],
+        &["check", "--offline", "--json"],
+        &["user", "ann@example.com", "--json"],
+        &["user", "zoe@example.com", "--live", "--json"],
+        &["user", "zoe@example.com", "--sync", "--dry-run", "--json"],
+        &["user", "nobody@example.com", "--json"],
+        &["events", "--json"],
+        &["audit", "export", "--format", "jsonl"],
+        &["audit", "export"],
+    ] {
+        let mut program = stage.program(arguments);
+        program.env(POLL.0, POLL.1);
+        let ran = finish(program).await;
+        // Objects one a line are told apart more easily one member a line.
+        let text = match arguments {
+            ["events", ..] | ["audit", .., "jsonl"] => {
+                let objects = ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+                objects.map(|object| format!("{object:#}\n")).collect()
+            }
+            _ => ran.out.clone(),
+        };
+        same(&format!("json_{}", name(arguments)), &text);
+    }
+}
+
+/// One request over the socket of `[http] listen`.
+fn get(stage: &Stage, path: &str) -> String {
+    let mut stream = UnixStream::connect(stage.folder().join("http.sock")).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// The numbers of metrics differ; their names, labels and help do not.
+fn without_numbers(metrics: &str) -> String {
+    let lines = metrics.lines().map(|line| match line.rsplit_once(' ') {
+        Some((series, _)) if !line.starts_with('#') => format!("{series} N\n"),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+/// The messages of the daemon's log, each once, as text.
+fn log_lines(log: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = format!("{} {}: {}", line["level"], line["event"], line["message"]).replace('"', "");
+        if !lines.contains(&text) {
+            lines.push(text);
+        }
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_log_and_webhook_messages() {
+    let (stage, [ann, ..]) = furnished().await;
+    let messages: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let taken = messages.clone();
+    let hook = move |Json(message): Json<Value>| async move { taken.lock().unwrap().push(message) };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/hook", post(hook))).await });
+    stage.configure(&format!(
+        "[http]\nlisten = \"unix:{}\"\n[log]\nformat = \"json\"\n[alert]\nwebhook_url = \"{url}\"\n",
+        stage.folder().join("http.sock").display()
+    ));
+    let mut daemon = stage.daemon();
+    let ready = async {
+        let socket = stage.folder().join("http.sock");
+        while !socket.exists() || get(&stage, "/readyz") != "ready\n" {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    daemon.until("ready", ready).await;
+    stage.sandbox.okta().activate(&ann);
+    let both = async {
+        let has = |event: &str| messages.lock().unwrap().iter().any(|message| message["event"] == event);
+        while !has("raised") || !stage.shut_out().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    within("a message, and Ann's return", both).await;
+    same("metrics", &without_numbers(&get(&stage, "/metrics")));
+    daemon.stop().await;
+    let mut texts: Vec<String> = messages.lock().unwrap().iter().map(|message| format!("{message:#}")).collect();
+    texts.sort();
+    texts.dedup();
+    same("webhook", &texts.join("\n"));
+    same("log", &log_lines(&fs::read_to_string(stage.folder().join("daemon.log")).unwrap()));
+}
