@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Provokes each rule of `status --check`, one after the other, on the embedded tenants, and shows what it then says.
+# Provokes each rule of `status --check`, one after the other, on the embedded tenants, and shows its output.
 #
 #   cargo build && docs/drill-status.sh [path of okta-auth0-sync]
 #
-# Needs curl. Everything happens on loopback and in a folder of its own, which is removed. Exits 1 if a rule that was
-# provoked is not told, or if anything is told that was not provoked.
+# Needs curl. Uses loopback and a temporary folder only. Exits 1 if a provoked rule is not reported, or if anything else is.
 set -euo pipefail
 
 program=$(realpath "${1:-target/debug/okta-auth0-sync}")
@@ -17,7 +16,7 @@ until grep -q '^path' sandbox.txt 2>/dev/null; do kill -0 "$sandbox"; done
 okta=$(sed -n 's/^url = "\(.*\)"/\1/p' sandbox.txt | head -n 1)
 auth0=$(sed -n 's/^url = "\(.*\)"/\1/p' sandbox.txt | tail -n 1)
 
-# A fresh state and configuration, with further lines.
+# A fresh state, and a configuration with more lines.
 fresh() {
     rm -f state.db*
     sed -n '/^\[okta\]/,/^path/p' sandbox.txt >config.toml
@@ -28,7 +27,7 @@ fresh() {
     curl -sf -X POST "$okta/_sandbox/token/restore" -o /dev/null
 }
 sync() { "$program" sync >/dev/null 2>&1 || true; }
-person() { # name: somebody in both tenants, who is then deactivated
+leaver() { # name: creates a user in both tenants and deactivates them
     local id token
     id=$(curl -sf "$okta/_sandbox/users" -d "{\"login\":\"$1@example.com\"}" | sed 's/.*"id":"\([^"]*\)".*/\1/')
     token=$(curl -sf "$auth0/oauth/token" -d grant_type=client_credentials -d client_id=sandbox-client \
@@ -41,7 +40,7 @@ person() { # name: somebody in both tenants, who is then deactivated
 fault() { curl -sf -X POST "$1/_sandbox/faults" -d "$2" -o /dev/null; }
 
 failed=0
-# what is provoked, and the word that `status --check` must begin a line with; "" if nothing may be told
+# description, and the word that begins a line of `status --check`; "" if nothing may be reported
 expect() {
     local said code=0
     said=$("$program" status --check 2>/dev/null) || code=$?
@@ -58,18 +57,18 @@ expect "nothing ever ran" never
 
 fresh
 sync
-expect "all is well" ""
+expect "nothing to report" ""
 
 fresh '[guard]' 'max_denials = 0'
-person held
+leaver held
 sync
-expect "somebody is held (guard)" held
+expect "a user is held (guard)" held
 
 fresh '[engine]' 'max_attempts = 1'
-person failed
+leaver failed
 fault "$auth0" '{"method":"PATCH","path":"/api/v2/users","effect":{"kind":"status","code":500}}'
 sync
-expect "somebody failed" failed
+expect "a user failed" failed
 
 fresh
 sync
@@ -89,12 +88,12 @@ sync
 until ! "$program" status --check >/dev/null 2>&1; do :; done
 expect "no good poll for three periods" poll
 
-# Last, for the entry stays in the log.
+# Last, because the event stays in the log.
 fresh
 curl -sf -X POST "$okta/_sandbox/events" -o /dev/null \
     -d '{"uuid":"drill-1","published":"not a time","eventType":"user.lifecycle.deactivate","target":null}'
 sync
 expect "an event cannot be read" quarantined
 
-if [ "$failed" = 0 ]; then echo "each rule was provoked, and told"; else echo "NOT as expected" >&2; fi
+if [ "$failed" = 0 ]; then echo "each rule was provoked and reported"; else echo "FAILED: see above" >&2; fi
 exit "$failed"

@@ -15,8 +15,8 @@ fn the_drill_of_alarms_plays_every_kind() {
     for kind in AlarmKind::ALL {
         let name = kind.as_str();
         let plays = |verb: &str| ALARMS.lines().any(|line| line.trim_start().starts_with(&format!("{verb} {name}")));
-        let told = plays("told") || plays("wait_for \"gap in the webhook\" message");
-        assert!(plays("told_at_once") || ((told || name == "gap") && plays("over")), "{name} is not played");
+        let raised = plays("is_raised") || plays("wait_for \"gap in the webhook\" message");
+        assert!(plays("is_momentary") || ((raised || name == "gap") && plays("is_cleared")), "{name} is not played");
     }
 }
 
