@@ -9,11 +9,12 @@
 
 use std::time::Duration;
 
+use okta_auth0_sync::auth0::ACTION_SOURCE;
 use okta_auth0_sync::domain::event::EventUser;
 use okta_auth0_sync::domain::{Clock, Event, OktaUserId, SystemClock};
 use okta_auth0_sync::okta::LogEntry;
-use okta_auth0_sync::sandbox::{Options, Population, Sandbox};
 use okta_auth0_sync::store::{Binding, Page, Store};
+use okta_auth0_sync_sandbox::{Options, Population, Sandbox};
 use serde_json::value::RawValue;
 
 const ENTRIES: usize = 1000;
@@ -30,7 +31,7 @@ fn tell(what: &str, items: usize, span: Duration) {
 
 /// A page as the log of the sandbox gives it.
 async fn page_text() -> String {
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
     sandbox.populate(Population { people: ENTRIES, leavers: ENTRIES, history: 0 });
     let entries = sandbox.okta().log_entries();
     sandbox.stop().await;

@@ -13,7 +13,7 @@ command -v dpkg-shlibdeps >/dev/null || { echo "needs dpkg-shlibdeps: apt-get in
 command -v cargo-deb >/dev/null || env -u RUSTFLAGS -u CFLAGS cargo install --locked cargo-deb
 
 # Without the sandbox: a package has no stand-ins of the tenants, and no engine for JavaScript.
-cargo build --release --locked --no-default-features
+cargo build --release --locked --no-default-features --package okta-auth0-sync
 
 # What the program says of itself: manual pages and completions.
 program=target/release/okta-auth0-sync

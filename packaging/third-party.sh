@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 places=$(cargo metadata --locked --format-version 1 | grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | sort -u)
 
 echo "okta-auth0-sync contains the following works. Each has its own licence, which follows its name."
-cargo tree --locked --no-default-features --edges normal --prefix none --format '{p}|{l}' | sed 's/ (\*)$//' | sort -u |
+cargo tree --locked --package okta-auth0-sync --no-default-features --edges normal --prefix none --format '{p}|{l}' | sed 's/ (\*)$//' | sort -u |
     while IFS='|' read -r crate licence; do
         name=${crate%% *}
         version=${crate#* v}

@@ -34,9 +34,10 @@
 //! | telling people: webhook and heartbeat | [`alert`] |
 //! | log lines; what systemd is told | [`logging`], [`systemd`] |
 //! | named moments for a test to have the process die at | `failpoint` |
-//! | stand-ins of both tenants, for the demo, the tests and your own experiments | `sandbox` |
+//! | time as a parameter | `crates/clock` |
+//! | stand-ins of both tenants, for the demo, the tests and your own experiments | `crates/sandbox` |
 //!
-//! Imports go down only: `main` → `cli` → { `engine`, `config`, `logging`, `systemd`, `sandbox` }; `engine` → { `okta`,
+//! Imports go down only: `main` → `cli` → { `engine`, `config`, `logging`, `systemd` }; `engine` → { `okta`,
 //! `auth0`, `store`, `domain` }; `okta` and `auth0` → { `http`, `domain` }; `store` → `domain`. The two remotes never name
 //! each other, nor the store. A test holds this.
 
@@ -53,7 +54,5 @@ pub mod http;
 pub mod logging;
 pub mod monitor;
 pub mod okta;
-#[cfg(feature = "sandbox")]
-pub mod sandbox;
 pub mod store;
 pub mod systemd;

@@ -2,7 +2,6 @@
 //! counts what that holds.
 //!
 //! `OKTA_AUTH0_SYNC_DAYS=31 cargo test --release --test days -- --nocapture` lives a month, with a poll each minute.
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 use std::path::Path;

@@ -1,13 +1,13 @@
 //! The binary against both stand-ins: `check`, `action` and `purge`, from the outside.
 
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use assert_cmd::Command;
-use okta_auth0_sync::sandbox::{Effect, Fault, NewUser, Options, Sandbox};
+use okta_auth0_sync::auth0::ACTION_SOURCE;
+use okta_auth0_sync_sandbox::{Effect, Fault, NewUser, Options, Sandbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ struct Ran {
 
 impl Installation {
     async fn new() -> Self {
-        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let this = Self { sandbox, folder };
         this.configure("", "");

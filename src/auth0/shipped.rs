@@ -1,12 +1,15 @@
 //! The Action that this program ships: its code, filled with what the configuration says.
 
+#[cfg(test)]
+mod behavior;
+
 use serde_json::Value;
 
 /// What the Action is called in the tenant, unless somebody deployed it under another name.
 pub const ACTION_NAME: &str = "okta-auth0-sync";
 
-/// As it is for the defaults.
-const SOURCE: &str = include_str!("action.js");
+/// Its code for the default configuration.
+pub const ACTION_SOURCE: &str = include_str!("action.js");
 const MESSAGE: &str = "const MESSAGE = \"account_deactivated\";";
 const METADATA_KEY: &str = "const METADATA_KEY = \"okta_sync\";";
 
@@ -15,7 +18,7 @@ const METADATA_KEY: &str = "const METADATA_KEY = \"okta_sync\";";
 pub fn action_code(message: &str, metadata_key: &str) -> String {
     let literal = |text: &str| Value::from(text).to_string();
     // Neither replacement can hold what the other looks for: within a literal, each quote has a backslash before it.
-    SOURCE.replacen(MESSAGE, &format!("const MESSAGE = {};", literal(message)), 1).replacen(
+    ACTION_SOURCE.replacen(MESSAGE, &format!("const MESSAGE = {};", literal(message)), 1).replacen(
         METADATA_KEY,
         &format!("const METADATA_KEY = {};", literal(metadata_key)),
         1,
@@ -40,8 +43,8 @@ mod tests {
 
     #[test]
     fn the_defaults_give_the_file_as_it_is() {
-        assert_eq!(action_code("account_deactivated", "okta_sync"), SOURCE);
-        assert_eq!((SOURCE.matches(MESSAGE).count(), SOURCE.matches(METADATA_KEY).count()), (1, 1));
+        assert_eq!(action_code("account_deactivated", "okta_sync"), ACTION_SOURCE);
+        assert_eq!((ACTION_SOURCE.matches(MESSAGE).count(), ACTION_SOURCE.matches(METADATA_KEY).count()), (1, 1));
     }
 
     #[test]
@@ -52,13 +55,13 @@ mod tests {
         let literal = line.strip_prefix("const MESSAGE = ").unwrap().strip_suffix(';').unwrap();
         assert_eq!(serde_json::from_str::<String>(literal).unwrap(), hostile);
         assert!(code.contains("const METADATA_KEY = \"a-b\";"));
-        assert_eq!(code.lines().count(), SOURCE.lines().count());
+        assert_eq!(code.lines().count(), ACTION_SOURCE.lines().count());
     }
 
     #[test]
     fn only_line_ends_are_overlooked() {
-        assert!(is_same_code(SOURCE, &format!("{}\r\n\r\n", SOURCE.replace('\n', " \r\n"))));
-        assert!(!is_same_code(SOURCE, &SOURCE.replacen("true", "yes", 1)));
-        assert!(!is_same_code(SOURCE, &SOURCE.replacen("  api", "api", 1)));
+        assert!(is_same_code(ACTION_SOURCE, &format!("{}\r\n\r\n", ACTION_SOURCE.replace('\n', " \r\n"))));
+        assert!(!is_same_code(ACTION_SOURCE, &ACTION_SOURCE.replacen("true", "yes", 1)));
+        assert!(!is_same_code(ACTION_SOURCE, &ACTION_SOURCE.replacen("  api", "api", 1)));
     }
 }

@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use super::{Error, Exit, screen};
-use crate::domain::{Clock, OktaUserId};
-use crate::sandbox::{Login, Matcher, NewUser, Options, Sandbox};
+use crate::auth0::ACTION_SOURCE;
+use crate::domain::Clock;
+use okta_auth0_sync_sandbox::{Login, Matcher, NewUser, Options, Sandbox, UserId};
 
 /// A step that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A person of the story.
 struct Person {
     name: &'static str,
-    id: OktaUserId,
+    id: UserId,
     accounts: Vec<String>,
     /// How the story ends for them: may they log in?
     lets_in: bool,
@@ -45,7 +46,7 @@ struct Stage {
 /// When the sandbox or the daemon cannot be started.
 pub(crate) async fn run(clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let setup = |what: &'static str| move |error: std::io::Error| Error::Setup(format!("{what}: {error}"));
-    let sandbox = Sandbox::start(Options { clock: clock.clone(), ..Options::default() })
+    let sandbox = Sandbox::start(Options { clock: clock.clone(), ..Options::default() }, ACTION_SOURCE)
         .await
         .map_err(setup("the sandbox cannot be started"))?;
     let folder = tempfile::Builder::new()

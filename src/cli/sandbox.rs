@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::args::SandboxArgs;
 use super::{Error, Exit, screen, sync};
+use crate::auth0::ACTION_SOURCE;
 use crate::domain::Clock;
-use crate::sandbox::{Bucket, Effect, Fault, Limits, Options, Population, Sandbox};
+use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Options, Population, Sandbox};
 
 /// Serves both tenants until told to stop.
 ///
@@ -26,7 +27,7 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
     if let (Some(burst), Some(refill)) = (arguments.auth0_burst, arguments.auth0_per_second) {
         options.auth0.bucket = Bucket { burst, refill_per_second: f64::from(refill) };
     }
-    let sandbox = Sandbox::start(options).await.map_err(|error| {
+    let sandbox = Sandbox::start(options, ACTION_SOURCE).await.map_err(|error| {
         Error::Setup(format!("the sandbox cannot be served: {error}; choose other ports, or leave them out"))
     })?;
     sandbox.populate(Population { people, leavers, history });

@@ -5,7 +5,6 @@
 pub mod account;
 pub mod address;
 pub mod backoff;
-pub mod clock;
 pub mod escape;
 pub mod event;
 pub mod mark;
@@ -15,10 +14,11 @@ pub mod user;
 
 pub use account::{Account, AccountId, MarkedAccount};
 pub use address::Address;
-pub use clock::{Clock, ManualClock, SystemClock, Timestamp, timestamp_text};
 pub use escape::escape;
 pub use event::{Event, EventSeen, Signal};
 pub use mark::{Mark, Patch};
+pub use okta_auth0_sync_clock as clock;
+pub use okta_auth0_sync_clock::{Clock, ManualClock, SystemClock, Timestamp, timestamp_text};
 pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, Skipped};
 pub use policy::{Policy, Verdict};
 pub use user::{OktaUser, OktaUserId, Status};

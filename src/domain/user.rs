@@ -22,6 +22,12 @@ impl OktaUserId {
     }
 }
 
+impl AsRef<str> for OktaUserId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for OktaUserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

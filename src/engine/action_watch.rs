@@ -107,5 +107,5 @@ fn say(enforcement: Enforcement) {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

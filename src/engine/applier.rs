@@ -261,5 +261,5 @@ async fn drain(running: &mut JoinSet<Ended>) {
     while running.join_next().await.is_some() {}
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -443,5 +443,5 @@ impl CircuitBreaker {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -224,5 +224,5 @@ impl<'a> Patience<'a> {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -353,5 +353,5 @@ impl Sharers {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -476,5 +476,5 @@ fn log(report: &Report, start: &LookStart) {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

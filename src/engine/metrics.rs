@@ -49,5 +49,5 @@ impl Metrics {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ pub mod poller;
 pub mod purge;
 pub mod reconciler;
 mod searched;
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod stage;
 pub mod supervisor;
 mod write;

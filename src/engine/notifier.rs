@@ -113,5 +113,5 @@ fn message(untold: &Untold, okta_url: &str) -> Message {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

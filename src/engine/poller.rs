@@ -291,5 +291,5 @@ fn id_of_text(text: &str) -> String {
     format!("unreadable-{hex}")
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -277,5 +277,5 @@ fn without(account: &Account, removal: Removal) -> Account {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

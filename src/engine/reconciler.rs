@@ -457,5 +457,5 @@ fn distinct(addresses: Vec<Address>) -> Vec<Address> {
     addresses.into_iter().filter(|address| keys.insert(address.key())).collect()
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

@@ -12,14 +12,20 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::look::Report;
 use super::{Engine, Options};
-use crate::auth0::{self, Auth0, Auth0Options, action_code};
+use crate::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options, action_code};
 use crate::domain::mark::MarkOptions;
 use crate::domain::{ManualClock, OktaUserId, Policy, Timestamp};
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
 use crate::okta::{self, Okta, OktaOptions};
-use crate::sandbox::{self, Auth0Tenant, Bucket, NewUser, OktaTenant, Sandbox};
 use crate::store::{Binding, GuardWindow, Store};
+use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, NewUser, OktaTenant, Sandbox};
+
+/// Creates a user in Okta, and returns their id as the engine knows it.
+pub(super) fn create_user(okta: &OktaTenant, login: &str, email: &str) -> OktaUserId {
+    let id = okta.create_user(&NewUser::new(login, email));
+    OktaUserId::parse(id.as_str()).unwrap()
+}
 
 pub(super) struct Stage {
     pub(super) sandbox: Sandbox,
@@ -46,7 +52,7 @@ impl Stage {
         furnish: impl FnOnce(Engine, &Sandbox) -> Engine,
     ) -> Self {
         let clock = Arc::new(clock);
-        let sandbox = Sandbox::start(sandbox::Options::with_manual_clock(clock.clone())).await.unwrap();
+        let sandbox = Sandbox::start(sandbox::Options::with_manual_clock(clock.clone()), ACTION_SOURCE).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (okta_tenant, auth0_tenant) = (sandbox.okta(), sandbox.auth0());
         let policy = Policy::default();
@@ -154,7 +160,7 @@ impl House {
 
     /// Somebody whose login is their e-mail.
     pub(super) fn person(&self, email: &str) -> OktaUserId {
-        self.okta().create_user(&NewUser::new(email, email))
+        create_user(self.okta(), email, email)
     }
 
     pub(super) fn account(&self, email: &str) -> String {

@@ -327,5 +327,5 @@ impl Fatal {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

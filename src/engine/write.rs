@@ -516,5 +516,5 @@ impl Looking<'_> {
     }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests;

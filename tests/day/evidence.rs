@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use okta_auth0_sync::sandbox::{Effect, Fault};
 use okta_auth0_sync::store::{Access, Store};
+use okta_auth0_sync_sandbox::{Effect, Fault};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Row};

@@ -1,6 +1,5 @@
 //! The operator's day: what the pages tell to type, what then stands on the screen, what is told and what is proven. The
 //! program itself, on a terminal, against both stand-ins.
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 mod drills;

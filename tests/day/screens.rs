@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use okta_auth0_sync::sandbox::{Auth0Options, Connection, NewUser, OktaOptions};
+use okta_auth0_sync_sandbox::{Auth0Options, Connection, NewUser, OktaOptions};
 use pty_process::blocking::Command;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;

@@ -1,7 +1,6 @@
 //! By which addresses a person is found, and what happens where two people have one.
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::NewUser;
 use serde_json::json;
 
 use super::world::{DAY, HOUR, MINUTE, World};
@@ -68,8 +67,8 @@ async fn an_address_that_changed_after_the_return_is_let_in_as_well() {
 #[tokio::test]
 async fn a_login_that_is_no_address_is_not_searched_for() {
     let world = World::new().await;
-    let ann = world.okta().create_user(&NewUser::new("ann", "ann@example.com"));
-    let nobody = world.okta().create_user(&NewUser::new("svc-backup", "not an address"));
+    let ann = world.person_called("ann", "ann@example.com");
+    let nobody = world.person_called("svc-backup", "not an address");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.leaves(&nobody).await;
@@ -80,7 +79,7 @@ async fn a_login_that_is_no_address_is_not_searched_for() {
 #[tokio::test]
 async fn login_and_email_both_count() {
     let world = World::new().await;
-    let ann = world.okta().create_user(&NewUser::new("ann@corp.example", "ann@example.com"));
+    let ann = world.person_called("ann@corp.example", "ann@example.com");
     let accounts = [world.account("ann@corp.example"), world.account("ann@example.com")];
     world.leaves(&ann).await;
     for account in &accounts {
@@ -152,8 +151,8 @@ async fn addresses_that_mean_something_to_a_query_language_mean_only_themselves(
 
 /// Two people with one e-mail, one account.
 async fn pair(world: &World) -> (OktaUserId, OktaUserId, String) {
-    let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
-    let bob = world.okta().create_user(&NewUser::new("bob", "TEAM@example.com"));
+    let ann = world.person_called("ann", "team@example.com");
+    let bob = world.person_called("bob", "TEAM@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
     // Long enough for their activation not to speak against what comes.
@@ -239,7 +238,7 @@ async fn a_new_person_on_an_old_address_is_noticed_at_once() {
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
-    let anna = world.okta().create_user(&NewUser::new("anna", "ann@example.com"));
+    let anna = world.person_called("anna", "ann@example.com");
     world.sync().await;
     assert_eq!(world.outcome(&ann).await, format!("held: address_reused: {anna}"));
     world.assert_denied_for(&account, &ann);
@@ -258,8 +257,8 @@ async fn a_new_person_on_an_old_address_is_noticed_at_once() {
 #[tokio::test]
 async fn two_who_are_held_because_of_each_other_do_not_wake_each_other_for_ever() {
     let world = World::new().await;
-    let ann = world.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
-    let bob = world.okta().create_user(&NewUser::new("bob@example.com", "bob@example.com"));
+    let ann = world.person_called("ann@example.com", "ann@example.com");
+    let bob = world.person_called("bob@example.com", "bob@example.com");
     let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
     world.okta().deactivate(&ann);
     world.okta().deactivate(&bob);
@@ -314,7 +313,7 @@ async fn who_was_spared_for_a_colleague_is_denied_when_the_colleague_goes_in_any
                 world.okta().deactivate(&bob);
                 world.poll().await;
                 // What concerns Bob alone fails; Ann is not kept open by it.
-                let fault = okta_auth0_sync::sandbox::Fault::status("GET", &format!("/api/v1/users/{bob}"), 500);
+                let fault = okta_auth0_sync_sandbox::Fault::status("GET", &format!("/api/v1/users/{bob}"), 500);
                 world.okta().faults().add(fault.times(2));
                 world.settle().await;
                 world.let_pass(MINUTE).await;
@@ -327,7 +326,7 @@ async fn who_was_spared_for_a_colleague_is_denied_when_the_colleague_goes_in_any
 #[tokio::test]
 async fn a_colleague_whom_oktas_search_does_not_show_yet_is_known_from_the_log() {
     let world = World::with(|setup| setup.sandbox.okta.search_lag = DAY).await;
-    let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
+    let ann = world.person_called("ann", "team@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
     world.passes(2 * DAY);

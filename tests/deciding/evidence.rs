@@ -2,8 +2,8 @@
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync::engine::reconciler::Scope;
-use okta_auth0_sync::sandbox::Fault;
 use okta_auth0_sync::store::DecisionRow;
+use okta_auth0_sync_sandbox::Fault;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};

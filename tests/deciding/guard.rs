@@ -1,8 +1,8 @@
 //! First denials beyond the guard's number wait for a person, never for time.
 
 use okta_auth0_sync::domain::{Clock, OktaUserId};
-use okta_auth0_sync::sandbox::Fault;
 use okta_auth0_sync::store::Who;
+use okta_auth0_sync_sandbox::Fault;
 
 use super::world::{DAY, HOUR, World};
 

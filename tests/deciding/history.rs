@@ -8,8 +8,8 @@ use fastrand::Rng;
 use okta_auth0_sync::domain::{OktaUserId, Status};
 use okta_auth0_sync::engine::poller::PassError;
 use okta_auth0_sync::engine::reconciler::Scope;
-use okta_auth0_sync::sandbox::{Bucket, Effect, Fault, Limits, NewUser, RateLimited};
 use okta_auth0_sync::store::Who;
+use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, RateLimited};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -133,7 +133,7 @@ impl History {
             } else {
                 format!("shared{address}@example.com")
             };
-            let id = self.world.okta().create_user(&NewUser::new(&format!("login{number}"), &email));
+            let id = self.world.person_called(&format!("login{number}"), &email);
             self.say(format!("{id} is {email}"));
             self.people.push((id, email));
         }

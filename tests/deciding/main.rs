@@ -1,6 +1,5 @@
 //! The right people and only them: each rule of deciding, against both stand-ins over real HTTP, on a clock that only
 //! moves when it is told to.
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 mod accounts;

@@ -1,6 +1,6 @@
 //! Marks, mirrors and blocks: what is written, what is restored, what is left alone.
 
-use okta_auth0_sync::sandbox::{Effect, Fault, NewUser, ProfileLimit};
+use okta_auth0_sync_sandbox::{Effect, Fault, ProfileLimit};
 use serde_json::{Value, json};
 
 use super::world::{DAY, HOUR, World};
@@ -81,8 +81,8 @@ async fn a_block_of_ours_is_lifted_even_if_the_metadata_was_wiped() {
 #[tokio::test]
 async fn a_block_of_ours_stays_ours_when_the_next_one_with_the_address_takes_the_mark_over() {
     let world = World::with(|setup| setup.options.mark.block = true).await;
-    let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
-    let bob = world.okta().create_user(&NewUser::new("bob", "team@example.com"));
+    let ann = world.person_called("ann", "team@example.com");
+    let bob = world.person_called("bob", "team@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
     world.passes(HOUR);
@@ -256,7 +256,7 @@ async fn an_account_that_vanishes_between_the_look_up_and_the_write_is_no_failur
     );
     world.okta().deactivate(&ann);
     world.poll().await;
-    let hold = world.auth0().faults().hold(okta_auth0_sync::sandbox::Matcher::new(
+    let hold = world.auth0().faults().hold(okta_auth0_sync_sandbox::Matcher::new(
         "PATCH",
         &format!("/api/v2/users/{}", account.replace('|', "%7C")),
     ));

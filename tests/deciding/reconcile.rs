@@ -87,7 +87,7 @@ async fn it_goes_on_where_it_was_stopped() {
     world.passes(DAY);
     // The second page of the listing fails.
     world.engine().begin_reconcile(okta_auth0_sync::engine::reconciler::Scope::All, "a test").await.unwrap();
-    let fault = okta_auth0_sync::sandbox::Fault::status("GET", "/api/v1/users", 500).skip(1).times(1);
+    let fault = okta_auth0_sync_sandbox::Fault::status("GET", "/api/v1/users", 500).skip(1).times(1);
     world.okta().faults().add(fault);
     let stop = tokio_util::sync::CancellationToken::new();
     world.engine().reconcile(&stop).await.unwrap_err();

@@ -1,7 +1,7 @@
 //! One search for many: nobody is missed by it, whatever becomes of it.
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Fault, NewUser, PathMatch};
+use okta_auth0_sync_sandbox::{Fault, PathMatch};
 use serde_json::json;
 
 use super::world::World;
@@ -45,7 +45,7 @@ async fn a_colleague_who_is_found_by_a_search_for_many_is_spared() {
     let world = World::new().await;
     let people = people(&world, 9);
     let (shared, account) = &people[5];
-    let colleague = world.okta().create_user(&NewUser::new("colleague@example.com", "PERSON5@example.com"));
+    let colleague = world.person_called("colleague@example.com", "PERSON5@example.com");
     world.sync().await;
     people.iter().for_each(|(person, _)| world.okta().deactivate(person));
     world.sync().await;

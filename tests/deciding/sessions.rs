@@ -1,6 +1,6 @@
 //! Ending sessions: owed before the mark, paid after it, and never a reason to fail.
 
-use okta_auth0_sync::sandbox::{Effect, Fault};
+use okta_auth0_sync_sandbox::{Effect, Fault};
 
 use super::world::{DAY, MINUTE, World};
 

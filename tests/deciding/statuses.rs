@@ -1,7 +1,7 @@
 //! What each status of a user in Okta comes to, and what a 404 means.
 
 use okta_auth0_sync::domain::{Policy, Status};
-use okta_auth0_sync::sandbox::{DeleteOrder, Fault};
+use okta_auth0_sync_sandbox::{DeleteOrder, Fault};
 
 use super::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use okta_auth0_sync::domain::{Policy, Status};
-use okta_auth0_sync::sandbox::NewUser;
 use serde_json::json;
 
 use super::world::{DAY, World};
@@ -41,7 +40,7 @@ async fn every_row_is_what_happens() {
         let [verdict, mark, held_by_another, outcome, then] = row[..] else { panic!("{row:?}") };
         played.insert((verdict, mark, held_by_another));
         let world = World::new().await;
-        let ann = world.okta().create_user(&NewUser::new("ann", "team@example.com"));
+        let ann = world.person_called("ann", "team@example.com");
         let account = world.account("team@example.com");
         world.sync().await;
         world.passes(DAY);
@@ -59,7 +58,7 @@ async fn every_row_is_what_happens() {
             _ => {}
         });
         if held_by_another == "yes" {
-            world.okta().create_user(&NewUser::new("bob", "TEAM@example.com"));
+            world.person_called("bob", "TEAM@example.com");
         }
         let status = match verdict {
             "deny" => "DEPROVISIONED",

@@ -1,6 +1,6 @@
 //! Failures: whose they are, how long they last, and whom they stop.
 
-use okta_auth0_sync::sandbox::{Effect, Fault};
+use okta_auth0_sync_sandbox::{Effect, Fault};
 
 use super::world::{DAY, HOUR, MINUTE, World};
 
@@ -76,13 +76,13 @@ async fn waiting_for_a_remote_is_no_attempt() {
 #[tokio::test]
 async fn one_address_that_cannot_be_asked_for_keeps_no_other_account_open() {
     let world = World::new().await;
-    let ann = world.okta().create_user(&okta_auth0_sync::sandbox::NewUser::new("a@example.com", "b@example.com"));
+    let ann = world.person_called("a@example.com", "b@example.com");
     let account = world.account("a@example.com");
     let other = world.account("b@example.com");
     world.sync().await;
     for (broken, open) in [("b%40", &account), ("a%40", &other)] {
         let mut fault = Fault::status("GET", "", 500);
-        fault.path = okta_auth0_sync::sandbox::PathMatch::Contains(format!("users-by-email?email={broken}"));
+        fault.path = okta_auth0_sync_sandbox::PathMatch::Contains(format!("users-by-email?email={broken}"));
         world.auth0().faults().add(fault);
         world.leaves(&ann).await;
         world.assert_denied_for(open, &ann);

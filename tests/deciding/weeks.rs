@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use okta_auth0_sync::domain::{OktaUserId, Status, clock};
 use okta_auth0_sync::engine::reconciler::Scope;
-use okta_auth0_sync::sandbox::{Auth0Options, Effect, Fault, Faults, Matcher, NewUser, RateLimited};
 use okta_auth0_sync::store::Who;
+use okta_auth0_sync_sandbox::{Auth0Options, Effect, Fault, Faults, Matcher, RateLimited};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -303,7 +303,7 @@ impl History {
             return;
         }
         let login = format!("login{}", self.people.len());
-        let id = self.world.okta().create_user(&NewUser::new(&login, &email));
+        let id = self.world.person_called(&login, &email);
         self.say(format!("{id} is new, and {email} as well"));
         self.unread.insert(id.clone());
         self.people.push((id, email));

@@ -3,7 +3,7 @@
 //!
 //! `OKTA_AUTH0_SYNC_DISK_STEP=1` tries every write of a life instead of some.
 
-#![cfg(all(feature = "sandbox", feature = "failpoints", target_os = "linux"))]
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[allow(dead_code, reason = "what the stories of the pipe need besides")]

@@ -1,7 +1,6 @@
 //! Catching up, as a drill: an hour, a week, and longer than Okta keeps its log; with the process down, Okta gone, Auth0
 //! gone, and both. Nobody is lost, the state says meanwhile what is the matter, and once the remote is back the delay is
 //! ours no longer than a probe and a poll.
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]
@@ -11,7 +10,7 @@ mod world;
 use std::time::Duration;
 
 use okta_auth0_sync::domain::Clock;
-use okta_auth0_sync::sandbox::{Effect, Fault};
+use okta_auth0_sync_sandbox::{Effect, Fault};
 use tokio_util::sync::CancellationToken;
 use world::{DAY, HOUR, MINUTE, World};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use okta_auth0_sync::config::Config;
-use okta_auth0_sync::sandbox::{Auth0Options, Bucket, Effect, Fault, Limits, OktaOptions, PathMatch, RateLimited};
+use okta_auth0_sync_sandbox::{Auth0Options, Bucket, Effect, Fault, Limits, OktaOptions, PathMatch, RateLimited};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

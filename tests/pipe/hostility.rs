@@ -1,7 +1,7 @@
 //! People, and whoever writes the log, may put anything into a field. It does nothing: neither to the program, nor to
 //! whoever reads what it prints, nor to anybody else's account.
 
-use okta_auth0_sync::sandbox::NewUser;
+use okta_auth0_sync_sandbox::NewUser;
 use serde_json::{Value, json};
 
 use crate::stage::{Ran, Stage};

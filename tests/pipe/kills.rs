@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
-use okta_auth0_sync::sandbox::Matcher;
+use okta_auth0_sync_sandbox::Matcher;
 
 use crate::stage::{Daemon, Stage, patches};
 

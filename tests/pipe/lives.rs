@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::StatusCode;
 use okta_auth0_sync::cli::failpoints;
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Effect, Fault, PathMatch};
+use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection};
 
@@ -264,7 +264,7 @@ impl World {
                     _ = child.wait() => {}
                 }
             }
-            let polls = |requests: &[okta_auth0_sync::sandbox::Recorded]| {
+            let polls = |requests: &[okta_auth0_sync_sandbox::Recorded]| {
                 requests.iter().filter(|request| request.path == "/api/v1/logs").count() >= 7
             };
             let end = async {

@@ -3,7 +3,6 @@
 //! What is believed is what the tenants hold afterwards, who can log in, and what they were asked; never what the program
 //! says of itself alone.
 
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod alerts;
@@ -12,7 +11,6 @@ mod canaries;
 mod golden;
 mod hostility;
 mod kills;
-#[cfg(feature = "failpoints")]
 mod lives;
 mod recorded;
 mod refusals;

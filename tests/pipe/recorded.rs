@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Effect, Fault};
+use okta_auth0_sync_sandbox::{Effect, Fault};
 use serde_json::{Value, json};
 
 use crate::stage::Stage;

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use okta_auth0_sync::sandbox::{Effect, Fault, Recorded};
+use okta_auth0_sync_sandbox::{Effect, Fault, Recorded};
 use serde_json::json;
 use sqlx::Connection as _;
 

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use okta_auth0_sync::auth0::ACTION_SOURCE;
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Auth0Options, Bucket, Limits, NewUser, OktaOptions, Options, Recorded, Sandbox};
 use okta_auth0_sync::store::{Access, Store};
+use okta_auth0_sync_sandbox::{Auth0Options, Bucket, Limits, NewUser, OktaOptions, Options, Recorded, Sandbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -61,7 +62,10 @@ impl Stage {
             auth0: Auth0Options { bucket: Bucket::UNLIMITED, search_lag: Duration::ZERO, ..auth0 },
             ..Options::default()
         };
-        let stage = Self { sandbox: Sandbox::start(options).await.unwrap(), folder: tempfile::tempdir().unwrap() };
+        let stage = Self {
+            sandbox: Sandbox::start(options, ACTION_SOURCE).await.unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        };
         stage.configure("");
         stage
     }
@@ -139,7 +143,12 @@ impl Stage {
     }
 
     pub(crate) fn okta_user(&self, email: &str) -> OktaUserId {
-        self.sandbox.okta().create_user(&NewUser::new(email, email))
+        self.okta_user_called(email, email)
+    }
+
+    pub(crate) fn okta_user_called(&self, login: &str, email: &str) -> OktaUserId {
+        let id = self.sandbox.okta().create_user(&NewUser::new(login, email));
+        OktaUserId::parse(id.as_str()).unwrap()
     }
 
     pub(crate) fn account(&self, email: &str) -> String {

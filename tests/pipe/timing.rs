@@ -1,7 +1,7 @@
 //! A reason that arrives in the middle of a look is not lost, wherever in the look it arrives.
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Hold, Matcher};
+use okta_auth0_sync_sandbox::{Hold, Matcher};
 
 use crate::stage::{Daemon, Stage};
 

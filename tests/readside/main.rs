@@ -7,5 +7,4 @@ mod filled;
 mod queries;
 mod recorded;
 mod status;
-#[cfg(feature = "sandbox")]
 mod tenants;

@@ -2,22 +2,23 @@
 
 use std::process::Stdio;
 
+use okta_auth0_sync::auth0::ACTION_SOURCE;
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{NewUser, Options, Sandbox};
+use okta_auth0_sync_sandbox::{NewUser, Options, Sandbox};
 use serde_json::{Value, json};
 
 use crate::filled::Folder;
 
 /// Ann in both tenants, deactivated in Okta; and a configuration that points at them.
 async fn ann(more: &str) -> (Sandbox, Folder, OktaUserId, String) {
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
     let id = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
     let account = sandbox.auth0().create_user(json!({
         "email": "ann@example.com", "email_verified": true, "connection": "Username-Password-Authentication",
     }));
     sandbox.okta().deactivate(&id);
     let config = format!("{}\n[store]\npath = \"state.db\"\n{more}", sandbox.config_toml());
-    (sandbox, Folder::with(&config), id, account)
+    (sandbox, Folder::with(&config), OktaUserId::parse(id.as_str()).unwrap(), account)
 }
 
 fn is_denied(sandbox: &Sandbox, account: &str) -> bool {

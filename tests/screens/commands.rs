@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync::sandbox::{Fault, NewUser};
+use okta_auth0_sync_sandbox::Fault;
 use serde_json::json;
 
 use super::stage::Stage;
@@ -16,8 +16,8 @@ pub(crate) async fn furnished() -> (Stage, [OktaUserId; 5]) {
     let stage = Stage::set().await;
     let okta = stage.sandbox.okta();
     let people = ["ann", "bob", "zoe"].map(|name| stage.person(name));
-    let eve = okta.create_user(&NewUser::new("eve@example.com", "shared@example.com"));
-    okta.create_user(&NewUser::new("kim@example.com", "shared@example.com"));
+    let eve = stage.okta_user_called("eve@example.com", "shared@example.com");
+    stage.okta_user_called("kim@example.com", "shared@example.com");
     stage.account("shared@example.com");
     let max = stage.okta_user("max@example.com");
     stage.sync().await;

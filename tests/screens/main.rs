@@ -2,7 +2,6 @@
 //! webhook messages, help and the manual page. A changed text shows in the diff of `tests/screens/snapshots`.
 //!
 //! After an intended change: `INSTA_UPDATE=always cargo test --test screens`, and review the diff.
-#![cfg(feature = "sandbox")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]

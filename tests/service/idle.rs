@@ -1,6 +1,7 @@
 //! On the stand-ins of both tenants: ready once the log was read, and quiet while nothing happens.
 
-use okta_auth0_sync::sandbox::{NewUser, Options, Sandbox};
+use okta_auth0_sync::auth0::ACTION_SOURCE;
+use okta_auth0_sync_sandbox::{NewUser, Options, Sandbox};
 use serde_json::json;
 
 use super::daemon::Service;
@@ -11,7 +12,7 @@ const PASSES: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_counts_a_denial_and_says_nothing_more_while_nothing_happens() {
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
     let user = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
     sandbox.auth0().create_user(json!({
         "email": "ann@example.com", "email_verified": true, "connection": "Username-Password-Authentication",

@@ -7,7 +7,6 @@
 
 mod daemon;
 mod exposition;
-#[cfg(feature = "sandbox")]
 mod idle;
 mod monitor;
 mod watchdog;

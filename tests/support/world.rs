@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use okta_auth0_sync::auth0::{self, Auth0, Auth0Options};
+use okta_auth0_sync::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options};
 use okta_auth0_sync::domain::clock::{Sleep, Waiting};
 use okta_auth0_sync::domain::mark::MarkOptions;
 use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Timestamp, clock};
@@ -17,8 +17,8 @@ use okta_auth0_sync::engine::{Engine, Options};
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
 use okta_auth0_sync::http::{Http, HttpOptions};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
-use okta_auth0_sync::sandbox::{self, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
 use okta_auth0_sync::store::{Binding, GuardWindow, PersonRow, Store, Who};
+use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -111,7 +111,7 @@ impl World {
         };
         let mut setup = Setup { options, sandbox };
         change(&mut setup);
-        let sandbox = Sandbox::start(setup.sandbox).await.unwrap();
+        let sandbox = Sandbox::start(setup.sandbox, ACTION_SOURCE).await.unwrap();
         // On memory where there is some: what is tested here is not the disk.
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
@@ -196,7 +196,13 @@ impl World {
 
     /// An active person whose login is their e-mail.
     pub(crate) fn person(&self, email: &str) -> OktaUserId {
-        self.okta().create_user(&NewUser::new(email, email))
+        self.person_called(email, email)
+    }
+
+    /// An active person with this login.
+    pub(crate) fn person_called(&self, login: &str, email: &str) -> OktaUserId {
+        let id = self.okta().create_user(&NewUser::new(login, email));
+        OktaUserId::parse(id.as_str()).unwrap()
     }
 
     /// An account in the database connection.

@@ -2,7 +2,7 @@
 
 use okta_auth0_sync::auth0::Credentials;
 use okta_auth0_sync::http::jws::SigningKey;
-use okta_auth0_sync::sandbox::Effect;
+use okta_auth0_sync_sandbox::Effect;
 use serde_json::json;
 
 use super::keys;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use okta_auth0_sync::domain::clock;
-use okta_auth0_sync::sandbox::{Bucket, Limit, Limits};
+use okta_auth0_sync_sandbox::{Bucket, Limit, Limits};
 
 use super::stage::Stage;
 

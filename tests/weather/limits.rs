@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use okta_auth0_sync::domain::{Clock, Outcome, Timestamp, clock};
-use okta_auth0_sync::sandbox::{self, Effect, Limit, Limits, RateLimited, Recorded};
+use okta_auth0_sync_sandbox::{self as sandbox, Effect, Limit, Limits, RateLimited, Recorded};
 use serde_json::json;
 
 use super::stage::{LOGS, Stage, paused, s, snoozed};

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
-use okta_auth0_sync::sandbox;
+use okta_auth0_sync_sandbox as sandbox;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 

@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{
 use okta_auth0_sync::domain::Outcome;
 use okta_auth0_sync::http::jws::SigningKey;
 use okta_auth0_sync::okta::{Credentials, DpopMode};
-use okta_auth0_sync::sandbox::{Effect, ServiceApp};
+use okta_auth0_sync_sandbox::{Effect, ServiceApp};
 use serde_json::{Value, json};
 
 use super::keys;

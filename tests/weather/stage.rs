@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use okta_auth0_sync::auth0::{self, Auth0, Auth0Options};
+use okta_auth0_sync::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options};
 use okta_auth0_sync::domain::mark::MarkOptions;
 use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Outcome, Policy, Timestamp};
 use okta_auth0_sync::engine::applier::Until;
@@ -12,8 +12,8 @@ use okta_auth0_sync::engine::{Engine, Options};
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
 use okta_auth0_sync::http::{Http, HttpOptions};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
-use okta_auth0_sync::sandbox::{self, Effect, Fault, NewUser, Recorded, Sandbox};
 use okta_auth0_sync::store::{AlarmRow, Binding, GuardWindow, Store};
+use okta_auth0_sync_sandbox::{self as sandbox, Effect, Fault, NewUser, Recorded, Sandbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,7 @@ impl Stage {
             search: true,
         };
         change(&mut setup);
-        let sandbox = Sandbox::start(setup.sandbox.clone()).await.unwrap();
+        let sandbox = Sandbox::start(setup.sandbox.clone(), ACTION_SOURCE).await.unwrap();
         let folder = in_memory();
         let engine = wire(&sandbox, &clock, &folder, setup).await;
         Self { sandbox, clock, engine, folder }
@@ -99,6 +99,7 @@ impl Stage {
     pub(crate) fn person(&self, name: &str) -> Person {
         let email = format!("{name}@example.com");
         let okta = self.sandbox.okta().create_user(&NewUser::new(&email, &email));
+        let okta = OktaUserId::parse(okta.as_str()).unwrap();
         let account = self.sandbox.auth0().create_user(json!({ "email": email }));
         Person { okta, account }
     }

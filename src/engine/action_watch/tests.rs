@@ -4,7 +4,7 @@ use super::super::stage::{Heard, Stage, soon, until};
 use super::*;
 use crate::auth0::ACTION_NAME;
 use crate::domain::mark::MarkOptions;
-use crate::sandbox::Fault;
+use okta_auth0_sync_sandbox::Fault;
 
 const MARK: MarkOptions = MarkOptions { mirror: true, block: false };
 

@@ -1,10 +1,10 @@
 //! What becomes of a look that ends in a defect of this program, and of the loop when the state fails.
 
-use super::super::stage::{Stage, soon, ten_o_clock};
+use super::super::stage::{Stage, create_user, soon, ten_o_clock};
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Clock, ManualClock, timestamp_text};
-use crate::sandbox::{Effect, Fault, NewUser};
+use okta_auth0_sync_sandbox::{Effect, Fault};
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const DAY: Duration = Duration::from_secs(86_400);
@@ -13,7 +13,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 async fn a_defect_is_a_failed_attempt_of_its_user_who_is_tried_daily_in_the_end() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (&stage.engine, CancellationToken::new());
-    let ann = stage.sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+    let ann = create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
     stage.sandbox.okta().deactivate(&ann);
     engine.poll(&stop).await.unwrap();
     let row = async || engine.store().find_people(ann.as_str()).await.unwrap().remove(0);
@@ -58,7 +58,7 @@ async fn leavers(stage: &Stage, many: usize) -> Vec<OktaUserId> {
     let ids: Vec<OktaUserId> = (0..many)
         .map(|number| {
             let address = format!("leaver{number}@example.com");
-            let id = okta.create_user(&NewUser::new(&address, &address));
+            let id = create_user(okta, &address, &address);
             okta.deactivate(&id);
             id
         })

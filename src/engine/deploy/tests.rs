@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth0::{Auth0Options, Credentials, action_code};
+use crate::auth0::{ACTION_SOURCE, Auth0Options, Credentials, action_code};
 use crate::domain::ManualClock;
 use crate::http::pacing::Shares;
 use crate::http::{Http, HttpOptions};
-use crate::sandbox::{Effect, Fault, Options, Sandbox};
+use okta_auth0_sync_sandbox::{Effect, Fault, Options, Sandbox};
 
 const OTHER: &str = "exports.onExecutePostLogin = async () => {};";
 
@@ -25,7 +25,7 @@ impl Stage {
     /// A tenant in which two other Actions are bound, and ours does not exist.
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap()));
-        let sandbox = Sandbox::start(Options::with_manual_clock(clock.clone())).await.unwrap();
+        let sandbox = Sandbox::start(Options::with_manual_clock(clock.clone()), ACTION_SOURCE).await.unwrap();
         let tenant = sandbox.auth0();
         let credentials =
             Credentials::Secret { client_id: tenant.client_id(), client_secret: tenant.client_secret().into() };
@@ -66,7 +66,7 @@ impl Stage {
         requests.iter().filter(|request| request.method != "GET" && request.path.contains("/actions/")).count()
     }
 
-    fn login_of_marked(&self) -> crate::sandbox::Login {
+    fn login_of_marked(&self) -> okta_auth0_sync_sandbox::Login {
         let tenant = self.sandbox.auth0();
         let user = tenant.create_user(json!({
             "email": "ann@example.com", "app_metadata": { "okta_sync": { "deactivated": "true" } },
@@ -95,7 +95,7 @@ async fn it_is_created_built_deployed_and_bound_first_and_then_left_alone() {
     let ann = tenant.create_user(json!({
         "email": "ann2@example.com", "app_metadata": { "okta_sync": { "deactivated": "true" } },
     }));
-    assert_eq!(tenant.login(&ann), crate::sandbox::Login::Denied { reason: "gone".to_owned() });
+    assert_eq!(tenant.login(&ann), okta_auth0_sync_sandbox::Login::Denied { reason: "gone".to_owned() });
 
     let writes = stage.writes();
     let again = stage.deployment().look().await.unwrap();

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::super::stage::Stage;
+use super::super::stage::{Stage, create_user};
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::engine::applier::Until;
-use crate::sandbox::{Journal, NewUser};
+use okta_auth0_sync_sandbox::Journal;
 
 async fn sync(stage: &Stage) {
     let stop = CancellationToken::new();
@@ -27,7 +27,7 @@ fn asked(journal: &Journal, path: &str) -> usize {
 async fn one_look_searches_each_tenant_once_however_many_accounts_there_are() {
     let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
-    let ann = okta.create_user(&NewUser::new("ann", "ann@example.com"));
+    let ann = create_user(okta, "ann", "ann@example.com");
     // In spellings by which they are found by the search alone, and later by their marks.
     let spelled = |email| auth0.create_user(json!({ "connection": "google-oauth2", "email": email }));
     let accounts = ["Ann@example.com", "ANN@example.com", "ann@EXAMPLE.com"].map(spelled);
@@ -51,7 +51,7 @@ async fn one_look_searches_each_tenant_once_however_many_accounts_there_are() {
 async fn who_may_hold_an_address_is_asked_for_once_and_who_has_left_not_at_all() {
     let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
-    let [ann, bob, gone] = ["ann", "bob", "gone"].map(|name| okta.create_user(&NewUser::new(name, "team@example.com")));
+    let [ann, bob, gone] = ["ann", "bob", "gone"].map(|name| create_user(okta, name, "team@example.com"));
     auth0.create_user(json!({ "email": "team@example.com" }));
     okta.deactivate(&gone);
     sync(&stage).await;

@@ -5,17 +5,17 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::{Value, json};
 
-use super::super::stage::{Heard, House};
+use super::super::stage::{Heard, House, create_user};
 use super::*;
-use crate::sandbox::{Fault, Limit, Limits, NewUser};
 use crate::store::{PersonRow, Who};
+use okta_auth0_sync_sandbox::{Fault, Limit, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl House {
     fn person_called(&self, login: &str, email: &str) -> OktaUserId {
-        self.okta().create_user(&NewUser::new(login, email))
+        create_user(self.okta(), login, email)
     }
 
     /// Looks at whoever is due now, until nobody is; answers who was looked at, in order.

@@ -8,8 +8,8 @@ use super::*;
 use crate::domain::ManualClock;
 use crate::domain::mark::MarkOptions;
 use crate::http::{Http, HttpOptions};
-use crate::sandbox::Sandbox;
 use crate::store::Alarm;
+use okta_auth0_sync_sandbox::Sandbox;
 
 /// An address that keeps what is sent to it, and one that has nothing.
 const INBOX: &str = "/_sandbox/inbox";

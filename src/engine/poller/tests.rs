@@ -10,8 +10,8 @@ use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Clock, ManualClock};
 use crate::http::Remote;
-use crate::sandbox::{Effect, Fault, FaultId, NewUser};
 use crate::store::EventRow;
+use okta_auth0_sync_sandbox::{Effect, Fault, FaultId, NewUser};
 
 const LOG: &str = "/api/v1/logs";
 const DAY: Duration = Duration::from_secs(86_400);

@@ -6,7 +6,7 @@ use super::super::stage::Stage;
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::engine::applier::Until;
-use crate::sandbox::{Effect, Fault, NewUser, PathMatch};
+use okta_auth0_sync_sandbox::{Effect, Fault, NewUser, PathMatch};
 
 const BLOCKING: MarkOptions = MarkOptions { mirror: true, block: true };
 
@@ -191,7 +191,7 @@ async fn a_search_that_goes_on_showing_what_is_done_is_left_for_the_next_time() 
 async fn more_marked_accounts_than_a_search_shows_are_freed_round_by_round() {
     let stage = Stage::new(BLOCKING).await;
     let auth0 = stage.sandbox.auth0();
-    auth0.set_bucket(crate::sandbox::Bucket::UNLIMITED);
+    auth0.set_bucket(okta_auth0_sync_sandbox::Bucket::UNLIMITED);
     for number in 0..1015 {
         auth0.create_user(json!({
             "email": format!("p{number}@example.com"), "app_metadata": { "okta_sync": { "deactivated": "true" } },

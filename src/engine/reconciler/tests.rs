@@ -9,7 +9,7 @@ use super::super::stage::{Heard, House};
 use super::*;
 use crate::domain::Mark;
 use crate::domain::account::Mirror;
-use crate::sandbox::{Effect, Fault, PathMatch};
+use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 
 const DAY: Duration = Duration::from_secs(86_400);
 

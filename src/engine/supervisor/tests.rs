@@ -5,13 +5,13 @@ use std::task::Poll;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 
-use super::super::stage::{Heard, Stage, soon, ten_o_clock, until};
+use super::super::stage::{Heard, Stage, create_user, soon, ten_o_clock, until};
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{ManualClock, timestamp_text};
 use crate::http::Remote;
-use crate::sandbox::{Effect, Fault, NewUser};
 use crate::store::{Alarm, AlarmKind};
+use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const DAY: Duration = Duration::from_secs(86_400);
@@ -175,7 +175,7 @@ async fn the_loops_work_until_told_to_stop_and_then_end_well() {
     assert_eq!(daemon.pass().await, None);
     a_while().await;
     assert!(daemon.notes.is_empty(), "the next pass comes with the next tick");
-    let ann = okta.create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+    let ann = create_user(&okta, "ann@example.com", "ann@example.com");
     okta.deactivate(&ann);
     assert_eq!(daemon.pass_again().await, None);
     loop {

@@ -5,11 +5,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::look::Report;
 use super::super::reconciler::Scope;
-use super::super::stage::House;
+use super::super::stage::{House, create_user};
 use super::*;
 use crate::domain::OktaUserId;
-use crate::sandbox::{Effect, Fault, NewUser};
 use crate::store::{AccountRow, DecisionRow, Who};
+use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PATCH: &str = "PATCH";
@@ -259,7 +259,7 @@ async fn what_is_owed_to_one_account_is_not_owed_to_another() {
 #[tokio::test]
 async fn what_somebody_unblocked_is_not_blocked_again_for_the_next_one_where_nobody_asks_for_blocks() {
     let mut house = House::with(|options| options.mark.block = true).await;
-    let people = ["ann", "bob"].map(|login| house.okta().create_user(&NewUser::new(login, "team@example.com")));
+    let people = ["ann", "bob"].map(|login| create_user(house.okta(), login, "team@example.com"));
     let account = house.account("team@example.com");
     house.sync().await;
     house.passes(DAY).await;

@@ -1,0 +1,89 @@
+//! `/_sandbox/` of the Auth0 tenant: what the real API has no form for.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /_sandbox/users` | everybody |
+//! | `POST /_sandbox/users` | creates one: any root attribute, and `connection` → `{"user_id"}` |
+//! | `PUT /_sandbox/users/{id}` | puts the body's attributes in place of the old: somebody else's edit |
+//! | `DELETE /_sandbox/users/{id}` | deletes one |
+//! | `POST /_sandbox/link` | `{"primary","secondary"}` |
+//! | `POST /_sandbox/login` | `{"user_id","kind"?}` → `{"granted","reason"}`; kinds: `interactive`, `password`, `refresh`, `silent` |
+//! | `GET /_sandbox/action` | the names of the post-login flow, in its order |
+//! | `POST /_sandbox/action` | `{"bound":true,"code"?}` for the Action |
+//! | `POST /_sandbox/tokens/revoke` | every access token is refused from now on |
+//! | `POST /_sandbox/scope` | `{"scope":"read:users …"}`: what is granted from now on, also to tokens there are |
+
+use serde_json::{Value, json};
+
+use crate::control::refused;
+use crate::message::{Answer, Inbound, percent_decoded};
+
+use super::Auth0Tenant;
+use super::login::{Login, LoginKind};
+
+/// Answers the tenant's own part of the control surface.
+pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> Option<Answer> {
+    let body = request.json().unwrap_or(Value::Null);
+    let answer = match (request.method.as_str(), path) {
+        ("GET", ["users"]) => Answer::json(200, &Value::Array(tenant.users())),
+        ("POST", ["users"]) => match tenant.try_create_user(&body) {
+            Ok(id) => Answer::json(201, &json!({ "user_id": id })),
+            Err(why) => why,
+        },
+        ("PUT", ["users", id]) => {
+            let changed = tenant.set_user(&percent_decoded(id), |user| {
+                for (name, value) in body.as_object().into_iter().flatten() {
+                    user[name.as_str()] = value.clone();
+                }
+            });
+            if changed { Answer::empty(204) } else { refused(404, "there is no user of this id") }
+        }
+        ("DELETE", ["users", id]) => match tenant.delete_user(&percent_decoded(id)) {
+            true => Answer::empty(204),
+            false => refused(404, "there is no user of this id"),
+        },
+        ("POST", ["link"]) => match (body["primary"].as_str(), body["secondary"].as_str()) {
+            (Some(primary), Some(secondary)) => match tenant.try_link(primary, secondary) {
+                Ok(identities) => Answer::json(200, &identities),
+                Err(why) => why,
+            },
+            _ => refused(400, "`primary` and `secondary` are needed"),
+        },
+        ("POST", ["login"]) => {
+            match (body["user_id"].as_str(), LoginKind::named(body["kind"].as_str().unwrap_or_default())) {
+                (Some(id), Some(kind)) => Answer::json(200, &ended(tenant.login_by(id, kind))),
+                _ => refused(400, "`user_id` is needed; kinds are interactive, password, refresh, silent"),
+            }
+        }
+        ("GET", ["action"]) => Answer::json(200, &json!({ "flow": tenant.action().flow() })),
+        ("POST", ["action"]) => {
+            if let Some(code) = body["code"].as_str() {
+                tenant.action().set_code(code);
+            }
+            if let Some(bound) = body["bound"].as_bool() {
+                tenant.action().set_bound(bound);
+            }
+            Answer::empty(204)
+        }
+        ("POST", ["tokens", "revoke"]) => {
+            tenant.revoke_tokens();
+            Answer::empty(204)
+        }
+        ("POST", ["scope"]) => match body["scope"].as_str() {
+            Some(scope) => {
+                tenant.set_granted_scope(scope);
+                Answer::empty(204)
+            }
+            None => refused(400, "`scope` is missing"),
+        },
+        _ => return None,
+    };
+    Some(answer)
+}
+
+fn ended(login: Login) -> Value {
+    match login {
+        Login::Granted => json!({ "granted": true, "reason": null }),
+        Login::Denied { reason } => json!({ "granted": false, "reason": reason }),
+    }
+}

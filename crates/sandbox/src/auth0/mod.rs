@@ -1,0 +1,385 @@
+//! The stand-in of an Auth0 tenant: users and their metadata, tokens, searches, Actions, logins, rate limits.
+
+mod accounts;
+mod actions;
+mod control;
+mod limits;
+mod login;
+mod management;
+mod patch;
+mod problem;
+mod search;
+mod selection;
+mod token;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::faults::{Faults, RateLimited};
+use super::front::{Desk, Tenant};
+use super::journal::Journal;
+use super::message::{Answer, Inbound};
+
+use actions::ACTION_NAME;
+use management::Tenancy;
+
+pub use limits::Bucket;
+pub use login::{ActionEffects, Login, LoginKind, run_action};
+
+/// Where users come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its name, as in `identities[].connection`.
+    pub name: String,
+    /// Its kind: `auth0` (a database of Auth0's own), `google-oauth2`, `samlp`, `okta`, …
+    pub strategy: String,
+    /// A PATCH that names one of these properties is refused, e.g. `family_name` where profiles are synchronised at
+    /// each login.
+    pub refuses: Vec<String>,
+}
+
+impl Connection {
+    /// A database of Auth0's own: it keeps addresses in lower case.
+    pub fn database(name: &str) -> Self {
+        Self::new(name, "auth0")
+    }
+
+    /// A connection of any strategy.
+    pub fn new(name: &str, strategy: &str) -> Self {
+        Self { name: name.to_owned(), strategy: strategy.to_owned(), refuses: Vec::new() }
+    }
+
+    /// Refuses these properties.
+    pub fn refusing(self, properties: &[&str]) -> Self {
+        Self { refuses: properties.iter().map(|&name| name.to_owned()).collect(), ..self }
+    }
+
+    fn is_database(&self) -> bool {
+        self.strategy == "auth0"
+    }
+}
+
+/// Beyond this size, a profile cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProfileLimit {
+    /// Of the profile as JSON.
+    pub bytes: usize,
+    /// What is answered: 400 or 413.
+    pub status: u16,
+}
+
+/// What kind of tenant it is.
+#[derive(Clone)]
+pub struct Auth0Options {
+    /// The application's.
+    pub client_id: String,
+    /// The application's.
+    pub client_secret: String,
+    /// The application's public keys (JWK), for `private_key_jwt`.
+    pub keys: Vec<Value>,
+    /// The Management API's identifier; by default `…/api/v2/` at the tenant's own address.
+    pub audience: Option<String>,
+    /// Other APIs that tokens can be had for.
+    pub other_audiences: Vec<String>,
+    /// The scopes that the application was granted, separated by spaces; none: it has no grant at all.
+    pub granted_scope: String,
+    /// How long a token is good; 24 h by default.
+    pub token_lifetime: Duration,
+    /// The rate limit of the Management API.
+    pub bucket: Bucket,
+    /// How far searches lag behind; one second by default.
+    pub search_lag: Duration,
+    /// Where users come from; the first is where they come from unless something else is said.
+    pub connections: Vec<Connection>,
+    /// Beyond it, profiles cannot be written. None by default.
+    pub profile_limit: Option<ProfileLimit>,
+    /// Has the plan the endpoints for sessions and refresh tokens (Enterprise)?
+    pub has_session_api: bool,
+    /// Is the Action bound?
+    pub action_bound: bool,
+    /// All ids come from it.
+    pub seed: u64,
+}
+
+/// Everything that this program can make use of.
+const GRANTED_SCOPE: &str = "read:users create:users update:users update:users_app_metadata delete:users read:sessions \
+                             delete:sessions read:refresh_tokens delete:refresh_tokens read:actions create:actions \
+                             update:actions delete:actions read:client_grants";
+
+impl Default for Auth0Options {
+    fn default() -> Self {
+        Self {
+            client_id: "sandbox-client".to_owned(),
+            client_secret: "sandbox-client-secret-not-a-secret".to_owned(),
+            keys: Vec::new(),
+            audience: None,
+            other_audiences: Vec::new(),
+            granted_scope: GRANTED_SCOPE.to_owned(),
+            token_lifetime: Duration::from_secs(86_400),
+            bucket: Bucket::default(),
+            search_lag: Duration::from_secs(1),
+            connections: vec![
+                Connection::database("Username-Password-Authentication"),
+                Connection::new("google-oauth2", "google-oauth2"),
+                Connection::new("acme-saml", "samlp").refusing(&[
+                    "given_name",
+                    "family_name",
+                    "name",
+                    "nickname",
+                    "picture",
+                ]),
+                Connection::new("acme-okta", "okta").refusing(&[
+                    "given_name",
+                    "family_name",
+                    "name",
+                    "nickname",
+                    "picture",
+                ]),
+            ],
+            profile_limit: None,
+            has_session_api: true,
+            action_bound: true,
+            seed: 2,
+        }
+    }
+}
+
+impl Auth0Options {
+    fn audience_at(&self, url: &str) -> String {
+        self.audience.clone().unwrap_or_else(|| format!("{url}/api/v2/"))
+    }
+}
+
+impl fmt::Debug for Auth0Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the secret: it may be one that somebody uses elsewhere.
+        f.debug_struct("Auth0Options")
+            .field("client_id", &self.client_id)
+            .field("bucket", &self.bucket)
+            .field("search_lag", &self.search_lag)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running tenant. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Auth0Tenant {
+    tenancy: Arc<Mutex<Tenancy>>,
+    url: Arc<str>,
+    desk: Desk,
+}
+
+impl fmt::Debug for Auth0Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the state: it holds tokens.
+        f.debug_struct("Auth0Tenant").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Auth0Tenant {
+    pub(super) fn new(url: String, options: Auth0Options, action_code: &str, desk: Desk) -> Self {
+        let tenancy = Tenancy::new(url.clone(), options, action_code, &*desk.clock);
+        Self { tenancy: Arc::new(Mutex::new(tenancy)), url: url.into(), desk }
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn tenancy(&self) -> MutexGuard<'_, Tenancy> {
+        super::lock(&self.tenancy)
+    }
+
+    /// Where it is served, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The Management API's identifier.
+    pub fn audience(&self) -> String {
+        self.tenancy().options.audience_at(&self.url)
+    }
+
+    /// The application's id.
+    pub fn client_id(&self) -> String {
+        self.tenancy().options.client_id.clone()
+    }
+
+    /// The application's secret.
+    pub fn client_secret(&self) -> String {
+        self.tenancy().options.client_secret.clone()
+    }
+
+    /// The switchboard.
+    pub fn faults(&self) -> &Faults {
+        &self.desk.faults
+    }
+
+    /// What was asked.
+    pub fn journal(&self) -> &Journal {
+        &self.desk.journal
+    }
+
+    /// Creates a user and answers their `user_id`.
+    ///
+    /// `fields` may hold any root attribute (`email`, `email_verified`, `app_metadata`, `user_metadata`, `blocked`, …),
+    /// a `user_id`, and the name of the `connection`. A database connection turns the address into lower case.
+    ///
+    /// # Panics
+    /// When the `user_id` is taken: the caller is a test or a demo whose story does not hold together.
+    #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
+    #[expect(clippy::needless_pass_by_value, reason = "called with json!({…})")]
+    pub fn create_user(&self, fields: Value) -> String {
+        self.try_create_user(&fields).unwrap_or_else(|why| panic!("{fields}: {}", String::from_utf8_lossy(&why.body)))
+    }
+
+    fn try_create_user(&self, fields: &Value) -> Result<String, Answer> {
+        self.tenancy().create(fields, &*self.desk.clock).map_err(|problem| problem.answer())
+    }
+
+    /// The user, as the API would give them.
+    pub fn user(&self, id: &str) -> Option<Value> {
+        self.tenancy().accounts.get(id).map(|user| (**user).clone())
+    }
+
+    /// Everybody, by creation.
+    pub fn users(&self) -> Vec<Value> {
+        self.tenancy().accounts.current().map(|user| (**user).clone()).collect()
+    }
+
+    /// Somebody else edits a user; answers whether there is one. `user_id` cannot be changed.
+    pub fn set_user(&self, id: &str, edit: impl FnOnce(&mut Value)) -> bool {
+        let now = self.desk.clock.monotonic();
+        let changed = self.tenancy().accounts.change(id, now, |fields| {
+            let mut user = Value::Object(std::mem::take(fields));
+            edit(&mut user);
+            *fields = match user {
+                Value::Object(fields) => fields,
+                _ => Map::new(),
+            };
+        });
+        changed.is_some()
+    }
+
+    /// Deletes a user; answers whether there was one.
+    pub fn delete_user(&self, id: &str) -> bool {
+        self.tenancy().delete(id, &*self.desk.clock)
+    }
+
+    /// Links `secondary` into `primary`; answers whether both were there.
+    pub fn link(&self, primary: &str, secondary: &str) -> bool {
+        self.try_link(primary, secondary).is_ok()
+    }
+
+    fn try_link(&self, primary: &str, secondary: &str) -> Result<Value, Answer> {
+        self.tenancy().link(primary, secondary, &*self.desk.clock).map_err(|problem| problem.answer())
+    }
+
+    /// The user logs in with the login page; the Actions of the flow run.
+    pub fn login(&self, user_id: &str) -> Login {
+        self.login_by(user_id, LoginKind::Interactive)
+    }
+
+    /// The user (or their application) asks for tokens in this way; the Actions of the flow run.
+    pub fn login_by(&self, user_id: &str, kind: LoginKind) -> Login {
+        self.tenancy().login(user_id, kind, &*self.desk.clock)
+    }
+
+    /// How many sessions and refresh tokens the user has open.
+    pub fn open_sessions(&self, user_id: &str) -> (usize, usize) {
+        let tenancy = self.tenancy();
+        tenancy.open.get(user_id).map_or((0, 0), |open| (open.sessions.len(), open.refresh_tokens.len()))
+    }
+
+    /// The post-login flow.
+    pub fn action(&self) -> Flow<'_> {
+        Flow(self)
+    }
+
+    /// Every access token is refused from now on, as after a rotation of the signing key.
+    pub fn revoke_tokens(&self) {
+        self.tenancy().tokens.revoke();
+    }
+
+    /// Other scopes are granted from now on, also to the tokens there are.
+    pub fn set_granted_scope(&self, scope: &str) {
+        let mut tenancy = self.tenancy();
+        scope.clone_into(&mut tenancy.options.granted_scope);
+        tenancy.tokens.narrow(scope);
+    }
+
+    /// Another secret from now on; tokens stay good.
+    pub fn set_client_secret(&self, secret: &str) {
+        secret.clone_into(&mut self.tenancy().options.client_secret);
+    }
+
+    /// Has the plan the endpoints for sessions and refresh tokens?
+    pub fn set_has_session_api(&self, has: bool) {
+        self.tenancy().options.has_session_api = has;
+    }
+
+    /// Another rate limit from now on, with a full bucket.
+    pub fn set_bucket(&self, bucket: Bucket) {
+        let now = self.desk.clock.monotonic();
+        let mut tenancy = self.tenancy();
+        tenancy.options.bucket = bucket;
+        tenancy.level = limits::Level::full(bucket, now);
+    }
+}
+
+/// The post-login flow, and the Action in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow<'a>(&'a Auth0Tenant);
+
+impl Flow<'_> {
+    /// Binds the Action as the first of the flow, or takes it out.
+    pub fn set_bound(self, bound: bool) {
+        self.place(ACTION_NAME, bound.then_some(0));
+    }
+
+    /// Deploys other code in the Action's place, whether it is bound or not.
+    pub fn set_code(self, code: &str) {
+        self.install(ACTION_NAME, code);
+    }
+
+    /// Creates (or replaces) an Action of this name, and deploys it. It is not bound by that.
+    pub fn install(self, name: &str, code: &str) {
+        let now = self.0.desk.clock.now();
+        let tenancy = &mut *self.0.tenancy();
+        tenancy.actions.install(name, code, &mut tenancy.ids, now);
+    }
+
+    /// Puts an Action at this place of the flow, or takes it out of it.
+    pub fn place(self, name: &str, at: Option<usize>) {
+        let now = self.0.desk.clock.now();
+        let tenancy = &mut *self.0.tenancy();
+        tenancy.actions.place(name, at, &mut tenancy.ids, now);
+    }
+
+    /// Deletes an Action, bound or not; answers whether there was one.
+    pub fn remove(self, name: &str) -> bool {
+        self.0.tenancy().actions.remove(name)
+    }
+
+    /// The names of the flow, in its order.
+    pub fn flow(self) -> Vec<String> {
+        self.0.tenancy().actions.flow_names()
+    }
+}
+
+impl Tenant for Auth0Tenant {
+    fn answer(&self, request: &Inbound) -> Answer {
+        self.tenancy().answer(request, &*self.desk.clock)
+    }
+
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer> {
+        control::answer(self, path, request)
+    }
+
+    fn rate_limited(&self, kind: RateLimited) -> Answer {
+        self.tenancy().rate_limited(kind, &*self.desk.clock)
+    }
+}

@@ -1,0 +1,233 @@
+//! What both stand-ins do with a request before and after the tenant looks at it: journal, faults, barriers, control.
+
+use std::future::IntoFuture;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, Response};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use okta_auth0_sync_clock::{Clock, ManualClock};
+
+use super::control;
+use super::faults::{Effect, Faults, RateLimited};
+use super::inbox::Inbox;
+use super::journal::Journal;
+use super::message::{Answer, Inbound};
+use super::wire::{Fate, Loopback, Wire};
+
+/// A request body may be this long; the real APIs take less.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One of the two stand-ins, as the front sees it.
+pub(super) trait Tenant: Send + Sync + 'static {
+    /// Does what the real API would do, and answers what it would answer.
+    fn answer(&self, request: &Inbound) -> Answer;
+
+    /// The tenant's own part of `/_sandbox/`; `path` is what follows it. `None`: there is no such thing.
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer>;
+
+    /// A 429 of this tenant.
+    fn rate_limited(&self, kind: RateLimited) -> Answer;
+}
+
+/// What belongs to the front of one tenant.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub(super) clock: Arc<dyn Clock>,
+    /// The same clock, if it can be moved.
+    pub(super) hands: Option<Arc<ManualClock>>,
+    pub(super) faults: Faults,
+    pub(super) journal: Journal,
+    pub(super) inbox: Inbox,
+}
+
+struct Front<T> {
+    tenant: Arc<T>,
+    desk: Desk,
+}
+
+/// A stand-in that is being served.
+#[derive(Debug)]
+pub(super) struct Served {
+    stop: CancellationToken,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Served {
+    pub(super) fn start<T: Tenant>(listener: Loopback, stop: CancellationToken, tenant: Arc<T>, desk: Desk) -> Self {
+        let front = Arc::new(Front { tenant, desk });
+        let service =
+            Router::new().fallback(serve::<T>).with_state(front).into_make_service_with_connect_info::<Wire>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+        Self { stop, server: tokio::spawn(serving.into_future()) }
+    }
+
+    /// Ends the listener and every connection, whatever it is doing.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        // The connections have been told to end, so this returns; what they were doing does not matter any more.
+        if let Err(error) = (&mut self.server).await {
+            tracing::debug!(%error, "the stand-in's server ended badly");
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serve<T: Tenant>(
+    State(front): State<Arc<Front<T>>>,
+    ConnectInfo(wire): ConnectInfo<Wire>,
+    request: Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        return Answer::json(413, &json!({"error": "Payload Too Large"})).into_response();
+    };
+    let request = Inbound {
+        method: parts.method,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
+        body,
+    };
+    if let Some(path) = request.path.strip_prefix("/_sandbox/") {
+        let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        return control::answer(&*front.tenant, &front.desk, &path, &request).into_response();
+    }
+    front.answer(&wire, &request).await.into_response()
+}
+
+impl<T: Tenant> Front<T> {
+    async fn answer(&self, wire: &Wire, request: &Inbound) -> Answer {
+        let Desk { clock, faults, journal, .. } = &self.desk;
+        let number = journal.arrived(request, clock.now());
+        let effects = faults.strike(request);
+        for effect in &effects {
+            if let Effect::Delay(span) = effect {
+                clock.sleep(*span).await;
+            }
+        }
+        faults.wait(request, false).await;
+
+        let mut answer = None;
+        for effect in &effects {
+            if answer.is_none() {
+                answer = self.instead(effect);
+            }
+        }
+        let mut answer = answer.unwrap_or_else(|| self.tenant.answer(request));
+        let mut fate = Fate::Sent;
+        for effect in &effects {
+            match effect {
+                Effect::AfterEffect(late) => {
+                    if let Some(other) = self.instead(late) {
+                        answer = other;
+                    }
+                    fate = self.change(late, &mut answer).unwrap_or(fate);
+                }
+                effect => fate = self.change(effect, &mut answer).unwrap_or(fate),
+            }
+        }
+        if !answer.headers.contains_key("date") {
+            answer.set("date", &http_date(clock.now()));
+        }
+        faults.wait(request, true).await;
+        wire.set(fate);
+        if fate != Fate::Dropped {
+            journal.answered(number, &answer);
+        }
+        answer
+    }
+
+    /// The answer that an effect gives in the tenant's place.
+    fn instead(&self, effect: &Effect) -> Option<Answer> {
+        match effect {
+            Effect::Status { code, body, headers } => {
+                let mut answer = if body.is_null() { Answer::empty(*code) } else { Answer::json(*code, body) };
+                for (name, value) in headers {
+                    answer.set(name, value);
+                }
+                Some(answer)
+            }
+            Effect::RateLimited(kind) => Some(self.tenant.rate_limited(*kind)),
+            // Without effect on the state: the tenant is not asked.
+            Effect::Drop => Some(Answer::empty(503)),
+            _ => None,
+        }
+    }
+
+    /// What an effect makes of the answer there is, and of the connection.
+    fn change(&self, effect: &Effect, answer: &mut Answer) -> Option<Fate> {
+        match effect {
+            Effect::Drop => return Some(Fate::Dropped),
+            Effect::CutBody => return Some(Fate::Cut { body_bytes: answer.body.len() / 2 }),
+            Effect::StallBody => return Some(Fate::Stalled { body_bytes: answer.body.len() / 2 }),
+            Effect::ReplaceBody(body) => answer.body = Bytes::from(body.clone()),
+            Effect::ReplaceHeader { name, value: Some(value) } => answer.set(name, value),
+            Effect::ReplaceHeader { name, value: None } => {
+                answer.headers.remove(name.as_str());
+            }
+            Effect::NextLinkOrigin(origin) => redirect_links(&mut answer.headers, origin),
+            _ => {}
+        }
+        None
+    }
+}
+
+/// Gives every `rel="next"` link another origin.
+fn redirect_links(headers: &mut HeaderMap, origin: &str) {
+    let links: Vec<String> =
+        headers.get_all("link").iter().filter_map(|line| line.to_str().ok()).map(str::to_owned).collect();
+    headers.remove("link");
+    for line in links {
+        let target = line.find("://").and_then(|at| line[at + 3..].find('/').map(|slash| at + 3 + slash));
+        let line = match target {
+            Some(path) if line.contains("rel=\"next\"") => format!("<{origin}{}", &line[path..]),
+            _ => line,
+        };
+        if let Ok(line) = line.parse() {
+            headers.append("link", line);
+        }
+    }
+}
+
+/// The form of the `Date` header, RFC 9110 §5.6.7.
+pub(super) fn http_date(at: okta_auth0_sync_clock::Timestamp) -> String {
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_have_the_form_of_http() {
+        assert_eq!(http_date("2020-08-27T18:19:50Z".parse().unwrap()), "Thu, 27 Aug 2020 18:19:50 GMT");
+    }
+
+    #[test]
+    fn only_the_next_link_is_redirected() {
+        let mut headers = HeaderMap::new();
+        headers.append("link", "<http://127.0.0.1:1/api/v1/logs?a=1>; rel=\"self\"".parse().unwrap());
+        headers.append("link", "<http://127.0.0.1:1/api/v1/logs?a=2>; rel=\"next\"".parse().unwrap());
+        redirect_links(&mut headers, "https://elsewhere.example");
+        let links: Vec<_> = headers.get_all("link").iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!(
+            links,
+            [
+                "<http://127.0.0.1:1/api/v1/logs?a=1>; rel=\"self\"",
+                "<https://elsewhere.example/api/v1/logs?a=2>; rel=\"next\""
+            ]
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! Stateful stand-ins of an Okta org and an Auth0 tenant, on the loopback interface, over real HTTP.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use okta_auth0_sync_sandbox::{NewUser, Options, Sandbox};
+//!
+//! let sandbox = Sandbox::start(Options::default(), "").await?;
+//! let ann = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
+//! sandbox.okta().deactivate(&ann);
+//! # sandbox.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! They serve the `demo`, the integration tests, and anyone who wants to try a client of their own: the official SDKs
+//! work against them. They are written against the OpenAPI descriptions that Okta and Auth0 publish and recordings in
+//! public repositories; each fact is named with its source where it is made to happen.
+//!
+//! - [`Faults`] make them fail, or wait, for chosen requests; [`Journal`] tells what was asked.
+//! - Everything that can be done in Rust can be done over HTTP under `/_sandbox/` (see `control.rs` and
+//!   `okta/control.rs`, `auth0/control.rs`).
+//! - Time is that of the [`Clock`] they are given; ids come from seeds: the same story gives the same answers.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod auth0;
+mod control;
+mod expression;
+mod faults;
+mod front;
+mod identifiers;
+mod inbox;
+mod jose;
+mod journal;
+mod lagged;
+mod message;
+mod okta;
+mod population;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use okta_auth0_sync_clock::{Clock, ManualClock, SystemClock};
+
+use front::{Desk, Served};
+use inbox::Inbox;
+use wire::Loopback;
+
+pub use auth0::{
+    ActionEffects, Auth0Options, Auth0Tenant, Bucket, Connection, Flow, Login, LoginKind, ProfileLimit, run_action,
+};
+pub use faults::{Effect, Fault, FaultId, Faults, Hold, Matcher, PathMatch, RateLimited};
+pub use journal::{Journal, Recorded};
+pub use okta::{DeleteOrder, Limit, Limits, NewUser, OktaOptions, OktaTenant, PageOrder, ServiceApp, UserId};
+pub use population::Population;
+
+/// What sandbox to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The time of both tenants.
+    pub clock: Arc<dyn Clock>,
+    /// The same clock, if `/_sandbox/clock` shall be able to move it.
+    pub hands: Option<Arc<ManualClock>>,
+    /// Where the Okta org is served; 0 is any free port.
+    pub okta_port: u16,
+    /// Where the Auth0 tenant is served; 0 is any free port.
+    pub auth0_port: u16,
+    /// The Okta org.
+    pub okta: OktaOptions,
+    /// The Auth0 tenant.
+    pub auth0: Auth0Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            hands: None,
+            okta_port: 0,
+            auth0_port: 0,
+            okta: OktaOptions::default(),
+            auth0: Auth0Options::default(),
+        }
+    }
+}
+
+impl Options {
+    /// With a clock that the caller (and `/_sandbox/clock`) moves.
+    pub fn with_manual_clock(clock: Arc<ManualClock>) -> Self {
+        Self { clock: clock.clone(), hands: Some(clock), ..Self::default() }
+    }
+}
+
+/// Both tenants, being served. Dropping it stops them, without waiting for the connections to end.
+#[derive(Debug)]
+pub struct Sandbox {
+    okta: OktaTenant,
+    auth0: Auth0Tenant,
+    served: [Served; 2],
+}
+
+impl Sandbox {
+    /// Starts both tenants on the loopback interface. The Auth0 tenant has an Action called `okta-auth0-sync` of this code,
+    /// bound unless the options say otherwise.
+    ///
+    /// # Errors
+    /// When a port cannot be had.
+    pub async fn start(options: Options, action_code: &str) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let desk = || Desk {
+            clock: options.clock.clone(),
+            hands: options.hands.clone(),
+            faults: Faults::default(),
+            journal: Journal::new(),
+            inbox: Inbox::default(),
+        };
+        let okta_listener = Loopback::bind(options.okta_port, stop.clone()).await?;
+        let auth0_listener = Loopback::bind(options.auth0_port, stop.clone()).await?;
+        let okta = OktaTenant::new(okta_listener.url()?, options.okta, desk());
+        let auth0 = Auth0Tenant::new(auth0_listener.url()?, options.auth0, action_code, desk());
+        let served = [
+            Served::start(okta_listener, stop.clone(), Arc::new(okta.clone()), okta.desk().clone()),
+            Served::start(auth0_listener, stop, Arc::new(auth0.clone()), auth0.desk().clone()),
+        ];
+        Ok(Self { okta, auth0, served })
+    }
+
+    /// The Okta org.
+    pub fn okta(&self) -> &OktaTenant {
+        &self.okta
+    }
+
+    /// The Auth0 tenant.
+    pub fn auth0(&self) -> &Auth0Tenant {
+        &self.auth0
+    }
+
+    /// The sections `[okta]` and `[auth0]` of a configuration that points at them, secrets included.
+    pub fn config_toml(&self) -> String {
+        let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+        format!(
+            "[okta]\nurl = {}\napi_token = {}\n\n[auth0]\nurl = {}\naudience = {}\nclient_id = {}\nclient_secret = {}\n",
+            text(self.okta.url()),
+            text(&self.okta.api_token()),
+            text(self.auth0.url()),
+            text(&self.auth0.audience()),
+            text(&self.auth0.client_id()),
+            text(&self.auth0.client_secret()),
+        )
+    }
+
+    /// Has people move in.
+    ///
+    /// # Panics
+    /// When somebody lives there already under one of their names.
+    pub fn populate(&self, population: Population) {
+        population.settle(&self.okta, &self.auth0);
+    }
+
+    /// Ends both tenants and every connection to them. Their state lives on in handles that were cloned.
+    pub async fn stop(self) {
+        for served in self.served {
+            served.stop().await;
+        }
+    }
+}
+
+/// A lock whose data is always whole: no code that panics leaves it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

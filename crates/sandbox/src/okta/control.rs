@@ -1,0 +1,106 @@
+//! `/_sandbox/` of the Okta org: what the real API has no form for.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /_sandbox/users` | everybody, whatever their status |
+//! | `POST /_sandbox/users` | `{"login","email","firstName","lastName","activate":true}` → `{"id"}` |
+//! | `POST /_sandbox/users/{id}/{operation}` | `activate`, `import_activate`, `deactivate`, `deactivate_silently`, `suspend`, `unsuspend`, `delete`, `hide`, `show` |
+//! | `POST /_sandbox/users/{id}/profile` | merges the body into the profile, with its entry |
+//! | `POST /_sandbox/users/{id}/status` | `{"status","transitioningToStatus"?}`, without an entry |
+//! | `GET /_sandbox/events` | the whole log, in the order of persistence |
+//! | `POST /_sandbox/events` | appends the body, word for word |
+//! | `POST /_sandbox/events/hold`, `…/release`, `…/release_reversed` | entries are persisted later |
+//! | `POST /_sandbox/events/{uuid}/repeat` | the entry comes a second time |
+//! | `POST /_sandbox/token/revoke`, `…/restore` | the API token, and all access tokens |
+//! | `POST /_sandbox/role` | `{"logs":false,"users":true}`: what the caller's role reaches |
+//! | `POST /_sandbox/apps` | registers a service app: `{"client_id","key":{JWK},"scopes"?,"require_dpop"?}` |
+
+use serde_json::{Value, json};
+
+use crate::control::refused;
+use crate::message::{Answer, Inbound};
+
+use super::oauth::ServiceApp;
+use super::{NewUser, OktaTenant};
+
+/// Answers the org's own part of the control surface.
+pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Option<Answer> {
+    let body = request.json().unwrap_or(Value::Null);
+    let answer = match (request.method.as_str(), path) {
+        ("GET", ["users"]) => Answer::json(200, &Value::Array(org.users())),
+        ("POST", ["users"]) => {
+            let text = |name: &str| body[name].as_str().unwrap_or_default();
+            let email = if body["email"].is_string() { text("email") } else { text("login") };
+            let mut user = NewUser::new(text("login"), email).named(text("firstName"), text("lastName"));
+            user.activate = body["activate"] != json!(false);
+            match org.try_create_user(&user) {
+                Ok(id) => Answer::json(201, &json!({ "id": id.as_str() })),
+                Err(why) => refused(400, &why),
+            }
+        }
+        ("POST", ["users", id, operation]) => match org.user(id) {
+            Some(_) => operate(org, id, operation, &body)?,
+            None => refused(404, "there is no user of this id"),
+        },
+        ("GET", ["events"]) => Answer::json(200, &Value::Array(org.log_entries())),
+        ("POST", ["events"]) => match body {
+            Value::Object(_) => {
+                org.push_log_entry(body);
+                Answer::empty(204)
+            }
+            _ => refused(400, "the body is one entry"),
+        },
+        ("POST", ["events", "hold"]) => done(|| org.hold_log()),
+        ("POST", ["events", "release"]) => done(|| org.release_log(false)),
+        ("POST", ["events", "release_reversed"]) => done(|| org.release_log(true)),
+        ("POST", ["events", uuid, "repeat"]) if org.repeat_log_entry(uuid) => Answer::empty(204),
+        ("POST", ["events", _, "repeat"]) => refused(404, "there is no entry of this uuid"),
+        ("POST", ["token", "revoke"]) => done(|| org.revoke_token()),
+        ("POST", ["token", "restore"]) => done(|| org.restore_token()),
+        ("POST", ["role"]) => done(|| org.set_role(body["logs"] != json!(false), body["users"] != json!(false))),
+        ("POST", ["apps"]) => register(org, &body),
+        _ => return None,
+    };
+    Some(answer)
+}
+
+fn done(act: impl FnOnce()) -> Answer {
+    act();
+    Answer::empty(204)
+}
+
+fn operate(org: &OktaTenant, id: &str, operation: &str, body: &Value) -> Option<Answer> {
+    Some(match operation {
+        "activate" => done(|| org.activate(id)),
+        "import_activate" => done(|| org.import_activate(id)),
+        "deactivate" => done(|| org.deactivate(id)),
+        "deactivate_silently" => done(|| org.deactivate_silently(id)),
+        "suspend" => done(|| org.suspend(id)),
+        "unsuspend" => done(|| org.unsuspend(id)),
+        "delete" => done(|| org.delete(id)),
+        "hide" => done(|| org.hide(id)),
+        "show" => done(|| org.show(id)),
+        "profile" => match body.as_object() {
+            Some(profile) => done(|| org.merge_profile(id, profile)),
+            None => refused(400, "the body is the part of the profile to be changed"),
+        },
+        "status" => match body["status"].as_str() {
+            Some(status) => done(|| org.set_status(id, status, body["transitioningToStatus"].as_str())),
+            None => refused(400, "`status` is missing"),
+        },
+        _ => return None,
+    })
+}
+
+fn register(org: &OktaTenant, body: &Value) -> Answer {
+    let (Some(client_id), Value::Object(_)) = (body["client_id"].as_str(), &body["key"]) else {
+        return refused(400, "`client_id` and `key` are needed");
+    };
+    let mut app = ServiceApp::new(client_id, body["key"].clone());
+    if let Some(scopes) = body["scopes"].as_array() {
+        app.scopes = scopes.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    }
+    app.require_dpop = body["require_dpop"] == json!(true);
+    app.has_role = body["has_role"] != json!(false);
+    done(|| org.register_app(app))
+}

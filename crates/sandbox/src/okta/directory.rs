@@ -1,0 +1,312 @@
+//! The users of the org: what is kept of each, how they are found, and how they are written as JSON.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::expression::{Attributes, Expression, Operator};
+use crate::lagged::Lagged;
+use okta_auth0_sync_clock::{Timestamp, timestamp_text};
+
+/// A user as Okta keeps them.
+#[derive(Clone, Debug)]
+pub(super) struct Person {
+    pub(super) id: Arc<str>,
+    pub(super) status: Arc<str>,
+    pub(super) transitioning: Option<Arc<str>>,
+    pub(super) created: Timestamp,
+    pub(super) activated: Option<Timestamp>,
+    pub(super) status_changed: Option<Timestamp>,
+    pub(super) last_updated: Timestamp,
+    pub(super) login: Box<str>,
+    pub(super) email: Option<Box<str>>,
+    pub(super) first_name: Option<Box<str>>,
+    pub(super) last_name: Option<Box<str>>,
+    /// Whatever else the profile holds.
+    pub(super) more: Option<Box<Map<String, Value>>>,
+    /// With a password, activation leads to ACTIVE, without to PROVISIONED.
+    pub(super) has_password: bool,
+    /// As if outside the caller's resource set.
+    pub(super) hidden: bool,
+}
+
+impl Person {
+    /// First and last name, the `displayName` of log entries.
+    pub(super) fn name(&self) -> String {
+        let parts: Vec<&str> = [&self.first_name, &self.last_name].into_iter().flatten().map(AsRef::as_ref).collect();
+        parts.join(" ")
+    }
+
+    /// Merges profile attributes; `null` removes one, `login` cannot be removed.
+    pub(super) fn merge_profile(&mut self, profile: &Map<String, Value>) {
+        for (name, value) in profile {
+            let text = value.as_str().map(Box::from);
+            match name.as_str() {
+                "login" => self.login = text.unwrap_or_else(|| self.login.clone()),
+                "email" => self.email = text,
+                "firstName" => self.first_name = text,
+                "lastName" => self.last_name = text,
+                _ => {
+                    self.more.get_or_insert_default().insert(name.clone(), value.clone());
+                }
+            }
+        }
+    }
+
+    /// The profile, with the attributes that every recorded profile has even when they are null.
+    pub(super) fn profile(&self) -> Map<String, Value> {
+        let mut profile = Map::new();
+        profile.insert("mobilePhone".into(), Value::Null);
+        profile.insert("secondEmail".into(), Value::Null);
+        profile.extend(self.more.iter().flat_map(|more| more.iter()).map(|(k, v)| (k.clone(), v.clone())));
+        profile.insert("firstName".into(), json!(self.first_name));
+        profile.insert("lastName".into(), json!(self.last_name));
+        profile.insert("login".into(), json!(self.login));
+        profile.insert("email".into(), json!(self.email));
+        profile
+    }
+
+    /// The user object, as recorded in terraform-provider-okta (a deprovisioned user, 2025).
+    pub(super) fn json(&self, org_url: &str, view: View) -> Value {
+        let time = |at: Option<Timestamp>| at.map(timestamp_text);
+        let mut user = json!({
+            "id": *self.id,
+            "status": *self.status,
+            "created": timestamp_text(self.created),
+            "activated": time(self.activated),
+            "statusChanged": time(self.status_changed),
+            "lastLogin": null,
+            "lastUpdated": timestamp_text(self.last_updated),
+            "passwordChanged": null,
+            "type": { "id": "otySandboxDefault000" },
+            "profile": self.profile(),
+        });
+        // The key is absent, not null, when nothing is going on.
+        if let Some(transitioning) = &self.transitioning {
+            user["transitioningToStatus"] = json!(**transitioning);
+        }
+        if view.credentials {
+            user["credentials"] = json!({ "provider": { "type": "OKTA", "name": "OKTA" } });
+            if self.has_password {
+                user["credentials"]["password"] = json!({});
+            }
+        }
+        if view.links {
+            user["_links"] = self.links(org_url, view.listed);
+        }
+        user
+    }
+
+    fn links(&self, org_url: &str, listed: bool) -> Value {
+        let own = format!("{org_url}/api/v1/users/{}", self.id);
+        let mut links = Map::from_iter([("self".to_owned(), json!({ "href": own }))]);
+        if listed {
+            return Value::Object(links);
+        }
+        let operations: &[&str] = match &*self.status {
+            "STAGED" => &["activate", "deactivate"],
+            "PROVISIONED" | "RECOVERY" => &["reactivate", "deactivate"],
+            "SUSPENDED" => &["unsuspend", "deactivate"],
+            "DEPROVISIONED" => &["activate"],
+            _ => &["suspend", "deactivate"],
+        };
+        for operation in operations {
+            let href = format!("{own}/lifecycle/{operation}");
+            links.insert((*operation).to_owned(), json!({ "href": href, "method": "POST" }));
+        }
+        if &*self.status == "DEPROVISIONED" {
+            links.insert("delete".to_owned(), json!({ "href": own, "method": "DELETE" }));
+        }
+        links.insert(
+            "type".to_owned(),
+            json!({ "href": format!("{org_url}/api/v1/meta/types/user/otySandboxDefault000") }),
+        );
+        links.insert(
+            "schema".to_owned(),
+            json!({ "href": format!("{org_url}/api/v1/meta/schemas/user/oscSandboxDefault000") }),
+        );
+        Value::Object(links)
+    }
+}
+
+/// Which parts of a user are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) credentials: bool,
+    pub(super) links: bool,
+    /// In a list, a user has no link but to themselves.
+    pub(super) listed: bool,
+}
+
+impl Attributes for Person {
+    fn values(&self, attribute: &str) -> Vec<Cow<'_, str>> {
+        let time = |at: Timestamp| Some(Cow::Owned(timestamp_text(at)));
+        let text = |text: &Option<Box<str>>| text.as_ref().map(|text| Cow::Owned(text.to_string()));
+        let value = match attribute {
+            "id" => Some(Cow::Borrowed(&*self.id)),
+            "status" => Some(Cow::Borrowed(&*self.status)),
+            "created" => time(self.created),
+            "activated" => self.activated.and_then(time),
+            "statusChanged" => self.status_changed.and_then(time),
+            "lastUpdated" => time(self.last_updated),
+            "profile.login" => Some(Cow::Borrowed(&*self.login)),
+            "profile.email" => text(&self.email),
+            "profile.firstName" => text(&self.first_name),
+            "profile.lastName" => text(&self.last_name),
+            other => {
+                let name = other.strip_prefix("profile.").unwrap_or_default();
+                match self.more.as_ref().and_then(|more| more.get(name)) {
+                    Some(Value::String(text)) => Some(Cow::Borrowed(text.as_str())),
+                    Some(value @ (Value::Bool(_) | Value::Number(_))) => Some(Cow::Owned(value.to_string())),
+                    _ => None,
+                }
+            }
+        };
+        value.into_iter().collect()
+    }
+
+    fn ignores_case(&self, attribute: &str) -> bool {
+        attribute.starts_with("profile.")
+    }
+}
+
+/// Values of profile attributes compared with regard to case, as `filter` does.
+pub(super) struct CaseSensitive<'a>(pub(super) &'a Person);
+
+impl Attributes for CaseSensitive<'_> {
+    fn values(&self, attribute: &str) -> Vec<Cow<'_, str>> {
+        self.0.values(attribute)
+    }
+
+    fn ignores_case(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// Everybody.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    /// In the order of creation. Deleted users leave their place empty.
+    people: Vec<Lagged<Arc<Person>>>,
+    by_id: HashMap<Arc<str>, usize>,
+    /// Lower-case login → place: unique.
+    by_login: HashMap<String, usize>,
+    /// Lower-case login or e-mail → places of those who have it or once had it: where a search looks first.
+    hints: HashMap<String, Vec<usize>>,
+    /// How far the index of searches and lists lags behind.
+    lag: Duration,
+}
+
+impl Directory {
+    /// Nobody, in a directory whose index lags by `lag`.
+    pub(super) fn new(lag: Duration) -> Self {
+        Self { lag, ..Self::default() }
+    }
+
+    /// Adds somebody. Whether the login is free has been asked before.
+    pub(super) fn insert(&mut self, person: Person, now: Duration) {
+        let place = self.people.len();
+        self.by_id.insert(person.id.clone(), place);
+        self.index(place, &person);
+        self.people.push(Lagged::born(Arc::new(person), now, self.lag));
+    }
+
+    fn index(&mut self, place: usize, person: &Person) {
+        let login = person.login.to_lowercase();
+        self.by_login.insert(login.clone(), place);
+        for key in person.email.iter().map(|email| email.to_lowercase()).chain([login]) {
+            let places = self.hints.entry(key).or_default();
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+
+    /// The user of this id.
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Person>> {
+        self.people.get(*self.by_id.get(id)?)?.current()
+    }
+
+    /// The user of this id or login.
+    pub(super) fn find(&self, id_or_login: &str) -> Option<&Arc<Person>> {
+        self.get(id_or_login).or_else(|| {
+            let place = *self.by_login.get(&id_or_login.to_lowercase())?;
+            self.people[place].current()
+        })
+    }
+
+    /// Changes somebody; answers what they are now.
+    pub(super) fn change(&mut self, id: &str, now: Duration, change: impl FnOnce(&mut Person)) -> Option<Arc<Person>> {
+        let place = *self.by_id.get(id)?;
+        let before = self.people[place].current()?.clone();
+        let mut person = (*before).clone();
+        change(&mut person);
+        let person = Arc::new(person);
+        *self.people[place].change(now, self.lag) = Some(person.clone());
+        if before.login != person.login {
+            self.by_login.remove(&before.login.to_lowercase());
+        }
+        if before.login != person.login || before.email != person.email {
+            self.index(place, &person);
+        }
+        Some(person)
+    }
+
+    /// Removes somebody for good.
+    pub(super) fn remove(&mut self, id: &str, now: Duration) {
+        if let Some(place) = self.by_id.remove(id) {
+            let gone = self.people[place].change(now, self.lag).take();
+            if let Some(person) = gone {
+                self.by_login.remove(&person.login.to_lowercase());
+            }
+        }
+    }
+
+    /// Everybody there is, by creation.
+    pub(super) fn current(&self) -> impl Iterator<Item = &Arc<Person>> {
+        self.people.iter().filter_map(Lagged::current)
+    }
+
+    /// Those whom the index of searches knows, with their places, from the place `from` on.
+    ///
+    /// With `expression` only those are looked at who can fit; whether they do is for the caller to ask.
+    pub(super) fn indexed(
+        &self,
+        expression: Option<&Expression>,
+        from: usize,
+        now: Duration,
+    ) -> impl Iterator<Item = (usize, &Arc<Person>)> {
+        let places: Box<dyn Iterator<Item = usize>> = match expression.and_then(|of| self.candidates(of)) {
+            Some(mut few) => {
+                few.sort_unstable();
+                few.dedup();
+                Box::new(few.into_iter().filter(move |place| *place >= from))
+            }
+            None => Box::new(from..self.people.len()),
+        };
+        places.filter_map(move |place| Some((place, self.people[place].indexed(now, self.lag)?)))
+    }
+
+    /// The only places where the expression can hold, if that can be told without looking at everybody.
+    fn candidates(&self, expression: &Expression) -> Option<Vec<usize>> {
+        match expression {
+            Expression::Compare { attribute, operator: Operator::Equal, value } => match attribute.as_str() {
+                "id" => Some(self.by_id.get(value.as_str()).copied().into_iter().collect()),
+                "profile.login" | "profile.email" => {
+                    Some(self.hints.get(&value.to_lowercase()).cloned().unwrap_or_default())
+                }
+                _ => None,
+            },
+            Expression::And(one, other) => self.candidates(one).or_else(|| self.candidates(other)),
+            Expression::Or(one, other) => {
+                let mut all = self.candidates(one)?;
+                all.extend(self.candidates(other)?);
+                Some(all)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The stand-in of an Okta org: users and their lifecycle, the System Log, service apps, rate limits.
+
+mod control;
+mod directory;
+mod entry;
+mod lifecycle;
+mod limits;
+mod listing;
+mod log;
+mod oauth;
+mod org;
+mod problem;
+mod user_id;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use okta_auth0_sync_clock::Timestamp;
+
+use super::faults::{Faults, RateLimited};
+use super::front::{Desk, Tenant};
+use super::journal::Journal;
+use super::message::{Answer, Inbound};
+
+use directory::View;
+use entry::{Content, Entry};
+use org::Org;
+
+pub use lifecycle::DeleteOrder;
+pub use limits::{Limit, Limits};
+pub use oauth::ServiceApp;
+pub use user_id::UserId;
+
+/// In which order users are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PageOrder {
+    /// As they were created.
+    #[default]
+    Created,
+    /// The other way round.
+    NewestFirst,
+}
+
+/// What kind of org it is.
+#[derive(Clone)]
+pub struct OktaOptions {
+    /// The token for `Authorization: SSWS …`.
+    pub api_token: String,
+    /// The org's id, as `/.well-known/okta-organization` gives it.
+    pub org_id: String,
+    /// Rate limits.
+    pub limits: Limits,
+    /// In which order users are listed.
+    pub page_order: PageOrder,
+    /// Older entries of the log are gone.
+    pub log_retention: Duration,
+    /// How far lists, `filter` and `search` lag behind a read by id; zero by default.
+    pub search_lag: Duration,
+    /// How the entries of a deletion stand in the log.
+    pub delete_order: DeleteOrder,
+    /// Service apps that may ask for access tokens.
+    pub apps: Vec<ServiceApp>,
+    /// Is a DPoP nonce demanded of API calls, too? Okta says that it may be, one day.
+    pub demand_dpop_nonce: bool,
+    /// All ids come from it.
+    pub seed: u64,
+}
+
+impl Default for OktaOptions {
+    fn default() -> Self {
+        Self {
+            api_token: "00SandboxApiToken-not-a-secret".to_owned(),
+            org_id: "00oSandboxOrg0000000".to_owned(),
+            limits: Limits::default(),
+            page_order: PageOrder::default(),
+            log_retention: Duration::from_secs(90 * 24 * 60 * 60),
+            search_lag: Duration::ZERO,
+            delete_order: DeleteOrder::default(),
+            apps: Vec::new(),
+            demand_dpop_nonce: false,
+            seed: 1,
+        }
+    }
+}
+
+impl fmt::Debug for OktaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the token: it may be one that somebody uses elsewhere.
+        f.debug_struct("OktaOptions")
+            .field("org_id", &self.org_id)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A user to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewUser {
+    /// `profile.login`: unique without regard to case.
+    pub login: String,
+    /// `profile.email`.
+    pub email: String,
+    /// `profile.firstName`.
+    pub first: String,
+    /// `profile.lastName`.
+    pub last: String,
+    /// ACTIVE, or else STAGED.
+    pub activate: bool,
+}
+
+impl NewUser {
+    /// An active user.
+    pub fn new(login: &str, email: &str) -> Self {
+        Self {
+            login: login.to_owned(),
+            email: email.to_owned(),
+            first: "Test".to_owned(),
+            last: "User".to_owned(),
+            activate: true,
+        }
+    }
+
+    /// With these names.
+    pub fn named(self, first: &str, last: &str) -> Self {
+        Self { first: first.to_owned(), last: last.to_owned(), ..self }
+    }
+
+    /// STAGED instead of ACTIVE.
+    pub fn staged(self) -> Self {
+        Self { activate: false, ..self }
+    }
+
+    fn profile(&self) -> Map<String, Value> {
+        let text = |text: &str| Value::from(text);
+        Map::from_iter([
+            ("login".to_owned(), text(&self.login)),
+            ("email".to_owned(), text(&self.email)),
+            ("firstName".to_owned(), text(&self.first)),
+            ("lastName".to_owned(), text(&self.last)),
+        ])
+    }
+}
+
+/// A running org. Clones are handles to the same one.
+///
+/// Operations on a user who does not exist, or is in the wrong status for it, panic: the caller is a test or a demo
+/// whose story does not hold together.
+#[derive(Clone)]
+pub struct OktaTenant {
+    org: Arc<Mutex<Org>>,
+    url: Arc<str>,
+    desk: Desk,
+}
+
+impl fmt::Debug for OktaTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the state: it holds tokens.
+        f.debug_struct("OktaTenant").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl OktaTenant {
+    pub(super) fn new(url: String, options: OktaOptions, desk: Desk) -> Self {
+        Self { url: url.as_str().into(), org: Arc::new(Mutex::new(Org::new(url, options))), desk }
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn org(&self) -> MutexGuard<'_, Org> {
+        super::lock(&self.org)
+    }
+
+    /// Where it is served, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The token for `Authorization: SSWS …`.
+    pub fn api_token(&self) -> String {
+        self.org().options.api_token.clone()
+    }
+
+    /// The switchboard.
+    pub fn faults(&self) -> &Faults {
+        &self.desk.faults
+    }
+
+    /// What was asked.
+    pub fn journal(&self) -> &Journal {
+        &self.desk.journal
+    }
+
+    /// Creates a user, with the entries of the log that belong to it.
+    ///
+    /// # Panics
+    /// When the login is taken.
+    #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
+    pub fn create_user(&self, user: &NewUser) -> UserId {
+        self.try_create_user(user).unwrap_or_else(|why| panic!("{}: {why}", user.login))
+    }
+
+    /// Somebody who has been there for longer than the log goes back.
+    ///
+    /// # Panics
+    /// When the login is taken.
+    #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
+    pub(super) fn settle_user(&self, user: &NewUser) -> UserId {
+        let added = self.org().add(&*self.desk.clock, &user.profile(), user.activate, true);
+        let person = added.unwrap_or_else(|_| panic!("{}: the login is taken", user.login));
+        UserId::new(&person.id)
+    }
+
+    /// One more entry of the log that says that the user was activated.
+    pub(super) fn remember_activation(&self, id: impl AsRef<str>) {
+        self.operate(id, Org::remember_activation);
+    }
+
+    fn try_create_user(&self, user: &NewUser) -> Result<UserId, String> {
+        let created = self.org().create(&*self.desk.clock, &user.profile(), user.activate, true);
+        created.map(|person| UserId::new(&person.id)).map_err(|problem| problem.summary)
+    }
+
+    /// Does something to a user.
+    #[expect(clippy::panic, reason = "documented at the type: the caller's story does not hold together")]
+    fn operate<T>(
+        &self,
+        id: impl AsRef<str>,
+        operation: impl FnOnce(&mut Org, &dyn okta_auth0_sync_clock::Clock, &str) -> Result<T, problem::Problem>,
+    ) -> T {
+        let id = id.as_ref();
+        let done = operation(&mut self.org(), &*self.desk.clock, id);
+        done.unwrap_or_else(|problem| panic!("{id}: {} {:?}", problem.summary, problem.causes))
+    }
+
+    /// An administrator activates a STAGED or DEPROVISIONED user: the entry is `activate`.
+    pub fn activate(&self, id: impl AsRef<str>) {
+        self.operate(id, Org::activate);
+    }
+
+    /// An import activates a user: the entries are `reactivate` and `activate`.
+    pub fn import_activate(&self, id: impl AsRef<str>) {
+        self.operate(id, Org::import_activate);
+    }
+
+    /// Deactivates a user.
+    pub fn deactivate(&self, id: impl AsRef<str>) {
+        self.operate(id, Org::deactivate);
+    }
+
+    /// Deactivates a user, and the log says nothing of it.
+    pub fn deactivate_silently(&self, id: impl AsRef<str>) {
+        self.set_status(id, "DEPROVISIONED", None);
+    }
+
+    /// Suspends an active user.
+    pub fn suspend(&self, id: impl AsRef<str>) {
+        self.operate(id, Org::suspend);
+    }
+
+    /// Unsuspends a suspended user.
+    pub fn unsuspend(&self, id: impl AsRef<str>) {
+        self.operate(id, Org::unsuspend);
+    }
+
+    /// Deactivates (if need be) and deletes a user, with the entries in the recorded order: the rename of the login
+    /// first. Afterwards Okta answers 404.
+    pub fn delete(&self, id: impl AsRef<str>) {
+        let order = self.org().options.delete_order;
+        self.operate(id, |org, clock, id| org.delete(clock, id, order));
+    }
+
+    /// Changes login and e-mail, with the entry `user.account.update_profile`.
+    pub fn change_profile(&self, id: impl AsRef<str>, login: &str, email: &str) {
+        let profile = json!({ "login": login, "email": email });
+        self.merge_profile(id, &profile.as_object().cloned().unwrap_or_default());
+    }
+
+    fn merge_profile(&self, id: impl AsRef<str>, profile: &Map<String, Value>) {
+        self.operate(id, |org, clock, id| org.update_profile(clock, id, profile, false));
+    }
+
+    /// Sets the status, and what it is on the way to, without an entry in the log.
+    pub fn set_status(&self, id: impl AsRef<str>, status: &str, transitioning_to: Option<&str>) {
+        self.operate(id, |org, clock, id| {
+            let now = clock.now();
+            let changed = org.directory.change(id, clock.monotonic(), |person| {
+                person.status = status.into();
+                person.transitioning = transitioning_to.map(Into::into);
+                person.status_changed = Some(now);
+                person.last_updated = now;
+            });
+            changed.ok_or_else(|| problem::Problem::not_found(id))
+        });
+    }
+
+    /// Answers 404 for this user, as if they were outside the caller's resource set.
+    pub fn hide(&self, id: impl AsRef<str>) {
+        self.set_hidden(id, true);
+    }
+
+    /// Undoes [`OktaTenant::hide`].
+    pub fn show(&self, id: impl AsRef<str>) {
+        self.set_hidden(id, false);
+    }
+
+    fn set_hidden(&self, id: impl AsRef<str>, hidden: bool) {
+        self.operate(id, |org, clock, id| {
+            org.directory
+                .change(id, clock.monotonic(), |person| person.hidden = hidden)
+                .ok_or_else(|| problem::Problem::not_found(id))
+        });
+    }
+
+    /// The user, as the API would give them; `None` when deleted.
+    pub fn user(&self, id: impl AsRef<str>) -> Option<Value> {
+        let org = self.org();
+        let view = View { credentials: true, links: true, listed: false };
+        org.directory.get(id.as_ref()).map(|person| person.json(&org.url, view))
+    }
+
+    /// Everybody, whatever their status, by creation.
+    pub fn users(&self) -> Vec<Value> {
+        let org = self.org();
+        let view = View { credentials: true, links: true, listed: true };
+        org.directory.current().map(|person| person.json(&org.url, view)).collect()
+    }
+
+    /// Appends an entry to the log, word for word: late when its `published` is past, a duplicate when its `uuid` is
+    /// known, broken when it is broken.
+    pub fn push_log_entry(&self, entry: Value) {
+        let now = self.desk.clock.now();
+        let published = entry["published"].as_str().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
+        let content = Content::Raw(entry.to_string().into());
+        self.org().log.append(Entry { persisted_ms: 0, published, content }, now);
+    }
+
+    /// From now on things happen (and are published) without their entries being persisted.
+    pub fn hold_log(&self) {
+        self.org().log.hold();
+    }
+
+    /// Persists the entries that were held: in the order in which they happened, or reversed.
+    pub fn release_log(&self, reversed: bool) {
+        self.org().log.release(reversed, self.desk.clock.now());
+    }
+
+    /// Persists the entry of this uuid once more; answers whether there is one.
+    pub fn repeat_log_entry(&self, uuid: &str) -> bool {
+        self.org().log.repeat(uuid, self.desk.clock.now())
+    }
+
+    /// The whole log, in the order of persistence.
+    pub fn log_entries(&self) -> Vec<Value> {
+        let org = self.org();
+        org.log.entries().iter().map(|entry| serde_json::from_str(&entry.json()).unwrap_or(Value::Null)).collect()
+    }
+
+    /// The API token and every access token are refused from now on.
+    pub fn revoke_token(&self) {
+        let mut org = self.org();
+        org.token_revoked = true;
+        org.authority.revoke_tokens();
+    }
+
+    /// The API token is good again.
+    pub fn restore_token(&self) {
+        self.org().token_revoked = false;
+    }
+
+    /// What the caller's admin role reaches: without it, 403.
+    pub fn set_role(&self, logs: bool, users: bool) {
+        let mut org = self.org();
+        org.may_read_log = logs;
+        org.may_read_users = users;
+    }
+
+    /// Registers a service app, replacing one of the same `client_id`.
+    pub fn register_app(&self, app: ServiceApp) {
+        let mut org = self.org();
+        org.authority.apps.retain(|other| other.client_id != app.client_id);
+        org.authority.apps.push(app);
+    }
+
+    /// Other rate limits, from now on and in new windows.
+    pub fn set_limits(&self, limits: Limits) {
+        let mut org = self.org();
+        org.windows.limits = limits;
+        org.windows.clear();
+    }
+}
+
+impl Tenant for OktaTenant {
+    fn answer(&self, request: &Inbound) -> Answer {
+        self.org().answer(request, &*self.desk.clock)
+    }
+
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer> {
+        control::answer(self, path, request)
+    }
+
+    fn rate_limited(&self, kind: RateLimited) -> Answer {
+        self.org().rate_limited(kind, &*self.desk.clock)
+    }
+}
