@@ -6,9 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout, reason = "the result")]
 
-#[path = "../tests/weather/drain.rs"]
+#[path = "../tests/faults/drain.rs"]
 mod drain;
-#[path = "../tests/weather/stage.rs"]
+#[path = "../tests/faults/stage.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod stage;
 

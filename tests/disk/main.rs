@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[allow(dead_code, reason = "what the stories of the pipe need besides")]
-#[path = "../pipe/stage.rs"]
+#[path = "../end_to_end/stage.rs"]
 mod stage;
 
 use std::collections::BTreeSet;

@@ -5,10 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]
-#[path = "../pipe/stage.rs"]
+#[path = "../end_to_end/stage.rs"]
 mod stage;
 #[allow(dead_code, reason = "shared with other tests")]
-#[path = "../day/terminal.rs"]
+#[path = "../documentation/terminal.rs"]
 mod terminal;
 
 mod commands;

@@ -7,6 +7,6 @@ mod evidence;
 mod pages;
 mod screens;
 #[allow(dead_code, reason = "it serves other tests too")]
-#[path = "../pipe/stage.rs"]
+#[path = "../end_to_end/stage.rs"]
 mod stage;
 mod terminal;

@@ -141,7 +141,7 @@ async fn marks_that_name_nobody_are_counted_and_one_that_was_lifted_meanwhile_is
 }
 
 /// People in Okta, denied ones among them, drifted ones among those: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test
-/// --release --test deciding at_scale -- --nocapture` tells what a large tenant costs.
+/// --release --test decisions at_scale -- --nocapture` tells what a large tenant costs.
 #[tokio::test]
 async fn at_scale_exactly_the_drifted_are_repaired_at_the_stated_cost() {
     let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "5000,250,10".to_owned());

@@ -1,6 +1,6 @@
 //! Random histories through the whole pipe, from the log to Auth0; at their end all must be as the model says.
 //!
-//! A history is its seed: `OKTA_AUTH0_SYNC_SEED=… cargo test --test deciding any_history` (or `weeks_of_everything`) tells
+//! A history is its seed: `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions any_history` (or `weeks_of_everything`) tells
 //! it again, step by step. Without it the same ones are told each time, so that a change is judged by what it changed.
 //! `OKTA_AUTH0_SYNC_HISTORIES=…` tells so many others, from a seed of the moment.
 //!

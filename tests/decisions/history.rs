@@ -69,7 +69,7 @@ impl Drop for History {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{}", self.trace.join("\n"));
-            println!("again: OKTA_AUTH0_SYNC_SEED={} cargo test --test deciding {}", self.seed, self.kind.test());
+            println!("again: OKTA_AUTH0_SYNC_SEED={} cargo test --test decisions {}", self.seed, self.kind.test());
         }
     }
 }
