@@ -225,7 +225,7 @@ fn each_write_and_each_call_has_its_points() {
         assert!(!rest.contains("begin_with("), "{file} begins a transaction without a name");
     }
     for (remote, endpoints) in
-        [("okta", &okta_auth0_sync::okta::ENDPOINTS[..]), ("auth0", &okta_auth0_sync::auth0::ENDPOINTS)]
+        [("okta", &okta_auth0_sync::okta::endpoints::ALL[..]), ("auth0", &okta_auth0_sync::auth0::endpoints::ALL)]
     {
         let mut named = BTreeSet::new();
         for (file, source) in room(remote) {
@@ -234,6 +234,6 @@ fn each_write_and_each_call_has_its_points() {
             let methods = ["GET /", "POST /", "PATCH /", "PUT /", "DELETE /", "HEAD /"];
             named.extend(texts.filter(|text| methods.iter().any(|method| text.starts_with(method))));
         }
-        assert_eq!(named, endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect(), "the calls of {remote}");
+        assert_eq!(named, endpoints.iter().map(|endpoint| endpoint.name.to_owned()).collect(), "the calls of {remote}");
     }
 }

@@ -12,17 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use url::{Url, form_urlencoded};
 
-use super::{Answer, Auth0, Bucket, Failure, Remote};
+use super::endpoints::{ACTION, ACTIONS, BIND, BINDINGS, CREATE_ACTION, DEPLOY_ACTION, TRIGGERS, UPDATE_ACTION};
+use super::{Answer, Auth0, Endpoint, Failure};
 use crate::http::lenient;
-
-pub(super) const LIST: &str = "GET /api/v2/actions/actions";
-pub(super) const CREATE: &str = "POST /api/v2/actions/actions";
-pub(super) const ACTION: &str = "GET /api/v2/actions/actions/{id}";
-pub(super) const UPDATE: &str = "PATCH /api/v2/actions/actions/{id}";
-pub(super) const DEPLOY: &str = "POST /api/v2/actions/actions/{id}/deploy";
-pub(super) const TRIGGERS: &str = "GET /api/v2/actions/triggers";
-pub(super) const BINDINGS: &str = "GET /api/v2/actions/triggers/post-login/bindings";
-pub(super) const BIND: &str = "PATCH /api/v2/actions/triggers/post-login/bindings";
 
 /// The trigger of logins, silent logins, refreshes and token exchanges.
 const TRIGGER: &str = "post-login";
@@ -240,7 +232,7 @@ impl Auth0 {
         url.query_pairs_mut().append_pair("triggerId", TRIGGER);
         let mut all = Vec::new();
         for page in 0..PAGES_MAX {
-            let answer = self.page(LIST, url.clone(), page).await?;
+            let answer = self.page(ACTIONS, url.clone(), page).await?;
             let listed: Actions = read(&answer, "this is no list of Actions")?;
             let count = listed.actions.len();
             for action in listed.actions {
@@ -250,7 +242,7 @@ impl Auth0 {
                 return Ok(all);
             }
         }
-        Err(Failure::malformed(Remote::Auth0, LIST, "the list of Actions has no end"))
+        Err(ACTIONS.malformed("the list of Actions has no end"))
     }
 
     /// The Action with this id.
@@ -259,7 +251,7 @@ impl Auth0 {
     /// Classified.
     pub async fn action(&self, id: &str) -> Result<Action, Failure> {
         let url = self.action_address(ACTION, id, "")?;
-        self.action_of(self.call(ACTION, Bucket::Auth0Other, Method::GET, url, None).await?)
+        self.action_of(self.call(ACTION, Method::GET, url, None).await?)
     }
 
     /// Creates an Action: a draft, of which the build begins.
@@ -267,9 +259,9 @@ impl Auth0 {
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] (409) if there is one of this name.
     pub async fn create_action(&self, name: &str, code: &str, trigger: &Trigger) -> Result<Action, Failure> {
-        let body = draft(CREATE, Some(name), code, trigger)?;
+        let body = draft(CREATE_ACTION, Some(name), code, trigger)?;
         let url = self.address("/api/v2/actions/actions");
-        self.action_of(self.call(CREATE, Bucket::Auth0Other, Method::POST, url, Some(&body)).await?)
+        self.action_of(self.call(CREATE_ACTION, Method::POST, url, Some(&body)).await?)
     }
 
     /// Writes the draft of an Action, of which the build begins anew. What runs stays as it is.
@@ -277,9 +269,9 @@ impl Auth0 {
     /// # Errors
     /// Classified.
     pub async fn update_action(&self, id: &str, code: &str, trigger: &Trigger) -> Result<Action, Failure> {
-        let body = draft(UPDATE, None, code, trigger)?;
-        let url = self.action_address(UPDATE, id, "")?;
-        self.action_of(self.call(UPDATE, Bucket::Auth0Other, Method::PATCH, url, Some(&body)).await?)
+        let body = draft(UPDATE_ACTION, None, code, trigger)?;
+        let url = self.action_address(UPDATE_ACTION, id, "")?;
+        self.action_of(self.call(UPDATE_ACTION, Method::PATCH, url, Some(&body)).await?)
     }
 
     /// Makes the draft what runs. The answer does not say whether it does: ask for the Action.
@@ -287,8 +279,8 @@ impl Auth0 {
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] (400) while the draft is not built.
     pub async fn deploy_action(&self, id: &str) -> Result<(), Failure> {
-        let url = self.action_address(DEPLOY, id, "/deploy")?;
-        let answer = self.call(DEPLOY, Bucket::Auth0Other, Method::POST, url, None).await?;
+        let url = self.action_address(DEPLOY_ACTION, id, "/deploy")?;
+        let answer = self.call(DEPLOY_ACTION, Method::POST, url, None).await?;
         answer.success(self.clock.as_ref()).map(drop)
     }
 
@@ -317,7 +309,7 @@ impl Auth0 {
                 return Ok(all);
             }
         }
-        Err(Failure::malformed(Remote::Auth0, BINDINGS, "the list of bindings has no end"))
+        Err(BINDINGS.malformed("the list of bindings has no end"))
     }
 
     /// Writes the flow of `post-login`, whole: what is not named is no longer bound. Nothing protects it from somebody
@@ -338,7 +330,7 @@ impl Auth0 {
             .collect();
         let body = to_raw_value(&Flow { bindings }).map_err(|error| unwritable(BIND, &error))?;
         let url = self.address("/api/v2/actions/triggers/post-login/bindings");
-        let answer = self.call(BIND, Bucket::Auth0Other, Method::PATCH, url, Some(&body)).await?;
+        let answer = self.call(BIND, Method::PATCH, url, Some(&body)).await?;
         answer.success(self.clock.as_ref()).map(drop)
     }
 
@@ -349,7 +341,7 @@ impl Auth0 {
     /// Classified.
     pub async fn post_login(&self) -> Result<Trigger, Failure> {
         let url = self.address("/api/v2/actions/triggers");
-        let answer = self.call(TRIGGERS, Bucket::Auth0Other, Method::GET, url, None).await?;
+        let answer = self.call(TRIGGERS, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let listed: Triggers = read(&answer, "this is no list of triggers")?;
         let current = listed.triggers.into_iter().find(|trigger| {
@@ -365,9 +357,9 @@ impl Auth0 {
         }
     }
 
-    async fn page(&self, endpoint: &'static str, mut url: Url, page: usize) -> Result<Answer, Failure> {
+    async fn page(&self, endpoint: Endpoint, mut url: Url, page: usize) -> Result<Answer, Failure> {
         url.query_pairs_mut().append_pair("page", &page.to_string()).append_pair("per_page", &PER_PAGE.to_string());
-        self.call(endpoint, Bucket::Auth0Other, Method::GET, url, None).await?.success(self.clock.as_ref())
+        self.call(endpoint, Method::GET, url, None).await?.success(self.clock.as_ref())
     }
 
     fn action_of(&self, answer: Answer) -> Result<Action, Failure> {
@@ -376,9 +368,9 @@ impl Auth0 {
         action.read().map_err(|why| answer.malformed(why))
     }
 
-    fn action_address(&self, endpoint: &'static str, id: &str, below: &str) -> Result<Url, Failure> {
+    fn action_address(&self, endpoint: Endpoint, id: &str, below: &str) -> Result<Url, Failure> {
         if matches!(id, "" | "." | "..") {
-            return Err(Failure::rejected(Remote::Auth0, endpoint, "this can be no Action's id"));
+            return Err(endpoint.rejected("this can be no Action's id"));
         }
         let segment: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
         Ok(self.address(&format!("/api/v2/actions/actions/{}{below}", segment.replace('+', "%20"))))
@@ -386,7 +378,7 @@ impl Auth0 {
 }
 
 fn draft(
-    endpoint: &'static str,
+    endpoint: Endpoint,
     name: Option<&str>,
     code: &str,
     trigger: &Trigger,
@@ -396,8 +388,8 @@ fn draft(
         .map_err(|error| unwritable(endpoint, &error))
 }
 
-fn unwritable(endpoint: &'static str, error: &serde_json::Error) -> Failure {
-    Failure::rejected(Remote::Auth0, endpoint, error.to_string())
+fn unwritable(endpoint: Endpoint, error: &serde_json::Error) -> Failure {
+    endpoint.rejected(error.to_string())
 }
 
 fn read<T: for<'a> Deserialize<'a>>(answer: &Answer, otherwise: &'static str) -> Result<T, Failure> {

@@ -13,10 +13,11 @@ use url::{Url, form_urlencoded};
 
 use crate::domain::{AccountId, Clock};
 use crate::http::jws::SigningKey;
-use crate::http::{Answer, Bucket, Call, Failure, Http, Limits, Pacer, Remote};
+use crate::http::{Answer, Endpoint, Failure, Http, Pacer};
 
 mod actions;
 mod body;
+pub mod endpoints;
 mod read;
 mod record;
 mod shipped;
@@ -36,25 +37,6 @@ use token::Authenticator;
 /// Auth0 notes what this header of a POST, PUT, PATCH or DELETE holds, up to 64 characters, in the tenant's log
 /// (<https://auth0.com/docs/api/management/v2>, "Request Correlation").
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-
-/// Every call that is made of the tenant.
-pub const ENDPOINTS: [&str; 15] = [
-    token::ENDPOINT,
-    read::BY_EMAIL,
-    read::ACCOUNT,
-    read::SEARCH,
-    write::PATCH,
-    write::SESSIONS,
-    write::REFRESH_TOKENS,
-    actions::LIST,
-    actions::CREATE,
-    actions::ACTION,
-    actions::UPDATE,
-    actions::DEPLOY,
-    actions::TRIGGERS,
-    actions::BINDINGS,
-    actions::BIND,
-];
 
 /// How the tenant is reached.
 #[derive(Debug)]
@@ -133,10 +115,10 @@ impl Auth0 {
     ///
     /// # Errors
     /// For an id that would make it the address of something else.
-    fn account_address(&self, endpoint: &'static str, id: &AccountId, below: &str) -> Result<Url, Failure> {
+    fn account_address(&self, endpoint: Endpoint, id: &AccountId, below: &str) -> Result<Url, Failure> {
         // An empty segment would be the list of all accounts, and dots walk up, percent-encoded or not.
         if matches!(id.as_str(), "" | "." | "..") {
-            return Err(Failure::rejected(Remote::Auth0, endpoint, "this can be no account's id"));
+            return Err(endpoint.rejected("this can be no account's id"));
         }
         // As in a form, except that a space in a path is never a plus.
         let segment: String = form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();
@@ -146,26 +128,23 @@ impl Auth0 {
     /// One authenticated call; a refused token is made good for once.
     async fn call(
         &self,
-        endpoint: &'static str,
-        bucket: Bucket,
+        endpoint: Endpoint,
         method: Method,
         url: Url,
         body: Option<&RawValue>,
     ) -> Result<Answer, Failure> {
-        self.call_named(None, endpoint, bucket, method, url, body).await
+        self.call_named(None, endpoint, method, url, body).await
     }
 
     /// As [`Auth0::call`], with a name by which the tenant's log can be searched for it.
     async fn call_named(
         &self,
         name: Option<HeaderValue>,
-        endpoint: &'static str,
-        bucket: Bucket,
+        endpoint: Endpoint,
         method: Method,
         url: Url,
         body: Option<&RawValue>,
     ) -> Result<Answer, Failure> {
-        let call = Call { remote: Remote::Auth0, endpoint, limits: Limits::PLAIN };
         let mut renewed = false;
         loop {
             let token = self.authenticator.token(&self.http, self.clock.as_ref()).await?;
@@ -180,8 +159,8 @@ impl Auth0 {
             if let Some(name) = &name {
                 request = request.header(CORRELATION_ID, name.clone());
             }
-            let flight = self.pacer.start_request(bucket, self.clock.as_ref());
-            let answer = self.http.send(call, request, Some(flight), self.clock.as_ref()).await?;
+            let flight = self.pacer.start_request(endpoint.bucket, self.clock.as_ref());
+            let answer = self.http.send(endpoint.call(), request, Some(flight), self.clock.as_ref()).await?;
             if answer.status != StatusCode::UNAUTHORIZED || renewed {
                 return Ok(answer);
             }

@@ -4,13 +4,10 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::endpoints::{ACCOUNT, BY_EMAIL, SEARCH};
 use super::record::AccountRecord;
-use super::{Answer, Auth0, Bucket, Failure};
+use super::{Answer, Auth0, Failure};
 use crate::domain::{AccountId, Address, OktaUserId};
-
-pub(super) const BY_EMAIL: &str = "GET /api/v2/users-by-email";
-pub(super) const ACCOUNT: &str = "GET /api/v2/users/{id}";
-pub(super) const SEARCH: &str = "GET /api/v2/users";
 
 /// What is asked for of an account. An unknown name is refused with 400.
 const FIELDS: &str = "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata";
@@ -79,7 +76,7 @@ impl Auth0 {
             .append_pair("email", email)
             .append_pair("fields", FIELDS)
             .append_pair("include_fields", "true");
-        let answer = self.call(BY_EMAIL, Bucket::Auth0Read, Method::GET, url, None).await?;
+        let answer = self.call(BY_EMAIL, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let text = String::from_utf8_lossy(&answer.body);
         let raw: Vec<&RawValue> = serde_json::from_str(&text).map_err(|_| answer.malformed("this is no list"))?;
@@ -93,7 +90,7 @@ impl Auth0 {
     pub async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Failure> {
         let mut url = self.account_address(ACCOUNT, id, "")?;
         url.query_pairs_mut().append_pair("fields", FIELDS).append_pair("include_fields", "true");
-        let answer = self.call(ACCOUNT, Bucket::Auth0Read, Method::GET, url, None).await?;
+        let answer = self.call(ACCOUNT, Method::GET, url, None).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -119,7 +116,7 @@ impl Auth0 {
             .append_pair("include_totals", "true")
             .append_pair("fields", FIELDS)
             .append_pair("include_fields", "true");
-        let answer = self.call(SEARCH, Bucket::Auth0Read, Method::GET, url, None).await?;
+        let answer = self.call(SEARCH, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let text = String::from_utf8_lossy(&answer.body);
         let hits: Hits<'_> =

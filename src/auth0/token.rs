@@ -8,12 +8,11 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::Credentials;
+use super::endpoints::TOKEN;
 use crate::domain::Clock;
 use crate::http::assertion::{self, client_assertion};
 use crate::http::token::{Token, TokenAnswer, TokenCache};
-use crate::http::{Call, Failure, Http, Limits, Remote};
-
-pub(super) const ENDPOINT: &str = "POST /oauth/token";
+use crate::http::{Failure, Http};
 
 /// A token of a day is renewed so long before its end.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
@@ -59,15 +58,14 @@ impl Authenticator {
             }
             Credentials::PrivateKeyJwt { client_id, key, key_id } => {
                 let assertion = client_assertion(key, key_id.as_deref(), client_id, &self.issuer, clock.now())
-                    .map_err(|error| Failure::rejected(Remote::Auth0, ENDPOINT, error.to_string()))?;
+                    .map_err(|error| TOKEN.rejected(error.to_string()))?;
                 form.push(("client_id", client_id.clone()));
                 form.push(("client_assertion_type", assertion::TYPE.to_owned()));
                 form.push(("client_assertion", assertion));
             }
         }
-        let call = Call { remote: Remote::Auth0, endpoint: ENDPOINT, limits: Limits::PLAIN };
         let request = http.client().post(self.token_url.clone()).form(&form);
-        let answer = http.send(call, request, None, clock).await?.success(clock)?;
+        let answer = http.send(TOKEN.call(), request, None, clock).await?.success(clock)?;
         serde_json::from_slice(&answer.body).map_err(|_| answer.malformed("this is no answer of a token endpoint"))
     }
 }
@@ -75,7 +73,7 @@ impl Authenticator {
 /// The header of a call, which no log shows.
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| Failure::malformed(Remote::Auth0, ENDPOINT, "the access token cannot be sent in a header"))?;
+        .map_err(|_| TOKEN.malformed("the access token cannot be sent in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -4,14 +4,10 @@ use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
 
-use super::{AccountRecord, Auth0, Bucket, Failure, body};
+use super::endpoints::{PATCH, REFRESH_TOKENS, SESSIONS};
+use super::{AccountRecord, Auth0, Endpoint, Failure, body};
 use crate::domain::mark::Removal;
 use crate::domain::{AccountId, OktaUserId, Patch};
-use crate::http::Remote;
-
-pub(super) const PATCH: &str = "PATCH /api/v2/users/{id}";
-pub(super) const SESSIONS: &str = "DELETE /api/v2/users/{id}/sessions";
-pub(super) const REFRESH_TOKENS: &str = "DELETE /api/v2/users/{id}/refresh-tokens";
 
 /// Of a longer [`super::CORRELATION_ID`] Auth0 shows only so many characters.
 const CORRELATION_ID_MAX: usize = 64;
@@ -33,7 +29,7 @@ impl Auth0 {
     /// [`crate::http::Kind::Rejected`] (400, 413): try [`Auth0::patch_authority_only`].
     pub async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
         let body = body::of(patch, &self.metadata_key, record.beside_mirror.as_ref())
-            .map_err(|error| Failure::rejected(Remote::Auth0, PATCH, error.to_string()))?;
+            .map_err(|error| PATCH.rejected(error.to_string()))?;
         let name = correlation_id(patch.mark.event_id.as_deref(), patch.mark.okta_user_id.as_ref());
         self.send_patch(&record.account.id, name, &body).await
     }
@@ -44,14 +40,14 @@ impl Auth0 {
     /// Classified, as [`Auth0::patch`].
     pub async fn remove_mark(&self, record: &AccountRecord, removal: Removal) -> Result<Patched, Failure> {
         let body = body::removing(removal, &self.metadata_key, record.beside_mirror.as_ref())
-            .map_err(|error| Failure::rejected(Remote::Auth0, PATCH, error.to_string()))?;
+            .map_err(|error| PATCH.rejected(error.to_string()))?;
         let owner = record.account.mark.as_ref().and_then(|mark| mark.okta_user_id.as_ref());
         self.send_patch(&record.account.id, correlation_id(None, owner), &body).await
     }
 
     async fn send_patch(&self, id: &AccountId, name: Option<HeaderValue>, body: &RawValue) -> Result<Patched, Failure> {
         let url = self.account_address(PATCH, id, "")?;
-        let answer = self.call_named(name, PATCH, Bucket::Auth0Write, Method::PATCH, url, Some(body)).await?;
+        let answer = self.call_named(name, PATCH, Method::PATCH, url, Some(body)).await?;
         let answer = answer.success(self.clock.as_ref())?;
         Ok(Patched { account: self.record_of(&answer, id)?, request_id: answer.request_id() })
     }
@@ -81,9 +77,9 @@ impl Auth0 {
         self.delete(REFRESH_TOKENS, id, "/refresh-tokens").await
     }
 
-    async fn delete(&self, endpoint: &'static str, id: &AccountId, below: &str) -> Result<(), Failure> {
+    async fn delete(&self, endpoint: Endpoint, id: &AccountId, below: &str) -> Result<(), Failure> {
         let url = self.account_address(endpoint, id, below)?;
-        let answer = self.call(endpoint, Bucket::Auth0Other, Method::DELETE, url, None).await?;
+        let answer = self.call(endpoint, Method::DELETE, url, None).await?;
         answer.success(self.clock.as_ref()).map(drop)
     }
 }

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::wiring::Clients;
 use super::{Error, screen, wiring};
-use crate::auth0::{AccountQuery, AccountRecord};
+use crate::auth0::{self, AccountQuery, AccountRecord};
 use crate::config::Config;
 use crate::domain::address::spellings;
 use crate::domain::{Account, AccountId, Address, Clock, OktaUser, OktaUserId, Policy, Status, Verdict};
+use crate::http::Endpoint;
 use crate::http::Failure;
-use crate::http::pacing::{Bucket, Pacer, Priority};
+use crate::http::pacing::{Pacer, Priority};
+use crate::okta;
 use crate::store::{LookStart, Store};
 
 /// Both tenants, to be asked.
@@ -69,21 +71,21 @@ impl<'a> Tenants<'a> {
     async fn paced<T>(
         &self,
         pacer: &Pacer,
-        bucket: Bucket,
+        endpoint: Endpoint,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Error> {
-        let _permit = pacer.acquire(bucket, Priority::Live, self.clock.as_ref()).await;
+        let _permit = pacer.acquire(endpoint.bucket, Priority::Live, self.clock.as_ref()).await;
         call.await.map_err(|failure| Error::Remote(Box::new(failure)))
     }
 
     async fn user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Error> {
         let (okta, pacer) = &self.clients.okta;
-        self.paced(pacer, Bucket::OktaUser, okta.user(id)).await
+        self.paced(pacer, okta::endpoints::USER, okta.user(id)).await
     }
 
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Error> {
         let (auth0, pacer) = &self.clients.auth0;
-        self.paced(pacer, Bucket::Auth0Read, auth0.account(id)).await
+        self.paced(pacer, auth0::endpoints::ACCOUNT, auth0.account(id)).await
     }
 
     /// The accounts with one of these addresses, each as it is and in lower case.
@@ -91,7 +93,7 @@ impl<'a> Tenants<'a> {
         let (auth0, pacer) = &self.clients.auth0;
         let mut accounts: Vec<Account> = Vec::new();
         for spelling in spellings(addresses) {
-            let records = self.paced(pacer, Bucket::Auth0Read, auth0.accounts_by_email(&spelling)).await?;
+            let records = self.paced(pacer, auth0::endpoints::BY_EMAIL, auth0.accounts_by_email(&spelling)).await?;
             for AccountRecord { account, .. } in records {
                 if !accounts.iter().any(|known| known.id == account.id) {
                     accounts.push(account);
@@ -101,7 +103,7 @@ impl<'a> Tenants<'a> {
         if self.config.auth0.search && !addresses.is_empty() {
             let query = AccountQuery::Emails(addresses);
             // The first page: a person with more than a hundred accounts is a mailing list.
-            let hits = self.paced(pacer, Bucket::Auth0Read, auth0.search(&query, 0)).await?;
+            let hits = self.paced(pacer, auth0::endpoints::SEARCH, auth0.search(&query, 0)).await?;
             for hit in hits.accounts {
                 // The search may lag: the account itself does not.
                 if !accounts.iter().any(|known| known.id == hit.account.id)
@@ -166,7 +168,7 @@ impl<'a> Tenants<'a> {
         }
         let mut addresses: Vec<Address> = Address::parse(who).into_iter().collect();
         if !addresses.is_empty() {
-            users.extend(self.paced(pacer, Bucket::OktaUsers, okta.holders(&addresses)).await?);
+            users.extend(self.paced(pacer, okta::endpoints::USERS, okta.holders(&addresses)).await?);
         }
         addresses.extend(users.iter().flat_map(OktaUser::addresses));
         Ok(Strangers { accounts: self.by_address(&addresses).await?, users })

@@ -14,10 +14,10 @@ pub fn failpoints() -> Vec<String> {
         names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(store::ROOM, step, *moment)));
     }
     for (remote, endpoints) in
-        [(Remote::Okta, okta::ENDPOINTS.as_slice()), (Remote::Auth0, auth0::ENDPOINTS.as_slice())]
+        [(Remote::Okta, okta::endpoints::ALL.as_slice()), (Remote::Auth0, auth0::endpoints::ALL.as_slice())]
     {
         for endpoint in endpoints {
-            names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(remote, endpoint, *moment)));
+            names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(remote, endpoint.name, *moment)));
         }
     }
     for whom in alert::TOLD {

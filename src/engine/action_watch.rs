@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Engine;
-use super::breaker::{CallError, Endpoint};
-use crate::auth0::Standing;
+use super::breaker::CallError;
+use crate::auth0::{self, Standing};
 use crate::http::Kind;
 use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};
 
@@ -79,12 +79,12 @@ impl Engine {
     /// `None`: our scopes do not allow to look.
     async fn action_standing(&self) -> Result<Option<Standing>, CallError> {
         let breaker = &self.auth0_breaker;
-        let scopes = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.granted_scopes()).await?;
+        let scopes = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.granted_scopes()).await?;
         if !scopes.is_empty() && !scopes.iter().any(|scope| scope == SCOPE) {
             return Ok(None);
         }
-        let actions = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.actions()).await?;
-        let flow = breaker.call_best_effort(Endpoint::Auth0Actions, || self.auth0.flow()).await?;
+        let actions = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.actions()).await?;
+        let flow = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.flow()).await?;
         Ok(Some(Standing::new(actions, flow, &self.options.action_code)))
     }
 }

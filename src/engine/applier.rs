@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Engine;
-use super::breaker::Endpoint;
 use super::look::Report;
 use crate::domain::clock;
 use crate::domain::{OktaUserId, Outcome};
+use crate::http::Endpoint;
 use crate::store::{DueUser, LookFinish, LookStart, StoreError};
+use crate::{auth0, okta};
 
 /// How often the store is asked for due users when nothing woke us: requests of other processes, looks whose time has come.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -27,12 +28,12 @@ const AHEAD: usize = 16;
 
 /// What a look needs. While one of these is refused there is no use in beginning more than one look to find out.
 const NEEDED: [Endpoint; 6] = [
-    Endpoint::OktaUser,
-    Endpoint::OktaUsers,
-    Endpoint::Auth0ByEmail,
-    Endpoint::Auth0Account,
-    Endpoint::Auth0Search,
-    Endpoint::Auth0Patch,
+    okta::endpoints::USER,
+    okta::endpoints::USERS,
+    auth0::endpoints::BY_EMAIL,
+    auth0::endpoints::ACCOUNT,
+    auth0::endpoints::SEARCH,
+    auth0::endpoints::PATCH,
 ];
 
 /// How long to work.

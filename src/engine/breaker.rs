@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 
 use crate::domain::backoff::PROBES;
 use crate::domain::{Clock, Timestamp, clock};
-use crate::http::pacing::{Bucket, Pacer, Priority};
-use crate::http::{Failure, Kind, Remote};
+use crate::http::pacing::{Pacer, Priority};
+use crate::http::{Endpoint, Failure, Kind, Remote};
 use crate::store::{Alarm, AlarmKind, RemoteError, Store};
 
 use super::supervisor::Pulse;
@@ -30,45 +30,6 @@ const SUSPECTS: usize = 3;
 const ALARM_AFTER: Duration = Duration::from_secs(60);
 /// The same error is written down again only after so long.
 const NOTE_EVERY: Duration = Duration::from_secs(30);
-
-/// What is called: decides the bucket it is paced by, and what a refusal pauses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Endpoint {
-    /// Which org is it?
-    OktaOrg,
-    /// A page of the System Log.
-    OktaLog,
-    /// A user by id.
-    OktaUser,
-    /// Users by search.
-    OktaUsers,
-    /// Accounts by address.
-    Auth0ByEmail,
-    /// An account by id.
-    Auth0Account,
-    /// Accounts by search.
-    Auth0Search,
-    /// A write.
-    Auth0Patch,
-    /// The end of sessions and refresh tokens.
-    Auth0Sessions,
-    /// How the Action stands: never worth a pause.
-    Auth0Actions,
-}
-
-impl Endpoint {
-    const fn bucket(self) -> Bucket {
-        match self {
-            Self::OktaOrg => Bucket::OktaOther,
-            Self::OktaLog => Bucket::OktaLog,
-            Self::OktaUser => Bucket::OktaUser,
-            Self::OktaUsers => Bucket::OktaUsers,
-            Self::Auth0ByEmail | Self::Auth0Account | Self::Auth0Search => Bucket::Auth0Read,
-            Self::Auth0Patch => Bucket::Auth0Write,
-            Self::Auth0Sessions | Self::Auth0Actions => Bucket::Auth0Other,
-        }
-    }
-}
 
 /// Why a call did not bring an answer.
 #[derive(Clone, Debug)]
@@ -107,7 +68,8 @@ struct Pause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Remote,
-    Endpoint(Endpoint),
+    /// By name.
+    Endpoint(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -116,7 +78,7 @@ struct State {
     /// Users that failed since the last success.
     suspects: BTreeSet<String>,
     /// Endpoints whose last call found no connection, with the number of answers there had been until then.
-    last_unreachable: BTreeMap<Endpoint, u64>,
+    last_unreachable: BTreeMap<&'static str, u64>,
     failing_since: Option<Timestamp>,
     /// Calls that failed since then.
     failures: u64,
@@ -188,7 +150,7 @@ impl CircuitBreaker {
             let probe = self.try_acquire(endpoint)?;
             let clock = self.clock.as_ref();
             let waits = || self.pulse.stamp(subject, clock);
-            let permit = self.pacer.acquire_with_heartbeat(endpoint.bucket(), priority, clock, waits).await;
+            let permit = self.pacer.acquire_with_heartbeat(endpoint.bucket, priority, clock, waits).await;
             let waiting = clock.waiting();
             let answer = call().await;
             drop(waiting);
@@ -224,7 +186,7 @@ impl CircuitBreaker {
             let wait = until.saturating_sub(self.clock.monotonic()).max(Duration::from_secs(1));
             return Err(CallError::Paused { wait, why });
         }
-        let permit = self.pacer.acquire(endpoint.bucket(), Priority::Sweep, self.clock.as_ref()).await;
+        let permit = self.pacer.acquire(endpoint.bucket, Priority::Sweep, self.clock.as_ref()).await;
         let answer = call().await;
         drop(permit);
         self.count(answer.as_ref().err().map(|failure| failure.kind));
@@ -238,7 +200,7 @@ impl CircuitBreaker {
         let state = self.lock();
         let relevant = |scope: &Scope| match scope {
             Scope::Remote => true,
-            Scope::Endpoint(endpoint) => endpoints.contains(endpoint),
+            Scope::Endpoint(name) => endpoints.iter().any(|endpoint| endpoint.name == *name),
         };
         state.pauses.iter().filter(|(scope, _)| relevant(scope)).map(|(_, pause)| pause.until.saturating_sub(now)).max()
     }
@@ -257,7 +219,7 @@ impl CircuitBreaker {
     fn try_acquire(&self, endpoint: Endpoint) -> Result<Probe<'_>, CallError> {
         let now = self.clock.monotonic();
         let mut state = self.lock();
-        let scopes = [Scope::Remote, Scope::Endpoint(endpoint)];
+        let scopes = [Scope::Remote, Scope::Endpoint(endpoint.name)];
         for scope in scopes {
             if let Some(pause) = state.pauses.get(&scope) {
                 let wait = pause.until.saturating_sub(now);
@@ -294,9 +256,9 @@ impl CircuitBreaker {
         let (over, first, alarms) = {
             let mut state = self.lock();
             state.suspects.clear();
-            state.last_unreachable.remove(&endpoint);
+            state.last_unreachable.remove(endpoint.name);
             state.pauses.remove(&Scope::Remote);
-            state.pauses.remove(&Scope::Endpoint(endpoint));
+            state.pauses.remove(&Scope::Endpoint(endpoint.name));
             let first = !state.cleared_previous_run;
             // While another endpoint is refused, the remote is not well as a whole.
             if !state.pauses.is_empty() || (!first && state.failing_since.is_none()) {
@@ -345,12 +307,12 @@ impl CircuitBreaker {
                 Kind::Unreachable => {
                     let answered = state.counts.ok;
                     let alone =
-                        state.last_unreachable.insert(endpoint, answered).is_some_and(|before| answered > before);
+                        state.last_unreachable.insert(endpoint.name, answered).is_some_and(|before| answered > before);
                     (!alone).then_some(Scope::Remote)
                 }
                 // A token that is not given out is needed everywhere.
                 Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
-                Kind::Forbidden => Some(Scope::Endpoint(endpoint)),
+                Kind::Forbidden => Some(Scope::Endpoint(endpoint.name)),
                 Kind::RateLimited => None,
                 Kind::Server | Kind::Timeout | Kind::Malformed => {
                     state.suspects.insert(subject.to_owned());

@@ -8,10 +8,11 @@
 use std::time::Duration;
 
 use super::paced::paced;
+use crate::auth0::endpoints::ACTIONS;
 use crate::auth0::{ACTION_NAME, Action, Auth0, BOUND_MAX, Bound, Build, Standing, Step, Trigger};
 use crate::domain::Clock;
 use crate::domain::backoff::Backoff;
-use crate::http::pacing::{Bucket, Pacer};
+use crate::http::pacing::Pacer;
 use crate::http::{Failure, Kind};
 
 /// How long a build, a deployment or a binding may take to show. Builds of 30 to 45 s were seen (auth0-deploy-cli 524).
@@ -64,7 +65,7 @@ impl<'a> Deployment<'a> {
     }
 
     async fn call<T, F: Future<Output = Result<T, Failure>>>(&self, call: impl Fn() -> F) -> Result<T, Failure> {
-        paced(self.pacer, Bucket::Auth0Other, self.clock, call).await
+        paced(self.pacer, ACTIONS, self.clock, call).await
     }
 
     /// How the Action stands.

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::breaker::{CallError, Endpoint};
+use super::breaker::CallError;
 use super::look::{Interrupted, Looking};
 use super::searched::{ADDRESSES_MAX, Ahead, Hit, Searched, Searches};
 use super::write;
-use crate::auth0::{AccountQuery, AccountRecord, SearchPage};
+use crate::auth0::{self, AccountQuery, AccountRecord, SearchPage};
 use crate::domain::address::spellings;
 use crate::domain::mark::{self, Difference};
 use crate::domain::{AccountId, Address, DecisionOutcome, Held, Lane, OktaUser, OktaUserId, Outcome, Skipped, Verdict};
+use crate::okta;
 use crate::store::Decision;
 
 /// The most other holders of an address that are asked for by id: more people on one address are a mailing list.
@@ -203,7 +204,9 @@ impl<'a> Looking<'a> {
         Ok(self
             .engine
             .auth0_breaker
-            .call(Endpoint::Auth0ByEmail, self.priority, self.start.id.as_str(), || auth0.accounts_by_email(spelling))
+            .call(auth0::endpoints::BY_EMAIL, self.priority, self.start.id.as_str(), || {
+                auth0.accounts_by_email(spelling)
+            })
             .await?)
     }
 
@@ -212,7 +215,7 @@ impl<'a> Looking<'a> {
         Ok(self
             .engine
             .auth0_breaker
-            .call(Endpoint::Auth0Account, self.priority, self.start.id.as_str(), || auth0.account(id))
+            .call(auth0::endpoints::ACCOUNT, self.priority, self.start.id.as_str(), || auth0.account(id))
             .await?)
     }
 
@@ -278,7 +281,7 @@ impl<'a> Looking<'a> {
         let query = AccountQuery::Emails(addresses);
         self.engine
             .auth0_breaker
-            .call(Endpoint::Auth0Search, self.priority, self.start.id.as_str(), || auth0.search(&query, page))
+            .call(auth0::endpoints::SEARCH, self.priority, self.start.id.as_str(), || auth0.search(&query, page))
             .await
     }
 
@@ -323,8 +326,11 @@ impl<'a> Looking<'a> {
         }
         let mut sharers = Sharers::default();
         for id in candidates.iter().take(HOLDERS_MAX) {
-            let user =
-                self.engine.okta_breaker.call(Endpoint::OktaUser, self.priority, me.as_str(), || okta.user(id)).await?;
+            let user = self
+                .engine
+                .okta_breaker
+                .call(okta::endpoints::USER, self.priority, me.as_str(), || okta.user(id))
+                .await?;
             if let Some(user) = user {
                 for address in addresses.iter().filter(|address| policy.is_shared_with(address, &user)) {
                     sharers.0.entry(address.key()).or_insert_with(|| user.id.clone());
@@ -338,7 +344,7 @@ impl<'a> Looking<'a> {
         let okta = &self.engine.okta;
         self.engine
             .okta_breaker
-            .call(Endpoint::OktaUsers, self.priority, self.start.id.as_str(), || okta.holders(addresses))
+            .call(okta::endpoints::USERS, self.priority, self.start.id.as_str(), || okta.holders(addresses))
             .await
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::breaker::{CallError, Endpoint};
+use super::breaker::CallError;
 use super::claims::Claim;
 use super::{Engine, Note, notifier};
 use crate::domain::backoff::LOOKS;
@@ -19,6 +19,7 @@ use crate::domain::{
     Verdict,
 };
 use crate::http::pacing::Priority;
+use crate::okta;
 use crate::store::{AccountChange, Alarm, AlarmKind, Decision, LookFinish, LookStart, StoreError, UserRead};
 
 /// When the log and Okta's answer disagree, Okta's answer may be old: it is asked again after these.
@@ -160,7 +161,7 @@ impl<'a> Looking<'a> {
         let answer = self
             .engine
             .okta_breaker
-            .call(Endpoint::OktaUser, self.priority, id.as_str(), || self.engine.okta.user(id))
+            .call(okta::endpoints::USER, self.priority, id.as_str(), || self.engine.okta.user(id))
             .await?;
         let mut addresses = self.start.addresses.clone();
         let (login, email, status, transitional) = match answer {

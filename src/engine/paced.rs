@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use crate::domain::Clock;
-use crate::http::pacing::{Bucket, Pacer, Priority};
-use crate::http::{Failure, Kind};
+use crate::http::pacing::{Pacer, Priority};
+use crate::http::{Endpoint, Failure, Kind};
 
 /// A 429 names a reset, for which the pacer waits; after so many in a row it is the answer.
 const RATE_LIMIT_ROUNDS: u32 = 3;
@@ -13,14 +13,14 @@ const RATE_LIMIT_ROUNDS: u32 = 3;
 ///
 /// # Errors
 /// What the call failed with.
-pub async fn paced<T, F, Fut>(pacer: &Pacer, bucket: Bucket, clock: &dyn Clock, call: F) -> Result<T, Failure>
+pub async fn paced<T, F, Fut>(pacer: &Pacer, endpoint: Endpoint, clock: &dyn Clock, call: F) -> Result<T, Failure>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<T, Failure>>,
 {
     let mut round = 0;
     loop {
-        let permit = pacer.acquire(bucket, Priority::Live, clock).await;
+        let permit = pacer.acquire(endpoint.bucket, Priority::Live, clock).await;
         let answer = call().await;
         drop(permit);
         match answer {
@@ -47,7 +47,7 @@ mod tests {
         let clock = ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap());
         let pacer = Pacer::auth0(Shares { ours: 1.0, sweeps: 1.0 });
         let calls = AtomicU32::new(0);
-        let answer = paced(&pacer, Bucket::Auth0Read, &clock, || async {
+        let answer = paced(&pacer, crate::auth0::endpoints::ACCOUNT, &clock, || async {
             if calls.fetch_add(1, Ordering::Relaxed) == refusals {
                 return Ok(());
             }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::breaker::{CallError, Endpoint};
+use super::breaker::CallError;
 use super::{Engine, Note};
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::{Event, Timestamp};
 use crate::http::pacing::Priority;
 use crate::http::{Failure, Kind};
-use crate::okta::{LogEntry, LogPage, LogPosition, filter_fingerprint};
+use crate::okta::{self, LogEntry, LogPage, LogPosition, filter_fingerprint};
 use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind, StoreError};
 
 /// Entries a page: the most that Okta gives.
@@ -179,7 +179,7 @@ impl Engine {
     async fn page(&self, position: &LogPosition) -> Result<LogPage, PassError> {
         self.bind_org().await?;
         self.okta_breaker
-            .call(Endpoint::OktaLog, Priority::Live, "poller", || self.okta.log_page(position, LIMIT))
+            .call(okta::endpoints::LOG, Priority::Live, "poller", || self.okta.log_page(position, LIMIT))
             .await
             .map_err(|stopped| match stopped {
                 CallError::Paused { wait, why } => PassError::Paused { wait, why },
@@ -193,7 +193,7 @@ impl Engine {
             .get_or_try_init(|| async {
                 let org = self
                     .okta_breaker
-                    .call(Endpoint::OktaOrg, Priority::Live, "poller", || self.okta.org_id())
+                    .call(okta::endpoints::ORG, Priority::Live, "poller", || self.okta.org_id())
                     .await
                     .map_err(|stopped| match stopped {
                         CallError::Paused { wait, why } => PassError::Paused { wait, why },

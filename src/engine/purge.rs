@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::breaker::{CallError, Endpoint};
-use crate::auth0::AccountQuery;
+use super::breaker::CallError;
+use crate::auth0::{self, AccountQuery};
 use crate::domain::backoff::PROBES;
 use crate::domain::mark::{self, Removal};
 use crate::domain::{Account, AccountId, Cause, DecisionOutcome};
 use crate::http::pacing::Priority;
-use crate::http::{Failure, Kind};
+use crate::http::{Endpoint, Failure, Kind};
 use crate::store::{Decision, MarkedByUs, StoreError};
 
 /// So many accounts are read from the state at once.
@@ -118,7 +118,7 @@ impl Engine {
             for page in 0..SEARCH_PAGES_MAX {
                 bail_if_cancelled(stop)?;
                 let hits = self
-                    .with_retries(Endpoint::Auth0Search, "purge", || self.auth0.search(&AccountQuery::Marked, page))
+                    .with_retries(auth0::endpoints::SEARCH, "purge", || self.auth0.search(&AccountQuery::Marked, page))
                     .await
                     .map_err(Trouble::of_search)?;
                 total = hits.total;
@@ -183,7 +183,7 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Option<ClearedAccount>, Trouble> {
         let subject = id.as_str();
-        let record = self.with_retries(Endpoint::Auth0Account, subject, || self.auth0.account(id)).await?;
+        let record = self.with_retries(auth0::endpoints::ACCOUNT, subject, || self.auth0.account(id)).await?;
         let known_denied = known.is_some_and(|known| known.denied);
         let planned = record.and_then(|record| Some((mark::removal(&record.account, known_denied)?, record)));
         let Some((removal, record)) = planned else {
@@ -203,7 +203,7 @@ impl Engine {
             return Ok(Some(freed(&without(account, removal))));
         }
         let patched =
-            self.with_retries(Endpoint::Auth0Patch, subject, || self.auth0.remove_mark(&record, removal)).await?;
+            self.with_retries(auth0::endpoints::PATCH, subject, || self.auth0.remove_mark(&record, removal)).await?;
         if !mark::is_removed(&patched.account.account, removal) {
             return Err(Trouble::Account(
                 "Auth0 took the write and answered with our mark: something else writes the same key".to_owned(),

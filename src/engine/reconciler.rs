@@ -20,14 +20,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::breaker::{CallError, Endpoint};
+use super::breaker::CallError;
 use super::poller::PassError;
 use super::{Engine, Note, notifier};
-use crate::auth0::{AccountQuery, AccountRecord};
+use crate::auth0::{self, AccountQuery, AccountRecord};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
 use crate::http::pacing::Priority;
-use crate::okta::UserQuery;
+use crate::okta::{self, UserQuery};
 use crate::store::{Alarm, AlarmKind, Known, RunCounts, RunKind, StoreError, Sweep};
 
 /// How far back a comparison goes that was not asked to go further: as far as Okta's log.
@@ -400,14 +400,14 @@ impl Engine {
 
     async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, PassError> {
         self.okta_breaker
-            .call(Endpoint::OktaUsers, Priority::Sweep, "reconciler", || self.okta.list(query, cursor))
+            .call(okta::endpoints::USERS, Priority::Sweep, "reconciler", || self.okta.list(query, cursor))
             .await
             .map_err(stopped)
     }
 
     async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
         self.auth0_breaker
-            .call(Endpoint::Auth0Account, Priority::Sweep, "reconciler", || self.auth0.account(id))
+            .call(auth0::endpoints::ACCOUNT, Priority::Sweep, "reconciler", || self.auth0.account(id))
             .await
             .map_err(stopped)
     }
@@ -417,7 +417,7 @@ impl Engine {
         for page in 0..SEARCH_PAGES_MAX {
             let hits = self
                 .auth0_breaker
-                .call(Endpoint::Auth0Search, Priority::Sweep, "reconciler", || self.auth0.search(query, page))
+                .call(auth0::endpoints::SEARCH, Priority::Sweep, "reconciler", || self.auth0.search(query, page))
                 .await
                 .map_err(stopped)?;
             total = hits.total;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::breaker::{CallError, Endpoint};
+use super::breaker::CallError;
 use super::look::{Change, Interrupted, Looking};
-use crate::auth0::{AccountRecord, Patched};
+use crate::auth0::{self, AccountRecord, Patched};
 use crate::domain::clock::{self, parse_timestamp};
 use crate::domain::mark::{self, Difference, Known};
 use crate::domain::{Account, AccountId, DecisionOutcome, Held, Lane, Outcome, Patch, Skipped};
@@ -250,13 +250,18 @@ impl Looking<'_> {
     async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Written, Interrupted> {
         let (engine, account) = (self.engine, &record.account);
         let call = |authority_only: bool| {
-            engine.auth0_breaker.call(Endpoint::Auth0Patch, self.priority, self.start.id.as_str(), move || async move {
-                if authority_only {
-                    engine.auth0.patch_authority_only(record, patch).await
-                } else {
-                    engine.auth0.patch(record, patch).await
-                }
-            })
+            engine.auth0_breaker.call(
+                auth0::endpoints::PATCH,
+                self.priority,
+                self.start.id.as_str(),
+                move || async move {
+                    if authority_only {
+                        engine.auth0.patch_authority_only(record, patch).await
+                    } else {
+                        engine.auth0.patch(record, patch).await
+                    }
+                },
+            )
         };
         let mut answer = call(false).await;
         let mut refused_mirror = None;
@@ -344,13 +349,13 @@ impl Looking<'_> {
         let (engine, user) = (self.engine, self.start.id.as_str());
         let sessions = engine
             .auth0_breaker
-            .call(Endpoint::Auth0Sessions, self.priority, user, || engine.auth0.delete_sessions(id))
+            .call(auth0::endpoints::SESSIONS, self.priority, user, || engine.auth0.delete_sessions(id))
             .await;
         let tokens = match sessions {
             Ok(()) | Err(CallError::Failed(_)) => {
                 engine
                     .auth0_breaker
-                    .call(Endpoint::Auth0Sessions, self.priority, user, || engine.auth0.delete_refresh_tokens(id))
+                    .call(auth0::endpoints::SESSIONS, self.priority, user, || engine.auth0.delete_refresh_tokens(id))
                     .await
             }
             Err(_) => Ok(()),
@@ -374,7 +379,7 @@ impl Looking<'_> {
                     // A 403 pauses this endpoint alone: the mark is in force, the debt stays, and the next comparison tries
                     // whether the right was granted. Anything else passes soon.
                     if engine.auth0_breaker.open_for(&[]).is_none()
-                        && engine.auth0_breaker.open_for(&[Endpoint::Auth0Sessions]).is_some()
+                        && engine.auth0_breaker.open_for(&[auth0::endpoints::SESSIONS]).is_some()
                     {
                         available = false;
                         self.sessions_unavailable(&why);

@@ -11,6 +11,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Certificate, RequestBuilder, StatusCode};
 
 pub mod assertion;
+pub mod endpoint;
 pub mod failure;
 pub mod headers;
 pub mod jws;
@@ -23,6 +24,7 @@ mod redact;
 mod remedy;
 pub mod token;
 
+pub use endpoint::Endpoint;
 pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};
 

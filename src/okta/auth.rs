@@ -12,11 +12,12 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::dpop::Prover;
+use super::endpoints::TOKEN;
 use crate::domain::Clock;
 use crate::http::assertion::{self, client_assertion};
 use crate::http::jws::SigningKey;
 use crate::http::token::{Token, TokenAnswer, TokenCache};
-use crate::http::{Answer, Call, Failure, Http, Limits, Remote};
+use crate::http::{Answer, Failure, Http, Remote};
 
 /// What the service app must be granted.
 pub const SCOPES: [&str; 2] = ["okta.logs.read", "okta.users.read"];
@@ -26,7 +27,6 @@ const RENEW_EARLY: Duration = Duration::from_secs(300);
 
 /// The token endpoint of the org authorization server, the only one that grants Okta's own scopes.
 const TOKEN_PATH: &str = "/oauth2/v1/token";
-pub(super) const TOKEN_ENDPOINT: &str = "POST /oauth2/v1/token";
 
 /// Who we are. The `Debug` of each part shows no secret.
 #[derive(Debug)]
@@ -199,7 +199,7 @@ impl OAuth {
     async fn ask(&self, http: &Http, clock: &dyn Clock, bound: bool) -> Result<Answer, Failure> {
         let assertion =
             client_assertion(&self.key, self.key_id.as_deref(), &self.client_id, self.token_url.as_str(), clock.now())
-                .map_err(|error| Failure::rejected(Remote::Okta, TOKEN_ENDPOINT, error.to_string()))?;
+                .map_err(|error| TOKEN.rejected(error.to_string()))?;
         let mut request = http.client().post(self.token_url.clone()).form(&[
             ("grant_type", "client_credentials"),
             ("scope", &SCOPES.join(" ")),
@@ -209,12 +209,11 @@ impl OAuth {
         if bound {
             request = request.header("dpop", self.proof("POST", &self.token_url, None, clock)?);
         }
-        let call = Call { remote: Remote::Okta, endpoint: TOKEN_ENDPOINT, limits: Limits::PLAIN };
-        http.send(call, request, None, clock).await
+        http.send(TOKEN.call(), request, None, clock).await
     }
 
     fn proof(&self, method: &str, url: &Url, token: Option<&str>, clock: &dyn Clock) -> Result<HeaderValue, Failure> {
-        let refused = |message: String| Failure::rejected(Remote::Okta, TOKEN_ENDPOINT, message);
+        let refused = |message: String| TOKEN.rejected(message);
         let prover = self.prover.as_ref().map_err(|error| refused(error.to_string()))?;
         let proof = prover.proof(method, url, token, clock.now()).map_err(|error| refused(error.to_string()))?;
         sensitive(&proof)

@@ -6,16 +6,16 @@
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::endpoints::LOG;
 use super::entry::LogEntry;
-use super::{Bucket, Failure, Limits, Okta};
+use super::{Failure, Okta};
 use crate::domain::{Timestamp, timestamp_text};
-use crate::http::{Remote, headers, link};
+use crate::http::{headers, link};
 
 /// Which events are asked for. New lifecycle types come unasked.
 pub const FILTER: &str = "eventType sw \"user.lifecycle.\"";
 
 const PATH: &str = "/api/v1/logs";
-pub(super) const ENDPOINT: &str = "GET /api/v1/logs";
 /// Okta takes at most this many events a page.
 const LIMIT_MAX: u16 = 1000;
 /// A stored position longer than this is none of Okta's.
@@ -75,14 +75,12 @@ impl Okta {
                     .strip_prefix(PATH)
                     .and_then(|rest| rest.strip_prefix('?'))
                     .filter(|query| !query.is_empty() && next.len() <= NEXT_BYTES_MAX)
-                    .ok_or_else(|| {
-                        Failure::malformed(Remote::Okta, ENDPOINT, "the stored position is no place in the log")
-                    })?;
+                    .ok_or_else(|| LOG.malformed("the stored position is no place in the log"))?;
                 url.set_query(Some(query));
                 limit_of(&url).unwrap_or(limit)
             }
         };
-        let answer = self.get(ENDPOINT, Bucket::OktaLog, url.clone(), Limits::LOG_PAGE).await?;
+        let answer = self.get(LOG, url.clone()).await?;
         let answer = answer.success(self.clock.as_ref())?;
         // An invalid byte belongs to one entry, and shall not cost the others.
         let text = String::from_utf8_lossy(&answer.body);

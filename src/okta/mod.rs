@@ -9,10 +9,11 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use url::Url;
 
 use crate::domain::Clock;
-use crate::http::{Answer, Bucket, Call, Failure, Http, Limits, Pacer, Remote};
+use crate::http::{Answer, Endpoint, Failure, Http, Pacer};
 
 mod auth;
 mod dpop;
+pub mod endpoints;
 mod entry;
 mod log;
 mod org;
@@ -25,10 +26,6 @@ pub use org::CredentialReport;
 pub use users::{UserPage, UserQuery};
 
 use auth::Authenticator;
-
-/// Every call that is made of the org.
-pub const ENDPOINTS: [&str; 6] =
-    [auth::TOKEN_ENDPOINT, log::ENDPOINT, org::ORGANIZATION, org::OWN_TOKEN, users::USER, users::USERS];
 
 /// How the org is reached.
 #[derive(Debug)]
@@ -73,12 +70,11 @@ impl Okta {
     }
 
     /// One authenticated GET; a refused token or a wanted nonce is made good for once.
-    async fn get(&self, endpoint: &'static str, bucket: Bucket, url: Url, limits: Limits) -> Result<Answer, Failure> {
-        let call = Call { remote: Remote::Okta, endpoint, limits };
+    async fn get(&self, endpoint: Endpoint, url: Url) -> Result<Answer, Failure> {
         let (mut renewed, mut with_nonce) = (false, false);
         loop {
             let (proof, headers) = self.authenticator.headers(&self.http, self.clock.as_ref(), "GET", &url).await?;
-            let answer = self.send(call, bucket, url.clone(), headers).await?;
+            let answer = self.send(endpoint, url.clone(), headers).await?;
             if !with_nonce && self.authenticator.wants_nonce(&answer) {
                 with_nonce = true;
             } else if !renewed && self.authenticator.forget(&proof, &answer).await {
@@ -89,11 +85,11 @@ impl Okta {
         }
     }
 
-    async fn send(&self, call: Call, bucket: Bucket, url: Url, mut headers: HeaderMap) -> Result<Answer, Failure> {
+    async fn send(&self, endpoint: Endpoint, url: Url, mut headers: HeaderMap) -> Result<Answer, Failure> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-        let flight = self.pacer.start_request(bucket, self.clock.as_ref());
+        let flight = self.pacer.start_request(endpoint.bucket, self.clock.as_ref());
         let request = self.http.client().get(url).headers(headers);
-        self.http.send(call, request, Some(flight), self.clock.as_ref()).await
+        self.http.send(endpoint.call(), request, Some(flight), self.clock.as_ref()).await
     }
 }
 

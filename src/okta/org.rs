@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{Bucket, Call, Failure, HeaderMap, Limits, Okta, Remote};
+use super::endpoints::{ORG, OWN_TOKEN};
+use super::{Failure, HeaderMap, Okta};
 use crate::http::lenient;
 
 /// What Okta says of our credential.
@@ -42,20 +43,14 @@ struct ApiToken {
     expires_at: Option<String>,
 }
 
-/// Which org it is.
-pub(super) const ORGANIZATION: &str = "GET /.well-known/okta-organization";
-/// The API token that is used.
-pub(super) const OWN_TOKEN: &str = "GET /api/v1/api-tokens/current";
-
 impl Okta {
     /// The org's id, `00o…`: what the state is bound to. Needs no credential.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Malformed`] when this is no Okta org.
     pub async fn org_id(&self) -> Result<String, Failure> {
-        let call = Call { remote: Remote::Okta, endpoint: ORGANIZATION, limits: Limits::PLAIN };
         let url = self.address("/.well-known/okta-organization");
-        let answer = self.send(call, Bucket::OktaOther, url, HeaderMap::new()).await?.success(self.clock.as_ref())?;
+        let answer = self.send(ORG, url, HeaderMap::new()).await?.success(self.clock.as_ref())?;
         serde_json::from_slice::<Organization>(&answer.body)
             .ok()
             .and_then(|organization| organization.id)
@@ -72,7 +67,7 @@ impl Okta {
             return Ok(CredentialReport::OAuth { scopes: token.scopes, dpop: token.is_dpop });
         }
         let url = self.address("/api/v1/api-tokens/current");
-        let answer = self.get(OWN_TOKEN, Bucket::OktaOther, url, Limits::PLAIN).await?.success(self.clock.as_ref())?;
+        let answer = self.get(OWN_TOKEN, url).await?.success(self.clock.as_ref())?;
         let token: ApiToken =
             serde_json::from_slice(&answer.body).map_err(|_| answer.malformed("this describes no API token"))?;
         Ok(CredentialReport::ApiToken { name: token.name, user_id: token.user_id, expires_at: token.expires_at })

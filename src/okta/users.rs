@@ -4,12 +4,11 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Answer, Bucket, Failure, Limits, Okta};
+use super::endpoints::{USER, USERS};
+use super::{Answer, Failure, Okta};
 use crate::domain::{Address, OktaUser, OktaUserId, Status, Timestamp, timestamp_text};
-use crate::http::{Remote, lenient, link};
+use crate::http::{lenient, link};
 
-pub(super) const USER: &str = "GET /api/v1/users/{id}";
-pub(super) const USERS: &str = "GET /api/v1/users";
 /// The most users a page (Okta docs: List all users, with `search`).
 const PAGE: &str = "200";
 /// How many addresses one request asks for. Okta refuses overlong searches without saying how long is too long.
@@ -115,7 +114,7 @@ impl Okta {
     pub async fn user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Failure> {
         // An id holds nothing that an address would have to escape: see `OktaUserId::parse`.
         let url = self.address(&format!("/api/v1/users/{id}"));
-        let answer = self.get(USER, Bucket::OktaUser, url, Limits::PLAIN).await?;
+        let answer = self.get(USER, url).await?;
         if answer.status == StatusCode::NOT_FOUND {
             let failure = answer.failure(self.clock.as_ref());
             return if failure.code.as_deref() == Some("E0000007") { Ok(None) } else { Err(failure) };
@@ -145,7 +144,7 @@ impl Okta {
             for _ in 0..HOLDER_PAGES_MAX {
                 let page = self.search(&search, cursor.as_deref(), PAGE).await?;
                 if page.unreadable > 0 {
-                    return Err(Failure::malformed(Remote::Okta, USERS, "a user who holds the address cannot be read"));
+                    return Err(USERS.malformed("a user who holds the address cannot be read"));
                 }
                 for user in page.users {
                     if holders.iter().all(|known| known.id != user.id) {
@@ -158,7 +157,7 @@ impl Okta {
                 }
             }
             if cursor.is_some() {
-                return Err(Failure::malformed(Remote::Okta, USERS, "too many users hold one address"));
+                return Err(USERS.malformed("too many users hold one address"));
             }
         }
         Ok(holders)
@@ -173,7 +172,7 @@ impl Okta {
             && ids.len() > UserQuery::IDS_MAX
         {
             let message = format!("at most {} ids a request", UserQuery::IDS_MAX);
-            return Err(Failure::rejected(Remote::Okta, USERS, message));
+            return Err(USERS.rejected(message));
         }
         match query.search() {
             Some(search) => self.search(&search, cursor, PAGE).await,
@@ -196,7 +195,7 @@ impl Okta {
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("after", cursor);
         }
-        let answer = self.get(USERS, Bucket::OktaUsers, url.clone(), Limits::PLAIN).await?;
+        let answer = self.get(USERS, url.clone()).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let body = text(&answer);
         let raw: Vec<&RawValue> =

@@ -10,7 +10,7 @@ use url::Url;
 use super::super::{Error, Exit, action, wiring};
 use super::limits::{self, Cost};
 use super::{Report, of_config};
-use crate::auth0::{AccountQuery, Auth0};
+use crate::auth0::{self, AccountQuery, Auth0};
 use crate::config::{Config, Environment, OktaCredentials};
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{Address, Clock, clock};
@@ -18,7 +18,7 @@ use crate::engine::deploy::Deployment;
 use crate::engine::paced::paced;
 use crate::http::pacing::{Bucket, Pacer};
 use crate::http::{Call, Failure, Http, Kind, Limits, Remote, headers};
-use crate::okta::{CredentialReport, LogPosition, Okta, SCOPES};
+use crate::okta::{self, CredentialReport, LogPosition, Okta, SCOPES};
 use crate::store::{Access, Store, StoreError, is_in_use};
 
 /// A name resolves within this time, or not at all.
@@ -170,21 +170,21 @@ impl Online<'_> {
     /// What the daemon asks of Okta. Answers the org's id.
     async fn okta(&mut self, okta: &Okta, pacer: &Pacer) -> Option<String> {
         let clock = self.clock;
-        let org = paced(pacer, Bucket::OktaOther, clock, || okta.org_id()).await;
+        let org = paced(pacer, okta::endpoints::ORG, clock, || okta.org_id()).await;
         let org = self.expect("Okta org", org);
         if let Some(org) = &org {
             self.report.pass("Okta org", org.clone());
         }
-        let credential = paced(pacer, Bucket::OktaOther, clock, || okta.credential()).await;
+        let credential = paced(pacer, okta::endpoints::OWN_TOKEN, clock, || okta.credential()).await;
         if !self.okta_credential(credential) {
             return org;
         }
         let position = LogPosition::Since(clock::sub(clock.now(), Duration::from_secs(3600)));
-        let page = paced(pacer, Bucket::OktaLog, clock, || okta.log_page(&position, 1)).await;
+        let page = paced(pacer, okta::endpoints::LOG, clock, || okta.log_page(&position, 1)).await;
         if self.expect("Okta System Log", page).is_some() {
             self.report.pass("Okta System Log", "can be read");
         }
-        let anybody = paced(pacer, Bucket::OktaUsers, clock, || okta.anybody()).await;
+        let anybody = paced(pacer, okta::endpoints::USERS, clock, || okta.anybody()).await;
         match self.expect("Okta users", anybody) {
             None => {}
             Some(None) => self.report.warn(
@@ -193,7 +193,7 @@ impl Online<'_> {
             ),
             Some(Some(user)) => {
                 self.report.pass("Okta users", "can be searched");
-                let read = paced(pacer, Bucket::OktaUser, clock, || okta.user(&user.id)).await;
+                let read = paced(pacer, okta::endpoints::USER, clock, || okta.user(&user.id)).await;
                 match self.expect("Okta user by id", read) {
                     None => {}
                     Some(None) => self.report.fail(
@@ -267,7 +267,7 @@ impl Online<'_> {
         let Some(scopes) = self.expect("Auth0 token", auth0.granted_scopes().await) else { return };
         self.report.pass("Auth0 token", format!("application {}", self.config.auth0.client_id));
         self.scopes(&scopes);
-        let found = paced(pacer, Bucket::Auth0Read, clock, || auth0.accounts_by_email(NOBODY)).await;
+        let found = paced(pacer, auth0::endpoints::BY_EMAIL, clock, || auth0.accounts_by_email(NOBODY)).await;
         if self.expect("Auth0 look-up by e-mail", found).is_some() {
             self.report.pass("Auth0 look-up by e-mail", "answers");
         }
@@ -275,17 +275,18 @@ impl Online<'_> {
         if let Some(address) = Address::parse(NOBODY).filter(|_| self.config.auth0.search) {
             let emails = [address];
             let query = AccountQuery::Emails(&emails);
-            let found = paced(pacer, Bucket::Auth0Read, clock, || auth0.search(&query, 0)).await;
+            let found = paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&query, 0)).await;
             if self.expect("Auth0 search", found).is_some() {
                 self.report.pass("Auth0 search", "answers");
-                let marked = paced(pacer, Bucket::Auth0Read, clock, || auth0.search(&AccountQuery::Marked, 0)).await;
+                let marked =
+                    paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&AccountQuery::Marked, 0)).await;
                 let marked = self.expect("Auth0 marked accounts", marked);
                 anybody = marked.and_then(|page| page.accounts.into_iter().next());
             }
         }
         if let Some(record) = anybody {
             let id = record.account.id;
-            let read = paced(pacer, Bucket::Auth0Read, clock, || auth0.account(&id)).await;
+            let read = paced(pacer, auth0::endpoints::ACCOUNT, clock, || auth0.account(&id)).await;
             match self.expect("Auth0 account by id", read) {
                 None => {}
                 Some(None) => self.report.warn("Auth0 account by id", format!("{id} was found and is gone")),

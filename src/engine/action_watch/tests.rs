@@ -2,7 +2,7 @@
 
 use super::super::stage::{Heard, Stage, soon, until};
 use super::*;
-use crate::auth0::ACTION_NAME;
+use crate::auth0::{self, ACTION_NAME};
 use crate::domain::mark::MarkOptions;
 use okta_auth0_sync_sandbox::Fault;
 
@@ -75,7 +75,7 @@ async fn however_it_ends_looks_are_not_paused_and_what_was_known_stands() {
     for (code, expected) in [(500, None), (403, Some(Enforcement::Unverified)), (401, None), (429, None)] {
         let fault = stage.sandbox.auth0().faults().add(Fault::status("GET", "/api/v2/actions", code));
         assert_eq!(stage.engine.look_at_action().await.unwrap(), expected, "{code}");
-        assert_eq!(breaker.open_for(&[Endpoint::Auth0Patch, Endpoint::Auth0Actions]), None, "{code}");
+        assert_eq!(breaker.open_for(&[auth0::endpoints::PATCH, auth0::endpoints::ACTIONS]), None, "{code}");
         stage.sandbox.auth0().faults().remove(fault);
     }
     assert!(alarms(&stage).await.is_empty());

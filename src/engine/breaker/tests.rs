@@ -11,6 +11,7 @@ use super::super::stage::{Heard, a_store};
 use super::*;
 use crate::domain::ManualClock;
 use crate::http::pacing::Shares;
+use crate::okta;
 use crate::store::RemoteRow;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -109,11 +110,11 @@ async fn a_rate_limit_is_tried_four_times_and_then_gives_way_without_a_pause_for
             made.set(made.get() + 1);
             async move { Err::<(), _>(Failure { retry_after: asked_for, ..failure(Kind::RateLimited) }) }
         };
-        let answer = house.breaker.call(Endpoint::OktaLog, Priority::Live, "poller", limited).await;
+        let answer = house.breaker.call(okta::endpoints::LOG, Priority::Live, "poller", limited).await;
         assert_eq!((made.get(), waits(answer)), (4, waited), "asked to wait {asked_for:?}");
     }
     assert_eq!(house.breaker.counts(), Counts { ok: 0, failed: [(Kind::RateLimited, 12)].into() });
-    assert_eq!(house.breaker.open_for(&[Endpoint::OktaLog]), None);
+    assert_eq!(house.breaker.open_for(&[okta::endpoints::LOG]), None);
 
     // Three refusals in a row, and then an answer.
     made.set(0);
@@ -122,42 +123,42 @@ async fn a_rate_limit_is_tried_four_times_and_then_gives_way_without_a_pause_for
         let answer = if made.get() < 4 { Err(failure(Kind::RateLimited)) } else { Ok(made.get()) };
         async { answer }
     };
-    assert_eq!(house.breaker.call(Endpoint::OktaLog, Priority::Live, "poller", at_last).await.unwrap(), 4);
+    assert_eq!(house.breaker.call(okta::endpoints::LOG, Priority::Live, "poller", at_last).await.unwrap(), 4);
 }
 
 #[tokio::test]
 async fn a_refused_credential_pauses_everything_for_a_minute_and_one_call_at_a_time_finds_out_whether_it_is_over() {
     let house = Gatehouse::new().await;
-    assert_eq!(waits(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unauthorized))).await), 60);
+    assert_eq!(waits(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(house.pause(), Some((60, 1)));
     house.clock.advance(59 * SECOND);
-    assert!(!house.reaches(Endpoint::OktaUser).await, "in the pause nobody passes");
+    assert!(!house.reaches(okta::endpoints::USER).await, "in the pause nobody passes");
 
     // At the very moment at which it has run out: the probe fails too, and the pause begins again.
     house.clock.advance(SECOND);
-    assert_eq!(waits(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unauthorized))).await), 60);
+    assert_eq!(waits(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(house.pause(), Some((60, 2)));
 
     // Long after it has run out, too.
     house.clock.advance(100 * SECOND);
-    assert_eq!(waits(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unauthorized))).await), 60);
+    assert_eq!(waits(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(house.pause(), Some((60, 3)));
 
     house.clock.advance(60 * SECOND);
     {
         let (_answer, never) = oneshot::channel::<()>();
         let never = Cell::new(Some(never));
-        let probe = house.breaker.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
+        let probe = house.breaker.call(okta::endpoints::USER, Priority::Live, "00u1", || {
             let never = never.take().unwrap();
             async { never.await.map_err(|_| failure(Kind::Timeout)) }
         });
         tokio::pin!(probe);
         assert!(is_under_way(probe.as_mut()).await);
-        assert!(!house.reaches(Endpoint::OktaLog).await, "one probe at a time");
-        assert_eq!(waits(house.ask((Endpoint::OktaLog, "poller", None)).await), 1, "and others ask again soon");
+        assert!(!house.reaches(okta::endpoints::LOG).await, "one probe at a time");
+        assert_eq!(waits(house.ask((okta::endpoints::LOG, "poller", None)).await), 1, "and others ask again soon");
     }
-    assert!(house.reaches(Endpoint::OktaLog).await, "a probe that was abandoned lets the next one pass");
-    assert_eq!(house.breaker.open_for(&[Endpoint::OktaLog, Endpoint::OktaUser]), None);
+    assert!(house.reaches(okta::endpoints::LOG).await, "a probe that was abandoned lets the next one pass");
+    assert_eq!(house.breaker.open_for(&[okta::endpoints::LOG, okta::endpoints::USER]), None);
 }
 
 #[tokio::test]
@@ -166,7 +167,7 @@ async fn calls_under_way_when_a_pause_began_neither_lengthen_nor_double_it() {
         let house = Gatehouse::new().await;
         let (fail, told) = oneshot::channel::<()>();
         let told = Cell::new(Some(told));
-        let late = house.breaker.call(Endpoint::OktaUser, Priority::Live, "00u1", || {
+        let late = house.breaker.call(okta::endpoints::USER, Priority::Live, "00u1", || {
             let told = told.take().unwrap();
             async move {
                 let _ = told.await;
@@ -175,7 +176,7 @@ async fn calls_under_way_when_a_pause_began_neither_lengthen_nor_double_it() {
         });
         tokio::pin!(late);
         assert!(is_under_way(late.as_mut()).await);
-        let began = waits(house.ask((Endpoint::OktaLog, "poller", Some(kind))).await);
+        let began = waits(house.ask((okta::endpoints::LOG, "poller", Some(kind))).await);
         let gone = Duration::from_millis(200);
         house.clock.advance(gone);
         let before = house.breaker.open_for(&[]).unwrap();
@@ -194,7 +195,7 @@ async fn what_is_down_is_probed_less_and_less_often() {
     let house = Gatehouse::new().await;
     let mut longest = 0;
     for probe in 1..=40 {
-        assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await.is_err());
+        assert!(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await.is_err());
         let (wait, probes) = house.pause().unwrap();
         assert_eq!(probes, probe, "seed {seed}");
         assert!(house.breaker.open_for(&[]).unwrap() <= PROBES.ceiling(probe), "seed {seed}");
@@ -209,21 +210,21 @@ async fn three_users_in_a_row_are_the_remotes_fault_and_one_is_not() {
     for kind in [Kind::Server, Kind::Timeout, Kind::Malformed] {
         let house = Gatehouse::new().await;
         for _ in 0..5 {
-            assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(kind))).await));
+            assert!(is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
         }
-        assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u2", Some(kind))).await));
-        house.ask((Endpoint::OktaUser, "00u3", None)).await.unwrap();
+        assert!(is_this_calls_alone(house.ask((okta::endpoints::USER, "00u2", Some(kind))).await));
+        house.ask((okta::endpoints::USER, "00u3", None)).await.unwrap();
         assert!(
-            is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u2", Some(kind))).await),
+            is_this_calls_alone(house.ask((okta::endpoints::USER, "00u2", Some(kind))).await),
             "a success lies between"
         );
-        assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(kind))).await));
+        assert!(is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
         assert_eq!(house.pause(), None);
-        assert_eq!(waits(house.ask((Endpoint::OktaUser, "00u3", Some(kind))).await), 1);
+        assert_eq!(waits(house.ask((okta::endpoints::USER, "00u3", Some(kind))).await), 1);
         assert_eq!(house.pause(), Some((1, 1)));
         // Whoever comes first when it has run out finds out for all.
         house.wait_for_pause();
-        assert!(!is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(kind))).await));
+        assert!(!is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
         assert_eq!(house.pause().unwrap().1, 2);
     }
 }
@@ -231,31 +232,34 @@ async fn three_users_in_a_row_are_the_remotes_fault_and_one_is_not() {
 #[tokio::test]
 async fn no_connection_pauses_all_at_once_unless_it_is_one_endpoint_among_others_that_answer() {
     let house = Gatehouse::new().await;
-    assert_eq!(waits(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unreachable))).await), 1);
+    assert_eq!(waits(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await), 1);
     house.wait_for_pause();
-    assert!(!is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unreachable))).await), "still away");
-    house.wait_for_pause();
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
     assert!(
-        is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unreachable))).await),
+        !is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await),
+        "still away"
+    );
+    house.wait_for_pause();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
+    assert!(
+        is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await),
         "this one alone"
     );
     assert_eq!(house.pause(), None);
     // Nothing was answered since: now it may be all of them.
-    assert!(!is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unreachable))).await));
+    assert!(!is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await));
 }
 
 #[tokio::test]
 async fn what_is_forbidden_pauses_its_endpoint_and_a_token_that_is_not_given_out_everything() {
     let house = Gatehouse::new().await;
-    assert_eq!(waits(house.ask((Endpoint::OktaUsers, "00u1", Some(Kind::Forbidden))).await), 60);
-    assert_eq!(house.breaker.open_for(&[Endpoint::OktaUsers]), Some(60 * SECOND));
-    assert_eq!(house.breaker.open_for(&[Endpoint::OktaUser]), None);
-    assert!(!house.reaches(Endpoint::OktaUsers).await);
-    assert!(house.reaches(Endpoint::OktaUser).await);
+    assert_eq!(waits(house.ask((okta::endpoints::USERS, "00u1", Some(Kind::Forbidden))).await), 60);
+    assert_eq!(house.breaker.open_for(&[okta::endpoints::USERS]), Some(60 * SECOND));
+    assert_eq!(house.breaker.open_for(&[okta::endpoints::USER]), None);
+    assert!(!house.reaches(okta::endpoints::USERS).await);
+    assert!(house.reaches(okta::endpoints::USER).await);
 
     let token = || async { Err::<(), _>(Failure { endpoint: "POST /oauth2/v1/token", ..failure(Kind::Forbidden) }) };
-    assert_eq!(waits(house.breaker.call(Endpoint::OktaLog, Priority::Live, "poller", token).await), 60);
+    assert_eq!(waits(house.breaker.call(okta::endpoints::LOG, Priority::Live, "poller", token).await), 60);
     assert_eq!(house.breaker.open_for(&[]), Some(60 * SECOND));
 }
 
@@ -263,10 +267,10 @@ async fn what_is_forbidden_pauses_its_endpoint_and_a_token_that_is_not_given_out
 async fn a_request_that_is_refused_or_finds_nothing_is_answered_by_a_remote_that_is_well() {
     for kind in [Kind::NotFound, Kind::Rejected] {
         let house = Gatehouse::new().await;
-        assert!(!is_this_calls_alone(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await));
+        assert!(!is_this_calls_alone(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await));
         house.wait_for_pause();
-        assert!(is_this_calls_alone(house.ask((Endpoint::OktaLog, "poller", Some(kind))).await));
-        assert_eq!(house.breaker.open_for(&[Endpoint::OktaLog]), None);
+        assert!(is_this_calls_alone(house.ask((okta::endpoints::LOG, "poller", Some(kind))).await));
+        assert_eq!(house.breaker.open_for(&[okta::endpoints::LOG]), None);
         assert!(!house.row().await.is_failing());
     }
 }
@@ -275,16 +279,16 @@ async fn a_request_that_is_refused_or_finds_nothing_is_answered_by_a_remote_that
 async fn every_call_is_counted_once() {
     let house = Gatehouse::new().await;
     for _ in 0..3 {
-        house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+        house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     }
     for _ in 0..2 {
-        let _ = house.ask((Endpoint::OktaUser, "00u1", Some(Kind::NotFound))).await;
+        let _ = house.ask((okta::endpoints::USER, "00u1", Some(Kind::NotFound))).await;
     }
-    assert!(house.breaker.call_best_effort(Endpoint::OktaOrg, || async { Ok(()) }).await.is_ok());
+    assert!(house.breaker.call_best_effort(okta::endpoints::ORG, || async { Ok(()) }).await.is_ok());
     assert!(
         house
             .breaker
-            .call_best_effort(Endpoint::OktaOrg, || async { Err::<(), _>(failure(Kind::Server)) })
+            .call_best_effort(okta::endpoints::ORG, || async { Err::<(), _>(failure(Kind::Server)) })
             .await
             .is_err()
     );
@@ -296,20 +300,20 @@ async fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
     let house = Gatehouse::new().await;
     let heard = Heard::new();
     for _ in 0..3 {
-        assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await.is_err());
+        assert!(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await.is_err());
         house.wait_for_pause();
     }
     assert_eq!(heard.count("remote_down"), 1);
     house.clock.advance(10 * SECOND);
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert_eq!(heard.count("remote_back"), 1);
     assert!(heard.text().contains("failures=3"), "{}", heard.text());
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert_eq!(heard.count("remote_back"), 1);
     // The next one counts anew.
-    assert!(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Unauthorized))).await.is_err());
+    assert!(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Unauthorized))).await.is_err());
     house.wait_for_pause();
-    house.ask((Endpoint::OktaUser, "00u1", None)).await.unwrap();
+    house.ask((okta::endpoints::USER, "00u1", None)).await.unwrap();
     assert_eq!((heard.count("remote_refuses"), heard.count("remote_back")), (1, 2));
     assert!(heard.text().contains("failures=1"), "{}", heard.text());
 }
@@ -318,10 +322,10 @@ async fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
 async fn one_users_failures_begin_no_outage() {
     let house = Gatehouse::new().await;
     let heard = Heard::new();
-    assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Server))).await));
+    assert!(is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Server))).await));
     assert_eq!(heard.count("remote_down"), 0);
     house.clock.advance(2 * ALARM_AFTER);
-    assert!(is_this_calls_alone(house.ask((Endpoint::OktaUser, "00u1", Some(Kind::Server))).await));
+    assert!(is_this_calls_alone(house.ask((okta::endpoints::USER, "00u1", Some(Kind::Server))).await));
     assert!(house.alarms().await.is_empty());
     // It is seen in the state, though, until something is answered.
     assert_eq!(house.row().await.error_kind.as_deref(), Some("server error"));
@@ -330,7 +334,7 @@ async fn one_users_failures_begin_no_outage() {
 #[tokio::test]
 async fn the_same_error_is_written_down_every_half_minute_and_another_one_at_once() {
     let house = Gatehouse::new().await;
-    let unreachable = (Endpoint::OktaLog, "poller", Some(Kind::Unreachable));
+    let unreachable = (okta::endpoints::LOG, "poller", Some(Kind::Unreachable));
     assert!(house.ask(unreachable).await.is_err());
     let first = house.row().await.error_at;
     house.clock.advance(NOTE_EVERY - SECOND);
@@ -342,7 +346,7 @@ async fn the_same_error_is_written_down_every_half_minute_and_another_one_at_onc
     let second = house.row().await.error_at;
     assert!(second > first);
     house.wait_for_pause();
-    assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unauthorized))).await.is_err());
+    assert!(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unauthorized))).await.is_err());
     assert!(house.row().await.error_at > second);
     assert_eq!(house.row().await.error_kind.as_deref(), Some("unauthorized"));
 }
@@ -350,7 +354,7 @@ async fn the_same_error_is_written_down_every_half_minute_and_another_one_at_onc
 #[tokio::test]
 async fn a_refusal_is_an_alarm_at_once_and_an_outage_when_it_has_lasted_a_minute() {
     let house = Gatehouse::new().await;
-    let unreachable = (Endpoint::OktaLog, "poller", Some(Kind::Unreachable));
+    let unreachable = (okta::endpoints::LOG, "poller", Some(Kind::Unreachable));
     assert!(house.ask(unreachable).await.is_err());
     house.clock.advance(ALARM_AFTER - SECOND);
     assert!(house.ask(unreachable).await.is_err());
@@ -360,23 +364,23 @@ async fn a_refusal_is_an_alarm_at_once_and_an_outage_when_it_has_lasted_a_minute
     assert!(house.ask(unreachable).await.is_err());
     assert_eq!(house.alarms().await, ["remote_down"]);
     house.wait_for_pause();
-    assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unauthorized))).await.is_err());
+    assert!(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unauthorized))).await.is_err());
     assert_eq!(house.alarms().await, ["remote_down", "remote_refuses"]);
     house.wait_for_pause();
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert!(house.alarms().await.is_empty());
 }
 
 #[tokio::test]
 async fn while_one_endpoint_is_refused_the_remote_is_not_said_to_be_well() {
     let house = Gatehouse::new().await;
-    assert!(house.ask((Endpoint::OktaUsers, "00u1", Some(Kind::Forbidden))).await.is_err());
+    assert!(house.ask((okta::endpoints::USERS, "00u1", Some(Kind::Forbidden))).await.is_err());
     house.clock.advance(SECOND);
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert!(house.row().await.is_failing());
     assert_eq!(house.alarms().await, ["remote_refuses"]);
     house.clock.advance(REFUSED_PROBE);
-    house.ask((Endpoint::OktaUsers, "00u1", None)).await.unwrap();
+    house.ask((okta::endpoints::USERS, "00u1", None)).await.unwrap();
     assert!(!house.row().await.is_failing());
     assert!(house.alarms().await.is_empty());
 }
@@ -397,19 +401,19 @@ async fn the_first_answer_of_a_life_ends_what_the_last_life_left_and_later_ones_
         house.store.raise_alarm(&alarm(kind), house.clock.now()).await.unwrap();
     }
     house.clock.advance(SECOND);
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     let first = house.row().await;
     assert!(!first.is_failing());
     assert!(house.alarms().await.is_empty());
 
     house.clock.advance(SECOND);
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert_eq!(house.row().await.ok_at, first.ok_at, "nothing to tell");
     // What somebody else raises meanwhile is not ours to end without an outage of ours.
     house.store.raise_alarm(&alarm(AlarmKind::RemoteDown), house.clock.now()).await.unwrap();
-    assert!(house.ask((Endpoint::OktaLog, "poller", Some(Kind::Unreachable))).await.is_err());
+    assert!(house.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await.is_err());
     house.wait_for_pause();
-    house.ask((Endpoint::OktaLog, "poller", None)).await.unwrap();
+    house.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert!(house.row().await.ok_at > first.ok_at);
     assert_eq!(house.alarms().await, ["remote_down"]);
 }

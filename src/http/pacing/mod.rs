@@ -36,19 +36,19 @@ const WAIT_STEP: Duration = Duration::from_secs(1);
 /// A kind of call that its remote counts by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
-    /// Okta: `GET /api/v1/logs` (`log_page`).
+    /// Okta: `GET /api/v1/logs`.
     OktaLog,
-    /// Okta: `GET /api/v1/users/{id}` (`user`).
+    /// Okta: `GET /api/v1/users/{id}`.
     OktaUser,
-    /// Okta: `GET /api/v1/users` (`holders`, `list`).
+    /// Okta: `GET /api/v1/users`.
     OktaUsers,
-    /// Okta: everything else (`org_id`, `credential`).
+    /// Okta: everything else.
     OktaOther,
-    /// Auth0: reading users (`accounts_by_email`, `account`, `search`).
+    /// Auth0: reading users.
     Auth0Read,
-    /// Auth0: writing users (`patch`, `patch_authority_only`).
+    /// Auth0: writing users.
     Auth0Write,
-    /// Auth0: everything else (`delete_sessions`, `delete_refresh_tokens`, Actions).
+    /// Auth0: everything else.
     Auth0Other,
 }
 

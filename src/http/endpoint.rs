@@ -1,0 +1,44 @@
+//! One operation of a remote's API. Each remote lists its own in one table.
+
+use super::pacing::Bucket;
+use super::{Call, Failure, Limits, Remote};
+
+/// An API operation. The rate-limit permit, the record of the request and the name in logs all come from this one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The remote that serves it.
+    pub remote: Remote,
+    /// Method and path without ids or addresses, e.g. `GET /api/v1/users/{id}`.
+    pub name: &'static str,
+    /// The rate-limit bucket that it counts against.
+    pub bucket: Bucket,
+    /// Time and size of one call.
+    pub limits: Limits,
+}
+
+impl Endpoint {
+    /// An endpoint with [`Limits::PLAIN`].
+    pub const fn new(remote: Remote, name: &'static str, bucket: Bucket) -> Self {
+        Self { remote, name, bucket, limits: Limits::PLAIN }
+    }
+
+    /// The same endpoint with other limits.
+    pub const fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// One call of it.
+    pub const fn call(self) -> Call {
+        Call { remote: self.remote, endpoint: self.name, limits: self.limits }
+    }
+
+    /// A request that this program does not send.
+    pub fn rejected(self, message: impl Into<String>) -> Failure {
+        Failure::rejected(self.remote, self.name, message)
+    }
+
+    /// A response, or a stored part of one, that is not what the API describes.
+    pub fn malformed(self, message: impl Into<String>) -> Failure {
+        Failure::malformed(self.remote, self.name, message)
+    }
+}
