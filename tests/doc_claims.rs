@@ -1,4 +1,4 @@
-//! The pages that name what the program says: complete, and naming nothing else.
+//! Checks what the pages claim: their lists are complete, and everything that they name exists.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,10 +11,10 @@ use okta_auth0_sync::store::AlarmKind;
 const LOGS: &str = include_str!("../docs/logs.md");
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 
-/// An event: at which levels it is logged, and with which fields.
+/// Log events: name → levels and fields.
 type Events = BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>;
 
-/// Every file of Rust below.
+/// Collects every Rust file under `folder`.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -26,7 +26,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The arguments of a call, from behind its opening bracket; commas inside of texts and brackets divide nothing.
+/// The arguments of a macro call, starting after its opening bracket. Commas in strings and brackets do not separate.
 fn arguments(text: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
@@ -56,7 +56,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|sign| sign.is_ascii_lowercase() || sign.is_ascii_digit() || sign == '_')
 }
 
-/// The texts in an expression: `if x { "a" } else { "b" }` names two events.
+/// The string literals of an expression: `if x { "a" } else { "b" }` names two events.
 fn texts(expression: &str) -> Vec<String> {
     expression.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -92,7 +92,7 @@ fn logged() -> Events {
 }
 
 #[test]
-fn every_event_of_the_log_is_on_its_page_and_no_other_is() {
+fn logs_page_lists_exactly_the_log_events() {
     let mut listed = Events::new();
     for line in LOGS.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -104,12 +104,12 @@ fn every_event_of_the_log_is_on_its_page_and_no_other_is() {
         assert!(listed.insert(name, (levels, fields)).is_none(), "twice: {line}");
     }
     let logged = logged();
-    assert!(logged.len() > 30, "the reader of the sources finds next to nothing");
+    assert!(logged.len() > 30, "found too few log events in the sources");
     assert_eq!(listed, logged);
 }
 
 #[test]
-fn every_kind_of_alarm_has_a_section_and_every_link_leads_to_one() {
+fn every_alarm_kind_has_a_section() {
     let (_, alarms) = OPERATIONS.split_once("\n## Alarms\n").unwrap();
     let sections: Vec<&str> = alarms.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     let kinds: Vec<&str> = AlarmKind::ALL.iter().map(|kind| kind.as_str()).collect();
@@ -121,7 +121,7 @@ fn every_kind_of_alarm_has_a_section_and_every_link_leads_to_one() {
     assert_eq!(sorted(&sections), sorted(&kinds));
     for section in alarms.split("\n### ").skip(1) {
         let (name, text) = section.split_once('\n').unwrap();
-        assert!(text.trim().len() > 80, "{name} says next to nothing");
+        assert!(text.trim().len() > 80, "the section {name} is nearly empty");
     }
     for link in LOGS.split("(operations.md#").skip(1) {
         let name = link.split(')').next().unwrap();
@@ -129,10 +129,10 @@ fn every_kind_of_alarm_has_a_section_and_every_link_leads_to_one() {
     }
 }
 
-/// README.md, the other pages beside it and those in docs/.
+/// The pages in the root folder, in docs/ and in docs/decisions/.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages: Vec<PathBuf> = [root.to_owned(), root.join("docs")]
+    let pages: Vec<PathBuf> = [root.to_owned(), root.join("docs"), root.join("docs/decisions")]
         .iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
@@ -141,47 +141,48 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Where the links of a page lead: what stands in `](…)`, without those to other hosts.
+/// The targets of a page's links, `](…)`, except those to other hosts.
 fn links(page: &str) -> Vec<&str> {
     let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
 }
 
-/// The name by which a heading is linked to: small letters, digits, `_` and `-`; spaces become `-`, all else is dropped.
+/// The anchor of a heading: lower-case letters, digits, `_` and `-`; spaces become `-`, everything else is dropped.
 fn anchor(heading: &str) -> String {
     let small = heading.trim().to_lowercase().replace(' ', "-");
     small.chars().filter(|sign| sign.is_alphanumeric() || matches!(sign, '-' | '_')).collect()
 }
 
 #[test]
-fn every_relative_link_leads_to_a_file_and_to_a_heading_in_it() {
+fn every_relative_link_has_a_target() {
     let mut followed = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         for link in links(&text) {
             let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
             let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
-            assert!(target.exists(), "{} links to {link}, which is not there", page.display());
+            assert!(target.exists(), "{} links to {link}, which does not exist", page.display());
             if let Some(heading) = heading {
                 let text = fs::read_to_string(&target).unwrap();
                 let mut headings = text.lines().filter(|line| line.starts_with('#'));
                 let found = headings.any(|line| anchor(line.trim_start_matches('#')) == heading);
-                assert!(found, "{} links to {link}, where no such heading is", page.display());
+                assert!(found, "{} links to {link}, which has no such heading", page.display());
             }
             followed += 1;
         }
     }
-    assert!(followed > 20, "the reader of the pages finds next to no link: {followed}");
+    assert!(followed > 20, "found too few links on the pages: {followed}");
 }
 
 #[test]
-fn the_readme_has_one_row_for_each_page() {
+fn readme_has_one_row_per_page() {
     let rows: Vec<&str> = include_str!("../README.md").lines().filter(|line| line.starts_with("| [docs/")).collect();
     let mut listed: Vec<String> =
         rows.iter().map(|row| row.split(']').next().unwrap().trim_start_matches("| [").to_owned()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let mut there: Vec<String> = pages()
         .iter()
-        .filter(|page| page.parent().unwrap().ends_with("docs"))
+        .filter(|page| page.parent().unwrap() == folder)
         .map(|page| format!("docs/{}", page.file_name().unwrap().to_str().unwrap()))
         .collect();
     listed.sort();
@@ -190,7 +191,7 @@ fn the_readme_has_one_row_for_each_page() {
 }
 
 #[test]
-fn every_test_that_the_page_of_promises_names_is_there() {
+fn every_named_test_exists() {
     let page = include_str!("../docs/reliability.md");
     let mut named = 0;
     for name in page.split('`').skip(1).step_by(2).filter(|text| text.contains(".rs::")) {
@@ -199,5 +200,5 @@ fn every_test_that_the_page_of_promises_names_is_there() {
         assert!(source.contains(&format!("fn {test}(")), "no test {name}");
         named += 1;
     }
-    assert!(named > 20, "the reader of the page finds next to nothing: {named}");
+    assert!(named > 20, "found too few tests on the page: {named}");
 }
