@@ -5,7 +5,7 @@
     venv/bin/python docs/sdk-round-trip.py sandbox.toml
 
 Last run with okta 3.4.6 and auth0-python 6.8.0, with SSWS and with an OAuth service app using DPoP. Exits with a
-traceback at the first answer that an SDK cannot use, or that is not what it should be. Needs Python 3.11.
+traceback at the first response that an SDK cannot use or that is wrong. Needs Python 3.11.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from auth0.management import Auth0
 from okta.client import Client as OktaClient
 from okta.models import CreateUserRequest, UserProfile
 
-# The SDK takes a plain-text address only so.
+# Without this the SDK refuses an http:// address.
 os.environ["OKTA_TESTING_TESTINGDISABLEHTTPSCHECK"] = "true"
 
 
 def control(base, path, body):
-    """What the real API has no form for."""
+    """Calls a control endpoint, which the real API does not have."""
     request = urllib.request.Request(f"{base}/_sandbox/{path}", json.dumps(body).encode(), method="POST")
     with urllib.request.urlopen(request) as answer:
         text = answer.read()
@@ -35,7 +35,7 @@ def control(base, path, body):
 
 
 def good(answer):
-    """The data of an Okta SDK answer: it returns errors instead of raising them."""
+    """Returns the data of an Okta SDK response. The SDK returns errors instead of raising them."""
     data, response, error = answer
     assert error is None, error
     return data
@@ -106,7 +106,7 @@ def auth0_round_trip(config, email):
     assert updated.user_metadata == {"lang": "de"}
     assert control(config["url"], "login", {"user_id": created.user_id})["granted"]
 
-    time.sleep(1.1)  # the index of searches lags
+    time.sleep(1.1)  # the search index lags
     query = f'email:"{email.upper()}"'
     assert [user.user_id for user in client.users.list(q=query, search_engine="v3")] == [created.user_id]
     assert list(client.users.sessions.list(created.user_id))
