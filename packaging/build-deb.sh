@@ -3,7 +3,7 @@
 #
 #   packaging/build-deb.sh [options of cargo deb, such as --deb-revision 2 or --maintainer "Name <address>"]
 #
-# Needs cargo, a C compiler and dpkg-dev (which finds out what the program depends on); installs cargo-deb if it is missing.
+# Needs cargo, a C compiler and dpkg-dev (which finds the program's dependencies); installs cargo-deb if it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=packaging/reproducible.sh
@@ -12,10 +12,10 @@ source packaging/reproducible.sh
 command -v dpkg-shlibdeps >/dev/null || { echo "needs dpkg-shlibdeps: apt-get install dpkg-dev" >&2; exit 1; }
 command -v cargo-deb >/dev/null || env -u RUSTFLAGS -u CFLAGS cargo install --locked cargo-deb
 
-# Without the sandbox: a package has no stand-ins of the tenants, and no engine for JavaScript.
+# Without the sandbox: packages contain no stand-ins of the tenants and no JavaScript engine.
 cargo build --release --locked --no-default-features --package okta-auth0-sync
 
-# What the program says of itself: manual pages and completions.
+# The program writes its own manual pages and completions.
 program=target/release/okta-auth0-sync
 made=target/package
 mkdir -p "$made/man" "$made/completions"
@@ -26,7 +26,7 @@ for shell in bash zsh fish; do
 done
 packaging/third-party.sh | gzip -9n >"$made/THIRD-PARTY.gz"
 
-# Debian's form of a changelog names the package's version; what changed stands in CHANGELOG.md, which is shipped too.
+# Debian's changelog names the package's version only; CHANGELOG.md, which is in the package too, lists the changes.
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)
 cat >"$made/changelog" <<END

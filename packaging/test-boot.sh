@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Boots a Debian of its own in an emulated machine, installs the package there, and has systemd do everything that
-# docs/install.md, docs/getting-started.md and the units say of it: start, fail, restart, confine, stop, upgrade, boot again.
+# Boots a fresh Debian in an emulated machine, installs the package there, and tests with systemd what docs/install.md,
+# docs/getting-started.md and the units promise: start, fail, restart, confine, stop, upgrade, boot again.
 #
 #   packaging/test-boot.sh [-w FOLDER] [-s SUITE] [-o "PART …"] [FILE.deb]
 #
-#   -w FOLDER   where to work; what takes long to make is kept there for the next time. Else a folder that is removed
-#   -s SUITE    another Debian than the one that apt has here, such as trixie
-#   -o PARTS    only these, in this order, and the second boot; the first two have to be install and guide, the last package
-#   FILE.deb    the package; without it, it is built first (packaging/build-deb.sh)
+#   -w FOLDER   working folder; slow intermediate results stay there for the next run. Default: a temporary folder
+#   -s SUITE    another Debian release than this machine's, such as trixie
+#   -o PARTS    only these, in this order, and the second boot; start with install and guide, and end with package
+#   FILE.deb    the package. Default: build it first (packaging/build-deb.sh)
 #
 # Needs root (for debootstrap), x86-64, 4 GB of disk, and qemu-system-x86, debootstrap and e2fsprogs: it installs none of
-# them. The machine has no network but its own loopback, where the sandbox plays both tenants: a debug build, which is made
-# here. All of it takes about a quarter of an hour on two cores, by emulation alone; ACCEL=kvm is for who has that.
+# them. The machine has no network except loopback, where the sandbox serves both tenants: a debug build, which this script
+# makes. The whole test takes about a quarter of an hour on two cores with emulation; set ACCEL=kvm if you have it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -66,7 +66,7 @@ if [[ ! -e $root/made ]]; then
     echo '/dev/vda / ext4 defaults 0 1' >"$root/tree/etc/fstab"
     echo '127.0.0.1 localhost' >"$root/tree/etc/hosts"
     echo machine >"$root/tree/etc/hostname"
-    # What is to be done comes on a second disk, and the answer goes to the second serial line.
+    # The steps are on a second disk, and the result goes to the second serial line.
     cat >"$root/tree/etc/systemd/system/boot-test.service" <<'END'
 [Unit]
 Description=The steps of packaging/test-boot.sh
@@ -113,7 +113,7 @@ qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=multi}" -smp 2 -m 2048 -nodefault
     -drive "file=$work/payload.tar,if=virtio,format=raw,readonly=on" \
     -serial "file:$work/console.txt" -serial "file:$report" &
 machine=$!
-# It ends by itself, and not later than this.
+# The machine powers off when done; this is the limit.
 timeout 3600 tail --pid="$machine" -f "$report" || fail "the machine does not come to an end: $(tail -n 5 "$work/console.txt")"
 wait "$machine" || fail "the machine ended badly"
 machine=

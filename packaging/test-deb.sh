@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs, upgrades, removes and purges the Debian package in a throw-away Debian, and looks at what is there after each.
+# Installs, upgrades, removes and purges the Debian package in a temporary Debian, and checks the files after each step.
 #
 #   packaging/test-deb.sh [FILE.deb]     without a file, the package is built first
 #
-# Needs root (it changes the root directory) and debootstrap; uses lintian where it is installed. What it cannot show is
-# the services starting: that takes a machine with systemd as its first process.
+# Needs root (it changes the root directory) and debootstrap; uses lintian if it is installed. It cannot test
+# that the services start: that needs systemd as the first process.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -54,7 +54,7 @@ must_say "$about" "ca-certificates"
 must_say "$about" "libc6"
 [[ "$(dpkg-deb --ctrl-tarfile "$package" | tar -xO ./conffiles)" == /etc/okta-auth0-sync/config.toml ]] || fail "conffiles"
 if command -v lintian >/dev/null; then
-    # The maintainer's address is set by whoever publishes; nobody asked Debian for the package (no bug to close).
+    # The publisher sets the maintainer's address; the package closes no Debian bug.
     lintian --allow-root --fail-on error,warning --info --suppress-tags \
         bogus-mail-host,initial-upload-closes-no-bugs,maintainer-script-calls-systemctl "$package" ||
         fail "lintian has something to say"
@@ -68,7 +68,7 @@ read -r site suite < <(apt-get indextargets --format '$(SITE) $(CODENAME)' 'Crea
 debootstrap --variant=minbase --include=ca-certificates,systemd "$suite" "$root" "$site" >"$work/debootstrap.log" 2>&1 ||
     { tail -n 20 "$work/debootstrap.log" >&2; fail "debootstrap"; }
 mount -t proc proc "$root/proc"
-# Nothing is started in here, and dpkg asks nobody.
+# No service starts in here, and dpkg asks no questions.
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod +x "$root/usr/sbin/policy-rc.d"
 cp "$package" "$root/first.deb"
@@ -104,7 +104,7 @@ printf '\n# Edited here.\n' >>"$root/etc/okta-auth0-sync/config.toml"
 install -d -m 0700 "$root/etc/okta-auth0-sync/acme/credentials"
 inside systemctl --quiet enable okta-auth0-sync.service okta-auth0-sync@acme.service okta-auth0-sync-check.timer
 wants=/etc/systemd/system/multi-user.target.wants
-# Where systemd keeps what a service with DynamicUser= stores.
+# Where systemd keeps the state of a service with DynamicUser=.
 install -d -m 0700 "$root/var/lib/private/okta-auth0-sync"
 echo state >"$root/var/lib/private/okta-auth0-sync/state.db"
 ln -s private/okta-auth0-sync "$root/var/lib/okta-auth0-sync"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the licences of every crate that is part of the packaged program, as their authors ask of who gives it away.
+# Prints the licenses of every crate in the packaged program, as those licenses require of distributors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-# The second boot. Nobody starts the service. The tenants live in memory, so they are played anew, with somebody who left
+# The second boot: no command starts the service. The tenants live in memory, so they are set up again, with a user who left
 # while the machine was down.
 
 step "enabled, so it started by itself, before anybody can be reached"
@@ -13,8 +13,8 @@ saw "$(property StatusText)"
 
 step "who left while it was down is denied"
 tenants_start
-# Their ids are drawn from a seed: these here get those that the people of the first boot had, moe gets new ones, and an
-# entry whose id was not seen before.
+# Ids come from a seed: these users get the ids of the first boot's users; moe gets new ones, and an event with an id that
+# the first boot did not have.
 for number in {1..20}; do person "other$number"; done
 person moe
 okta "users/$(</run/people/moe.okta)/deactivate_silently" -X POST -o /dev/null

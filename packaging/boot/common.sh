@@ -1,10 +1,10 @@
-# Sourced by the steps that run in the machine: seeing, waiting, and the people of the tenants.
+# Sourced by the steps that run in the machine: checks, waits, and the users of the tenants.
 
 readonly UNIT=okta-auth0-sync.service
 readonly SYNC=/usr/bin/okta-auth0-sync
 readonly STATE=/var/lib/private/okta-auth0-sync
 readonly CONFIG=/etc/okta-auth0-sync
-# This folder, unpacked anew at each boot.
+# This folder, which each boot unpacks again.
 readonly HERE=/opt/boot
 
 step() { printf -- '-- %s\n' "$*"; }
@@ -20,9 +20,9 @@ must_say() { grep -qF -- "$2" <<<"$1" || fail "expected \"$2\" in: $1"; }
 must_not_say() { if grep -qE -- "$2" <<<"$1"; then fail "not expected \"$2\" in: $1"; fi; }
 must_be() { [[ "$2" == "$3" ]] || fail "$1 is \"$2\", not \"$3\""; }
 
-# until_it SECONDS COMMAND…: waits for a command to succeed, for so long at most.
+# until_it SECONDS COMMAND…: waits until a command succeeds, at most SECONDS.
 until_it() {
-    # Under emulation, on a busy machine, everything takes its time: nothing here is about speed.
+    # Emulation on a busy machine is slow, and these steps do not measure speed.
     local left=$(($1 * 5))
     shift
     until "$@" >/dev/null 2>&1; do
@@ -36,11 +36,11 @@ is() { [[ "$(property "$1" "${3:-$UNIT}")" == "$2" ]]; }
 is_not() { ! is "$@"; }
 is_active() { is ActiveState active; }
 text_says() { property StatusText | grep -qF -- "$1"; }
-# What a unit has logged since it was last started by `since`.
+# What a unit has logged since the last call of `since`.
 since() { moment=@$(date +%s.%N); }
 logged() { journalctl --no-pager -o cat --since "$moment" -u "${1:-$UNIT}"; }
 logged_is() { logged | grep -qF -- "$1"; }
-# dropin UNIT NAME < text: another setting of a unit, for as long as the machine runs.
+# dropin UNIT NAME < text: adds a setting to a unit until the machine stops.
 dropin() {
     mkdir -p "/run/systemd/system/$1.d"
     cat >"/run/systemd/system/$1.d/$2.conf"
@@ -51,21 +51,21 @@ undo_dropin() {
     systemctl daemon-reload
 }
 
-# tenants_start [UNIT FIRST_PORT]: both tenants, in memory. Where they are is in /run/UNIT.txt.
+# tenants_start [UNIT FIRST_PORT]: both tenants, in memory. Their addresses are in /run/UNIT.txt.
 tenants_start() {
     local unit=${1:-tenants} port=${2:-9001}
     systemd-run --quiet --unit="$unit" -p "StandardOutput=truncate:/run/$unit.txt" \
         "$HERE/sandbox" sandbox --okta-port "$port" --auth0-port $((port + 1))
     until_it 120 grep -q '^path' "/run/$unit.txt"
 }
-# value KEY [N [UNIT]]: the n-th of this name in the configuration that the tenants gave.
+# value KEY [N [UNIT]]: the n-th value of this name in the configuration that the tenants printed.
 value() { sed -n "s/^$1 = \"\(.*\)\"/\1/p" "/run/${3:-tenants}.txt" | sed -n "${2:-1}p"; }
 ask() { curl -sf --max-time 60 "$@"; }
 okta() { ask "$(value url 1 "${tenants:-tenants}")/_sandbox/$1" "${@:2}"; }
 auth0() { ask "$(value url 2 "${tenants:-tenants}")/_sandbox/$1" "${@:2}"; }
 field() { sed "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/"; }
 
-# Somebody who is in both tenants, and what happens to them in Okta. `tenants` names which, if there are several.
+# A user in both tenants, and what happens to them in Okta. `tenants` selects the tenants, if there are several.
 person() {
     mkdir -p /run/people
     okta users -d "{\"login\":\"$1@example.com\"}" | field id >"/run/people/$1.okta"

@@ -1,4 +1,4 @@
-# What the units claim to keep from the service, tried by a program that runs in its place, with every setting of the unit.
+# Tries what the units forbid, with a program that runs in place of the service under every setting of the unit.
 
 step "things that a process may do where nothing keeps it from them"
 cp "$HERE/confined.pl" /usr/local/bin/confined
@@ -13,7 +13,7 @@ install -m 0600 -o visitor /dev/stdin /opt/boot-private <<<private
 mknod -m 0666 /dev/boot-open b 254 0
 mknod -m 0666 /opt/boot-device b 254 0
 install -m 4755 /usr/bin/id /opt/boot-setuid
-# Thirty-two bits: exit(42) by int 0x80.
+# A 32-bit system call: exit(42) by int 0x80.
 perl -e 'print pack("A4C12vvVVVVVvvvvvv", "\x7fELF", 1, 1, 1, (0) x 9, 2, 3, 1, 0x08048054, 52, 0, 0, 52, 32, 1, 0, 0, 0),
     pack("V8", 1, 0, 0x08048000, 0x08048000, 96, 96, 5, 4096), "\xbb\x2a\0\0\0\xb8\1\0\0\0\xcd\x80"' >/opt/boot-32
 chmod 0755 /opt/boot-32
@@ -27,7 +27,7 @@ umount /opt/boot-folder
 must_not_say "$free" '^refused'
 saw "$(grep -c '^allowed' <<<"$free") things can be done by who is not confined"
 
-# confined_by UNIT WHAT [KIND]: the answers of the program in place of the one that the unit starts.
+# confined_by UNIT WHAT [KIND]: the output of the program that runs in place of the unit's own.
 confined_by() {
     local settings
     settings=$(grep -vE '^(\[Install\]|WantedBy=|Type=|NotifyAccess=|ExecStart=|Watchdog|Restart|TimeoutStartSec=|StandardOutput=)' \

@@ -1,4 +1,4 @@
-# No room for the state: while it runs, and when it starts.
+# No space for the state: while the service runs, and when it starts.
 
 step "the disk is full: said, nothing lost, and on it goes when there is room"
 systemctl stop $UNIT
@@ -11,7 +11,7 @@ systemctl start $UNIT
 until_it 60 text_says denied
 since
 person gil
-# As root there is no reserve that would be left.
+# Root may use the reserved blocks too, so nothing is left.
 cat /dev/zero >$STATE/ballast 2>/dev/null || true
 leaves gil
 full_is_told() { logged_is "the disk is full" || text_says "disk is full"; }
@@ -38,14 +38,14 @@ for kept in yes no; do
     dropin $UNIT soon <<<$'[Service]\nRestartSec=1'
     since
     systemctl start --no-block $UNIT
-    # Where not even the index of a WAL has room, SQLite speaks of an error, and the program of both.
+    # If not even the index of a WAL has space, SQLite reports an I/O error, and the program names both causes.
     until_it 60 logged_is "is full"
     saw "$(logged | grep -m 1 'is full')"
     rm $STATE/ballast
     until_it 60 is_active
     until_it 60 is_denied hal
     undo_dropin $UNIT soon
-    # So that there is something to do for the next.
+    # Work for the next step.
     returns hal
     until_it 60 is_let_in hal
     leaves hal

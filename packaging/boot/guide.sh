@@ -1,4 +1,4 @@
-# docs/getting-started.md as a stranger follows it, with the sandbox in place of the tenants.
+# Follows docs/getting-started.md as a new user would, with the sandbox in place of the tenants.
 
 step "the secrets and the configuration, as the guide has them"
 tenants_start
@@ -37,7 +37,7 @@ must_be "leads to" "$(readlink /var/lib/okta-auth0-sync)" private/okta-auth0-syn
 must_be "folder of the state" "$(stat -c '%a %u %g' $STATE)" "700 $owner"
 for file in "$STATE"/*; do must_be "$file" "$(stat -c '%a %u %g' "$file")" "600 $owner"; done
 must_be "its folder in /run" "$(stat -c '%a %u %g' /run/okta-auth0-sync)" "750 $owner"
-# The four credentials that nobody made are handed over empty, and nobody minds.
+# systemd passes the four missing credentials as empty files, and the service accepts that.
 must_be "credentials" "$(ls $CONFIG/credentials)" $'auth0-client-secret\nokta-api-token'
 
 step "the first denial, and back again"
@@ -63,7 +63,7 @@ code=0
 said=$(runuser -u visitor -- $SYNC status 2>&1) || code=$?
 must_be "exit code" $code 1
 must_say "$said" "do this as root"
-# A copy that can be read and not written, its folder neither.
+# A copy that can be read but not written, in a folder that cannot be written.
 install -d -m 0755 /opt/copy
 $SYNC backup /opt/copy/state.db >/dev/null 2>&1
 chmod 0644 /opt/copy/state.db

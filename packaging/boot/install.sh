@@ -1,4 +1,4 @@
-# A machine with nothing on it, the package, and a service that was not configured.
+# An empty machine, the package, and a service that is not configured.
 
 step "the machine is well before anything is installed"
 until_it 120 systemctl is-system-running
@@ -44,5 +44,5 @@ must_say "$said" "there is no file /etc/okta-auth0-sync/credentials/okta-api-tok
 systemctl disable --quiet $UNIT
 systemctl reset-failed $UNIT
 rm /run/told
-# As if it had never been tried.
+# As if the service had never been started.
 rm -r /var/lib/private/okta-auth0-sync /var/lib/okta-auth0-sync

@@ -1,4 +1,4 @@
-# The timer that asks whether a person is needed, and who is told.
+# The timer that checks whether an operator is needed, and the notification.
 
 rm -f /run/told
 step "the timer: content, then a person is needed, then content again"

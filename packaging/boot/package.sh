@@ -1,4 +1,4 @@
-# The package on a machine whose service runs: docs/install.md says what happens to what.
+# Upgrade, removal and purge while the service runs, as docs/install.md describes.
 
 step "upgrade: what runs is restarted, and works"
 until_it 60 is ActiveState active
@@ -54,6 +54,6 @@ cp -a /var/lib/boot-test/config/. $CONFIG
 systemctl enable --quiet --now $UNIT okta-auth0-sync-check.timer
 until_it 60 text_says denied
 
-# For the second boot: what was denied, and that the tenants are played again before anything asks for them.
+# For the second boot: the denied accounts, and a unit that sets up the tenants before anything calls them.
 $SYNC status --json 2>/dev/null >/var/lib/boot-test/status.json
 sqlite3 -readonly $STATE/state.db 'SELECT denied FROM status' >/var/lib/boot-test/denied

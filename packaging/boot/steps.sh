@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What runs in the machine that packaging/test-boot.sh boots, once at each boot. The last line it prints is the verdict.
+# Runs once at each boot of the machine of packaging/test-boot.sh. Its last line is the result.
 set -euo pipefail
 cd "$(dirname "$0")"
 finish() {

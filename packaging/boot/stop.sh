@@ -1,4 +1,4 @@
-# Asked to stop.
+# Stopping the service.
 
 step "asked to stop: in order, at once, and not started again"
 since

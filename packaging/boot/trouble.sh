@@ -1,4 +1,4 @@
-# What goes wrong around a service that works: outages, deaths, a loop that hangs.
+# Failures around a working service: outages, kills, a loop that hangs.
 
 restarts_are() { [[ $(property NRestarts) -ge $1 ]]; }
 
@@ -51,7 +51,7 @@ for loop in poller applier reconciler; do
 ExecStart=
 ExecStart=$HERE/sandbox run
 Environment=OKTA_AUTH0_SYNC_TEST_WEDGE=$loop
-# What hangs does not stop in order either.
+# A hanging loop does not stop cleanly either.
 TimeoutStopSec=2
 END
     since
