@@ -1,8 +1,8 @@
-//! What the parts cost that grow with the log: `cargo bench --bench micro [pages]`. Medians, on the disk under `target/`.
+//! The cost of the parts that grow with the log: `cargo bench --bench micro [pages]`. Medians, on the disk under `target/`.
 //!
-//! A page of the log is decoded, taken into the state with everybody in it new or known, and those due are claimed. With
-//! more pages (1,000 by default: a million events) the history behind the last ones is longer. It is done twice: with the
-//! log as Okta gives it, and with the one that costs most.
+//! Decodes a page of the log, stores it with all users new or all known, and claims due users. With more pages (1,000 by
+//! default: a million events) the last ones have a longer history behind them. Runs twice: with the log in Okta's order,
+//! and with the most expensive order.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout, reason = "the result")]
@@ -29,7 +29,7 @@ fn tell(what: &str, items: usize, span: Duration) {
     println!("{what:<58} {:>9.2} ms {per_second:>10.0} a second", span.as_secs_f64() * 1000.0);
 }
 
-/// A page as the log of the sandbox gives it.
+/// A page of the sandbox's log.
 async fn page_text() -> String {
     let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
     sandbox.populate(Population { people: ENTRIES, leavers: ENTRIES, history: 0 });
@@ -47,19 +47,18 @@ fn decoded(text: &str) -> Vec<Event> {
     events.collect()
 }
 
-/// What the entries are like.
+/// The order of users and ids in the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Log {
-    /// Ids are UUIDs of version 1, whose time is that of publication, as Okta's are; people come in the order in which they
-    /// came first.
+    /// Ids are version 1 UUIDs with the time of publication, like Okta's; users appear in the order of their first event.
     AsItIs,
-    /// The same ids; people come in any order.
+    /// The same ids; users appear in any order.
     AnyOrder,
-    /// Ids are random, and people come in any order: no two entries of a page touch the same part of an index.
+    /// Random ids, users in any order: no two events of a page touch the same part of an index.
     Scattered,
 }
 
-/// A number that looks random and is the same each time.
+/// A reproducible pseudo-random number.
 fn mixed(number: usize) -> u64 {
     (number as u64)
         .wrapping_add(1)
@@ -68,7 +67,7 @@ fn mixed(number: usize) -> u64 {
         .wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
-/// The page with other ids: of events, and of users beyond `people`. An entry a second.
+/// The page with new event ids, and with users out of `people`. One event a second.
 fn renewed(template: &[Event], page: usize, people: usize, log: Log) -> Vec<Event> {
     let of = |(at, event): (usize, &Event)| {
         let number = page * ENTRIES + at;
@@ -76,7 +75,7 @@ fn renewed(template: &[Event], page: usize, people: usize, log: Log) -> Vec<Even
         let person = if known { usize::try_from(mixed(number) >> 8).unwrap() } else { number } % people;
         let id =
             OktaUserId::parse(&format!("00u{:017}", (person as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 8)).unwrap();
-        // 100 ns since 1582, at the end of 2026, and the node that the sandbox has.
+        // 100 ns units since 1582, at the end of 2026, and the sandbox's node id.
         let time = 0x1F1_C000_0000_0000_u64 + number as u64 * 10_000_000;
         let uuid = if log == Log::Scattered {
             uuid::Uuid::new_v4()
@@ -89,7 +88,7 @@ fn renewed(template: &[Event], page: usize, people: usize, log: Log) -> Vec<Even
                 &[0x84, 0x78, 0x2B, 0x75, 0x84, 0xBF, 0x8D, 0x5A],
             )
         };
-        // The letters of an address tell nothing of when somebody came.
+        // The order of addresses must not follow the order of users.
         let login = format!("{:x}.person{person}@example.com", mixed(person) & 0xFFFF);
         Event { id: uuid.to_string(), users: vec![EventUser { id, login: Some(login) }], ..event.clone() }
     };
@@ -150,7 +149,7 @@ async fn take_in(clock: &SystemClock, template: &[Event], pages: usize, log: Log
         spans.push(clock.monotonic() - began);
     }
     tell("take in a page: everybody is new", ENTRIES, median(spans[..50].to_vec()));
-    // Some pages meet a checkpoint of SQLite's: the mean has them in it.
+    // Some pages include an SQLite checkpoint; the mean includes them.
     tell("the same, mean", ENTRIES, mean(&spans[..50]));
     let later = &spans[50..];
     let tenth = later.len().div_ceil(10);

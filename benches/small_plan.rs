@@ -1,7 +1,7 @@
-//! How much of our share of the smallest plans is used: `cargo bench --bench small_plan`. Exits 1 below 95 %.
+//! The used part of our share of the smallest plans' limits: `cargo bench --bench small_plan`. Exits with 1 below 95 %.
 //!
-//! A backlog of people who left is drained on an Okta org and an Auth0 tenant of the smallest plans. Time is simulated:
-//! nothing takes any but the pacing, so this measures the pacing alone, and the same on every machine.
+//! Drains a backlog of users who left, on an Okta org and an Auth0 tenant of the smallest plans. In simulated time only
+//! pacing takes time, so the result is the same on every machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout, reason = "the result")]
@@ -14,9 +14,9 @@ mod stage;
 
 use std::process::ExitCode;
 
-/// So much of our share is to be used.
+/// The required use of our share.
 const RATIO_MIN: f64 = 0.95;
-/// Enough for half an hour, in which what was learned of the limits is learned again.
+/// Enough for half an hour, in which the pacer learns the limits a second time.
 const PEOPLE: usize = 900;
 
 #[tokio::main(flavor = "current_thread")]
