@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-use crate::failpoint::{self, Moment};
+use crate::failpoint::{self, Phase};
 use crate::http::Http;
 
-pub(crate) const ROOM: &str = "alert";
+pub(crate) const COMPONENT: &str = "alert";
 const WEBHOOK: &str = "webhook";
 const HEARTBEAT: &str = "heartbeat";
 /// Whom it tells.
@@ -157,7 +157,7 @@ impl Form {
 }
 
 async fn send(whom: &str, request: reqwest::RequestBuilder) -> Result<(), AlertError> {
-    failpoint::pass(ROOM, whom, Moment::Before);
+    failpoint::pass(COMPONENT, whom, Phase::Before);
     // The body is not read: whatever it says, the status has said it.
     let answer = request.timeout(TIMEOUT).send().await.map_err(|error| {
         AlertError::Unreachable(if error.is_timeout() {
@@ -168,7 +168,7 @@ async fn send(whom: &str, request: reqwest::RequestBuilder) -> Result<(), AlertE
             "the connection broke"
         })
     })?;
-    failpoint::pass(ROOM, whom, Moment::After);
+    failpoint::pass(COMPONENT, whom, Phase::After);
     if answer.status().is_success() { Ok(()) } else { Err(AlertError::Refused(answer.status())) }
 }
 

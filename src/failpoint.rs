@@ -7,7 +7,7 @@
 
 /// Where a point stands to what it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub(crate) enum Phase {
     /// Nothing is begun: no lock is held, no byte is sent.
     Before,
     /// Every statement of the transaction is executed, and it is not committed.
@@ -16,7 +16,7 @@ pub(crate) enum Moment {
     After,
 }
 
-impl Moment {
+impl Phase {
     /// Those of a transaction.
     #[cfg(feature = "failpoints")]
     pub(crate) const OF_A_WRITE: &'static [Self] = &[Self::Before, Self::Uncommitted, Self::After];
@@ -36,7 +36,7 @@ impl Moment {
 
 /// The process is at this point now.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) fn pass(_room: impl std::fmt::Display, _what: &str, _moment: Moment) {}
+pub(crate) fn pass(_room: impl std::fmt::Display, _what: &str, _moment: Phase) {}
 
 #[cfg(feature = "failpoints")]
 pub(crate) use armed::{Unknown, arm, name, pass};
@@ -47,7 +47,7 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::Moment;
+    use super::Phase;
 
     /// A point to die at.
     struct Armed {
@@ -64,8 +64,8 @@ mod armed {
     pub(crate) struct Unknown(String);
 
     /// The name of a point.
-    pub(crate) fn name(room: impl Display, what: &str, moment: Moment) -> String {
-        format!("{room}::{what}::{}", moment.as_str())
+    pub(crate) fn name(room: impl Display, what: &str, phase: Phase) -> String {
+        format!("{room}::{what}::{}", phase.as_str())
     }
 
     /// Arms the point that the environment names, if it names one.
@@ -87,9 +87,9 @@ mod armed {
     }
 
     /// The process is at this point now: the end, if it is the one that was asked for.
-    pub(crate) fn pass(room: impl Display, what: &str, moment: Moment) {
+    pub(crate) fn pass(room: impl Display, what: &str, phase: Phase) {
         let Some(armed) = ARMED.get() else { return };
-        if armed.name == name(room, what, moment) && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if armed.name == name(room, what, phase) && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             std::process::abort();
         }
     }
@@ -100,7 +100,7 @@ mod armed {
 
         #[test]
         fn what_is_no_point_is_refused() {
-            let known = [name("store", "record_page", Moment::After)];
+            let known = [name("store", "record_page", Phase::After)];
             assert_eq!(known, ["store::record_page::after"]);
             for slip in ["", "store::record_page", "store::record_page::after=0", "store::record_page::after=x", "=1"] {
                 assert!(arm(Some(slip), &known).is_err(), "{slip}");

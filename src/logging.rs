@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 use crate::domain::{Clock, escape, timestamp_text};
 
 /// What libraries say of themselves at `info` is of no use to an operator; the configured filter can ask for it by name.
@@ -50,8 +50,8 @@ fn on_a_line_of_its_own() -> io::Stderr {
 /// Starts the log, once in the life of a process. Times come from `clock`.
 ///
 /// # Errors
-/// When the filter is none (a validated [`Log`] has one) or a log has been started before.
-pub fn init(log: &Log, clock: Arc<dyn Clock>) -> Result<(), Error> {
+/// When the filter is none (a validated [`LogConfig`] has one) or a log has been started before.
+pub fn init(log: &LogConfig, clock: Arc<dyn Clock>) -> Result<(), Error> {
     let filter = EnvFilter::try_new(format!("{QUIET},{}", log.filter))?;
     let lines = Lines { form: Form::of_stderr(log.format), clock };
     let layer =
@@ -107,7 +107,7 @@ fn journald_reads_stderr() -> bool {
 }
 
 /// The last word of a program that ends by an error: where journald reads it, with that priority on each of its lines.
-pub fn last_word(text: &str) -> String {
+pub fn with_journald_priority(text: &str) -> String {
     if !journald_reads_stderr() {
         return text.to_owned();
     }

@@ -16,23 +16,23 @@ const STATUS_MAX: usize = 200;
 
 /// Start-up is over: units ordered after this one may start.
 pub fn ready() {
-    insist(NotifyState::Ready);
+    notify_or_queue(NotifyState::Ready);
 }
 
 /// The line that `systemctl status` shows. What a remote wrote is escaped; the rest beyond 200 characters is left out.
 pub fn status(text: &str) {
     let line: String = escape(text).chars().take(STATUS_MAX).collect();
-    tell(&NotifyState::Status(&line));
+    notify(&NotifyState::Status(&line));
 }
 
 /// The service made progress.
 pub fn watchdog() {
-    tell(&NotifyState::Watchdog);
+    notify(&NotifyState::Watchdog);
 }
 
 /// The service is on its way out, within its stop time-out.
 pub fn stopping() {
-    insist(NotifyState::Stopping);
+    notify_or_queue(NotifyState::Stopping);
 }
 
 /// Within how long systemd wants to hear of progress (`WatchdogSec=`); `None` if it does not ask this process.
@@ -42,14 +42,14 @@ pub fn watchdog_interval() -> Option<Duration> {
 
 /// Tells what will soon be told again. If systemd does not read just now, its queue fills up, and whoever went on writing
 /// would wait for it: here, a thread that all loops need.
-fn tell(state: &NotifyState<'_>) {
+fn notify(state: &NotifyState<'_>) {
     if let Err(error) = send(state) {
         tracing::debug!(%error, "systemd cannot be told");
     }
 }
 
 /// Tells what is told once: a thread of its own waits if systemd does not read just now.
-fn insist(state: NotifyState<'static>) {
+fn notify_or_queue(state: NotifyState<'static>) {
     match send(&state) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             std::thread::spawn(move || sd_notify::notify(&[state]));

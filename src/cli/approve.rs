@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::args::ApproveArgs;
 use super::ask::{self, Request};
-use super::whom::{self, Whom};
+use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
@@ -17,7 +17,7 @@ use crate::store::{Access, Store, Who};
 pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let store = wiring::state(&config.store.path).await?;
     let found = match &arguments.who {
-        Some(who) => Some((who, Whom::find(&store, who).await?)),
+        Some(who) => Some((who, UserMatch::find(&store, who).await?)),
         None => None,
     };
     let nobody_held = store.people_with_outcome("held", 1).await?.is_empty();
@@ -25,21 +25,21 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
     let answers = match found {
         None if nobody_held => return told("nobody is held: there is nothing to approve"),
         None => ask::ask(config, Request::Approve(Who::Held), clock).await?,
-        Some((_, Whom::One(person))) if person.outcome.as_deref() == Some("held") => {
-            let id = whom::id_of(&person)?;
+        Some((_, UserMatch::One(person))) if person.outcome.as_deref() == Some("held") => {
+            let id = user_match::id_of(&person)?;
             ask::ask(config, Request::Approve(Who::User(&id)), clock).await?
         }
-        Some((_, Whom::One(person))) => {
+        Some((_, UserMatch::One(person))) => {
             return told(&format!(
                 "{} is not held: there is nothing to approve (`okta-auth0-sync user {}` tells how they stand)",
-                whom::name_of(&person),
+                user_match::name_of(&person),
                 person.okta_user_id
             ));
         }
-        Some((event_id, Whom::Nobody)) if dismissed(config, event_id, clock).await? => {
+        Some((event_id, UserMatch::None)) if dismissed(config, event_id, clock).await? => {
             return told(&format!("event {} is put aside; its text was dropped", event_id));
         }
-        Some((who, unclear)) => return whom::unclear(who, &unclear, clock.now()),
+        Some((who, unclear)) => return user_match::report_no_match(who, &unclear, clock.now()),
     };
     screen::out(&ask::to_text(&answers, screen::terminal_width())).map_err(Error::Output)?;
     Ok(ask::verdict(&answers))

@@ -2,7 +2,7 @@
 
 use super::args::ForgetArgs;
 use super::confirm::confirmed;
-use super::whom::{self, Whom};
+use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen};
 use crate::config::Config;
 use crate::domain::{Timestamp, escape};
@@ -15,12 +15,12 @@ use crate::store::{Access, Store};
 /// When there is no state, or it cannot be written.
 pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp) -> Result<Exit, Error> {
     let store = Store::open_beside(&config.store.path, Access::Beside).await?;
-    let person = match Whom::find(&store, &arguments.who).await? {
-        Whom::One(person) => person,
-        unclear => return whom::unclear(&arguments.who, &unclear, now),
+    let person = match UserMatch::find(&store, &arguments.who).await? {
+        UserMatch::One(person) => person,
+        unclear => return user_match::report_no_match(&arguments.who, &unclear, now),
     };
-    let id = whom::id_of(&person)?;
-    let name = escape(whom::name_of(&person));
+    let id = user_match::id_of(&person)?;
+    let name = escape(user_match::name_of(&person));
     let marked = store.accounts_of(&id).await?.iter().filter(|account| account.denied).count();
     let question = format!(
         "Delete what is stored of {name} ({id})? Their {marked} marked accounts stay denied. This cannot be undone."

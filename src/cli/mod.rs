@@ -33,7 +33,7 @@ pub mod status;
 mod story;
 mod sync;
 mod user;
-mod whom;
+mod user_match;
 mod wiring;
 
 use std::ffi::OsString;
@@ -77,7 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => {
             let lines: Vec<String> = error.to_string().lines().map(crate::domain::escape).collect();
             let told = format!("{}: {}", screen::paint(screen::BAD, "error"), lines.join("\n"));
-            screen::remark(&logging::last_word(&told));
+            screen::remark(&logging::with_journald_priority(&told));
             error.exit()
         }
     }

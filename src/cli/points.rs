@@ -1,6 +1,6 @@
 //! Every point that a test can have the process die at.
 
-use crate::failpoint::{self, Moment};
+use crate::failpoint::{self, Phase};
 use crate::http::Remote;
 use crate::{alert, auth0, okta, store};
 
@@ -8,20 +8,20 @@ use crate::{alert, auth0, okta, store};
 pub fn failpoints() -> Vec<String> {
     let mut names = Vec::new();
     for write in store::Write::ALL {
-        names.extend(Moment::OF_A_WRITE.iter().map(|moment| failpoint::name(store::ROOM, write.as_str(), *moment)));
+        names.extend(Phase::OF_A_WRITE.iter().map(|phase| failpoint::name(store::COMPONENT, write.as_str(), *phase)));
     }
     for step in store::STEPS {
-        names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(store::ROOM, step, *moment)));
+        names.extend(Phase::OF_A_CALL.iter().map(|phase| failpoint::name(store::COMPONENT, step, *phase)));
     }
     for (remote, endpoints) in
         [(Remote::Okta, okta::endpoints::ALL.as_slice()), (Remote::Auth0, auth0::endpoints::ALL.as_slice())]
     {
         for endpoint in endpoints {
-            names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(remote, endpoint.name, *moment)));
+            names.extend(Phase::OF_A_CALL.iter().map(|phase| failpoint::name(remote, endpoint.name, *phase)));
         }
     }
     for whom in alert::TOLD {
-        names.extend(Moment::OF_A_CALL.iter().map(|moment| failpoint::name(alert::ROOM, whom, *moment)));
+        names.extend(Phase::OF_A_CALL.iter().map(|phase| failpoint::name(alert::COMPONENT, whom, *phase)));
     }
     names
 }

@@ -21,7 +21,7 @@ const SHOWN: usize = 50;
 /// When the state is in use, or cannot be used.
 pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let (engine, _copy) = if arguments.dry_run {
-        let (engine, copy) = wiring::rehearsal(config, clock).await?;
+        let (engine, copy) = wiring::dry_run_engine(config, clock).await?;
         (engine, Some(copy))
     } else {
         (wiring::engine(config, clock).await?, None)

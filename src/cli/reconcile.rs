@@ -19,7 +19,7 @@ use crate::engine::reconciler::{Scope, USUAL_SPAN};
 pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, heard) = mpsc::unbounded_channel();
     let (engine, _copy) = if arguments.dry_run {
-        let (engine, copy) = wiring::rehearsal(&config, &clock).await?;
+        let (engine, copy) = wiring::dry_run_engine(&config, &clock).await?;
         (engine, Some(copy))
     } else {
         (wiring::engine(&config, &clock).await?, None)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::args::RetryArgs;
 use super::ask::{self, Request};
-use super::whom::{self, Whom};
+use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
@@ -17,7 +17,7 @@ use crate::store::Who;
 pub(crate) async fn run(config: &Config, arguments: &RetryArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let store = wiring::state(&config.store.path).await?;
     let found = match &arguments.who {
-        Some(who) => Some((who, Whom::find(&store, who).await?)),
+        Some(who) => Some((who, UserMatch::find(&store, who).await?)),
         None => None,
     };
     let nobody_failed = store.people_with_outcome("failed", 1).await?.is_empty();
@@ -28,11 +28,11 @@ pub(crate) async fn run(config: &Config, arguments: &RetryArgs, clock: &Arc<dyn 
             return Ok(Exit::Done);
         }
         None => ask::ask(config, Request::Look(Who::Failed), clock).await?,
-        Some((_, Whom::One(person))) => {
-            let id = whom::id_of(&person)?;
+        Some((_, UserMatch::One(person))) => {
+            let id = user_match::id_of(&person)?;
             ask::ask(config, Request::Look(Who::User(&id)), clock).await?
         }
-        Some((who, unclear)) => return whom::unclear(who, &unclear, clock.now()),
+        Some((who, unclear)) => return user_match::report_no_match(who, &unclear, clock.now()),
     };
     screen::out(&ask::to_text(&answers, screen::terminal_width())).map_err(Error::Output)?;
     Ok(ask::verdict(&answers))

@@ -45,7 +45,7 @@ pub fn choose_colour() {
 /// When standard output does not take it. A reader that has seen enough (`| head`) is no error.
 pub fn out(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    forgive_closed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    ignore_broken_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
 /// Writes bytes to standard output just as they are.
@@ -54,10 +54,10 @@ pub fn out(text: &str) -> io::Result<()> {
 /// As [`out`].
 pub fn out_raw(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    forgive_closed(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+    ignore_broken_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
-fn forgive_closed(result: io::Result<()>) -> io::Result<()> {
+fn ignore_broken_pipe(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,

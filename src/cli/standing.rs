@@ -158,13 +158,13 @@ impl Standing {
             });
         }
         // What is told of person by person below is not told twice.
-        let told_below = |alarm: &AlarmRow| match alarm.kind.as_str() {
+        let listed_below = |alarm: &AlarmRow| match alarm.kind.as_str() {
             "failed" => self.failed.iter().any(|person| person.okta_user_id == alarm.subject),
             "held" => self.held.iter().any(|person| person.okta_user_id == alarm.subject),
             "quarantined" => !self.quarantined.is_empty(),
             _ => false,
         };
-        list.extend(self.alarms.iter().filter(|alarm| !told_below(alarm)).map(|alarm| Attention {
+        list.extend(self.alarms.iter().filter(|alarm| !listed_below(alarm)).map(|alarm| Attention {
             kind: alarm.kind.clone(),
             subject: alarm.subject.clone(),
             name: None,

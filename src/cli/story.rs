@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Error, events::short_type, screen, whom};
+use super::{Error, events::short_type, screen, user_match};
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{OktaUserId, Timestamp};
 use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, KeptDecisions, PersonRow, Store};
@@ -37,7 +37,7 @@ impl Story {
     /// # Errors
     /// When the state cannot be read.
     pub(crate) async fn read(store: &Store, person: PersonRow) -> Result<Self, Error> {
-        let id: OktaUserId = whom::id_of(&person)?;
+        let id: OktaUserId = user_match::id_of(&person)?;
         let mut decisions: Vec<DecisionRow> = Vec::new();
         for _ in 0..DECISION_PAGES_MAX {
             let after = decisions.last().map_or(0, |decision| decision.id);
@@ -68,7 +68,7 @@ impl Story {
 
     /// For people, on a screen of `width` columns.
     pub(crate) fn to_text(&self, now: Timestamp, width: Option<u16>) -> String {
-        let name = screen::paragraph("", whom::name_of(&self.person), width);
+        let name = screen::paragraph("", user_match::name_of(&self.person), width);
         let mut text = format!("{}\n\n", screen::paint(screen::STRONG, name.trim_end()));
         text.push_str(&screen::pairs(self.facts(now), width));
         let mut section = |head: &str, body: String| {

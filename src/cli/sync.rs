@@ -31,7 +31,7 @@ const PAUSES_MAX: u32 = 4;
 pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, heard) = mpsc::unbounded_channel();
     let (engine, _copy) = if dry_run {
-        let (engine, copy) = wiring::rehearsal(&config, &clock).await?;
+        let (engine, copy) = wiring::dry_run_engine(&config, &clock).await?;
         (engine, Some(copy))
     } else {
         (wiring::engine(&config, &clock).await?, None)

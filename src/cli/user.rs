@@ -8,7 +8,7 @@ use super::args::UserArgs;
 use super::ask::{self, Answer, Request};
 use super::live::Tenants;
 use super::story::Story;
-use super::whom::{self, Whom};
+use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OktaUserId};
@@ -27,17 +27,17 @@ pub(crate) async fn run(config: &Config, arguments: &UserArgs, clock: &Arc<dyn C
         Err(error) => return Err(error),
     };
     let whom = match &store {
-        Some(store) => Whom::find(store, &arguments.who).await?,
-        None => Whom::Nobody,
+        Some(store) => UserMatch::find(store, &arguments.who).await?,
+        None => UserMatch::None,
     };
     if let Some(store) = store {
         store.close().await;
     }
     match whom {
-        Whom::One(person) => known(config, arguments, &whom::id_of(&person)?, clock).await,
-        Whom::Several(people) => several(arguments, &people, clock),
-        Whom::Nobody if arguments.live => stranger(config, arguments, clock).await,
-        Whom::Nobody => {
+        UserMatch::One(person) => known(config, arguments, &user_match::id_of(&person)?, clock).await,
+        UserMatch::Ambiguous(people) => several(arguments, &people, clock),
+        UserMatch::None if arguments.live => stranger(config, arguments, clock).await,
+        UserMatch::None => {
             if arguments.json {
                 print_json(&json!({ "matches": [] }))?;
             }
@@ -45,7 +45,7 @@ pub(crate) async fn run(config: &Config, arguments: &UserArgs, clock: &Arc<dyn C
             screen::remark(&format!(
                 "{}: {} {hint}",
                 screen::paint(screen::BAD, "error"),
-                whom::nobody(&arguments.who)
+                user_match::no_match(&arguments.who)
             ));
             Ok(Exit::Failed)
         }
@@ -57,20 +57,20 @@ fn several(arguments: &UserArgs, people: &[PersonRow], clock: &Arc<dyn Clock>) -
         print_json(&json!({ "matches": people }))?;
         return Ok(Exit::Failed);
     }
-    whom::unclear(&arguments.who, &Whom::Several(people.to_vec()), clock.now())
+    user_match::report_no_match(&arguments.who, &UserMatch::Ambiguous(people.to_vec()), clock.now())
 }
 
 /// Somebody whom the state knows, or shall come to know by a look.
 async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     if arguments.dry_run {
-        return rehearse(config, arguments, id, clock).await;
+        return dry_run_look(config, arguments, id, clock).await;
     }
     let answers =
         if arguments.sync { ask::ask(config, Request::Look(Who::User(id)), clock).await? } else { Vec::new() };
     let store = wiring::state(&config.store.path).await?;
-    let Whom::One(person) = Whom::find(&store, id.as_str()).await? else {
+    let UserMatch::One(person) = UserMatch::find(&store, id.as_str()).await? else {
         // Forgotten by somebody else since.
-        return whom::unclear(id.as_str(), &Whom::Nobody, clock.now());
+        return user_match::report_no_match(id.as_str(), &UserMatch::None, clock.now());
     };
     // Who is skipped is not denied, rightly: the story says why.
     let skipped = person.outcome.as_deref() == Some("skipped");
@@ -111,13 +111,13 @@ fn looked(answer: &Answer, width: Option<u16>) -> String {
 }
 
 /// What a look would write: on a copy of the state, and with no write to Auth0.
-async fn rehearse(
+async fn dry_run_look(
     config: &Config,
     arguments: &UserArgs,
     id: &OktaUserId,
     clock: &Arc<dyn Clock>,
 ) -> Result<Exit, Error> {
-    let (engine, copy) = wiring::rehearsal(config, clock).await?;
+    let (engine, copy) = wiring::dry_run_engine(config, clock).await?;
     engine.store().request_look(Who::User(id), clock.now()).await?;
     let reports = engine.look_at(std::slice::from_ref(id)).await?;
     engine.store().close().await;

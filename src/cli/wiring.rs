@@ -29,7 +29,7 @@ pub(crate) struct Clients {
     pub(crate) auth0: (Auth0, Pacer),
 }
 
-/// Whom the daemon tells, if the configuration names anybody.
+/// UserMatch the daemon tells, if the configuration names anybody.
 ///
 /// # Errors
 /// When an address cannot be read.
@@ -183,7 +183,7 @@ pub(crate) fn options(config: &Config) -> Options {
 pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<Engine, Error> {
     let clients = clients(config, clock)?;
     let (store, opened) = Store::open(&config.store.path, &binding(config), clock.now()).await?;
-    tell(config, &store, &opened);
+    log_opened(config, &store, &opened);
     let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options(config));
     engine.apply_config_changes(&opened).await?;
     Ok(engine)
@@ -193,7 +193,10 @@ pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<En
 ///
 /// # Errors
 /// As [`engine`], but a state in use is no obstacle.
-pub(crate) async fn rehearsal(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Engine, tempfile::TempDir), Error> {
+pub(crate) async fn dry_run_engine(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Engine, tempfile::TempDir), Error> {
     let clients = clients(config, clock)?;
     let folder = tempfile::Builder::new()
         .prefix("okta-auth0-sync-")
@@ -223,7 +226,7 @@ pub(crate) async fn state(path: &Path) -> Result<Store, Error> {
     Ok(Store::open_beside(path, Access::Read).await?)
 }
 
-fn tell(config: &Config, store: &Store, opened: &Opened) {
+fn log_opened(config: &Config, store: &Store, opened: &Opened) {
     if opened.created {
         info!(event = "state_created", path = %store.path().display(), "a new state: the log will be read {} back",
             humantime::format_duration(config.okta.initial_lookback));

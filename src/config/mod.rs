@@ -47,36 +47,36 @@ pub struct Config {
     /// The file it came from; `None` when only the environment was used.
     pub file: Option<PathBuf>,
     /// `[okta]`, without its `deny_statuses`, which are part of the policy.
-    pub okta: Okta,
+    pub okta: OktaConfig,
     /// `[auth0]`
-    pub auth0: Auth0,
+    pub auth0: Auth0Config,
     /// `okta.deny_statuses` and `[scope]`: who is denied, and who never is.
     pub policy: Policy,
     /// `[schedule]`
-    pub schedule: Schedules,
+    pub schedule: ScheduleConfig,
     /// `[engine]`
-    pub engine: Engine,
+    pub engine: EngineConfig,
     /// `[limits]`
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// `[guard]`
-    pub guard: Guard,
+    pub guard: GuardConfig,
     /// `[store]`
-    pub store: Store,
+    pub store: StoreConfig,
     /// `[log]`
-    pub log: Log,
+    pub log: LogConfig,
     /// `[tls]`
-    pub tls: Tls,
+    pub tls: TlsConfig,
     /// `[alert]`
-    pub alert: Alert,
+    pub alert: AlertConfig,
     /// `[http]`
-    pub http: Http,
+    pub http: HttpConfig,
     /// What is allowed and yet looks like a mistake, one sentence each.
     pub warnings: Vec<Problem>,
 }
 
 /// The Okta org.
 #[derive(Clone, Debug)]
-pub struct Okta {
+pub struct OktaConfig {
     /// Its origin: scheme, host and port.
     pub url: Url,
     /// How we prove who we are.
@@ -105,7 +105,7 @@ pub enum OktaCredentials {
 
 /// The Auth0 tenant.
 #[derive(Clone, Debug)]
-pub struct Auth0 {
+pub struct Auth0Config {
     /// Its origin: scheme, host and port.
     pub url: Url,
     /// The identifier of its Management API.
@@ -146,7 +146,7 @@ pub enum Auth0Credentials {
 
 /// When something runs by itself.
 #[derive(Clone, Debug)]
-pub struct Schedules {
+pub struct ScheduleConfig {
     /// The log is read.
     pub poll: Schedule,
     /// Everything is compared.
@@ -155,7 +155,7 @@ pub struct Schedules {
 
 /// How work is done.
 #[derive(Clone, Copy, Debug)]
-pub struct Engine {
+pub struct EngineConfig {
     /// Is anything written to Auth0?
     pub enforce: bool,
     /// Users looked at at the same time, 1 to 64.
@@ -166,7 +166,7 @@ pub struct Engine {
 
 /// How much of what the remotes allow is used: each more than 0, at most 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Of Okta's limits.
     pub okta_share: f64,
     /// Of Auth0's limits.
@@ -177,7 +177,7 @@ pub struct Limits {
 
 /// What keeps a mistake in Okta from locking everybody out.
 #[derive(Clone, Copy, Debug)]
-pub struct Guard {
+pub struct GuardConfig {
     /// First denials per window; more are held. 0: each is held.
     pub max_denials: u32,
     /// From a minute to 30 days.
@@ -186,7 +186,7 @@ pub struct Guard {
 
 /// The state.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct StoreConfig {
     /// The SQLite file.
     pub path: PathBuf,
     /// How long what is over and done with is kept. At least a day.
@@ -195,7 +195,7 @@ pub struct Store {
 
 /// The log.
 #[derive(Clone, Debug)]
-pub struct Log {
+pub struct LogConfig {
     /// How lines look.
     pub format: LogFormat,
     /// Valid directives of tracing's `EnvFilter`.
@@ -204,14 +204,14 @@ pub struct Log {
 
 /// Transport security.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct TlsConfig {
     /// PEM certificates that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }
 
 /// Who is told.
 #[derive(Clone, Debug)]
-pub struct Alert {
+pub struct AlertConfig {
     /// Changes of state are posted here. Reads as an address, `https` or loopback.
     pub webhook_url: Option<Secret>,
     /// Asked after each good pass. Reads as an address, `https` or loopback.
@@ -220,7 +220,7 @@ pub struct Alert {
 
 /// Our own HTTP server.
 #[derive(Clone, Debug)]
-pub struct Http {
+pub struct HttpConfig {
     /// Where it listens; nowhere if `None`.
     pub listen: Option<Listen>,
 }

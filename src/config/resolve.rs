@@ -11,8 +11,8 @@ use super::raw::{self, Raw, variable_of};
 use super::secret::{Kind, Secret};
 use super::value::{InlineSecret, OptionalPath, Origin, Place, Span, Text};
 use super::{
-    Alert, Auth0, Auth0Credentials, Config, Engine, Guard, Http, Limits, Log, Okta, OktaCredentials, Problem,
-    Schedules, Store, Tls, excerpt,
+    AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, LogConfig,
+    OktaConfig, OktaCredentials, Problem, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
 };
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Policy, Status};
@@ -90,7 +90,7 @@ impl Resolver<'_> {
         }
         self.within("guard.window", raw.guard.window.0, MINUTE, DAY * 30);
         self.within("store.retention", raw.store.retention.0, DAY, DAY * 36_500);
-        let alert = Alert {
+        let alert = AlertConfig {
             webhook_url: self.secret(
                 "alert.webhook_url",
                 Kind::Address,
@@ -112,28 +112,28 @@ impl Resolver<'_> {
             okta,
             auth0,
             policy,
-            schedule: Schedules { poll: raw.schedule.poll, reconcile: raw.schedule.reconcile },
-            engine: Engine {
+            schedule: ScheduleConfig { poll: raw.schedule.poll, reconcile: raw.schedule.reconcile },
+            engine: EngineConfig {
                 enforce: raw.engine.enforce,
                 concurrency: raw.engine.concurrency.0 as usize,
                 max_attempts: raw.engine.max_attempts.0,
             },
-            limits: Limits {
+            limits: LimitsConfig {
                 okta_share: raw.limits.okta_share.0,
                 auth0_share: raw.limits.auth0_share.0,
                 reconcile_share: raw.limits.reconcile_share.0,
             },
-            guard: Guard { max_denials: raw.guard.max_denials.0, window: raw.guard.window.0 },
-            store: Store { path: self.base.join(raw.store.path.0), retention: raw.store.retention.0 },
-            log: Log { format: raw.log.format, filter: raw.log.filter.0 },
-            tls: Tls { ca_file: raw.tls.ca_file.0.map(|path| self.base.join(path)) },
+            guard: GuardConfig { max_denials: raw.guard.max_denials.0, window: raw.guard.window.0 },
+            store: StoreConfig { path: self.base.join(raw.store.path.0), retention: raw.store.retention.0 },
+            log: LogConfig { format: raw.log.format, filter: raw.log.filter.0 },
+            tls: TlsConfig { ca_file: raw.tls.ca_file.0.map(|path| self.base.join(path)) },
             alert,
-            http: Http { listen: raw.http.listen.0 },
+            http: HttpConfig { listen: raw.http.listen.0 },
             warnings: self.warnings,
         })
     }
 
-    fn okta(&mut self, raw: raw::Okta) -> Option<Okta> {
+    fn okta(&mut self, raw: raw::Okta) -> Option<OktaConfig> {
         self.within("okta.initial_lookback", raw.initial_lookback.0, Duration::ZERO, LOOKBACK_MAX);
         if raw.initial_lookback.0 > LOG_RETENTION {
             self.warn("okta.initial_lookback", "reaches further back than Okta keeps its log (90 days)");
@@ -177,10 +177,10 @@ impl Resolver<'_> {
                 return None;
             }
         };
-        Some(Okta { url: url?, credentials, initial_lookback: raw.initial_lookback.0 })
+        Some(OktaConfig { url: url?, credentials, initial_lookback: raw.initial_lookback.0 })
     }
 
-    fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0> {
+    fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0Config> {
         let url = self.origin("auth0.url", raw.url, "https://acme.eu.auth0.com");
         let client_id =
             self.required("auth0.client_id", raw.client_id, "the client id of the machine-to-machine application");
@@ -224,7 +224,7 @@ impl Resolver<'_> {
                 "does not end with `/api/v2/`, as the identifier of Auth0's Management API does",
             );
         }
-        Some(Auth0 {
+        Some(Auth0Config {
             url,
             audience,
             client_id: client_id?,

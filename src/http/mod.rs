@@ -32,7 +32,7 @@ use pacing::InFlight;
 use redact::RequestSecrets;
 
 use crate::domain::Clock;
-use crate::failpoint::{self, Moment};
+use crate::failpoint::{self, Phase};
 
 /// How long a name may take to resolve and a connection to be made and secured.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -135,7 +135,7 @@ impl Http {
         let (client, request) = request.timeout(limits.timeout).build_split();
         let request = request.map_err(transport)?;
         let secrets = RequestSecrets::of(&request);
-        failpoint::pass(remote, endpoint, Moment::Before);
+        failpoint::pass(remote, endpoint, Phase::Before);
         let mut response = client.execute(request).await.map_err(transport)?;
         let status = response.status();
         if let Some(flight) = flight {
@@ -149,7 +149,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        failpoint::pass(remote, endpoint, Moment::After);
+        failpoint::pass(remote, endpoint, Phase::After);
         // What is told of a refusal is its text. Of a success only the parts that are kept: see [`Answer::redacted`].
         if !status.is_success() {
             body = secrets.redact(&body);

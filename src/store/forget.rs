@@ -1,10 +1,10 @@
 //! A person's data out of the state.
 
 use super::looks::Decision;
-use super::write::{COMPACT, ROOM, Tx, Write};
+use super::write::{COMPACT, COMPONENT, Tx, Write};
 use super::{Store, StoreError};
 use crate::domain::{Cause, DecisionOutcome, OktaUserId, Timestamp, timestamp_text};
-use crate::failpoint::{self, Moment};
+use crate::failpoint::{self, Phase};
 
 impl Store {
     /// Takes a person's data out of the state: names, addresses, events, and the personal part of their decisions. That it
@@ -149,9 +149,9 @@ impl Store {
     /// # Errors
     /// When the state cannot be written, or somebody reads it for longer than the busy time-out.
     pub async fn compact(&self) -> Result<(), StoreError> {
-        failpoint::pass(ROOM, COMPACT, Moment::Before);
+        failpoint::pass(COMPONENT, COMPACT, Phase::Before);
         sqlx::query("VACUUM").execute(self.writer()).await.map_err(|error| self.error(error))?;
-        failpoint::pass(ROOM, COMPACT, Moment::After);
+        failpoint::pass(COMPONENT, COMPACT, Phase::After);
         let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
             .fetch_one(self.writer())
             .await

@@ -52,4 +52,4 @@ pub use runs::{RemoteError, RunCounts, RunKind};
 pub use sweeps::Sweep;
 pub use write::Write;
 #[cfg(feature = "failpoints")]
-pub(crate) use write::{ROOM, STEPS};
+pub(crate) use write::{COMPONENT, STEPS};

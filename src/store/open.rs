@@ -14,9 +14,9 @@ use sqlx::{Connection, Row};
 use super::StoreError;
 use super::backup::copy_into;
 use super::error::remedy;
-use super::write::{CREATE, MIGRATE, ROOM, Write};
+use super::write::{COMPONENT, CREATE, MIGRATE, Write};
 use crate::domain::{Timestamp, timestamp_text};
-use crate::failpoint::{self, Moment};
+use crate::failpoint::{self, Phase};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -98,9 +98,9 @@ impl Store {
     ) -> Result<(Self, Opened), StoreError> {
         require_regular(path)?;
         let lock = take_lock(path)?;
-        failpoint::pass(ROOM, CREATE, Moment::Before);
+        failpoint::pass(COMPONENT, CREATE, Phase::Before);
         let created = create_if_missing(path)?;
-        failpoint::pass(ROOM, CREATE, Moment::After);
+        failpoint::pass(COMPONENT, CREATE, Phase::After);
         check_header(path)?;
         // Everything that may refuse the file looks at it without writing: opening a writer makes it a WAL database.
         inspect(path, binding, migrations).await?;
@@ -551,12 +551,12 @@ async fn migrate(pool: &SqlitePool, path: &Path, migrations: &Migrator) -> Resul
         copy_into(pool, path, &target).await?;
         copy = Some(target);
     }
-    failpoint::pass(ROOM, MIGRATE, Moment::Before);
+    failpoint::pass(COMPONENT, MIGRATE, Phase::Before);
     migrations.run(pool).await.map_err(|source| StoreError::Migration {
         path: path.to_owned(),
         copy: copy.as_ref().map_or_else(|| "(none: it was empty)".to_owned(), |copy| copy.display().to_string()),
         source: Box::new(source),
     })?;
-    failpoint::pass(ROOM, MIGRATE, Moment::After);
+    failpoint::pass(COMPONENT, MIGRATE, Phase::After);
     Ok(copy)
 }

@@ -6,10 +6,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult};
 use sqlx::{Sqlite, Transaction};
 
 use super::{Store, StoreError};
-use crate::failpoint::{self, Moment};
+use crate::failpoint::{self, Phase};
 
 /// The room's name in those of its points.
-pub(crate) const ROOM: &str = "store";
+pub(crate) const COMPONENT: &str = "store";
 /// What is done to the file and is no transaction of ours, each with a point before and behind it.
 #[cfg(feature = "failpoints")]
 pub(crate) const STEPS: [&str; 3] = [CREATE, MIGRATE, COMPACT];
@@ -126,7 +126,7 @@ impl DerefMut for Tx {
 impl Store {
     /// A write transaction. It has the write lock from its first moment.
     pub(super) async fn begin(&self, write: Write) -> Result<Tx, StoreError> {
-        failpoint::pass(ROOM, write.as_str(), Moment::Before);
+        failpoint::pass(COMPONENT, write.as_str(), Phase::Before);
         // At once: one that began by reading could not get the lock later.
         let inner = self.writer().begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.error(error))?;
         Ok(Tx { write, inner })
@@ -134,9 +134,9 @@ impl Store {
 
     pub(super) async fn commit(&self, tx: Tx) -> Result<(), StoreError> {
         let Tx { write, inner } = tx;
-        failpoint::pass(ROOM, write.as_str(), Moment::Uncommitted);
+        failpoint::pass(COMPONENT, write.as_str(), Phase::Uncommitted);
         inner.commit().await.map_err(|error| self.error(error))?;
-        failpoint::pass(ROOM, write.as_str(), Moment::After);
+        failpoint::pass(COMPONENT, write.as_str(), Phase::After);
         Ok(())
     }
 

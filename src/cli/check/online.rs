@@ -32,10 +32,10 @@ const TOKEN_ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
 /// Without these, people cannot be found or denied.
 const REQUIRED: [&str; 3] = ["read:users", "update:users", "update:users_app_metadata"];
 /// With these, the application could give itself any other.
-const TOO_MUCH: [&str; 2] = ["create:client_grants", "update:client_grants"];
+const DANGEROUS_SCOPES: [&str; 2] = ["create:client_grants", "update:client_grants"];
 const TO_END_SESSIONS: [&str; 2] = ["delete:sessions", "delete:refresh_tokens"];
 /// Nobody's: `.invalid` is reserved (RFC 2606).
-const NOBODY: &str = "okta-auth0-sync-check@example.invalid";
+const PROBE_EMAIL: &str = "okta-auth0-sync-check@example.invalid";
 
 /// Checks everything and prints the report.
 ///
@@ -267,12 +267,12 @@ impl Online<'_> {
         let Some(scopes) = self.expect("Auth0 token", auth0.granted_scopes().await) else { return };
         self.report.pass("Auth0 token", format!("application {}", self.config.auth0.client_id));
         self.scopes(&scopes);
-        let found = paced(pacer, auth0::endpoints::BY_EMAIL, clock, || auth0.accounts_by_email(NOBODY)).await;
+        let found = paced(pacer, auth0::endpoints::BY_EMAIL, clock, || auth0.accounts_by_email(PROBE_EMAIL)).await;
         if self.expect("Auth0 look-up by e-mail", found).is_some() {
             self.report.pass("Auth0 look-up by e-mail", "answers");
         }
         let mut anybody = None;
-        if let Some(address) = Address::parse(NOBODY).filter(|_| self.config.auth0.search) {
+        if let Some(address) = Address::parse(PROBE_EMAIL).filter(|_| self.config.auth0.search) {
             let emails = [address];
             let query = AccountQuery::Emails(&emails);
             let found = paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&query, 0)).await;
@@ -316,7 +316,7 @@ impl Online<'_> {
             );
         }
         let dangerous: Vec<&str> =
-            TOO_MUCH.into_iter().filter(|scope| scopes.iter().any(|have| have == scope)).collect();
+            DANGEROUS_SCOPES.into_iter().filter(|scope| scopes.iter().any(|have| have == scope)).collect();
         if !dangerous.is_empty() {
             self.report.warn(
                 "Auth0 scopes",

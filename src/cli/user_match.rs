@@ -1,4 +1,4 @@
-//! Whom a command is about: from what was typed to one person that the state knows.
+//! UserMatch a command is about: from what was typed to one person that the state knows.
 
 use super::{Error, Exit, screen};
 use crate::domain::{OktaUserId, Timestamp, escape};
@@ -6,16 +6,16 @@ use crate::store::{PersonRow, Store};
 
 /// Who may be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum UserMatch {
     /// Nobody that the state knows.
-    Nobody,
+    None,
     /// This one.
     One(Box<PersonRow>),
     /// One of these: an id has to be named.
-    Several(Vec<PersonRow>),
+    Ambiguous(Vec<PersonRow>),
 }
 
-impl Whom {
+impl UserMatch {
     /// Looks for an Okta id, a login, an address ever read, or an Auth0 id. An Okta id names one person, even if it is
     /// somebody else's login.
     pub(crate) async fn find(store: &Store, who: &str) -> Result<Self, Error> {
@@ -24,9 +24,9 @@ impl Whom {
             return Ok(Self::One(Box::new(people.swap_remove(exact))));
         }
         Ok(match people.len() {
-            0 => Self::Nobody,
+            0 => Self::None,
             1 => Self::One(Box::new(people.swap_remove(0))),
-            _ => Self::Several(people),
+            _ => Self::Ambiguous(people),
         })
     }
 }
@@ -49,23 +49,23 @@ pub(crate) fn name_of(person: &PersonRow) -> &str {
 ///
 /// # Errors
 /// When standard output does not take it.
-pub(crate) fn unclear(who: &str, whom: &Whom, now: Timestamp) -> Result<Exit, Error> {
-    match whom {
-        Whom::Several(people) => screen::out(&several(who, people, now)).map_err(Error::Output)?,
-        Whom::Nobody | Whom::One(_) => {
-            screen::remark(&format!("{}: {}", screen::paint(screen::BAD, "error"), nobody(who)));
+pub(crate) fn report_no_match(who: &str, matched: &UserMatch, now: Timestamp) -> Result<Exit, Error> {
+    match matched {
+        UserMatch::Ambiguous(people) => screen::out(&ambiguous(who, people, now)).map_err(Error::Output)?,
+        UserMatch::None | UserMatch::One(_) => {
+            screen::remark(&format!("{}: {}", screen::paint(screen::BAD, "error"), no_match(who)));
         }
     }
     Ok(Exit::Failed)
 }
 
 /// What is said when nobody is meant.
-pub(crate) fn nobody(who: &str) -> String {
+pub(crate) fn no_match(who: &str) -> String {
     format!("nobody with the Okta id, login or address {} is known here", escape(who))
 }
 
 /// The people that may be meant, and what to do about it.
-pub(crate) fn several(who: &str, people: &[PersonRow], now: Timestamp) -> String {
+pub(crate) fn ambiguous(who: &str, people: &[PersonRow], now: Timestamp) -> String {
     let mut text = screen::table(
         ["OKTA ID", "E-MAIL", "LOGIN", "OKTA", "READ", "OUTCOME"],
         people.iter().map(|person| {
