@@ -52,7 +52,7 @@ fn configured() -> TempDir {
 
 /// `journalctl -p err` shows why a unit failed.
 #[test]
-fn where_journald_reads_it_the_last_error_has_its_priority() {
+fn final_error_has_journald_priority() {
     use std::os::unix::fs::MetadataExt;
 
     let directory = configured();
@@ -75,7 +75,7 @@ fn where_journald_reads_it_the_last_error_has_its_priority() {
 }
 
 #[test]
-fn wrong_usage_exits_64_and_help_0() {
+fn usage_error_exits_64_help_0() {
     let directory = tempfile::tempdir().unwrap();
     for (arguments, expected) in [
         (&[][..], "Usage: okta-auth0-sync"),
@@ -100,7 +100,7 @@ fn wrong_usage_exits_64_and_help_0() {
 }
 
 #[test]
-fn a_sound_configuration_passes_with_its_sources_and_next_runs() {
+fn config_check_prints_sources_and_next_runs() {
     let directory = configured();
     let ran = run(program(directory.path()).args(["check", "--offline"]));
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
@@ -120,7 +120,7 @@ fn a_sound_configuration_passes_with_its_sources_and_next_runs() {
 }
 
 #[test]
-fn the_report_is_json_if_asked() {
+fn config_check_prints_json() {
     let directory = configured();
     let ran = run(program(directory.path()).args(["check", "--offline", "--json"]));
     let report: Value = serde_json::from_str(&ran.out).unwrap();
@@ -134,7 +134,7 @@ fn the_report_is_json_if_asked() {
 }
 
 #[test]
-fn what_is_wrong_exits_78_and_says_how_to_mend_it() {
+fn invalid_config_exits_78() {
     for (from, to, expected) in [
         ("https://example.okta.com", "http://example.okta.com", "in the clear: use https://"),
         ("client_id = \"abc\"", "client_id = \"YOUR_CLIENT_ID\"", "is still the example's"),
@@ -157,7 +157,7 @@ fn what_is_wrong_exits_78_and_says_how_to_mend_it() {
 }
 
 #[test]
-fn a_secret_that_others_can_read_is_refused() {
+fn world_readable_secret_is_refused() {
     let directory = configured();
     let secret = directory.path().join("credentials/auth0");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
@@ -170,7 +170,7 @@ fn a_secret_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn the_configuration_is_found_in_the_order_of_the_contract() {
+fn config_search_order() {
     let directory = configured();
     let elsewhere = tempfile::tempdir().unwrap();
     let named = directory.path().join("config.toml");
@@ -194,7 +194,7 @@ fn the_configuration_is_found_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_printed() {
+fn prints_completions_and_manual_pages() {
     let directory = tempfile::tempdir().unwrap();
     for (shell, expected) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
         let ran = run(program(directory.path()).args(["completions", shell]));

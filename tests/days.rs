@@ -59,7 +59,7 @@ struct Person {
 }
 
 #[tokio::test]
-async fn days_on_end_leave_nothing_behind() {
+async fn resources_stay_flat_over_days() {
     let (days, polls) = match std::env::var("OKTA_AUTH0_SYNC_DAYS") {
         Ok(days) => (days.parse::<usize>().unwrap(), 1440),
         Err(_) => (9, 72),

@@ -140,7 +140,7 @@ fn modules(file: &Path) -> Vec<String> {
 }
 
 #[test]
-fn imports_go_down_only() {
+fn imports_point_down() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
@@ -172,7 +172,7 @@ fn imports_go_down_only() {
 }
 
 #[test]
-fn the_checker_finds_what_must_not_be() {
+fn checker_finds_forbidden_imports() {
     for (room, source, expected) in [
         ("okta", "use crate::auth0::Auth0;", &["auth0::Auth0"][..]),
         ("okta", "use crate::domain::Status;\nuse crate::http::{Http, Failure};", &[]),
@@ -211,7 +211,7 @@ fn room(name: &str) -> Vec<(String, String)> {
 /// A transaction gets its points by `Store::begin`, which wants its name. This sees to it that there is no way around, and
 /// that each call of a remote is in the list that the names of its points are made of.
 #[test]
-fn each_write_and_each_call_has_its_points() {
+fn every_write_and_call_has_failpoints() {
     for (file, source) in room("store") {
         // Where the connection is made, lent and closed; where the file is rewritten, between points of its own.
         let allowed: &[&str] = match file.as_str() {

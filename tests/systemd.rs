@@ -54,7 +54,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn systemd_has_nothing_to_say_against_a_unit() {
+fn systemd_analyze_accepts_units() {
     let directory = installed();
     for (_, name) in UNITS {
         let file = format!("./{name}");
@@ -67,7 +67,7 @@ fn systemd_has_nothing_to_say_against_a_unit() {
 }
 
 #[test]
-fn the_services_are_exposed_to_little() {
+fn units_have_low_exposure() {
     let directory = installed();
     let threshold = format!("--threshold={EXPOSURE_MAX}");
     for (_, name) in UNITS.iter().filter(|(_, name)| name.ends_with(".service")) {
@@ -89,7 +89,7 @@ fn settings(file: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_template_differs_from_its_unit_in_its_name_alone() {
+fn template_differs_only_in_name() {
     for (file, template) in [
         ("okta-auth0-sync.service", "okta-auth0-sync@.service"),
         ("okta-auth0-sync-check.service", "okta-auth0-sync-check@.service"),
@@ -106,7 +106,7 @@ fn a_template_differs_from_its_unit_in_its_name_alone() {
 }
 
 #[test]
-fn every_unit_is_judged() {
+fn every_unit_is_tested() {
     let mut files: Vec<String> =
         fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();

@@ -72,7 +72,7 @@ impl Installation {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_sound_installation_passes_and_nothing_is_written() {
+async fn check_passes_and_writes_nothing() {
     let installation = Installation::new().await;
     installation.sandbox.okta().create_user(&NewUser::new("eve@example.com", "eve@example.com"));
     let ran = installation.run(&["check"]);
@@ -109,7 +109,7 @@ async fn a_sound_installation_passes_and_nothing_is_written() {
 type Case = (&'static str, fn(&Installation), i32, &'static str, &'static str);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn each_line_has_its_failure() {
+async fn each_check_line_can_fail() {
     fn date(text: &str) -> Effect {
         Effect::ReplaceHeader { name: "date".to_owned(), value: Some(text.to_owned()) }
     }
@@ -239,7 +239,7 @@ async fn each_line_has_its_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_wrong_configuration_is_78_before_anybody_is_asked() {
+async fn invalid_config_exits_78_before_any_call() {
     let installation = Installation::new().await;
     installation.configure("client_id = ", "klient_id = ");
     let ran = installation.run(&["check"]);
@@ -248,7 +248,7 @@ async fn a_wrong_configuration_is_78_before_anybody_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn the_action_is_shown_checked_and_deployed_only_when_told_to() {
+async fn action_is_deployed_only_when_confirmed() {
     let installation = Installation::new().await;
     let action = installation.sandbox.auth0().action();
     let shown = installation.run(&["action", "show"]);
@@ -283,7 +283,7 @@ async fn the_action_is_shown_checked_and_deployed_only_when_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn purge_lifts_what_a_pass_has_marked_when_told_to_and_nobody_else_works() {
+async fn purge_lifts_marks_only_when_confirmed() {
     let installation = Installation::new().await;
     let account = installation.deactivated("ann@example.com");
     assert_eq!(installation.run(&["sync"]).code, 0);

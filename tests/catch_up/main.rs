@@ -119,21 +119,21 @@ async fn drill(gone: Gone, span: Duration) {
 }
 
 #[tokio::test]
-async fn an_hour() {
+async fn catches_up_after_an_hour() {
     for gone in [Gone::Process, Gone::Okta, Gone::Auth0, Gone::Both] {
         drill(gone, HOUR).await;
     }
 }
 
 #[tokio::test]
-async fn a_week() {
+async fn catches_up_after_a_week() {
     for gone in [Gone::Process, Gone::Okta, Gone::Auth0, Gone::Both] {
         drill(gone, 7 * DAY).await;
     }
 }
 
 #[tokio::test]
-async fn longer_than_the_log_is_kept() {
+async fn catches_up_beyond_log_retention() {
     for gone in [Gone::Process, Gone::Okta, Gone::Auth0, Gone::Both] {
         drill(gone, 100 * DAY).await;
     }

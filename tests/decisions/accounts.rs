@@ -8,7 +8,7 @@ use serde_json::json;
 use super::world::{DAY, World};
 
 #[tokio::test]
-async fn every_account_of_the_address_is_denied_and_let_in_again() {
+async fn denies_and_restores_every_account() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let accounts: Vec<String> = ["Username-Password-Authentication", "google-oauth2", "acme-saml", "acme-okta"]
@@ -24,7 +24,7 @@ async fn every_account_of_the_address_is_denied_and_let_in_again() {
 }
 
 #[tokio::test]
-async fn of_linked_accounts_the_primary_is_marked() {
+async fn marks_primary_of_linked_accounts() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let primary = world.account("ann@example.com");
@@ -36,7 +36,7 @@ async fn of_linked_accounts_the_primary_is_marked() {
 }
 
 #[tokio::test]
-async fn an_account_linked_into_another_after_it_was_denied_takes_its_place() {
+async fn denied_account_linked_later_moves_to_primary() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let primary = world.account("ann@example.com");
@@ -51,7 +51,7 @@ async fn an_account_linked_into_another_after_it_was_denied_takes_its_place() {
 }
 
 #[tokio::test]
-async fn only_the_configured_connections() {
+async fn only_configured_connections() {
     let world = World::with(|setup| setup.options.connections = vec!["acme-okta".to_owned()]).await;
     let ann = world.person("ann@example.com");
     let inside = world.auth0().create_user(json!({ "connection": "acme-okta", "email": "ann@example.com" }));
@@ -66,7 +66,7 @@ async fn only_the_configured_connections() {
 }
 
 #[tokio::test]
-async fn what_is_denied_stays_so_when_the_configuration_leaves_it_out() {
+async fn narrowed_connections_keep_denials() {
     let mut world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -83,7 +83,7 @@ async fn what_is_denied_stays_so_when_the_configuration_leaves_it_out() {
 }
 
 #[tokio::test]
-async fn only_verified_addresses_where_that_is_asked_for() {
+async fn only_verified_addresses_if_required() {
     let world = World::with(|setup| setup.options.require_verified_email = true).await;
     let ann = world.person("ann@example.com");
     let verified = world.account("ann@example.com");
@@ -96,7 +96,7 @@ async fn only_verified_addresses_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn only_the_configured_domains() {
+async fn only_configured_domains() {
     let world = World::with(|setup| {
         setup.options.policy.email_domains = BTreeSet::from(["example.com".to_owned()]);
     })
@@ -115,7 +115,7 @@ fn exempting(names: &[&str]) -> Policy {
 }
 
 #[tokio::test]
-async fn exempt_people_are_never_denied_and_always_reported() {
+async fn exempt_users_are_reported_never_denied() {
     let mut world = World::with(|setup| setup.options.policy = exempting(&["boss@example.com"])).await;
     let (boss, deputy) = (world.person("Boss@Example.com"), world.person("deputy@example.com"));
     let (bosses, deputies) = (world.account("boss@example.com"), world.account("deputy@example.com"));
@@ -141,7 +141,7 @@ async fn exempt_people_are_never_denied_and_always_reported() {
 }
 
 #[tokio::test]
-async fn a_changed_policy_is_compared_at_the_next_start_and_names_nobody_in_the_decisions() {
+async fn policy_change_reconciles_at_next_start() {
     let mut world = World::with(|setup| setup.options.policy = exempting(&["boss@example.com"])).await;
     let ann = world.person("ann@example.com");
     world.account("ann@example.com");
@@ -154,7 +154,7 @@ async fn a_changed_policy_is_compared_at_the_next_start_and_names_nobody_in_the_
 }
 
 #[tokio::test]
-async fn who_has_no_account_yet_is_found_when_one_is_made() {
+async fn account_created_later_is_denied() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     world.leaves(&ann).await;
@@ -166,7 +166,7 @@ async fn who_has_no_account_yet_is_found_when_one_is_made() {
 }
 
 #[tokio::test]
-async fn without_enforcement_all_is_done_but_the_write_and_made_up_for_later() {
+async fn enforcement_off_only_delays_writes() {
     let mut world = World::with(|setup| setup.options.enforce = false).await;
     let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
     let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::world::{DAY, HOUR, MINUTE, World};
 
 #[tokio::test]
-async fn an_address_that_changed_before_the_denial_counts_if_it_was_ever_seen() {
+async fn old_address_counts_if_ever_seen() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let (old, new) = (world.account("ann@example.com"), world.account("ann.smith@example.com"));
@@ -21,7 +21,7 @@ async fn an_address_that_changed_before_the_denial_counts_if_it_was_ever_seen() 
 }
 
 #[tokio::test]
-async fn an_address_that_changed_while_denied_does_not_free_the_account() {
+async fn address_change_while_denied_keeps_denial() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -37,7 +37,7 @@ async fn an_address_that_changed_while_denied_does_not_free_the_account() {
 }
 
 #[tokio::test]
-async fn an_account_that_was_given_to_somebody_else_by_its_address_is_held_and_not_denied_again() {
+async fn reassigned_account_is_skipped_not_denied() {
     let world = World::new().await;
     let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
     let account = world.account("ann@example.com");
@@ -53,7 +53,7 @@ async fn an_account_that_was_given_to_somebody_else_by_its_address_is_held_and_n
 }
 
 #[tokio::test]
-async fn an_address_that_changed_after_the_return_is_let_in_as_well() {
+async fn address_change_after_return_stays_open() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -65,7 +65,7 @@ async fn an_address_that_changed_after_the_return_is_let_in_as_well() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_no_address_is_not_searched_for() {
+async fn login_without_at_sign_is_not_searched() {
     let world = World::new().await;
     let ann = world.person_called("ann", "ann@example.com");
     let nobody = world.person_called("svc-backup", "not an address");
@@ -77,7 +77,7 @@ async fn a_login_that_is_no_address_is_not_searched_for() {
 }
 
 #[tokio::test]
-async fn login_and_email_both_count() {
+async fn searches_login_and_email() {
     let world = World::new().await;
     let ann = world.person_called("ann@corp.example", "ann@example.com");
     let accounts = [world.account("ann@corp.example"), world.account("ann@example.com")];
@@ -88,7 +88,7 @@ async fn login_and_email_both_count() {
 }
 
 #[tokio::test]
-async fn case_does_not_matter_on_either_side() {
+async fn address_match_ignores_case() {
     let world = World::new().await;
     let ann = world.person("Ann.Smith@Example.com");
     // A database keeps lower case; a social connection keeps what its provider wrote.
@@ -112,7 +112,7 @@ async fn case_does_not_matter_on_either_side() {
 }
 
 #[tokio::test]
-async fn addresses_that_mean_something_to_a_query_language_mean_only_themselves() {
+async fn query_syntax_in_addresses_is_escaped() {
     let world = World::new().await;
     let bystander = world.account("bystander@example.com");
     for (number, address) in [
@@ -161,7 +161,7 @@ async fn pair(world: &World) -> (OktaUserId, OktaUserId, String) {
 }
 
 #[tokio::test]
-async fn a_shared_account_is_denied_when_the_last_one_has_left() {
+async fn shared_account_denied_after_last_user_leaves() {
     for swap in [false, true] {
         let world = World::new().await;
         let (mut ann, mut bob, account) = pair(&world).await;
@@ -196,7 +196,7 @@ async fn a_shared_account_is_denied_when_the_last_one_has_left() {
 }
 
 #[tokio::test]
-async fn both_leaving_at_once_are_denied_once_and_returning_at_once_are_let_in() {
+async fn simultaneous_leave_denies_shared_account_once() {
     let world = World::new().await;
     let (ann, bob, account) = pair(&world).await;
     world.okta().deactivate(&ann);
@@ -219,7 +219,7 @@ async fn both_leaving_at_once_are_denied_once_and_returning_at_once_are_let_in()
 }
 
 #[tokio::test]
-async fn who_is_skipped_is_looked_at_after_a_minute_and_at_each_reconcile() {
+async fn skipped_user_is_rechecked() {
     let world = World::new().await;
     let (ann, _, _) = pair(&world).await;
     world.leaves(&ann).await;
@@ -232,7 +232,7 @@ async fn who_is_skipped_is_looked_at_after_a_minute_and_at_each_reconcile() {
 }
 
 #[tokio::test]
-async fn a_new_person_on_an_old_address_is_noticed_at_once() {
+async fn reused_address_holds_denied_user() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -255,7 +255,7 @@ async fn a_new_person_on_an_old_address_is_noticed_at_once() {
 }
 
 #[tokio::test]
-async fn two_who_are_held_because_of_each_other_do_not_wake_each_other_for_ever() {
+async fn two_held_users_do_not_requeue_each_other() {
     let world = World::new().await;
     let ann = world.person_called("ann@example.com", "ann@example.com");
     let bob = world.person_called("bob@example.com", "bob@example.com");
@@ -285,7 +285,7 @@ async fn two_who_are_held_because_of_each_other_do_not_wake_each_other_for_ever(
 }
 
 #[tokio::test]
-async fn who_was_spared_for_a_colleague_is_denied_when_the_colleague_goes_in_any_way() {
+async fn skipped_user_denied_when_other_holder_leaves() {
     for way in ["guard", "failing", "suspended"] {
         let mut world = World::new().await;
         let (ann, bob, account) = pair(&world).await;
@@ -324,7 +324,7 @@ async fn who_was_spared_for_a_colleague_is_denied_when_the_colleague_goes_in_any
 }
 
 #[tokio::test]
-async fn a_colleague_whom_oktas_search_does_not_show_yet_is_known_from_the_log() {
+async fn other_holder_known_from_log_despite_lag() {
     let world = World::with(|setup| setup.sandbox.okta.search_lag = DAY).await;
     let ann = world.person_called("ann", "team@example.com");
     let account = world.account("team@example.com");

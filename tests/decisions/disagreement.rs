@@ -18,7 +18,7 @@ async fn stale(world: &World) -> (okta_auth0_sync::domain::OktaUserId, String) {
 }
 
 #[tokio::test]
-async fn it_is_asked_again_after_5_seconds_1_5_and_30_minutes() {
+async fn contradiction_rechecks_5s_1m_5m_30m() {
     let world = World::new().await;
     let (ann, account) = stale(&world).await;
     for (step, wait) in [5 * SECOND, MINUTE, 5 * MINUTE, 30 * MINUTE].into_iter().enumerate() {
@@ -34,7 +34,7 @@ async fn it_is_asked_again_after_5_seconds_1_5_and_30_minutes() {
 }
 
 #[tokio::test]
-async fn a_later_answer_is_applied_to_the_event_that_was_right() {
+async fn late_denial_names_original_event() {
     let world = World::new().await;
     let (ann, account) = stale(&world).await;
     world.okta().set_status(&ann, "DEPROVISIONED", None);
@@ -48,7 +48,7 @@ async fn a_later_answer_is_applied_to_the_event_that_was_right() {
 }
 
 #[tokio::test]
-async fn a_stale_denial_is_taken_back_when_okta_catches_up() {
+async fn stale_denial_lifts_once_okta_catches_up() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -64,7 +64,7 @@ async fn a_stale_denial_is_taken_back_when_okta_catches_up() {
 }
 
 #[tokio::test]
-async fn a_hold_that_contradicts_the_log_is_looked_at_again_too() {
+async fn contradicting_hold_is_rechecked() {
     let mut world = World::with(|setup| setup.options.guard.denials_max = 0).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -84,7 +84,7 @@ async fn a_hold_that_contradicts_the_log_is_looked_at_again_too() {
 }
 
 #[tokio::test]
-async fn imports_that_flap_end_as_okta_ends() {
+async fn flapping_import_ends_as_okta_does() {
     for ends_active in [true, false] {
         let world = World::new().await;
         let ann = world.person("ann@example.com");
@@ -112,7 +112,7 @@ async fn imports_that_flap_end_as_okta_ends() {
 }
 
 #[tokio::test]
-async fn entries_that_come_late_and_in_the_wrong_order_change_nothing_that_is_right() {
+async fn unordered_events_change_nothing() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");

@@ -36,7 +36,7 @@ fn states(row: &DecisionRow) -> (&str, &str) {
 }
 
 #[tokio::test]
-async fn a_write_leads_from_oktas_log_to_auth0s() {
+async fn decision_links_okta_event_to_auth0_log() {
     let world = World::with(|setup| setup.options.mark.block = true).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -71,7 +71,7 @@ async fn a_write_leads_from_oktas_log_to_auth0s() {
 }
 
 #[tokio::test]
-async fn a_write_without_an_event_is_called_by_its_user() {
+async fn eventless_write_correlates_by_user() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -92,7 +92,7 @@ async fn a_write_without_an_event_is_called_by_its_user() {
 }
 
 #[tokio::test]
-async fn what_was_left_alone_is_told_with_its_reason() {
+async fn skipped_accounts_have_reasons() {
     let world = World::with(|setup| {
         setup.options.connections = vec!["Username-Password-Authentication".to_owned()];
         setup.options.require_verified_email = true;
@@ -122,7 +122,7 @@ async fn what_was_left_alone_is_told_with_its_reason() {
 }
 
 #[tokio::test]
-async fn what_is_right_already_is_told_as_unchanged() {
+async fn correct_account_is_unchanged() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -140,7 +140,7 @@ async fn what_is_right_already_is_told_as_unchanged() {
 }
 
 #[tokio::test]
-async fn a_mark_that_the_state_does_not_know_is_confirmed_with_what_it_says() {
+async fn unknown_mark_is_confirmed() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     world.sync().await;
@@ -180,7 +180,7 @@ async fn runs(world: &World) -> Vec<(String, i64, i64, i64, bool, Option<String>
 }
 
 #[tokio::test]
-async fn a_pass_that_did_something_leaves_a_row_that_counts_it() {
+async fn pass_with_work_records_counts() {
     let world = World::new().await;
     let people: Vec<_> = (0..3).map(|number| world.person(&format!("p{number}@example.com"))).collect();
     world.sync().await;

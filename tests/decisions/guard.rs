@@ -23,7 +23,7 @@ fn denied(world: &World) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_beyond_the_number_is_held_until_it_is_approved() {
+async fn denials_over_limit_held_until_approved() {
     let (mut world, people) = guarded(2, 5).await;
     people.iter().for_each(|who| world.okta().deactivate(who));
     world.sync().await;
@@ -41,7 +41,7 @@ async fn what_is_beyond_the_number_is_held_until_it_is_approved() {
 }
 
 #[tokio::test]
-async fn approval_looks_anew_and_who_is_active_again_is_let_go() {
+async fn approval_rechecks_and_releases_active_users() {
     let (world, people) = guarded(0, 3).await;
     people.iter().for_each(|who| world.okta().deactivate(who));
     world.sync().await;
@@ -57,7 +57,7 @@ async fn approval_looks_anew_and_who_is_active_again_is_let_go() {
 }
 
 #[tokio::test]
-async fn failures_in_between_do_not_wear_it_out() {
+async fn failures_do_not_use_up_guard() {
     let (mut world, people) = guarded(0, 1).await;
     world.leaves(&people[0]).await;
     assert_eq!(world.outcome(&people[0]).await, "held: guard");
@@ -76,7 +76,7 @@ async fn failures_in_between_do_not_wear_it_out() {
 }
 
 #[tokio::test]
-async fn live_denials_and_swept_ones_are_counted_apart() {
+async fn event_and_reconcile_limits_differ() {
     let (world, people) = guarded(2, 6).await;
     world.sync().await;
     people[..3].iter().for_each(|who| world.okta().deactivate(who));
@@ -92,7 +92,7 @@ async fn live_denials_and_swept_ones_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn a_new_window_lets_new_people_through_and_restorations_do_not_count() {
+async fn new_window_allows_and_repairs_are_free() {
     let (world, people) = guarded(1, 3).await;
     world.leaves(&people[0]).await;
     for user in world.auth0().users() {
@@ -111,7 +111,7 @@ async fn a_new_window_lets_new_people_through_and_restorations_do_not_count() {
 }
 
 #[tokio::test]
-async fn who_has_no_account_uses_nothing_of_it_up() {
+async fn user_without_account_uses_no_guard() {
     let (world, people) = guarded(1, 1).await;
     for number in 0..5 {
         let nobody = world.person(&format!("nobody{number}@example.com"));

@@ -29,8 +29,8 @@ impl Kind {
     /// The test that tells histories of this kind.
     const fn test(self) -> &'static str {
         match self {
-            Self::Hours => "any_history",
-            Self::Weeks => "weeks_of_everything",
+            Self::Hours => "random_histories",
+            Self::Weeks => "fault_weeks",
         }
     }
 

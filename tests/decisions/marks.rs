@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::world::{DAY, HOUR, World};
 
 #[tokio::test]
-async fn a_block_of_ours_comes_and_goes_with_the_mark() {
+async fn our_block_follows_the_mark() {
     let mut world = World::with(|setup| setup.options.mark.block = true).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -25,7 +25,7 @@ async fn a_block_of_ours_comes_and_goes_with_the_mark() {
 }
 
 #[tokio::test]
-async fn blocking_that_is_switched_on_reaches_who_is_denied_already() {
+async fn enabling_block_updates_denied_accounts() {
     let mut world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -38,7 +38,7 @@ async fn blocking_that_is_switched_on_reaches_who_is_denied_already() {
 }
 
 #[tokio::test]
-async fn a_block_by_somebody_else_stays_theirs() {
+async fn foreign_block_is_kept() {
     let world = World::with(|setup| setup.options.mark.block = true).await;
     let ann = world.person("ann@example.com");
     let before = world.auth0().create_user(json!({ "email": "ann@example.com", "blocked": true }));
@@ -59,7 +59,7 @@ async fn a_block_by_somebody_else_stays_theirs() {
 }
 
 #[tokio::test]
-async fn a_block_of_ours_is_lifted_even_if_the_metadata_was_wiped() {
+async fn our_block_is_lifted_after_metadata_wipe() {
     for restored_first in [true, false] {
         let world = World::with(|setup| setup.options.mark.block = true).await;
         let ann = world.person("ann@example.com");
@@ -79,7 +79,7 @@ async fn a_block_of_ours_is_lifted_even_if_the_metadata_was_wiped() {
 }
 
 #[tokio::test]
-async fn a_block_of_ours_stays_ours_when_the_next_one_with_the_address_takes_the_mark_over() {
+async fn our_block_survives_owner_change() {
     let world = World::with(|setup| setup.options.mark.block = true).await;
     let ann = world.person_called("ann", "team@example.com");
     let bob = world.person_called("bob", "team@example.com");
@@ -112,7 +112,7 @@ async fn a_block_of_ours_stays_ours_when_the_next_one_with_the_address_takes_the
 }
 
 #[tokio::test]
-async fn siblings_in_the_metadata_are_kept() {
+async fn sibling_metadata_is_kept() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.auth0().create_user(json!({
@@ -129,7 +129,7 @@ async fn siblings_in_the_metadata_are_kept() {
 }
 
 #[tokio::test]
-async fn odd_shapes_of_metadata_are_denied_and_not_destroyed() {
+async fn odd_metadata_is_denied_and_preserved() {
     for (number, (app, user)) in [
         (json!({ "okta_sync": "text" }), json!({ "okta": "text" })),
         (json!({ "okta_sync": ["list"] }), json!({ "okta": ["list"] })),
@@ -166,7 +166,7 @@ async fn odd_shapes_of_metadata_are_denied_and_not_destroyed() {
 }
 
 #[tokio::test]
-async fn where_the_mirror_is_refused_the_authority_is_written_alone_once() {
+async fn refused_mirror_falls_back_to_mark_only() {
     for status in [400, 413] {
         let world =
             World::with(|setup| setup.sandbox.auth0.profile_limit = Some(ProfileLimit { bytes: 1200, status })).await;
@@ -199,7 +199,7 @@ async fn where_the_mirror_is_refused_the_authority_is_written_alone_once() {
 }
 
 #[tokio::test]
-async fn a_connection_that_refuses_updates_is_tried_again_and_stops_no_other_account() {
+async fn refused_update_does_not_stop_other_accounts() {
     let world = World::with(|setup| setup.options.max_attempts = 3).await;
     let ann = world.person("ann@example.com");
     let good = [
@@ -227,7 +227,7 @@ async fn a_connection_that_refuses_updates_is_tried_again_and_stops_no_other_acc
 }
 
 #[tokio::test]
-async fn an_answer_without_the_mark_is_not_believed() {
+async fn response_without_mark_is_not_trusted() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -247,7 +247,7 @@ async fn an_answer_without_the_mark_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_account_that_vanishes_between_the_look_up_and_the_write_is_no_failure() {
+async fn account_deleted_before_write_is_no_failure() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -275,7 +275,7 @@ async fn an_account_that_vanishes_between_the_look_up_and_the_write_is_no_failur
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_remembered_when_the_user_returns_before_the_next_try() {
+async fn lost_response_is_undone_when_user_returns() {
     for enforced_sessions in [false, true] {
         let mut world = World::with(|setup| setup.options.end_sessions = enforced_sessions).await;
         let ann = world.person("ann@example.com");
@@ -295,7 +295,7 @@ async fn a_lost_answer_is_remembered_when_the_user_returns_before_the_next_try()
 }
 
 #[tokio::test]
-async fn a_mark_without_an_owner_is_adopted_when_right_and_never_lifted_silently() {
+async fn ownerless_mark_is_adopted_never_lifted() {
     let world = World::new().await;
     let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
     let seed = |email: &str| {
@@ -322,7 +322,7 @@ async fn a_mark_without_an_owner_is_adopted_when_right_and_never_lifted_silently
 }
 
 #[tokio::test]
-async fn what_is_removed_while_denied_is_restored_and_three_times_a_day_is_an_alarm() {
+async fn removed_mark_is_restored_then_alarms() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -342,7 +342,7 @@ async fn what_is_removed_while_denied_is_restored_and_three_times_a_day_is_an_al
 }
 
 #[tokio::test]
-async fn a_look_that_finds_all_as_it_should_be_writes_nothing() {
+async fn correct_account_gets_no_write() {
     let world = World::with(|setup| setup.options.mark.block = true).await;
     let ann = world.person("ann@example.com");
     world.account("ann@example.com");
@@ -361,7 +361,7 @@ async fn a_look_that_finds_all_as_it_should_be_writes_nothing() {
 }
 
 #[tokio::test]
-async fn the_mark_of_a_forgotten_person_is_still_restored_and_lifted_when_they_return() {
+async fn forgotten_user_mark_is_kept_then_lifted() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");

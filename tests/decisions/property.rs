@@ -1,6 +1,6 @@
 //! Random histories through the whole pipe, from the log to Auth0; at their end all must be as the model says.
 //!
-//! A history is its seed: `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions any_history` (or `weeks_of_everything`) tells
+//! A history is its seed: `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions random_histories` (or `fault_weeks`) tells
 //! it again, step by step. Without it the same ones are told each time, so that a change is judged by what it changed.
 //! `OKTA_AUTH0_SYNC_HISTORIES=…` tells so many others, from a seed of the moment.
 //!
@@ -15,48 +15,48 @@ const HOURS: u64 = 2000;
 const WEEKS: u64 = 100;
 
 #[tokio::test]
-async fn any_history_ends_as_the_model_says() {
+async fn random_histories_match_model() {
     tell(Kind::Hours, 0).await;
 }
 
 #[tokio::test]
-async fn any_history_the_second_quarter() {
+async fn random_histories_match_model_2() {
     tell(Kind::Hours, 1).await;
 }
 
 #[tokio::test]
-async fn any_history_the_third_quarter() {
+async fn random_histories_match_model_3() {
     tell(Kind::Hours, 2).await;
 }
 
 #[tokio::test]
-async fn any_history_the_last_quarter() {
+async fn random_histories_match_model_4() {
     tell(Kind::Hours, 3).await;
 }
 
 #[tokio::test]
-async fn weeks_of_everything_at_once_end_as_the_model_says() {
+async fn fault_weeks_match_model() {
     tell(Kind::Weeks, 0).await;
 }
 
 #[tokio::test]
-async fn weeks_of_everything_the_second_quarter() {
+async fn fault_weeks_match_model_2() {
     tell(Kind::Weeks, 1).await;
 }
 
 #[tokio::test]
-async fn weeks_of_everything_the_third_quarter() {
+async fn fault_weeks_match_model_3() {
     tell(Kind::Weeks, 2).await;
 }
 
 #[tokio::test]
-async fn weeks_of_everything_the_last_quarter() {
+async fn fault_weeks_match_model_4() {
     tell(Kind::Weeks, 3).await;
 }
 
 /// Without this a seed that failed would be worth nothing.
 #[tokio::test]
-async fn a_history_told_twice_is_the_same() {
+async fn same_seed_gives_same_history() {
     for seed in FIRST_SEED..FIRST_SEED + 3 {
         let first = History::new(Kind::Weeks, seed, false).await.run().await;
         let second = History::new(Kind::Weeks, seed, false).await.run().await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::world::{DAY, HOUR, World};
 
 #[tokio::test]
-async fn a_drill_what_must_be_is_restored_and_what_is_not_ours_is_left_and_both_are_told() {
+async fn reconcile_repairs_ours_and_reports_foreign() {
     let world = World::with(|setup| setup.options.mark.block = true).await;
     let people: Vec<(OktaUserId, String)> = ["user", "import", "tool", "scim", "fine"]
         .into_iter()
@@ -67,7 +67,7 @@ async fn a_drill_what_must_be_is_restored_and_what_is_not_ours_is_left_and_both_
 }
 
 #[tokio::test]
-async fn it_goes_on_where_it_was_stopped() {
+async fn reconcile_resumes_after_stop() {
     let mut world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
     let people: Vec<_> = (0..120)
         .map(|number| {
@@ -101,7 +101,7 @@ async fn it_goes_on_where_it_was_stopped() {
 }
 
 #[tokio::test]
-async fn marks_that_the_state_lost_are_taken_up_and_lifted_for_who_is_active() {
+async fn adopts_lost_marks_lifts_active_users() {
     let world = World::new().await;
     let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
     let marked = |who: &OktaUserId, email: &str| {
@@ -121,7 +121,7 @@ async fn marks_that_the_state_lost_are_taken_up_and_lifted_for_who_is_active() {
 }
 
 #[tokio::test]
-async fn marks_that_name_nobody_are_counted_and_one_that_was_lifted_meanwhile_is_not_taken_up() {
+async fn ownerless_marks_raise_one_alarm() {
     // The search shows for an hour what was.
     let world = World::with(|setup| setup.sandbox.auth0.search_lag = HOUR).await;
     let bob = world.person("bob@example.com");
@@ -143,7 +143,7 @@ async fn marks_that_name_nobody_are_counted_and_one_that_was_lifted_meanwhile_is
 /// People in Okta, denied ones among them, drifted ones among those: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test
 /// --release --test decisions at_scale -- --nocapture` tells what a large tenant costs.
 #[tokio::test]
-async fn at_scale_exactly_the_drifted_are_repaired_at_the_stated_cost() {
+async fn reconcile_at_scale_repairs_only_drift() {
     let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "5000,250,10".to_owned());
     let scale: Vec<usize> = scale.split(',').map(|number| number.parse().unwrap()).collect();
     let [everybody, denied, drifted] = scale[..] else { panic!("three numbers: people, denied, drifted") };
@@ -188,7 +188,7 @@ async fn at_scale_exactly_the_drifted_are_repaired_at_the_stated_cost() {
 }
 
 #[tokio::test]
-async fn who_is_missing_from_oktas_listing_is_looked_at_and_who_was_deleted_long_ago_is_not() {
+async fn user_missing_from_listing_is_rechecked() {
     let world = World::new().await;
     let people: Vec<(OktaUserId, String)> = ["deleted", "hidden", "there"]
         .into_iter()

@@ -32,7 +32,7 @@ fn holder_searches(world: &World) -> usize {
 }
 
 #[tokio::test]
-async fn many_who_leave_at_once_are_searched_for_together() {
+async fn simultaneous_leavers_are_batched() {
     let world = World::new().await;
     let people = people(&world, 45);
     all_leave(&world, &people).await;
@@ -41,7 +41,7 @@ async fn many_who_leave_at_once_are_searched_for_together() {
 }
 
 #[tokio::test]
-async fn a_colleague_who_is_found_by_a_search_for_many_is_spared() {
+async fn batch_search_finds_other_holder() {
     let world = World::new().await;
     let people = people(&world, 9);
     let (shared, account) = &people[5];
@@ -62,7 +62,7 @@ async fn a_colleague_who_is_found_by_a_search_for_many_is_spared() {
 }
 
 #[tokio::test]
-async fn a_search_for_many_that_fails_leaves_each_to_their_own() {
+async fn failed_batch_falls_back_to_single() {
     for (of_okta, path) in [(false, "/api/v2/users"), (true, "/api/v1/users")] {
         let world = World::new().await;
         let people = people(&world, 3);
@@ -74,7 +74,7 @@ async fn a_search_for_many_that_fails_leaves_each_to_their_own() {
 }
 
 #[tokio::test]
-async fn more_hits_than_a_page_are_searched_for_one_by_one() {
+async fn overfull_batch_falls_back_to_single() {
     let world = World::new().await;
     let people = people(&world, 2);
     let more = |_| world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "PERSON0@example.com" }));
@@ -84,7 +84,7 @@ async fn more_hits_than_a_page_are_searched_for_one_by_one() {
 }
 
 #[tokio::test]
-async fn what_was_searched_long_ago_is_searched_again() {
+async fn stale_batch_results_are_refreshed() {
     let world = World::new().await;
     let people = people(&world, 2);
     people.iter().for_each(|(person, _)| world.okta().deactivate(person));

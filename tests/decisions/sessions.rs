@@ -21,7 +21,7 @@ fn asked(world: &World) -> usize {
 }
 
 #[tokio::test]
-async fn sessions_and_refresh_tokens_end_with_the_denial_once() {
+async fn denial_revokes_sessions_once() {
     let world = World::with(|setup| setup.options.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.leaves(&ann).await;
@@ -33,7 +33,7 @@ async fn sessions_and_refresh_tokens_end_with_the_denial_once() {
 }
 
 #[tokio::test]
-async fn what_is_owed_is_paid_by_the_next_life() {
+async fn owed_revocation_survives_restart() {
     let mut world = World::with(|setup| setup.options.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.auth0().faults().add(Fault::new(SESSIONS, "/api/v2/users/", Effect::Drop).times(1));
@@ -47,7 +47,7 @@ async fn what_is_owed_is_paid_by_the_next_life() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_refuses_it_is_told_once_and_asked_seldom() {
+async fn refused_revocation_alarms_once() {
     let world = World::with(|setup| {
         setup.options.end_sessions = true;
         setup.sandbox.auth0.has_session_api = false;
@@ -90,7 +90,7 @@ async fn a_tenant_that_refuses_it_is_told_once_and_asked_seldom() {
 }
 
 #[tokio::test]
-async fn without_the_endpoint_nothing_is_owed() {
+async fn missing_revocation_endpoint_owes_nothing() {
     let world = World::with(|setup| setup.options.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.auth0().faults().add(Fault::status(SESSIONS, "/api/v2/users/", 404));
@@ -103,7 +103,7 @@ async fn without_the_endpoint_nothing_is_owed() {
 }
 
 #[tokio::test]
-async fn what_is_not_asked_for_any_more_is_forgiven() {
+async fn disabling_revocation_clears_alarm() {
     let mut world = World::with(|setup| setup.options.end_sessions = true).await;
     let (ann, _) = logged_in(&world).await;
     world.auth0().set_has_session_api(false);

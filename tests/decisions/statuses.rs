@@ -6,7 +6,7 @@ use okta_auth0_sync_sandbox::{DeleteOrder, Fault};
 use super::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
 
 #[tokio::test]
-async fn every_status_comes_to_its_verdict_on_a_denied_and_on_an_open_account() {
+async fn every_status_reaches_its_verdict() {
     let world = World::new().await;
     let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
     let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
@@ -39,7 +39,7 @@ async fn every_status_comes_to_its_verdict_on_a_denied_and_on_an_open_account() 
 }
 
 #[tokio::test]
-async fn suspension_denies_where_it_is_asked_for() {
+async fn suspension_denies_if_configured() {
     let world = World::with(|setup| {
         setup.options.policy =
             Policy { deny_statuses: [Status::Suspended, Status::Deprovisioned].into(), ..Policy::default() };
@@ -57,7 +57,7 @@ async fn suspension_denies_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn what_a_user_is_on_the_way_to_counts_and_is_looked_at_until_it_is_settled() {
+async fn transitioning_status_decides_and_rechecks() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -76,7 +76,7 @@ async fn what_a_user_is_on_the_way_to_counts_and_is_looked_at_until_it_is_settle
 }
 
 #[tokio::test]
-async fn a_missing_user_without_evidence_is_held_until_somebody_approves() {
+async fn vanished_user_is_held_until_approved() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -99,7 +99,7 @@ async fn a_missing_user_without_evidence_is_held_until_somebody_approves() {
 }
 
 #[tokio::test]
-async fn a_role_that_was_narrowed_denies_nobody_even_if_they_once_had_left() {
+async fn narrowed_okta_role_denies_no_user() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -117,7 +117,7 @@ async fn a_role_that_was_narrowed_denies_nobody_even_if_they_once_had_left() {
 }
 
 #[tokio::test]
-async fn a_deactivated_user_who_is_deleted_stays_denied() {
+async fn deleted_deactivated_user_stays_denied() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -132,7 +132,7 @@ async fn a_deactivated_user_who_is_deleted_stays_denied() {
 }
 
 #[tokio::test]
-async fn a_user_never_seen_before_and_deleted_at_once_is_denied_by_the_address_of_the_event() {
+async fn unknown_deleted_user_denied_by_event_address() {
     for order in [DeleteOrder::DeactivateFirst, DeleteOrder::InitiatedFirst] {
         let world = World::with(|setup| setup.sandbox.okta.delete_order = order).await;
         let ann = world.person("ann@example.com");
@@ -148,7 +148,7 @@ async fn a_user_never_seen_before_and_deleted_at_once_is_denied_by_the_address_o
 }
 
 #[tokio::test]
-async fn a_deletion_that_okta_shows_before_the_log_does_is_believed_when_the_log_follows() {
+async fn deletion_is_denied_once_log_confirms() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -163,7 +163,7 @@ async fn a_deletion_that_okta_shows_before_the_log_does_is_believed_when_the_log
 }
 
 #[tokio::test]
-async fn the_activation_of_somebody_new_costs_one_call_to_okta_and_none_to_auth0() {
+async fn new_user_costs_one_okta_call() {
     let world = World::new().await;
     world.account("ann@example.com");
     world.sync().await;
@@ -177,7 +177,7 @@ async fn the_activation_of_somebody_new_costs_one_call_to_okta_and_none_to_auth0
 }
 
 #[tokio::test]
-async fn a_status_that_denies_from_now_on_reaches_who_has_it_already() {
+async fn newly_denying_status_reaches_existing_users() {
     let mut world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -196,7 +196,7 @@ async fn a_status_that_denies_from_now_on_reaches_who_has_it_already() {
 }
 
 #[tokio::test]
-async fn who_left_by_the_log_is_not_held_as_vanished_though_okta_showed_them_as_active_since() {
+async fn log_departure_outweighs_stale_active() {
     for (back, held) in [(None, false), (Some(HOUR / 2), true)] {
         let world = World::new().await;
         let ann = world.person("ann@example.com");
@@ -223,7 +223,7 @@ async fn who_left_by_the_log_is_not_held_as_vanished_though_okta_showed_them_as_
 }
 
 #[tokio::test]
-async fn who_left_hours_before_okta_could_be_asked_is_not_held_as_vanished() {
+async fn late_poll_does_not_hold_departed_user() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");

@@ -20,7 +20,7 @@ fn rows(first: &str) -> Vec<Vec<&'static str>> {
 }
 
 #[test]
-fn every_status_stands_in_the_page_with_its_verdict() {
+fn page_lists_every_status_with_its_verdict() {
     let mut named = BTreeSet::new();
     for row in rows("status") {
         let [status, verdict] = row[..] else { panic!("{row:?}") };
@@ -33,7 +33,7 @@ fn every_status_stands_in_the_page_with_its_verdict() {
 }
 
 #[tokio::test]
-async fn every_row_is_what_happens() {
+async fn decision_table_rows_hold() {
     let rows = rows("verdict");
     let mut played = BTreeSet::new();
     for row in &rows {

@@ -5,7 +5,7 @@ use okta_auth0_sync_sandbox::{Effect, Fault};
 use super::world::{DAY, HOUR, MINUTE, World};
 
 #[tokio::test]
-async fn one_poison_user_stops_nobody() {
+async fn failing_user_does_not_stop_others() {
     let world = World::new().await;
     let poison = world.person("poison@example.com");
     world.account("poison@example.com");
@@ -29,7 +29,7 @@ async fn one_poison_user_stops_nobody() {
 }
 
 #[tokio::test]
-async fn after_so_many_attempts_it_is_failed_tried_daily_and_revived_by_an_event() {
+async fn failed_user_retries_daily_or_on_event() {
     let mut world = World::with(|setup| setup.options.max_attempts = 4).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -56,7 +56,7 @@ async fn after_so_many_attempts_it_is_failed_tried_daily_and_revived_by_an_event
 }
 
 #[tokio::test]
-async fn waiting_for_a_remote_is_no_attempt() {
+async fn waiting_for_remote_is_not_an_attempt() {
     let world = World::with(|setup| setup.options.max_attempts = 2).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
@@ -74,7 +74,7 @@ async fn waiting_for_a_remote_is_no_attempt() {
 }
 
 #[tokio::test]
-async fn one_address_that_cannot_be_asked_for_keeps_no_other_account_open() {
+async fn failing_address_does_not_block_others() {
     let world = World::new().await;
     let ann = world.person_called("a@example.com", "b@example.com");
     let account = world.account("a@example.com");

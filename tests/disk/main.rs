@@ -79,7 +79,7 @@ fn failing_disk(folder: &Path) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
+async fn failing_write_loses_no_user() {
     let (stage, left) = peopled().await;
     let library = failing_disk(stage.folder());
     let mark = stage.folder().join("failed");
@@ -125,7 +125,7 @@ async fn a_disk_that_fails_at_any_write_loses_nobody_and_is_named() {
 
 /// The daemon as systemd runs it: it is started again whenever it ends with anything but 78.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_whose_disk_fails_for_a_while_goes_on_by_itself_or_is_started_again() {
+async fn daemon_recovers_from_failing_disk() {
     let (stage, left) = peopled().await;
     let library = failing_disk(stage.folder());
     let mark = stage.folder().join("failed");
@@ -182,7 +182,7 @@ async fn a_daemon_whose_disk_fails_for_a_while_goes_on_by_itself_or_is_started_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_read_only_is_named_and_can_still_be_read() {
+async fn read_only_disk_is_reported_and_readable() {
     let (stage, left) = peopled().await;
     let library = failing_disk(stage.folder());
     let folder = stage.folder().join("state");
@@ -228,7 +228,7 @@ async fn a_disk_that_is_read_only_is_named_and_can_still_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_somebody_else_keeps_locked_is_named_and_nobody_is_lost() {
+async fn locked_state_is_reported_loses_no_user() {
     let (stage, left) = peopled().await;
     stage.sync().await;
     let (person, account) = stage.person("late");
@@ -248,7 +248,7 @@ async fn a_state_that_somebody_else_keeps_locked_is_named_and_nobody_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_page_is_never_a_panic_and_never_an_empty_state() {
+async fn damaged_page_never_panics_or_empties_state() {
     let (stage, left) = peopled().await;
     stage.sync().await;
     let whole = fs::read(stage.state()).unwrap();
@@ -295,7 +295,7 @@ async fn a_damaged_page_is_never_a_panic_and_never_an_empty_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_death_left_is_taken_up_with_its_wal_and_without() {
+async fn crash_state_opens_with_and_without_wal() {
     for with_wal in [true, false] {
         let (stage, left) = peopled().await;
         let mut dying = stage.program(&["sync"]);
@@ -323,7 +323,7 @@ async fn what_a_death_left_is_taken_up_with_its_wal_and_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn yesterdays_copy_put_back_loses_nobody() {
+async fn restored_backup_loses_no_user() {
     let (stage, mut left) = peopled().await;
     let okta = stage.sandbox.okta();
     let (returns, open) = stage.person("returns");

@@ -11,7 +11,7 @@ use crate::stage::Stage;
 const ALARMS: &str = include_str!("../../docs/drill-alarms.sh");
 
 #[test]
-fn the_drill_of_alarms_plays_every_kind() {
+fn alarm_drill_covers_every_kind() {
     for kind in AlarmKind::ALL {
         let name = kind.as_str();
         let plays = |verb: &str| ALARMS.lines().any(|line| line.trim_start().starts_with(&format!("{verb} {name}")));
@@ -37,17 +37,17 @@ fn plays(arguments: &[&str]) {
 }
 
 #[test]
-fn each_alarm_that_does_not_take_minutes_is_told_mended_and_over() {
+fn quick_alarms_raise_and_clear() {
     plays(&["docs/drill-alarms.sh", "--quick"]);
 }
 
 #[test]
-fn each_rule_of_the_check_is_told() {
+fn each_status_check_rule_reports() {
     plays(&["docs/drill-status.sh"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alarm_of_a_process_before_ends_when_its_cause_is_over() {
+async fn alarm_clears_after_restart() {
     let stage = Stage::set().await;
     stage.sync().await.exits(0);
     let now = SystemClock::new().now();

@@ -30,7 +30,7 @@ fn asked(folder: &Path, arguments: &[&str]) -> (i32, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_the_state_answers_and_shows_when_it_was_edited() {
+async fn copied_state_answers_and_shows_edits() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     let (gone, _) = stage.person("gone");
@@ -94,7 +94,7 @@ async fn a_copy_of_the_state_answers_and_shows_when_it_was_edited() {
 
 /// After retention, for somebody who was deleted, and after `forget`: what is still answered, and what is said not to be.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_retention_and_forgetting_leave_is_answered_and_the_rest_is_said_to_be_gone() {
+async fn queries_survive_retention_and_forget() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     let (gone, _) = stage.person("gone");

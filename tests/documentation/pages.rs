@@ -211,7 +211,7 @@ fn check_form(place: &str, claimed: &str, printed: &str) {
 }
 
 #[test]
-fn every_block_is_of_a_known_kind_and_what_is_not_run_has_its_reason() {
+fn every_code_block_has_a_known_kind() {
     let mut shells = 0;
     for page in pages() {
         for block in blocks(&page) {
@@ -236,7 +236,7 @@ fn every_block_is_of_a_known_kind_and_what_is_not_run_has_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_page_can_be_typed_from_its_beginning_to_its_end() {
+async fn every_page_runs_as_typed() {
     let mut run = 0;
     for page in pages() {
         let blocks = blocks(&page);

@@ -58,7 +58,7 @@ async fn awkward() -> (Stage, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_wider_than_the_screen_and_no_id_is_broken() {
+async fn screens_fit_width_without_breaking_ids() {
     let (stage, id) = awkward().await;
     let folder = stage.folder().to_owned();
     tokio::task::spawn_blocking(move || {
@@ -115,7 +115,7 @@ async fn nothing_is_wider_than_the_screen_and_no_id_is_broken() {
 }
 
 #[test]
-fn every_help_fits_eighty_columns() {
+fn help_fits_eighty_columns() {
     let folder = tempfile::tempdir().unwrap();
     let commands: [&[&str]; 20] = [
         &[],
@@ -147,7 +147,7 @@ fn every_help_fits_eighty_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_asked_can_say_no_end_the_input_or_interrupt() {
+async fn prompts_accept_no_eof_and_interrupt() {
     let (stage, _) = awkward().await;
     stage.sandbox.auth0().action().set_bound(false);
     let folder = stage.folder().to_owned();
@@ -171,7 +171,7 @@ async fn whoever_is_asked_can_say_no_end_the_input_or_interrupt() {
 
 /// The steps of long work: drawn on a terminal and taken away again, told line by line elsewhere, beside the result.
 #[tokio::test(flavor = "multi_thread")]
-async fn long_work_is_drawn_on_a_terminal_and_told_by_steps_elsewhere() {
+async fn progress_bar_only_on_terminal() {
     let stage = Stage::set().await;
     let people: Vec<_> = (0..6).map(|number| stage.person(&format!("p{number}")).0).collect();
     stage.sync().await;
@@ -214,7 +214,7 @@ async fn long_work_is_drawn_on_a_terminal_and_told_by_steps_elsewhere() {
 
 /// More rows than a screen has: the newest of them, and that there are more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_list_ends_and_says_so() {
+async fn long_lists_are_truncated_with_notice() {
     let stage = Stage::set().await;
     let (ann, _) = stage.person("ann");
     stage.sync().await;
@@ -250,7 +250,7 @@ async fn a_long_list_ends_and_says_so() {
 
 /// Before the first run, and after a run that had nothing to do.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_says_that_there_is_nothing_yet() {
+async fn empty_state_message_of_every_command() {
     /// With this code, and these words.
     type Ends = (i32, &'static str);
     const NO_STATE: &str = "there is no state at";
@@ -287,7 +287,7 @@ async fn every_command_says_that_there_is_nothing_yet() {
 
 /// `NO_COLOR`: no sign of a colour on a terminal, in no command; without it there is one.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_wants_no_colour_gets_none() {
+async fn no_color_disables_colors() {
     let (stage, _) = awkward().await;
     let folder = stage.folder().to_owned();
     tokio::task::spawn_blocking(move || {

@@ -82,7 +82,7 @@ fn about_the_guard<'a>(messages: &'a [Value], event: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alarm_is_told_once_though_refused_twice_and_once_that_it_is_over() {
+async fn alarm_webhook_retries_and_delivers_once() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     let mut receiver = Receiver::listen(2).await;
@@ -128,7 +128,7 @@ async fn an_alarm_is_told_once_though_refused_twice_and_once_that_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_heartbeat_follows_a_good_pass_and_no_other() {
+async fn heartbeat_follows_only_good_passes() {
     let stage = Stage::set().await;
     let mut receiver = Receiver::listen(0).await;
     stage.sandbox.okta().revoke_token();

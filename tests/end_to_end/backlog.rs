@@ -12,7 +12,7 @@ const STAYERS: usize = 2_500;
 const CONCURRENCY: &str = "[engine]\nconcurrency = 16\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_ends_with_exactly_the_right_accounts_marked() {
+async fn backlog_marks_exactly_right_accounts() {
     let stage = Stage::set().await;
     stage.configure(CONCURRENCY);
     let okta = stage.sandbox.okta();

@@ -89,7 +89,7 @@ async fn stage() -> Stage {
 }
 
 #[test]
-fn the_search_finds_what_it_looks_for() {
+fn canary_scanner_finds_planted_secrets() {
     for secret in SECRETS {
         let form = |text: String| assert!(leak(text.as_bytes()).is_some(), "{text}");
         form(format!("authorization: SSWS {secret}"));
@@ -106,7 +106,7 @@ fn the_search_finds_what_it_looks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pass_and_a_daemon_at_the_loudest_level() {
+async fn trace_level_pass_shows_no_secret() {
     let stage = stage().await;
     let ran = stage.sync().await;
     assert!(ran.err.contains("TRACE") && ran.err.contains("hyper"), "it was the loudest level: {}", ran.err.len());
@@ -177,7 +177,7 @@ fn mishaps() -> Vec<(&'static str, bool, Fault)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_error_path_at_the_loudest_level() {
+async fn trace_level_errors_show_no_secret() {
     let mut runs = JoinSet::new();
     let mut leaks = Vec::new();
     for (name, by_okta, fault) in mishaps() {
@@ -203,7 +203,7 @@ async fn every_error_path_at_the_loudest_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_answers_at_the_loudest_level() {
+async fn trace_level_unreachable_shows_no_secret() {
     for (section, url) in
         [("OKTA", "https://no-such.invalid"), ("AUTH0", "http://127.0.0.1:1"), ("OKTA", "http://127.0.0.1:1")]
     {
@@ -218,7 +218,7 @@ async fn nobody_answers_at_the_loudest_level() {
 
 /// Configurations that are wrong just where a secret is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_configuration_does_not_quote_a_secret() {
+async fn config_errors_quote_no_secret() {
     let stage = stage().await;
     let sound = fs::read_to_string(stage.folder().join("config.toml")).unwrap();
     let token = format!("api_token = \"{OKTA}\"");
@@ -256,7 +256,7 @@ async fn a_wrong_configuration_does_not_quote_a_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn debug_forms_do_not_show_them() {
+async fn debug_output_shows_no_secret() {
     let stage = stage().await;
     let text = stage.sandbox.config_toml();
     let environment = okta_auth0_sync::config::Environment::of_process();
@@ -280,7 +280,7 @@ fn echo(sent: &str) -> String {
 
 /// The remotes repeat what they were sent: it is neither shown nor kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_remotes_repeat_is_taken_out() {
+async fn echoed_secrets_are_redacted() {
     let says = |code: u16, body: Value| Effect::Status { code, body, headers: Vec::new() };
     let ssws = echo(&format!("SSWS {OKTA}"));
     let bearer = echo(&format!("Bearer {ACCESS}"));
@@ -326,7 +326,7 @@ async fn what_the_remotes_repeat_is_taken_out() {
 
 /// An entry of the log that cannot be read is kept as it came: without what we sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_entry_that_repeats_the_credential() {
+async fn quarantined_event_hides_echoed_credential() {
     let stage = stage().await;
     stage.sandbox.okta().push_log_entry(json!({
         "uuid": "an-echo",
@@ -348,7 +348,7 @@ async fn an_unreadable_entry_that_repeats_the_credential() {
 
 /// Whoever may list processes sees how they were started.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_of_a_daemon_holds_no_secret() {
+async fn daemon_command_line_holds_no_secret() {
     let stage = stage().await;
     let okta = stage.sandbox.okta();
     let mut daemon = stage.daemon();

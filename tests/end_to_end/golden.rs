@@ -75,7 +75,7 @@ fn person(story: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_of_each_schema_is_taken_up_with_all_that_is_in_it() {
+async fn golden_states_of_each_schema_open() {
     let numbers = migrations();
     if std::env::var_os("OKTA_AUTH0_SYNC_GOLDEN").is_some_and(|value| value == "write") {
         fs::create_dir_all(golden()).unwrap();

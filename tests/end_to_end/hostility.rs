@@ -40,7 +40,7 @@ async fn asked(stage: &Stage, arguments: &[&str], format: &str) -> Ran {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_into_a_field_does_nothing() {
+async fn hostile_profile_fields_do_nothing() {
     let stage = Stage::set().await;
     let (victim, open) = stage.person("victim");
     let mut theirs = Vec::new();
@@ -92,7 +92,7 @@ fn deep(levels: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn entries_without_measure_keep_nobody_behind_them_waiting() {
+async fn huge_events_do_not_block_later_users() {
     let stage = Stage::set().await;
     let okta = stage.sandbox.okta();
     let entry = |uuid: &str, login: &str, more: Value| {

@@ -27,7 +27,7 @@ enum End {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_lost_by_ten_kills() {
+async fn ten_kills_lose_no_user() {
     let stage = Stage::set().await;
     stage.configure(&format!("[engine]\nconcurrency = {CONCURRENCY}\n"));
     let okta = stage.sandbox.okta();

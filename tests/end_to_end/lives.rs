@@ -629,7 +629,7 @@ impl World {
 
 /// The usual run: each point of the writes that a pass makes, a few of the others, and a few lives besides.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_lost_in_a_few_lives() {
+async fn some_crashes_lose_no_user() {
     let (seed, lives) = seeded(FEW_LIVES);
     let mut world = World::begin(seed).await;
     let points = failpoints();
@@ -651,7 +651,7 @@ async fn nobody_is_lost_in_a_few_lives() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "every point there is takes minutes: a command of its own, told in docs/reliability.md"]
-async fn nobody_is_lost_wherever_the_lives_end() {
+async fn many_crashes_lose_no_user() {
     let (seed, lives) = seeded(LIVES);
     let mut world = World::begin(seed).await;
     let points = failpoints();

@@ -132,7 +132,7 @@ async fn ending(stage: &Stage, id: &str) -> (Option<String>, Option<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_recorded_entries_end_in_the_right_verdicts() {
+async fn recorded_events_reach_right_verdicts() {
     let stage = Stage::set().await;
     let joe = stage.account(JOE_EMAIL);
     let john = stage.account(JOHN_EMAIL);
@@ -175,7 +175,7 @@ async fn the_recorded_entries_end_in_the_right_verdicts() {
 /// However far the log has been read when a look happens, and in whichever order it was written: nobody is denied who has
 /// not left, and whoever has is denied in the end, once.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_recorded_life_is_read_in_any_pieces_and_either_order() {
+async fn recorded_life_in_any_page_size_or_order() {
     for backwards in [false, true] {
         let stage = Stage::set().await;
         let account = stage.account(JOE_EMAIL);
@@ -205,7 +205,7 @@ async fn the_recorded_life_is_read_in_any_pieces_and_either_order() {
 
 /// The recorded answer for a deactivated user, word for word.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_recorded_deactivated_user_is_denied() {
+async fn recorded_deactivated_user_is_denied() {
     let stage = Stage::set().await;
     let body = reference("get_user_deprovisioned.json");
     let (id, email) = (body["id"].as_str().unwrap().to_owned(), body["profile"]["email"].as_str().unwrap().to_owned());

@@ -18,7 +18,7 @@ async fn sync_at(stage: &Stage, state: &str) -> Ran {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_cannot_be_kept_there() {
+async fn unwritable_state_folder_is_refused() {
     let stage = Stage::set().await;
     fs::write(stage.folder().join("file"), "").unwrap();
     for place in ["nowhere/state.db", "file/state.db", "/proc/state.db"] {
@@ -30,7 +30,7 @@ async fn a_state_that_cannot_be_kept_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_state_is_left_as_it_is() {
+async fn foreign_file_as_state_is_left_alone() {
     let stage = Stage::set().await;
     let text = "dear diary, ".repeat(1000);
     fs::write(stage.state(), &text).unwrap();
@@ -45,7 +45,7 @@ async fn a_file_that_is_no_state_is_left_as_it_is() {
 
 /// An Okta org is known by its address, an Auth0 tenant by the audience: its domain may become a custom one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_of_another_pair() {
+async fn state_of_other_tenants_is_refused() {
     let (one, other) = (Stage::set().await, Stage::set().await);
     let (ann, account) = one.person("ann");
     one.sync().await;
@@ -66,7 +66,7 @@ async fn a_state_of_another_pair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_org_behind_the_same_address() {
+async fn other_org_at_same_address_is_refused() {
     let stage = Stage::set().await;
     let (ann, _) = stage.person("ann");
     stage.sync().await;
@@ -80,7 +80,7 @@ async fn another_org_behind_the_same_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_credential_on_either_side_is_told_and_loses_nothing() {
+async fn wrong_credentials_report_and_lose_nothing() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     stage.sandbox.okta().deactivate(&ann);
@@ -111,7 +111,7 @@ async fn a_wrong_credential_on_either_side_is_told_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_cannot_be_resolved() {
+async fn unresolvable_host_is_reported() {
     for (section, host) in [("OKTA", "https://no-such-org.invalid"), ("AUTH0", "https://no-such-tenant.invalid")] {
         let stage = Stage::set().await;
         let (ann, account) = stage.person("ann");
@@ -126,7 +126,7 @@ async fn a_host_that_cannot_be_resolved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_in_use() {
+async fn state_in_use_is_refused() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
@@ -146,7 +146,7 @@ async fn a_state_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_of_a_newer_version() {
+async fn newer_state_is_refused() {
     let stage = Stage::set().await;
     stage.sync().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(stage.state());
@@ -173,7 +173,7 @@ async fn a_state_of_a_newer_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_outlives_a_credential_that_stops_working() {
+async fn daemon_survives_revoked_credential() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());

@@ -58,7 +58,7 @@ async fn settled(stage: &Stage, daemon: &mut Daemon, account: &str, denied: bool
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deactivation_in_the_middle_of_a_look_is_not_lost() {
+async fn deactivation_during_look_is_not_lost() {
     let stage = Stage::set().await;
     let (ann, account) = stage.person("ann");
     let held = hold(&stage, Middle::Read, &ann);
@@ -80,7 +80,7 @@ async fn a_deactivation_in_the_middle_of_a_look_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reactivation_in_the_middle_of_a_denial_is_not_lost() {
+async fn reactivation_during_denial_is_not_lost() {
     for middle in [Middle::Read, Middle::BeforeWrite, Middle::AfterWrite] {
         let stage = Stage::set().await;
         let (ann, account) = stage.person("ann");
@@ -106,7 +106,7 @@ async fn a_reactivation_in_the_middle_of_a_denial_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_deactivation_in_the_middle_of_letting_in_is_not_lost() {
+async fn second_deactivation_during_lift_is_not_lost() {
     for middle in [Middle::Read, Middle::BeforeWrite, Middle::AfterWrite] {
         let stage = Stage::set().await;
         let (ann, account) = stage.person("ann");

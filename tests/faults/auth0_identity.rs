@@ -18,7 +18,7 @@ fn statuses(stage: &Stage, path: &str) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn one_token_serves_everybody_and_a_key_is_as_good_as_a_secret() {
+async fn one_token_serves_all_with_secret_or_key() {
     let mut ways = vec![None];
     // RS256 and RS384 are what Auth0 takes (Auth0 docs: Configure Private Key JWT).
     ways.extend(keys::rsa().into_iter().filter(|(algorithm, _)| *algorithm != "RS512").map(|(_, text)| Some(text)));
@@ -39,7 +39,7 @@ async fn one_token_serves_everybody_and_a_key_is_as_good_as_a_secret() {
 }
 
 #[tokio::test]
-async fn the_audience_may_be_another_than_the_domain() {
+async fn audience_may_differ_from_domain() {
     let audience = "https://acme.eu.auth0.com/api/v2/";
     let stage = Stage::set(|setup| setup.sandbox.auth0.audience = Some(audience.to_owned())).await;
     let ann = stage.leaver("ann");
@@ -47,7 +47,7 @@ async fn the_audience_may_be_another_than_the_domain() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_or_is_revoked_costs_one_call_and_nothing_else() {
+async fn expired_or_revoked_token_costs_one_call() {
     let stage = Stage::new().await;
     let ann = stage.leaver("ann");
     stage.denies(&[ann]).await;
@@ -94,7 +94,7 @@ fn mended(stage: &Stage) {
 const SCOPES: &str = "read:users update:users update:users_app_metadata";
 
 #[tokio::test]
-async fn whatever_is_refused_waits_and_goes_on() {
+async fn refused_auth0_credential_waits_then_resumes() {
     let troubles = [
         Trouble {
             name: "a wrong secret",
@@ -206,7 +206,7 @@ async fn waits_and_goes_on(trouble: &Trouble) {
 }
 
 #[tokio::test]
-async fn a_refusal_that_lasts_for_hours_fails_nobody_and_is_probed_once_a_minute() {
+async fn long_refusal_probes_once_a_minute() {
     let stage = Stage::new().await;
     let people: Vec<_> = ["ann", "bob", "cyd"].map(|name| stage.leaver(name)).into();
     forever(

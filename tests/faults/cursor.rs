@@ -111,7 +111,7 @@ fn redirect(code: u16, origin: &str) -> Effect {
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_be_used_is_asked_for_again_and_nothing_is_lost() {
+async fn unusable_page_is_fetched_again() {
     for (name, effects, words) in bad_pages() {
         let elsewhere = Elsewhere::new().await;
         for begun in [false, true] {
@@ -138,7 +138,7 @@ async fn a_page_that_cannot_be_used_is_asked_for_again_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn an_odd_page_that_can_be_used_is_used() {
+async fn odd_but_usable_page_is_used() {
     type Odd = (&'static str, fn(&str) -> Vec<Effect>);
     let gzipped: Odd =
         ("compressed", |page| vec![Effect::ReplaceBody(gzip(page.as_bytes())), header("content-encoding", "gzip")]);
@@ -180,7 +180,7 @@ async fn an_odd_page_that_can_be_used_is_used() {
 
 /// A next link as others write it, with `{url}` for the address that it leads to.
 #[tokio::test]
-async fn a_next_link_is_read_however_it_is_written() {
+async fn next_link_parses_in_any_form() {
     for form in [
         "<{url}>; rel=\"next\"",
         "<{path}>; rel=\"next\"",
@@ -210,7 +210,7 @@ async fn a_next_link_is_read_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_next_link_to_another_host_is_asked_of_our_own() {
+async fn next_link_host_is_ignored() {
     let elsewhere = Elsewhere::new().await;
     let stage = Stage::new().await;
     let mut people = vec![stage.leaver("ann")];
@@ -229,7 +229,7 @@ async fn a_next_link_to_another_host_is_asked_of_our_own() {
 }
 
 #[tokio::test]
-async fn empty_short_and_full_pages_end_a_pass_when_there_is_no_more() {
+async fn empty_short_and_full_pages_end_pass() {
     let stage = Stage::new().await;
     assert_eq!(stage.poll().await.unwrap().pages, 1, "an empty one");
     for number in 0..2500 {
@@ -255,7 +255,7 @@ async fn empty_short_and_full_pages_end_a_pass_when_there_is_no_more() {
 }
 
 #[tokio::test]
-async fn what_nobody_has_seen_before_is_taken_as_it_comes() {
+async fn unknown_events_are_stored() {
     let stage = Stage::new().await;
     let (ann, bob) = (stage.person("ann"), stage.person("bob"));
     stage.denies(&[]).await;
@@ -293,7 +293,7 @@ async fn what_nobody_has_seen_before_is_taken_as_it_comes() {
 }
 
 #[tokio::test]
-async fn unreadable_entries_without_an_id_are_told_apart_and_known_again() {
+async fn unreadable_events_without_id_are_deduplicated() {
     let stage = Stage::new().await;
     let nameless = json!([{ "eventType": "user.lifecycle.deactivate" }, { "eventType": "user.lifecycle.suspend" }, 7]);
     stage.okta_fault("GET", LOGS, Effect::ReplaceBody(nameless.to_string().into_bytes()), 2);
@@ -309,7 +309,7 @@ fn refused_cursor(code: &str) -> Fault {
 }
 
 #[tokio::test]
-async fn a_refused_cursor_is_given_up_and_the_log_is_not() {
+async fn refused_cursor_restarts_by_time() {
     for code in ["E0000001", "E0000031", "E0000053"] {
         let stage = Stage::new().await;
         let mut people = vec![stage.leaver("ann")];
@@ -334,7 +334,7 @@ async fn a_refused_cursor_is_given_up_and_the_log_is_not() {
 }
 
 #[tokio::test]
-async fn a_beginning_that_is_refused_is_tried_once_more_a_pass_and_taken_when_it_can_be() {
+async fn refused_start_retries_once_per_pass() {
     let stage = Stage::new().await;
     let ann = stage.leaver("ann");
     stage.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000053", "errorSummary": "since" })), 6);
@@ -347,7 +347,7 @@ async fn a_beginning_that_is_refused_is_tried_once_more_a_pass_and_taken_when_it
 }
 
 #[tokio::test]
-async fn a_log_that_is_refused_by_its_cursor_and_by_time_gives_the_cursor_up_once() {
+async fn fully_refused_log_drops_cursor_once() {
     let stage = Stage::new().await;
     let mut people = vec![stage.leaver("ann")];
     stage.denies(&people).await;
@@ -366,7 +366,7 @@ async fn a_log_that_is_refused_by_its_cursor_and_by_time_gives_the_cursor_up_onc
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_filter_is_given_up() {
+async fn cursor_of_other_filter_is_dropped() {
     let stage = Stage::new().await;
     let mut people = vec![stage.leaver("ann")];
     stage.denies(&people).await;
@@ -391,7 +391,7 @@ async fn a_cursor_of_another_filter_is_given_up() {
 }
 
 #[tokio::test]
-async fn another_org_is_refused_whatever_its_address_says() {
+async fn different_org_is_refused_by_its_id() {
     let stage = Stage::new().await;
     stage.poll().await.unwrap();
     let before = stage.pages().len();
@@ -406,7 +406,7 @@ async fn another_org_is_refused_whatever_its_address_says() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_stood_still_for_a_month_is_given_up_before_it_ages() {
+async fn month_old_cursor_is_replaced() {
     let stage = Stage::new().await;
     let mut people = vec![stage.leaver("ann")];
     stage.denies(&people).await;
@@ -425,7 +425,7 @@ async fn a_cursor_that_stood_still_for_a_month_is_given_up_before_it_ages() {
 }
 
 #[tokio::test]
-async fn after_a_gap_everybody_is_compared() {
+async fn log_gap_starts_full_reconcile() {
     // Eighty days: Okta may have forgotten. Two hundred: it even refuses to be asked from then on.
     for days in [85, 200] {
         let mut stage = Stage::new().await;
@@ -455,7 +455,7 @@ async fn after_a_gap_everybody_is_compared() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_stalled_body_ends_by_itself() {
+async fn stalled_body_times_out() {
     let stage = Stage::new().await;
     let ann = stage.leaver("ann");
     stage.poll().await.unwrap();

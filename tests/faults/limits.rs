@@ -52,7 +52,7 @@ fn gap(requests: &[Recorded]) -> Duration {
 }
 
 #[tokio::test]
-async fn the_log_waits_as_long_as_it_is_asked_to() {
+async fn log_honors_retry_after() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     let concurrency = ("too many at once", Effect::RateLimited(RateLimited::Concurrency), 500, 2100);
     for (name, effect, least, most) in refusals(now).into_iter().chain([concurrency]) {
@@ -69,7 +69,7 @@ async fn the_log_waits_as_long_as_it_is_asked_to() {
 }
 
 #[tokio::test]
-async fn a_look_waits_as_long_as_it_is_asked_to() {
+async fn look_honors_retry_after() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     for (name, effect, least, most) in refusals(now) {
         let stage = Stage::new().await;
@@ -87,7 +87,7 @@ async fn a_look_waits_as_long_as_it_is_asked_to() {
 
 /// A remote that refuses for an hour, whatever it says of its reset, is asked about once a minute, and comes back by itself.
 #[tokio::test]
-async fn an_hour_of_refusals_is_no_storm_and_is_over_when_it_is_over() {
+async fn hour_of_429_causes_no_storm() {
     for kind in [
         RateLimited::Plain,
         RateLimited::Concurrency,
@@ -120,7 +120,7 @@ async fn an_hour_of_refusals_is_no_storm_and_is_over_when_it_is_over() {
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_refuses_is_left_alone_for_as_long_as_it_says() {
+async fn token_endpoint_honors_retry_after() {
     let stage = Stage::new().await;
     let (ann, bob) = (stage.leaver("ann"), stage.leaver("bob"));
     stage.poll().await.unwrap();
@@ -138,7 +138,7 @@ async fn a_token_endpoint_that_refuses_is_left_alone_for_as_long_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_window_is_spent_to_our_share_and_used_again_as_soon_as_it_turns() {
+async fn window_share_is_spent_then_reused() {
     let stage = Stage::set(|setup| {
         setup.sandbox.okta.limits = Limits { logs: Limit::per_minute(10), ..Limits::unlimited() };
     })
@@ -157,7 +157,7 @@ async fn a_window_is_spent_to_our_share_and_used_again_as_soon_as_it_turns() {
 }
 
 #[tokio::test]
-async fn who_left_goes_before_who_is_only_compared() {
+async fn leavers_go_before_reconcile() {
     let stage = Stage::set(|setup| {
         setup.sandbox.okta.limits = Limits { user: Limit::per_minute(10), ..Limits::unlimited() };
         setup.sandbox.auth0.bucket = sandbox::Bucket::UNLIMITED;

@@ -12,7 +12,7 @@ use super::relay::{PROXY_USER, Proxy, Relay, private_ca};
 use super::stage::{Stage, paused, s};
 
 #[tokio::test]
-async fn tenants_behind_a_private_root_are_reached_with_it_and_not_without() {
+async fn private_ca_works_only_if_configured() {
     let (root, tls) = private_ca();
     let mut stage = Stage::new().await;
     let (okta, auth0) =
@@ -42,7 +42,7 @@ async fn tenants_behind_a_private_root_are_reached_with_it_and_not_without() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_nobody_listens_for_is_waited_for() {
+async fn refused_connection_is_retried() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
@@ -61,7 +61,7 @@ async fn a_tenant_that_nobody_listens_for_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_sixth_version_will_do() {
+async fn ipv6_works() {
     let Ok(listener) = TcpListener::bind("[::1]:0").await else {
         println!("this machine has no IPv6 loopback");
         return;
@@ -77,7 +77,7 @@ async fn the_sixth_version_will_do() {
 }
 
 #[tokio::test]
-async fn one_connection_serves_many_calls_without_a_cookie_and_says_who_we_are() {
+async fn one_connection_no_cookies_user_agent() {
     let relayed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", relayed.local_addr().unwrap());
     let stage = Stage::set(|setup| setup.okta_url = Some(url)).await;
@@ -112,7 +112,7 @@ async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Ou
 }
 
 #[tokio::test]
-async fn a_proxy_with_a_password_is_gone_through_unless_it_is_told_otherwise() {
+async fn proxy_with_password_and_no_proxy() {
     let (root, tls) = private_ca();
     // The process that is started goes by the machine's clock.
     let stage = Stage::set(|setup| setup.sandbox = sandbox::Options::default()).await;

@@ -39,7 +39,7 @@ fn statuses(stage: &Stage, path: &str) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn an_api_token_is_enough() {
+async fn api_token_suffices() {
     let stage = Stage::new().await;
     let ann = stage.leaver("ann");
     stage.denies(&[ann]).await;
@@ -47,7 +47,7 @@ async fn an_api_token_is_enough() {
 }
 
 #[tokio::test]
-async fn a_service_app_signs_with_every_kind_of_key() {
+async fn service_app_signs_with_every_key_type() {
     let all = [
         keys::rsa(),
         keys::ec("ES256", "P-256", &ECDSA_P256_SHA256_FIXED_SIGNING),
@@ -67,7 +67,7 @@ async fn a_service_app_signs_with_every_kind_of_key() {
 }
 
 #[tokio::test]
-async fn proofs_of_possession_are_given_when_they_are_wanted() {
+async fn dpop_proof_is_sent_when_required() {
     // Without a proof, without a nonce, with both: three assertions, since each is used up even by a refusal.
     for (mode, required, expected) in [
         (DpopMode::Auto, false, &[200][..]),
@@ -85,7 +85,7 @@ async fn proofs_of_possession_are_given_when_they_are_wanted() {
 }
 
 #[tokio::test]
-async fn an_app_that_wants_proofs_from_a_client_told_never_to_give_them_names_the_setting() {
+async fn required_dpop_turned_off_names_setting() {
     let key = SigningKey::generate().unwrap();
     let mut wanting = app(&key);
     wanting.require_dpop = true;
@@ -101,7 +101,7 @@ async fn an_app_that_wants_proofs_from_a_client_told_never_to_give_them_names_th
 }
 
 #[tokio::test]
-async fn a_nonce_is_renewed_when_it_has_grown_old() {
+async fn expired_dpop_nonce_is_renewed() {
     let stage = service(DpopMode::Auto, |app| app.require_dpop = true).await;
     stage.poll().await.unwrap();
     // A day: Okta hands out another, and takes the old one for two days more. Four days: it does not.
@@ -115,7 +115,7 @@ async fn a_nonce_is_renewed_when_it_has_grown_old() {
 }
 
 #[tokio::test]
-async fn a_nonce_that_the_api_demands_is_given_once_more_and_then_kept() {
+async fn api_dpop_nonce_is_retried_then_kept() {
     let key = SigningKey::generate().unwrap();
     let mut wanting = app(&key);
     wanting.require_dpop = true;
@@ -138,7 +138,7 @@ async fn a_nonce_that_the_api_demands_is_given_once_more_and_then_kept() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_or_is_revoked_costs_one_call_and_nothing_else() {
+async fn expired_or_revoked_token_costs_one_call() {
     let stage = service(DpopMode::Auto, |_| ()).await;
     stage.poll().await.unwrap();
     stage.clock.advance(s(3500));
@@ -216,7 +216,7 @@ async fn waits_and_goes_on(stage: &Stage, trouble: &Trouble) {
 }
 
 #[tokio::test]
-async fn a_refused_api_token_waits_and_goes_on() {
+async fn refused_api_token_waits_then_resumes() {
     let troubles = [
         Trouble {
             name: "revoked",
@@ -262,7 +262,7 @@ async fn a_refused_api_token_waits_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_refused_service_app_waits_and_goes_on() {
+async fn refused_service_app_waits_then_resumes() {
     let troubles = [
         Trouble {
             name: "bound to a network zone",
@@ -293,7 +293,7 @@ async fn a_refused_service_app_waits_and_goes_on() {
 
 /// The app as it is registered: refused for what is missing, and let in when it is there.
 #[tokio::test]
-async fn what_an_app_lacks_is_named_and_used_when_it_is_given() {
+async fn missing_scope_is_named_then_used() {
     type Change = fn(&mut ServiceApp);
     let cases: [(&str, Change, &[&str]); 3] = [
         (
@@ -328,7 +328,7 @@ async fn what_an_app_lacks_is_named_and_used_when_it_is_given() {
 }
 
 #[tokio::test]
-async fn a_role_without_users_holds_up_looks_and_not_the_log() {
+async fn role_without_users_delays_looks_not_log() {
     let stage = Stage::new().await;
     let (ann, bob) = (stage.leaver("ann"), stage.leaver("bob"));
     stage.sandbox.okta().set_role(true, false);

@@ -3,7 +3,7 @@
 use super::drain::drain;
 
 #[tokio::test]
-async fn a_backlog_drains_on_the_smallest_plans_without_a_refusal() {
+async fn small_plan_backlog_drains_without_429() {
     let drained = drain(120).await;
     assert_eq!(drained.undenied, 0);
     assert_eq!(drained.refused, 0, "{drained:?}");

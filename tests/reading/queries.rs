@@ -15,7 +15,7 @@ async fn reader(folder: &Folder) -> SqliteConnection {
 }
 
 #[tokio::test]
-async fn the_ten_questions_have_answers() {
+async fn ten_documented_queries_answer() {
     let folder = Folder::troubled().await;
     let mut state = reader(&folder).await;
     let queries: Vec<&str> = PAGE.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -30,7 +30,7 @@ async fn the_ten_questions_have_answers() {
 }
 
 #[tokio::test]
-async fn every_view_is_listed_with_its_columns() {
+async fn every_view_is_documented() {
     let folder = Folder::quiet().await;
     let mut state = reader(&folder).await;
     let mut listed = BTreeMap::new();

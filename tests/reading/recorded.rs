@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::filled::Folder;
 
 #[test]
-fn without_a_state_every_command_says_so_and_exits_1() {
+fn commands_without_state_exit_1() {
     let folder = Folder::empty();
     for arguments in [
         &["events"][..],
@@ -26,7 +26,7 @@ fn without_a_state_every_command_says_so_and_exits_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_told_by_their_state() {
+async fn events_are_listed_by_state() {
     let folder = Folder::troubled().await;
     let ids = |arguments: &[&str]| -> Vec<String> {
         let ran = folder.run(arguments);
@@ -53,7 +53,7 @@ async fn events_are_told_by_their_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_is_found_by_any_name_and_their_story_told() {
+async fn user_is_found_by_any_identifier() {
     let folder = Folder::troubled().await;
     for who in ["00uann", "ANN@example.com", "auth0|ann"] {
         let ran = folder.run(&["user", who]);
@@ -74,7 +74,7 @@ async fn a_person_is_found_by_any_name_and_their_story_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_and_several_are_told_apart_by_every_command() {
+async fn no_match_and_ambiguous_match_differ() {
     let folder = Folder::troubled().await;
     for command in [&["user"][..], &["retry"], &["approve"], &["forget", "--yes"]] {
         let ran = folder.run(&[command, &["nobody\u{1b}[2J@example.com"]].concat());
@@ -91,7 +91,7 @@ async fn nobody_and_several_are_told_apart_by_every_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_there_is_nothing_to_do_that_is_said() {
+async fn nothing_to_do_is_reported() {
     let folder = Folder::quiet().await;
     for (arguments, expected) in
         [(["retry", "--failed"], "nobody has failed"), (["approve", "--all"], "nobody is held")]
@@ -104,7 +104,7 @@ async fn where_there_is_nothing_to_do_that_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantined_event_is_put_aside_once() {
+async fn quarantined_event_is_dismissed_once() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["approve", "q-1"]);
     assert!(ran.code == 0 && ran.out.contains("put aside"), "{}{}", ran.out, ran.err);
@@ -114,7 +114,7 @@ async fn a_quarantined_event_is_put_aside_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_evidence_is_exported_and_verified_and_tampering_found() {
+async fn export_verifies_and_detects_tampering() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["audit", "export"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
@@ -152,7 +152,7 @@ async fn the_evidence_is_exported_and_verified_and_tampering_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_is_forgotten_only_when_confirmed_also_beside_somebody_who_works() {
+async fn forget_asks_and_works_beside_daemon() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["forget", "bob@example.com"]);
     assert!(ran.code == 1 && ran.err.contains("say --yes"), "{}{}", ran.out, ran.err);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::filled::{Folder, ago, now, page};
 
 #[test]
-fn a_state_that_is_not_there_never_ran() {
+fn missing_state_never_ran() {
     let folder = Folder::empty();
     let ran = folder.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
@@ -28,7 +28,7 @@ fn a_state_that_is_not_there_never_ran() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_state_is_well_also_while_somebody_works_with_it_and_as_a_read_only_copy() {
+async fn idle_state_is_healthy() {
     let folder = Folder::quiet().await;
     let working = folder.open().await;
     let ran = folder.run(&["status", "--check"]);
@@ -53,7 +53,7 @@ async fn a_quiet_state_is_well_also_while_somebody_works_with_it_and_as_a_read_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_is_told_thing_by_thing_with_what_mends_it() {
+async fn each_problem_is_listed_with_remedy() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
@@ -74,7 +74,7 @@ async fn trouble_is_told_thing_by_thing_with_what_mends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_text_fits_eighty_columns() {
+async fn status_fits_eighty_columns() {
     let folder = Folder::troubled().await;
     let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
     let standing = Standing::read(&store).await.unwrap();
@@ -98,7 +98,7 @@ fn strip(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_object_has_every_column_of_the_view_and_more() {
+async fn status_json_has_every_view_column() {
     let folder = Folder::troubled().await;
     let store = folder.open().await;
     let refusal = RemoteError { remote: "auth0", kind: "forbidden", text: "insufficient_scope" };
@@ -129,7 +129,7 @@ async fn the_object_has_every_column_of_the_view_and_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_seen_of_the_action_is_told_with_its_age() {
+async fn action_state_is_shown_with_age() {
     let folder = Folder::quiet().await;
     let action = |out: &str| out.lines().find(|line| line.starts_with("action ")).map(str::to_owned).unwrap();
     assert_eq!(action(&folder.run(&["status"]).out), "action           never looked");
@@ -151,7 +151,7 @@ async fn what_was_seen_of_the_action_is_told_with_its_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_whose_last_poll_is_old_is_late() {
+async fn old_last_poll_is_overdue() {
     let folder = Folder::empty();
     let store = folder.open().await;
     page(&store, &[], &[], ago(3600)).await;

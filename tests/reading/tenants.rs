@@ -34,7 +34,7 @@ fn open(sandbox: &Sandbox, account: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_tenants_are_asked_and_a_look_mends_what_they_disagree_on() {
+async fn live_shows_drift_and_look_repairs_it() {
     let (sandbox, folder, id, account) = ann("").await;
     let ran = folder.run(&["user", "Ann@Example.com", "--live"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -74,7 +74,7 @@ async fn both_tenants_are_asked_and_a_look_mends_what_they_disagree_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_people_are_let_through_by_approve_alone() {
+async fn only_approve_releases_held_users() {
     let (sandbox, folder, id, account) = ann("[guard]\nmax_denials = 0\n").await;
     assert_eq!(folder.run(&["sync"]).code, 1);
     let ran = folder.run(&["retry", id.as_str()]);
@@ -87,7 +87,7 @@ async fn held_people_are_let_through_by_approve_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_remote_that_refuses_is_told_and_is_no_success() {
+async fn refusing_remote_is_reported_as_failure() {
     let (sandbox, folder, id, account) = ann("").await;
     assert_eq!(folder.run(&["sync"]).code, 0);
     open(&sandbox, &account);
@@ -102,7 +102,7 @@ async fn a_remote_that_refuses_is_told_and_is_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_takes_requests_up_and_its_outcome_is_waited_for() {
+async fn daemon_serves_request_and_caller_waits() {
     let (sandbox, folder, id, account) = ann("").await;
     let mut daemon = tokio::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
         .current_dir(folder.directory.path())

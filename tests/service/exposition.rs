@@ -92,7 +92,7 @@ fn check_histogram(name: &str, family: &Family) {
 }
 
 #[test]
-fn the_reader_refuses_what_scrapers_trip_over() {
+fn metrics_parser_rejects_invalid_text() {
     let good = "# HELP a b\n# TYPE a counter\na_total{x=\"1\"} 1\n# EOF\n";
     assert_eq!(parse(good)["a"].samples.len(), 1);
     for (from, to) in [

@@ -11,7 +11,7 @@ use super::monitor::{LISTEN, address_of, get, status};
 const PASSES: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_ready_counts_a_denial_and_says_nothing_more_while_nothing_happens() {
+async fn idle_daemon_is_ready_and_silent() {
     let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
     let user = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
     sandbox.auth0().create_user(json!({

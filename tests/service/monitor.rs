@@ -41,7 +41,7 @@ pub(crate) fn status(answer: &str) -> &str {
 }
 
 #[test]
-fn in_an_outage_it_is_alive_and_not_ready_and_the_figures_can_be_read() {
+fn outage_is_live_but_not_ready() {
     let (service, address) = monitored();
     service.heard("STATUS=");
     let alive = get(address, "/healthz", "localhost");
@@ -74,7 +74,7 @@ fn in_an_outage_it_is_alive_and_not_ready_and_the_figures_can_be_read() {
 }
 
 #[test]
-fn a_foreign_name_is_refused_whatever_is_asked() {
+fn foreign_host_header_is_refused() {
     let (_service, address) = monitored();
     for host in
         ["evil.example", "evil.example:9465", "127.0.0.1.evil.example", "10.0.0.1", "localhost.evil.example", ""]
@@ -89,7 +89,7 @@ fn a_foreign_name_is_refused_whatever_is_asked() {
 }
 
 #[test]
-fn a_long_request_is_cut_off() {
+fn oversized_request_is_cut_off() {
     let (_service, address) = monitored();
     let mut stream = TcpStream::connect(address).unwrap();
     let long = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
@@ -101,7 +101,7 @@ fn a_long_request_is_cut_off() {
 }
 
 #[test]
-fn whoever_says_nothing_is_cut_off_and_does_not_keep_others_out() {
+fn silent_client_is_cut_off() {
     let (_service, address) = monitored();
     // More than may be connected at a time.
     let mut silent: Vec<TcpStream> = (0..24).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -114,7 +114,7 @@ fn whoever_says_nothing_is_cut_off_and_does_not_keep_others_out() {
 }
 
 #[test]
-fn it_listens_on_a_socket_in_the_file_system_too() {
+fn listens_on_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("http.sock");
     // Left behind by a process that died.
@@ -126,7 +126,7 @@ fn it_listens_on_a_socket_in_the_file_system_too() {
 }
 
 #[test]
-fn a_place_that_is_taken_is_told_at_the_start() {
+fn occupied_address_fails_at_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut service = Service::start(&[("OKTA_AUTH0_SYNC__HTTP__LISTEN", &address)]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::daemon::{Service, WATCHDOG};
 
 #[test]
-fn an_outage_neither_fails_the_start_nor_starves_the_watchdog() {
+fn outage_fails_neither_start_nor_watchdog() {
     let mut service = Service::start(&[]);
     service.heard("READY=1");
     let status = service.heard("STATUS=");
@@ -48,25 +48,25 @@ fn starves_when_one_hangs(wedged: &str) {
 
 #[cfg(debug_assertions)]
 #[test]
-fn a_poller_that_hangs_starves_the_watchdog() {
+fn hung_poller_starves_watchdog() {
     starves_when_one_hangs("poller");
 }
 
 #[cfg(debug_assertions)]
 #[test]
-fn an_applier_that_hangs_starves_the_watchdog() {
+fn hung_applier_starves_watchdog() {
     starves_when_one_hangs("applier");
 }
 
 #[cfg(debug_assertions)]
 #[test]
-fn a_reconciler_that_hangs_starves_the_watchdog() {
+fn hung_reconciler_starves_watchdog() {
     starves_when_one_hangs("reconciler");
 }
 
 #[cfg(debug_assertions)]
 #[test]
-fn a_second_signal_stops_at_once() {
+fn second_signal_stops_at_once() {
     let mut service = Service::start(&[("OKTA_AUTH0_SYNC_TEST_WEDGE", "poller")]);
     service.heard("READY=1");
     service.signal("TERM");
@@ -78,7 +78,7 @@ fn a_second_signal_stops_at_once() {
 
 /// Exit code 78 is what the unit does not restart on.
 #[test]
-fn a_wrong_configuration_is_told_by_the_exit_code_alone() {
+fn invalid_config_exits_without_notify() {
     let mut service = Service::start(&[("OKTA_AUTH0_SYNC__ENGINE__CONCURRENCY", "0")]);
     assert_eq!(service.end().code(), Some(78));
     assert_eq!(service.message(Duration::from_millis(1)), None, "was never ready");
