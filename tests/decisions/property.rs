@@ -10,9 +10,9 @@ use super::history::{History, Kind};
 
 const FIRST_SEED: u64 = 20_261_123;
 const PARTS: u64 = 4;
-const HOURS: u64 = 2000;
+const HOURS: u64 = 240;
 /// One of them takes as long as four or five of the others.
-const WEEKS: u64 = 100;
+const WEEKS: u64 = 24;
 
 #[tokio::test]
 async fn random_histories_match_model() {

@@ -144,7 +144,7 @@ async fn ownerless_marks_raise_one_alarm() {
 /// --release --test decisions at_scale -- --nocapture` tells what a large tenant costs.
 #[tokio::test]
 async fn reconcile_at_scale_repairs_only_drift() {
-    let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "5000,250,10".to_owned());
+    let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "2000,100,5".to_owned());
     let scale: Vec<usize> = scale.split(',').map(|number| number.parse().unwrap()).collect();
     let [everybody, denied, drifted] = scale[..] else { panic!("three numbers: people, denied, drifted") };
     let world = World::with(|setup| setup.options.guard.denials_max = u64::MAX).await;

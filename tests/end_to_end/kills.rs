@@ -1,43 +1,48 @@
-//! Ten lives that end by SIGKILL between their first and their last write, and one that finishes the work.
+//! Some runs that SIGKILL ends between their first and their last write, and one that finishes the work.
+//!
+//! `OKTA_AUTH0_SYNC_KILLS` sets how many; ten is the number to soak with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use okta_auth0_sync_sandbox::Matcher;
 
-use crate::stage::{Daemon, Stage, patches};
+use crate::stage::{Daemon, Stage, amount, patches};
 
-const LIVES: usize = 10;
-/// So many that after ten lives there are still over a hundred to be killed in front of.
-const LEAVERS: usize = 700;
-const STAYERS: usize = 200;
+const KILLS: usize = 3;
+/// Users who leave for each kill, and a reserve: more than [`PENDING_MIN`] are pending at the last kill too.
+const LEAVERS_PER_KILL: usize = 55;
+const LEAVERS_RESERVE: usize = 150;
+const STAYERS_PER_KILL: usize = 20;
 const CONCURRENCY: usize = 4;
-/// Kills happen with over so many people pending.
+/// A kill counts only while more users than this are pending.
 const PENDING_MIN: i64 = 100;
 
-/// What a life is doing when it ends.
+/// What the process is doing when it is killed.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// Whatever it happens to do.
+    /// Anything.
     Anywhere,
-    /// A write is sent and not executed.
+    /// Auth0 has received a write and not executed it.
     BeforeWrite,
-    /// A write is executed, and nobody has been told.
+    /// Auth0 has executed a write and not answered it.
     AfterWrite,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_kills_lose_no_user() {
+async fn kills_lose_no_user() {
+    let kills = amount("OKTA_AUTH0_SYNC_KILLS", KILLS);
+    let (leavers, stayers) = (LEAVERS_RESERVE + kills * LEAVERS_PER_KILL, kills * STAYERS_PER_KILL);
     let stage = Stage::set().await;
     stage.configure(&format!("[engine]\nconcurrency = {CONCURRENCY}\n"));
     let okta = stage.sandbox.okta();
     let mut expected = BTreeSet::new();
-    for number in 0..LEAVERS {
+    for number in 0..leavers {
         let (leaver, account) = stage.person(&format!("leaver{number}"));
         okta.deactivate(&leaver);
         expected.insert(account);
     }
-    for number in 0..STAYERS {
+    for number in 0..stayers {
         let (stayer, _) = stage.person(&format!("stayer{number}"));
         if number % 2 == 0 {
             okta.deactivate(&stayer);
@@ -46,12 +51,12 @@ async fn ten_kills_lose_no_user() {
     }
     let auth0 = stage.sandbox.auth0();
 
-    for life in 0..LIVES {
+    for life in 0..kills {
         let end = [End::Anywhere, End::BeforeWrite, End::AfterWrite][life % 3];
         let before = stage.writes();
         let child = stage.program(&["sync"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut child = Daemon::from(child);
-        // The first write has been answered, and a few more: another number in each life.
+        // Let it finish a few writes, a different number in each run.
         let some = 1 + life * 7 % 23;
         let written = auth0.journal().wait_for(|requests| {
             patches(requests).skip(before).filter(|patch| patch.status == Some(200)).count() >= some
@@ -74,25 +79,25 @@ async fn ten_kills_lose_no_user() {
         store.close().await;
         let left = expected.difference(&stage.shut_out()).count();
         assert!(pending > PENDING_MIN, "life {life}: only {pending} pending when it was killed");
-        assert!(left > 0 && left < LEAVERS, "life {life}: {left} left: not between its first and its last write");
-        assert!(stage.shut_out().is_subset(&expected), "life {life}: somebody is denied who must not be");
+        assert!(left > 0 && left < leavers, "life {life}: {left} left: not between its first and its last write");
+        assert!(stage.shut_out().is_subset(&expected), "life {life}: denied a user who did not leave");
         eprintln!("life {life}, {end:?}: killed after {} writes, {pending} pending", stage.writes() - before);
     }
 
     stage.sync().await;
-    assert_eq!(stage.shut_out(), expected, "denied are exactly those who left");
+    assert_eq!(stage.shut_out(), expected, "exactly the users who left are denied");
     let mut each = BTreeMap::new();
     for patch in patches(&auth0.journal().requests()) {
         *each.entry(patch.path.clone()).or_insert(0_usize) += 1;
     }
-    assert_eq!(each.len(), LEAVERS, "nobody else was written");
-    let again = each.values().sum::<usize>() - LEAVERS;
+    assert_eq!(each.len(), leavers, "no other account was written");
+    let again = each.values().sum::<usize>() - leavers;
     assert!(
-        again <= LIVES * CONCURRENCY,
-        "{again} writes were repeated: more than can have been under way at the kills"
+        again <= kills * CONCURRENCY,
+        "{again} writes were repeated: more than were in flight at the kills"
     );
     for (account, writes) in &each {
-        assert!(*writes <= 1 + LIVES, "{account}: {writes} writes");
+        assert!(*writes <= 1 + kills, "{account}: {writes} writes");
     }
 
     let store = stage.store().await;
@@ -101,9 +106,9 @@ async fn ten_kills_lose_no_user() {
     store.close().await;
     eprintln!("{again} writes repeated; {verified:?}");
     assert_eq!((status.pending, status.failed, status.held, status.quarantined), (0, 0, 0, 0));
-    assert_eq!(usize::try_from(status.denied).unwrap(), LEAVERS);
+    assert_eq!(usize::try_from(status.denied).unwrap(), leavers);
 
     let writes = stage.writes();
     stage.sync().await;
-    assert_eq!(stage.writes(), writes, "nothing was left to do");
+    assert_eq!(stage.writes(), writes, "the last pass left nothing to do");
 }

@@ -21,7 +21,7 @@ use crate::stage::{Stage, patches, within};
 const PEOPLE: usize = 30;
 /// Random lives after every point was visited once, and in the usual run.
 const LIVES: u32 = 40;
-const FEW_LIVES: u32 = 20;
+const FEW_LIVES: u32 = 8;
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 

@@ -24,6 +24,12 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
+/// How much of a long test to run: the usual amount, or what this environment variable asks for.
+pub(crate) fn amount(variable: &str, usual: usize) -> usize {
+    std::env::var(variable)
+        .map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
 /// What a run of the program came to.
 #[derive(Debug)]
 pub(crate) struct Ran {
