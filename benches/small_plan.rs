@@ -8,9 +8,12 @@
 
 #[path = "../tests/faults/drain.rs"]
 mod drain;
-#[path = "../tests/faults/stage.rs"]
+#[path = "../tests/faults/harness.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
-mod stage;
+mod harness;
+#[path = "../tests/support/world.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod world;
 
 use std::process::ExitCode;
 

@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[allow(dead_code, reason = "what the stories of the pipe need besides")]
-#[path = "../end_to_end/stage.rs"]
-mod stage;
+#[path = "../support/harness.rs"]
+mod harness;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use stage::{Daemon, Ran, Stage, finish, within};
+use harness::{Daemon, Harness, Ran, finish, within};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -26,23 +26,23 @@ const EIO: i32 = 5;
 const FOR_EVER: u32 = 1_000_000;
 
 /// People of whom every second one has left.
-async fn peopled() -> (Stage, BTreeSet<String>) {
-    let stage = Stage::set().await;
+async fn peopled() -> (Harness, BTreeSet<String>) {
+    let harness = Harness::start().await;
     let mut left = BTreeSet::new();
     for number in 0..8 {
-        let (person, account) = stage.person(&format!("person{number}"));
+        let (person, account) = harness.person(&format!("person{number}"));
         if number % 2 == 0 {
-            stage.sandbox.okta().deactivate(&person);
+            harness.sandbox.okta().deactivate(&person);
             left.insert(account);
         }
     }
-    (stage, left)
+    (harness, left)
 }
 
 /// Takes every mark away.
-fn open_all(stage: &Stage, accounts: &BTreeSet<String>) {
+fn open_all(harness: &Harness, accounts: &BTreeSet<String>) {
     for account in accounts {
-        stage.sandbox.auth0().set_user(account, |user| {
+        harness.sandbox.auth0().set_user(account, |user| {
             user["app_metadata"] = serde_json::json!({});
             user["user_metadata"] = serde_json::json!({});
         });
@@ -50,9 +50,9 @@ fn open_all(stage: &Stage, accounts: &BTreeSet<String>) {
 }
 
 /// Takes the state away, as it was before the first start.
-fn begin_anew(stage: &Stage) {
+fn begin_anew(harness: &Harness) {
     for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
-        let _ = fs::remove_file(beside(&stage.state(), suffix));
+        let _ = fs::remove_file(beside(&harness.state(), suffix));
     }
 }
 
@@ -80,9 +80,9 @@ fn failing_disk(folder: &Path) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_write_loses_no_user() {
-    let (stage, left) = peopled().await;
-    let library = failing_disk(stage.folder());
-    let mark = stage.folder().join("failed");
+    let (harness, left) = peopled().await;
+    let library = failing_disk(harness.folder());
+    let mark = harness.folder().join("failed");
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(61, |step| step.parse().unwrap());
     let mut tried = 0;
     for (errno, times, words) in [
@@ -91,9 +91,9 @@ async fn failing_write_loses_no_user() {
         (EIO, 1, &["disk I/O error", "Input/output error"]),
     ] {
         for at in (1..).step_by(step) {
-            begin_anew(&stage);
-            open_all(&stage, &left);
-            let mut command = stage.program(&["sync"]);
+            begin_anew(&harness);
+            open_all(&harness, &left);
+            let mut command = harness.program(&["sync"]);
             command
                 .env("LD_PRELOAD", &library)
                 .env("FAILING_FILE", "state.db")
@@ -113,10 +113,10 @@ async fn failing_write_loses_no_user() {
             let named = words.iter().any(|word| ran.all().contains(word));
             assert!(named || ran.code == Some(0), "{story}: not named\n{}", ran.all());
             // Is all well again, everything goes on by itself.
-            let again = stage.run(&["sync"]).await;
+            let again = harness.run(&["sync"]).await;
             assert_eq!(again.code, Some(0), "{story}, then well again\n{}", again.all());
-            assert_eq!(stage.shut_out(), left, "{story}");
-            stage.run(&["audit", "verify"]).await.exits(0);
+            assert_eq!(harness.shut_out(), left, "{story}");
+            harness.run(&["audit", "verify"]).await.exits(0);
         }
     }
     eprintln!("{tried} failures of the disk");
@@ -126,20 +126,20 @@ async fn failing_write_loses_no_user() {
 /// The daemon as systemd runs it: it is started again whenever it ends with anything but 78.
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_recovers_from_failing_disk() {
-    let (stage, left) = peopled().await;
-    let library = failing_disk(stage.folder());
-    let mark = stage.folder().join("failed");
+    let (harness, left) = peopled().await;
+    let library = failing_disk(harness.folder());
+    let mark = harness.folder().join("failed");
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(401, |step| step.parse().unwrap());
     let (mut tried, mut ended) = (0, 0);
     for errno in [ENOSPC, EIO] {
         for at in (1..).step_by(step) {
-            begin_anew(&stage);
-            open_all(&stage, &left);
+            begin_anew(&harness);
+            open_all(&harness, &left);
             let story = format!("errno {errno} at writes {at} to {}", at + 4);
             let mut life = 0;
             loop {
                 life += 1;
-                let mut command = stage.program(&["run"]);
+                let mut command = harness.program(&["run"]);
                 // Whoever is started again finds the disk as bad as before, once.
                 if life < 3 {
                     command
@@ -150,15 +150,15 @@ async fn daemon_recovers_from_failing_disk() {
                         .env("FAILING_TIMES", "5")
                         .env("FAILING_MARK", &mark);
                 }
-                let log = fs::File::create(stage.folder().join("daemon.log")).unwrap();
+                let log = fs::File::create(harness.folder().join("daemon.log")).unwrap();
                 let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-                let journal = stage.sandbox.auth0().journal();
-                let settled = within(&story, journal.wait_for(|_| stage.shut_out() == left));
+                let journal = harness.sandbox.auth0().journal();
+                let settled = within(&story, journal.wait_for(|_| harness.shut_out() == left));
                 let code = tokio::select! {
                     () = settled => None,
                     status = child.wait() => Some(status.unwrap().code()),
                 };
-                let log = fs::read_to_string(stage.folder().join("daemon.log")).unwrap();
+                let log = fs::read_to_string(harness.folder().join("daemon.log")).unwrap();
                 assert!(!log.contains("panicked"), "{story}, life {life}: {log}");
                 let Some(code) = code else {
                     Daemon::from(child).stop().await;
@@ -168,9 +168,9 @@ async fn daemon_recovers_from_failing_disk() {
                 ended += 1;
             }
             let failed = fs::remove_file(&mark).is_ok();
-            stage.sync().await;
-            assert_eq!(stage.shut_out(), left, "{story}");
-            stage.run(&["audit", "verify"]).await.exits(0);
+            harness.sync().await;
+            assert_eq!(harness.shut_out(), left, "{story}");
+            harness.run(&["audit", "verify"]).await.exits(0);
             if !failed {
                 break;
             }
@@ -183,14 +183,14 @@ async fn daemon_recovers_from_failing_disk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_disk_is_reported_and_readable() {
-    let (stage, left) = peopled().await;
-    let library = failing_disk(stage.folder());
-    let folder = stage.folder().join("state");
+    let (harness, left) = peopled().await;
+    let library = failing_disk(harness.folder());
+    let folder = harness.folder().join("state");
     fs::create_dir(&folder).unwrap();
     let there = [("OKTA_AUTH0_SYNC__STORE__PATH", folder.join("state.db").into_os_string())];
     let read_only = [("LD_PRELOAD", library.into_os_string()), ("READ_ONLY", folder.clone().into_os_string())];
     let run = async |arguments: &[&str], environment: &[(&str, std::ffi::OsString)]| {
-        let mut command = stage.program(arguments);
+        let mut command = harness.program(arguments);
         command.envs(there.clone()).envs(environment.iter().cloned());
         finish(command).await
     };
@@ -201,9 +201,9 @@ async fn read_only_disk_is_reported_and_readable() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing half started");
 
     run(&["sync"], &[]).await.exits(0);
-    assert_eq!(stage.shut_out(), left);
-    let (person, account) = stage.person("late");
-    stage.sandbox.okta().deactivate(&person);
+    assert_eq!(harness.shut_out(), left);
+    let (person, account) = harness.person("late");
+    harness.sandbox.okta().deactivate(&person);
     let whole = fs::read(folder.join("state.db")).unwrap();
     for arguments in [
         &["sync"][..],
@@ -224,48 +224,48 @@ async fn read_only_disk_is_reported_and_readable() {
     }
     assert_eq!(fs::read(folder.join("state.db")).unwrap(), whole);
     run(&["sync"], &[]).await.exits(0);
-    assert_eq!(stage.shut_out(), &left | &BTreeSet::from([account]));
+    assert_eq!(harness.shut_out(), &left | &BTreeSet::from([account]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locked_state_is_reported_loses_no_user() {
-    let (stage, left) = peopled().await;
-    stage.sync().await;
-    let (person, account) = stage.person("late");
-    stage.sandbox.okta().deactivate(&person);
-    let mut other = SqliteConnectOptions::new().filename(stage.state()).connect().await.unwrap();
+    let (harness, left) = peopled().await;
+    harness.sync().await;
+    let (person, account) = harness.person("late");
+    harness.sandbox.okta().deactivate(&person);
+    let mut other = SqliteConnectOptions::new().filename(harness.state()).connect().await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-    let ran = stage.run(&["sync"]).await;
+    let ran = harness.run(&["sync"]).await;
     ran.exits(1);
     assert!(ran.err.contains("another program holds the database locked: end it"), "{}", ran.err);
     // Whoever only reads is not kept from it.
-    stage.run(&["status"]).await.exits(0);
-    assert_eq!(stage.shut_out(), left);
+    harness.run(&["status"]).await.exits(0);
+    assert_eq!(harness.shut_out(), left);
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     other.close().await.unwrap();
-    stage.sync().await;
-    assert_eq!(stage.shut_out(), &left | &BTreeSet::from([account]));
+    harness.sync().await;
+    assert_eq!(harness.shut_out(), &left | &BTreeSet::from([account]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_page_never_panics_or_empties_state() {
-    let (stage, left) = peopled().await;
-    stage.sync().await;
-    let whole = fs::read(stage.state()).unwrap();
+    let (harness, left) = peopled().await;
+    harness.sync().await;
+    let whole = fs::read(harness.state()).unwrap();
     let pages = whole.len() / 4096;
-    assert!(!beside(&stage.state(), "-wal").exists() && pages > 20, "{pages} pages");
+    assert!(!beside(&harness.state(), "-wal").exists() && pages > 20, "{pages} pages");
     let (mut refused, mut unnoticed) = (0, 0);
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(3, |step| step.parse().unwrap());
     let mut tried = 0;
     for page in (0..pages).step_by(step) {
         tried += 1;
-        begin_anew(&stage);
+        begin_anew(&harness);
         let mut damaged = whole.clone();
         damaged[page * 4096..(page + 1) * 4096].fill(if page % 2 == 0 { 0 } else { 0xa5 });
-        fs::write(stage.state(), &damaged).unwrap();
-        let copy = stage.folder().join("copy.db");
+        fs::write(harness.state(), &damaged).unwrap();
+        let copy = harness.folder().join("copy.db");
         for arguments in [&["status"][..], &["audit", "verify"], &["backup", "copy.db"], &["sync"]] {
-            let ran = stage.run(arguments).await;
+            let ran = harness.run(arguments).await;
             let story = format!("page {page} of {pages}, {arguments:?}");
             is_orderly(&ran, &story);
             if ran.code != Some(0) {
@@ -291,7 +291,7 @@ async fn damaged_page_never_panics_or_empties_state() {
             }
         }
         let _ = fs::remove_file(&copy);
-        assert_eq!(stage.shut_out(), left, "page {page}: nobody is let in for it");
+        assert_eq!(harness.shut_out(), left, "page {page}: nobody is let in for it");
     }
     eprintln!("{tried} of {pages} pages: {refused} commands refused, {unnoticed} passes had no need of the page");
     assert!(refused > tried, "damage is noticed");
@@ -300,56 +300,56 @@ async fn damaged_page_never_panics_or_empties_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_state_opens_with_and_without_wal() {
     for with_wal in [true, false] {
-        let (stage, left) = peopled().await;
-        let mut dying = stage.program(&["sync"]);
+        let (harness, left) = peopled().await;
+        let mut dying = harness.program(&["sync"]);
         dying.env("OKTA_AUTH0_SYNC_TEST_DIE_AT", "store::finish_look::after=2");
         assert_eq!(finish(dying).await.code, None);
-        assert!(beside(&stage.state(), "-wal").exists(), "it died with a WAL");
-        let moved = stage.folder().join("moved");
+        assert!(beside(&harness.state(), "-wal").exists(), "it died with a WAL");
+        let moved = harness.folder().join("moved");
         fs::create_dir(&moved).unwrap();
         for suffix in if with_wal { &["", "-wal"][..] } else { &[""] } {
-            fs::copy(beside(&stage.state(), suffix), beside(&moved.join("state.db"), suffix)).unwrap();
+            fs::copy(beside(&harness.state(), suffix), beside(&moved.join("state.db"), suffix)).unwrap();
         }
-        begin_anew(&stage);
+        begin_anew(&harness);
         for suffix in ["", "-wal"] {
-            let _ = fs::copy(beside(&moved.join("state.db"), suffix), beside(&stage.state(), suffix));
+            let _ = fs::copy(beside(&moved.join("state.db"), suffix), beside(&harness.state(), suffix));
         }
         if with_wal {
-            let store = stage.store().await;
+            let store = harness.store().await;
             assert!(store.checkpoint().await.unwrap().is_some(), "what was committed is there");
             store.close().await;
         }
-        stage.sync().await;
-        assert_eq!(stage.shut_out(), left, "with its WAL: {with_wal}");
-        stage.run(&["audit", "verify"]).await.exits(0);
+        harness.sync().await;
+        assert_eq!(harness.shut_out(), left, "with its WAL: {with_wal}");
+        harness.run(&["audit", "verify"]).await.exits(0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restored_backup_loses_no_user() {
-    let (stage, mut left) = peopled().await;
-    let okta = stage.sandbox.okta();
-    let (returns, open) = stage.person("returns");
+    let (harness, mut left) = peopled().await;
+    let okta = harness.sandbox.okta();
+    let (returns, open) = harness.person("returns");
     okta.deactivate(&returns);
-    stage.sync().await;
-    stage.run(&["backup", "yesterday.db"]).await.exits(0);
+    harness.sync().await;
+    harness.run(&["backup", "yesterday.db"]).await.exits(0);
     // Since then somebody left, and somebody came back.
-    let (leaves, account) = stage.person("leaves");
+    let (leaves, account) = harness.person("leaves");
     okta.deactivate(&leaves);
     okta.activate(&returns);
-    stage.sync().await;
+    harness.sync().await;
     left.insert(account);
-    assert_eq!(stage.shut_out(), left);
+    assert_eq!(harness.shut_out(), left);
     // And after the copy is put back, somebody else, before the program runs again.
-    begin_anew(&stage);
-    fs::copy(stage.folder().join("yesterday.db"), stage.state()).unwrap();
-    let (leaves, account) = stage.person("leaves-then");
+    begin_anew(&harness);
+    fs::copy(harness.folder().join("yesterday.db"), harness.state()).unwrap();
+    let (leaves, account) = harness.person("leaves-then");
     okta.deactivate(&leaves);
     left.insert(account);
-    let writes = stage.writes();
-    stage.sync().await;
-    assert_eq!(stage.shut_out(), left);
-    assert!(stage.mark(&open)["deactivated"] != "true");
-    assert_eq!(stage.writes() - writes, 1, "what was done before is found done");
-    stage.run(&["audit", "verify"]).await.exits(0);
+    let writes = harness.writes();
+    harness.sync().await;
+    assert_eq!(harness.shut_out(), left);
+    assert!(harness.mark(&open)["deactivated"] != "true");
+    assert_eq!(harness.writes() - writes, 1, "what was done before is found done");
+    harness.run(&["audit", "verify"]).await.exits(0);
 }

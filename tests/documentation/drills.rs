@@ -6,7 +6,7 @@ use std::process::Command;
 use okta_auth0_sync::domain::{Clock, SystemClock};
 use okta_auth0_sync::store::{Access, Alarm, AlarmKind, Store};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 const ALARMS: &str = include_str!("../../docs/drill-alarms.sh");
 
@@ -48,16 +48,16 @@ fn each_status_check_rule_reports() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alarm_clears_after_restart() {
-    let stage = Stage::set().await;
-    stage.sync().await.exits(0);
+    let harness = Harness::start().await;
+    harness.sync().await.exits(0);
     let now = SystemClock::new().now();
-    let store = Store::open_beside(&stage.state(), Access::Beside).await.unwrap();
+    let store = Store::open_beside(&harness.state(), Access::Beside).await.unwrap();
     for kind in [AlarmKind::PollLate, AlarmKind::SessionsUnavailable] {
         let (detail, remedy) = ("it was so".to_owned(), "start it again".to_owned());
         let alarm = Alarm { momentary: false, kind, subject: String::new(), detail, remedy };
         assert!(store.raise_alarm(&alarm, now).await.unwrap());
     }
-    let mut daemon = stage.daemon();
+    let mut daemon = harness.daemon();
     let over = async {
         while !store.open_alarms().await.unwrap().is_empty() {
             tokio::task::yield_now().await;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Row};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 /// A configuration that names no secret that exists.
 const AUDITOR: &str = "[okta]\nurl = \"https://nowhere.okta.com\"\napi_token_file = \"none\"\n\
@@ -31,23 +31,23 @@ fn asked(folder: &Path, arguments: &[&str]) -> (i32, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn copied_state_answers_and_shows_edits() {
-    let stage = Stage::set().await;
-    let (ann, account) = stage.person("ann");
-    let (gone, _) = stage.person("gone");
-    stage.sync().await;
+    let harness = Harness::start().await;
+    let (ann, account) = harness.person("ann");
+    let (gone, _) = harness.person("gone");
+    harness.sync().await;
     // Auth0 names its answers.
     let (name, value) = ("x-auth0-requestid".to_owned(), Some("request-1".to_owned()));
-    stage.sandbox.auth0().faults().add(Fault::new("PATCH", "/api/v2/users", Effect::ReplaceHeader { name, value }));
-    stage.sandbox.okta().deactivate(&ann);
-    stage.sandbox.okta().deactivate(&gone);
-    stage.sync().await;
-    stage.sandbox.okta().delete(&gone);
-    stage.sync().await;
-    let folder = stage.folder().to_owned();
-    stage.run(&["backup", "copy.db"]).await.exits(0);
+    harness.sandbox.auth0().faults().add(Fault::new("PATCH", "/api/v2/users", Effect::ReplaceHeader { name, value }));
+    harness.sandbox.okta().deactivate(&ann);
+    harness.sandbox.okta().deactivate(&gone);
+    harness.sync().await;
+    harness.sandbox.okta().delete(&gone);
+    harness.sync().await;
+    let folder = harness.folder().to_owned();
+    harness.run(&["backup", "copy.db"]).await.exits(0);
     fs::write(folder.join("auditor.toml"), AUDITOR).unwrap();
     // From here on there is the copy alone.
-    drop(stage.sandbox);
+    drop(harness.sandbox);
 
     let (code, story) = asked(&folder, &["user", "ann@example.com"]);
     assert!(code == 0 && story.contains("denied") && story.contains(&account), "{story}");
@@ -95,50 +95,50 @@ async fn copied_state_answers_and_shows_edits() {
 /// After retention, for somebody who was deleted, and after `forget`: what is still answered, and what is said not to be.
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_survive_retention_and_forget() {
-    let stage = Stage::set().await;
-    let (ann, account) = stage.person("ann");
-    let (gone, _) = stage.person("gone");
-    let (bob, bobs) = stage.person("bob");
-    stage.sync().await;
+    let harness = Harness::start().await;
+    let (ann, account) = harness.person("ann");
+    let (gone, _) = harness.person("gone");
+    let (bob, bobs) = harness.person("bob");
+    harness.sync().await;
     for person in [&ann, &gone, &bob] {
-        stage.sandbox.okta().deactivate(person);
+        harness.sandbox.okta().deactivate(person);
     }
-    stage.sync().await;
-    stage.sandbox.okta().delete(&gone);
-    stage.sync().await;
-    stage.run(&["forget", "bob@example.com", "--yes"]).await.exits(0);
-    let export = stage.run(&["audit", "export"]).await;
+    harness.sync().await;
+    harness.sandbox.okta().delete(&gone);
+    harness.sync().await;
+    harness.run(&["forget", "bob@example.com", "--yes"]).await.exits(0);
+    let export = harness.run(&["audit", "export"]).await;
     assert!(export.exits(0).out.contains(&account), "{}", export.out);
     assert!(!export.out.contains("bob@example.com") && !export.out.contains(&bobs), "forgotten: {}", export.out);
-    let proof = stage.run(&["audit", "verify"]).await;
+    let proof = harness.run(&["audit", "verify"]).await;
     let anonymous = proof.exits(0).out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!anonymous.contains("; 0 more are anonymous"), "that it was made is still proven: {anonymous}");
     assert!(anonymous.contains("They reach back to the first"), "{anonymous}");
 
     // Two years later, as far as retention goes.
-    let store = Store::open_beside(&stage.state(), Access::Beside).await.unwrap();
+    let store = Store::open_beside(&harness.state(), Access::Beside).await.unwrap();
     while store.expire("2100-01-01T00:00:00Z".parse().unwrap(), 1000).await.unwrap() > 0 {}
     store.close().await;
-    assert_eq!(stage.run(&["events"]).await.exits(0).out, "no such event is recorded\n");
+    assert_eq!(harness.run(&["events"]).await.exits(0).out, "no such event is recorded\n");
     for (who, status) in [("ann@example.com", "DEPROVISIONED"), ("gone@example.com", "DELETED")] {
-        let told = stage.run(&["user", who]).await;
+        let told = harness.run(&["user", who]).await;
         assert!(told.exits(0).out.contains(status), "{}", told.out);
         let row = told.out.lines().find(|line| line.contains(" denied ")).unwrap_or_else(|| panic!("{}", told.out));
         assert!(row.contains(" ago") || row.contains("just now"), "since when: {row}");
         assert!(told.out.contains("beyond [store] retention and gone; none is kept."), "{}", told.out);
-        let json: Value = serde_json::from_str(&stage.run(&["user", who, "--json"]).await.out).unwrap();
+        let json: Value = serde_json::from_str(&harness.run(&["user", who, "--json"]).await.out).unwrap();
         assert!(json["accounts"][0]["denied_at"].is_string() && json["accounts"][0]["event_id"].is_string(), "{json}");
         assert!(json["decisions_kept"]["expired"].as_i64() > Some(0), "{json}");
     }
-    let proof = stage.run(&["audit", "verify"]).await;
+    let proof = harness.run(&["audit", "verify"]).await;
     assert!(proof.exits(0).out.contains("that were made are beyond [store] retention and gone."), "{}", proof.out);
 
     // What is decided from now on is told beside it.
-    stage.sandbox.okta().activate(&ann);
-    stage.sync().await;
-    let told = stage.run(&["user", "ann@example.com"]).await;
+    harness.sandbox.okta().activate(&ann);
+    harness.sync().await;
+    let told = harness.run(&["user", "ann@example.com"]).await;
     assert!(told.out.contains("gone; the oldest that is kept is of 20"), "{}", told.out);
     assert!(told.out.contains("applied: "), "{}", told.out);
-    let proof = stage.run(&["audit", "verify"]).await;
+    let proof = harness.run(&["audit", "verify"]).await;
     assert!(proof.exits(0).out.contains("gone: these reach back to 20"), "{}", proof.out);
 }

@@ -4,9 +4,10 @@
 
 mod drills;
 mod evidence;
+#[allow(dead_code, reason = "it serves other tests too")]
+#[path = "../support/harness.rs"]
+mod harness;
 mod pages;
 mod screens;
-#[allow(dead_code, reason = "it serves other tests too")]
-#[path = "../end_to_end/stage.rs"]
-mod stage;
+#[path = "../support/terminal.rs"]
 mod terminal;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use pty_process::blocking::Command;
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 use crate::terminal::{Seen, on_terminal};
 
 /// What a test cannot ask for, and why.
@@ -109,8 +109,8 @@ fn blocks(page: &Path) -> Vec<Block> {
 
 /// The commands are on the path, the places in the folder, and the tenants have people: Ann and a test person have left,
 /// Bob has not; everybody has an account.
-fn furnish(stage: &Stage) -> PathBuf {
-    let home = stage.folder().to_owned();
+fn furnish(harness: &Harness) -> PathBuf {
+    let home = harness.folder().to_owned();
     let bin = home.join("bin");
     fs::create_dir(&bin).unwrap();
     symlink(env!("CARGO_BIN_EXE_okta-auth0-sync"), bin.join("okta-auth0-sync")).unwrap();
@@ -127,18 +127,18 @@ fn furnish(stage: &Stage) -> PathBuf {
     symlink(&state, home.join("var/lib/okta-auth0-sync")).unwrap();
     let config = format!(
         "{}\n[schedule]\npoll = \"* * * * * *\"\n[store]\npath = {:?}\n",
-        stage.sandbox.config_toml(),
+        harness.sandbox.config_toml(),
         state.join("state.db")
     );
     let file = home.join("etc/okta-auth0-sync/config.toml");
     fs::write(&file, config).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    stage.person("bob");
+    harness.person("bob");
     for name in ["ann", "test.person"] {
-        let (person, _) = stage.person(name);
-        stage.sandbox.okta().deactivate(&person);
+        let (person, _) = harness.person(name);
+        harness.sandbox.okta().deactivate(&person);
     }
-    stage.sandbox.auth0().create_user(json!({ "email": "ann@example.com", "connection": "google-oauth2" }));
+    harness.sandbox.auth0().create_user(json!({ "email": "ann@example.com", "connection": "google-oauth2" }));
     home
 }
 
@@ -243,11 +243,11 @@ async fn every_page_runs_as_typed() {
         if !blocks.iter().any(|block| block.language == "sh" && !block.has("not-run")) {
             continue;
         }
-        let stage = Stage::set().await;
-        let home = furnish(&stage);
+        let harness = Harness::start().await;
+        let home = furnish(&harness);
         let _ending = Ending(home.clone());
         if DEPLOYS_THE_ACTION.iter().any(|name| page.ends_with(name)) {
-            stage.sandbox.auth0().action().set_bound(false);
+            harness.sandbox.auth0().action().set_bound(false);
         }
         if !BEFORE_THE_FIRST_PASS.iter().any(|name| page.ends_with(name)) {
             let folder = home.clone();

@@ -7,7 +7,7 @@ use pty_process::blocking::Command;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 use crate::terminal::{Seen, on_terminal};
 
 const CONNECTION: &str = "an-enterprise-connection-with-a-name-of-sixty-characters-or-so";
@@ -37,30 +37,30 @@ fn fits(seen: &Seen, columns: u16, what: &[&str]) {
 
 /// Tenants with awkward people: long ids and addresses, wide characters, names that write to the terminal; one denied, one
 /// held, one who failed, an event that cannot be read.
-async fn awkward() -> (Stage, String) {
+async fn awkward() -> (Harness, String) {
     let auth0 = Auth0Options::default();
     let connections = [auth0.connections.clone(), vec![Connection::new(CONNECTION, "samlp")]].concat();
-    let stage = Stage::with(OktaOptions::default(), Auth0Options { connections, ..auth0 }).await;
-    let okta = stage.sandbox.okta();
+    let harness = Harness::with(OktaOptions::default(), Auth0Options { connections, ..auth0 }).await;
+    let okta = harness.sandbox.okta();
     let long = okta.create_user(&NewUser::new(LONG, LONG));
-    stage.account(LONG);
-    let id = stage.sandbox.auth0().create_user(json!({ "email": LONG, "connection": CONNECTION }));
+    harness.account(LONG);
+    let id = harness.sandbox.auth0().create_user(json!({ "email": LONG, "connection": CONNECTION }));
     let wide = okta.create_user(&NewUser::new("漢字漢字漢字@例え.example.com", "漢字漢字漢字@例え.example.com"));
-    stage.account("漢字漢字漢字@例え.example.com");
+    harness.account("漢字漢字漢字@例え.example.com");
     let hostile = okta.create_user(&NewUser::new("\u{1b}]0;t\u{7}@example.com", "plain@example.com"));
-    stage.account("plain@example.com");
+    harness.account("plain@example.com");
     for person in [&long, &wide, &hostile] {
         okta.deactivate(person);
     }
     okta.push_log_entry(json!({ "uuid": "\u{1b}]0;t\u{7}", "published": "never", "eventType":
         "user.lifecycle.deactivate", "displayMessage": "\u{1b}]0;t\u{7}", "target": null }));
-    (stage, id)
+    (harness, id)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn screens_fit_width_without_breaking_ids() {
-    let (stage, id) = awkward().await;
-    let folder = stage.folder().to_owned();
+    let (harness, id) = awkward().await;
+    let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         let screens: [&[&str]; 26] = [
             &["status"],
@@ -148,9 +148,9 @@ fn help_fits_eighty_columns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_accept_no_eof_and_interrupt() {
-    let (stage, _) = awkward().await;
-    stage.sandbox.auth0().action().set_bound(false);
-    let folder = stage.folder().to_owned();
+    let (harness, _) = awkward().await;
+    harness.sandbox.auth0().action().set_bound(false);
+    let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         shown(&folder, 80, &["sync"], &[]);
         for arguments in [&["forget", LONG][..], &["purge"], &["action", "deploy"]] {
@@ -172,13 +172,13 @@ async fn prompts_accept_no_eof_and_interrupt() {
 /// The steps of long work: drawn on a terminal and taken away again, told line by line elsewhere, beside the result.
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_bar_only_on_terminal() {
-    let stage = Stage::set().await;
-    let people: Vec<_> = (0..6).map(|number| stage.person(&format!("p{number}")).0).collect();
-    stage.sync().await;
+    let harness = Harness::start().await;
+    let people: Vec<_> = (0..6).map(|number| harness.person(&format!("p{number}")).0).collect();
+    harness.sync().await;
     for person in &people[..3] {
-        stage.sandbox.okta().deactivate(person);
+        harness.sandbox.okta().deactivate(person);
     }
-    let told = stage.sync().await;
+    let told = harness.sync().await;
     for line in [
         "reading Okta's log, new events\n",
         "reading Okta's log, new events: done, 3 in ",
@@ -189,9 +189,9 @@ async fn progress_bar_only_on_terminal() {
     }
     assert!(!told.out.contains("looking at") && !told.err.contains(['\r', '\u{1b}', '⠁']), "{told:?}");
     for person in &people[3..] {
-        stage.sandbox.okta().deactivate(person);
+        harness.sandbox.okta().deactivate(person);
     }
-    let folder = stage.folder().to_owned();
+    let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         let drawn = shown(&folder, 80, &["sync"], &[]);
         assert!(drawn.raw.contains("looking at people: 0 of about 3"), "{:?}", drawn.raw);
@@ -215,28 +215,28 @@ async fn progress_bar_only_on_terminal() {
 /// More rows than a screen has: the newest of them, and that there are more.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_lists_are_truncated_with_notice() {
-    let stage = Stage::set().await;
-    let (ann, _) = stage.person("ann");
-    stage.sync().await;
+    let harness = Harness::start().await;
+    let (ann, _) = harness.person("ann");
+    harness.sync().await;
     for _ in 0..30 {
-        stage.sandbox.okta().deactivate(&ann);
-        stage.sandbox.okta().activate(&ann);
+        harness.sandbox.okta().deactivate(&ann);
+        harness.sandbox.okta().activate(&ann);
     }
-    stage.sync().await;
+    harness.sync().await;
     for (arguments, rows, more) in [
         (&["events"][..], 50, "… and older ones: --limit shows more than 50\n"),
         (&["events", "--limit", "7"], 7, "… and older ones: --limit shows more than 7\n"),
     ] {
-        let piped = stage.run(arguments).await;
+        let piped = harness.run(arguments).await;
         assert!(piped.exits(0).out.ends_with(more), "{}", piped.out);
         assert_eq!(piped.out.lines().count(), 1 + rows + 1, "{}", piped.out);
     }
-    let all = stage.run(&["events", "--limit", "1000"]).await;
+    let all = harness.run(&["events", "--limit", "1000"]).await;
     assert!(all.out.lines().count() > 60 && !all.out.contains('…'), "{}", all.out);
-    assert_eq!(stage.run(&["events", "--json"]).await.out.lines().count(), 50);
-    let story = stage.run(&["user", "ann@example.com"]).await;
+    assert_eq!(harness.run(&["events", "--json"]).await.out.lines().count(), 50);
+    let story = harness.run(&["user", "ann@example.com"]).await;
     assert!(story.out.contains(" earlier: see --json\n"), "{}", story.out);
-    let folder = stage.folder().to_owned();
+    let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         for columns in [80, 200] {
             for arguments in [&["events"][..], &["user", "ann@example.com"], &["status"]] {
@@ -254,8 +254,8 @@ async fn empty_state_message_of_every_command() {
     /// With this code, and these words.
     type Ends = (i32, &'static str);
     const NO_STATE: &str = "there is no state at";
-    let stage = Stage::set().await;
-    let folder = stage.folder().to_owned();
+    let harness = Harness::start().await;
+    let folder = harness.folder().to_owned();
     let commands: [(&[&str], Ends, Ends); 12] = [
         (&["status"], (0, "Never ran"), (0, "All well")),
         (&["status", "--check"], (1, "never_ran"), (0, "all well")),
@@ -281,15 +281,15 @@ async fn empty_state_message_of_every_command() {
     let typed = std::sync::Arc::new(typed);
     let first = typed.clone();
     tokio::task::spawn_blocking(move || [80, 200].map(|columns| first(false, columns))).await.unwrap();
-    stage.sync().await.exits(0);
+    harness.sync().await.exits(0);
     tokio::task::spawn_blocking(move || [80, 200].map(|columns| typed(true, columns))).await.unwrap();
 }
 
 /// `NO_COLOR`: no sign of a colour on a terminal, in no command; without it there is one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_color_disables_colors() {
-    let (stage, _) = awkward().await;
-    let folder = stage.folder().to_owned();
+    let (harness, _) = awkward().await;
+    let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         let typed = |arguments: &[&str], colourless: bool| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::stage::{Daemon, Stage, finish};
+use crate::harness::{Daemon, Harness, finish};
 
 /// What makes the addresses secret.
 const WEBHOOK: &str = "T0Canary-hook-4f1d9a";
@@ -65,14 +65,14 @@ impl Receiver {
 }
 
 /// The daemon at the loudest level, with both addresses, and a guard that lets nobody through.
-fn daemon(stage: &Stage, receiver: &Receiver) -> Daemon {
+fn daemon(harness: &Harness, receiver: &Receiver) -> Daemon {
     let url = &receiver.url;
-    stage.configure(&format!(
+    harness.configure(&format!(
         "[log]\nfilter = \"trace\"\n[alert]\nwebhook_url = \"{url}/hook/{WEBHOOK}\"\nheartbeat_url = \
          \"{url}/beat/{HEARTBEAT}\"\n"
     ));
-    let log = fs::File::create(stage.folder().join("daemon.log")).unwrap();
-    let mut command = stage.program(&["run"]);
+    let log = fs::File::create(harness.folder().join("daemon.log")).unwrap();
+    let mut command = harness.program(&["run"]);
     command.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0").stderr(log);
     command.spawn().unwrap().into()
 }
@@ -83,11 +83,11 @@ fn about_the_guard<'a>(messages: &'a [Value], event: &str) -> Vec<&'a Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alarm_webhook_retries_and_delivers_once() {
-    let stage = Stage::set().await;
-    let (ann, account) = stage.person("ann");
+    let harness = Harness::start().await;
+    let (ann, account) = harness.person("ann");
     let mut receiver = Receiver::listen(2).await;
-    stage.sandbox.okta().deactivate(&ann);
-    let mut daemon = daemon(&stage, &receiver);
+    harness.sandbox.okta().deactivate(&ann);
+    let mut daemon = daemon(&harness, &receiver);
 
     daemon.until("a message", receiver.hears(|heard| !about_the_guard(&heard.taken, "raised").is_empty())).await;
     let heard = receiver.heard.borrow().clone();
@@ -97,15 +97,15 @@ async fn alarm_webhook_retries_and_delivers_once() {
     let remedy = told["remedy"].as_str().unwrap();
     assert!(remedy.contains("approve --all"), "{told}");
     let text = told["text"].as_str().unwrap();
-    assert!(text.contains(remedy) && text.contains(stage.sandbox.okta().url()), "{told}");
-    assert!(stage.mark(&account).is_null(), "held");
+    assert!(text.contains(remedy) && text.contains(harness.sandbox.okta().url()), "{told}");
+    assert!(harness.mark(&account).is_null(), "held");
 
     // Beside the daemon, and with the guard that it has: nobody passes but who is approved.
-    let mut approve = stage.program(&["approve", "ann@example.com"]);
+    let mut approve = harness.program(&["approve", "ann@example.com"]);
     approve.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0");
     let approved = finish(approve).await;
     approved.exits(0);
-    assert!(!stage.sandbox.auth0().login(&account).is_granted(), "{}", approved.all());
+    assert!(!harness.sandbox.auth0().login(&account).is_granted(), "{}", approved.all());
     daemon.until("its end", receiver.hears(|heard| !about_the_guard(&heard.taken, "over").is_empty())).await;
     let beats = receiver.heard.borrow().beats;
     daemon.until("more heartbeats", receiver.hears(|heard| heard.beats > beats + 1)).await;
@@ -115,13 +115,13 @@ async fn alarm_webhook_retries_and_delivers_once() {
     for event in ["raised", "over"] {
         assert_eq!(about_the_guard(&taken, event).len(), 1, "{event}: {taken:#?}");
     }
-    let log = fs::read_to_string(stage.folder().join("daemon.log")).unwrap();
+    let log = fs::read_to_string(harness.folder().join("daemon.log")).unwrap();
     assert!(log.contains("TRACE") && log.contains("webhook_failed"), "it was loud, and the refusal was noted");
     for secret in [WEBHOOK, HEARTBEAT] {
         let at = log.lines().find(|line| line.contains(secret));
         assert_eq!(at, None, "an address is in the log");
         for file in ["state.db", "state.db-wal"] {
-            let bytes = fs::read(stage.folder().join(file)).unwrap_or_default();
+            let bytes = fs::read(harness.folder().join(file)).unwrap_or_default();
             assert!(!String::from_utf8_lossy(&bytes).contains(secret), "{file} holds an address");
         }
     }
@@ -129,15 +129,15 @@ async fn alarm_webhook_retries_and_delivers_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeat_follows_only_good_passes() {
-    let stage = Stage::set().await;
+    let harness = Harness::start().await;
     let mut receiver = Receiver::listen(0).await;
-    stage.sandbox.okta().revoke_token();
-    let mut daemon = daemon(&stage, &receiver);
+    harness.sandbox.okta().revoke_token();
+    let mut daemon = daemon(&harness, &receiver);
     // Whoever has told of a refusal has tried.
     let told = |heard: &Heard| heard.taken.iter().any(|message| message["kind"] == "remote_refuses");
     daemon.until("an alarm", receiver.hears(told)).await;
     assert_eq!(receiver.heard.borrow().beats, 0, "nothing was good yet");
-    stage.sandbox.okta().restore_token();
+    harness.sandbox.okta().restore_token();
     daemon.until("a heartbeat", receiver.hears(|heard| heard.beats > 0)).await;
     daemon.stop().await;
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::stage::{Stage, amount};
+use crate::harness::{Harness, amount};
 
 const LEAVERS: usize = 1_000;
 /// For so many users who leave, one stays or comes back, with several events each.
@@ -15,31 +15,31 @@ const CONCURRENCY: &str = "[engine]\nconcurrency = 16\n";
 #[tokio::test(flavor = "multi_thread")]
 async fn backlog_marks_exactly_right_accounts() {
     let leavers = amount("OKTA_AUTH0_SYNC_BACKLOG", LEAVERS);
-    let stage = Stage::set().await;
-    stage.configure(CONCURRENCY);
-    let okta = stage.sandbox.okta();
+    let harness = Harness::start().await;
+    harness.configure(CONCURRENCY);
+    let okta = harness.sandbox.okta();
     let mut expected = BTreeSet::new();
     let mut others = 0_usize;
     for number in 0..leavers {
-        let leaver = stage.okta_user(&format!("leaver{number}@example.com"));
+        let leaver = harness.okta_user(&format!("leaver{number}@example.com"));
         others += 2;
         // Of ten users one has no account, one has two, and one has an address in other letter case in Auth0.
         match number % 10 {
             0 => {}
             1 => {
-                expected.insert(stage.account(&format!("leaver{number}@example.com")));
-                expected.insert(social(&stage, &format!("leaver{number}@example.com")));
+                expected.insert(harness.account(&format!("leaver{number}@example.com")));
+                expected.insert(social(&harness, &format!("leaver{number}@example.com")));
             }
             2 => {
-                expected.insert(social(&stage, &format!("Leaver{number}@Example.com")));
+                expected.insert(social(&harness, &format!("Leaver{number}@Example.com")));
             }
             _ => {
-                expected.insert(stage.account(&format!("leaver{number}@example.com")));
+                expected.insert(harness.account(&format!("leaver{number}@example.com")));
             }
         }
         okta.deactivate(&leaver);
         if number % LEAVERS_PER_STAYER == 0 {
-            let (stayer, _) = stage.person(&format!("stayer{number}"));
+            let (stayer, _) = harness.person(&format!("stayer{number}"));
             others += 2;
             match number % 3 {
                 0 => {
@@ -58,21 +58,21 @@ async fn backlog_marks_exactly_right_accounts() {
         }
     }
     assert!(others >= leavers, "among as many other events: {others}");
-    assert_eq!(stage.sandbox.auth0().users().len(), expected.len() + leavers.div_ceil(LEAVERS_PER_STAYER));
+    assert_eq!(harness.sandbox.auth0().users().len(), expected.len() + leavers.div_ceil(LEAVERS_PER_STAYER));
 
-    let ran = stage.sync().await;
+    let ran = harness.sync().await;
     eprintln!("{}", ran.out);
-    let shut_out = stage.shut_out();
+    let shut_out = harness.shut_out();
     assert_eq!(shut_out.difference(&expected).collect::<Vec<_>>(), Vec::<&String>::new(), "denied by mistake");
     assert_eq!(expected.difference(&shut_out).collect::<Vec<_>>(), Vec::<&String>::new(), "not denied");
-    let writes = stage.writes();
+    let writes = harness.writes();
     assert_eq!(writes, expected.len(), "each account is written once");
 
-    stage.sync().await;
-    assert_eq!(stage.writes(), writes, "a second pass writes nothing to Auth0");
+    harness.sync().await;
+    assert_eq!(harness.writes(), writes, "a second pass writes nothing to Auth0");
 }
 
-fn social(stage: &Stage, email: &str) -> String {
+fn social(harness: &Harness, email: &str) -> String {
     let fields = serde_json::json!({ "email": email, "email_verified": true, "connection": "google-oauth2" });
-    stage.sandbox.auth0().create_user(fields)
+    harness.sandbox.auth0().create_user(fields)
 }

@@ -12,7 +12,7 @@ use okta_auth0_sync_sandbox::{Auth0Options, Bucket, Effect, Fault, Limits, OktaO
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::stage::{Ran, Stage};
+use crate::harness::{Harness, Ran};
 
 /// With characters that percent-encoding and both alphabets of base64 treat differently.
 const OKTA: &str = "00Canary/okta+7f3e~91?c4&d8=Zq";
@@ -70,22 +70,22 @@ fn left_silent(what: &str, folder: &Path) {
     }
 }
 
-fn all_silent(what: &str, stage: &Stage, ran: &Ran) {
+fn all_silent(what: &str, harness: &Harness, ran: &Ran) {
     silent(what, &ran.all());
-    left_silent(what, stage.folder());
+    left_silent(what, harness.folder());
 }
 
-async fn stage() -> Stage {
+async fn harness() -> Harness {
     let okta = OktaOptions { api_token: OKTA.to_owned(), ..OktaOptions::default() };
     let auth0 = Auth0Options { client_secret: AUTH0.to_owned(), ..Auth0Options::default() };
-    let stage = Stage::with(okta, auth0).await;
+    let harness = Harness::with(okta, auth0).await;
     // Limits as tenants have them: what a refusal for the rate says of them must be believable.
-    stage.sandbox.okta().set_limits(Limits::default());
-    stage.sandbox.auth0().set_bucket(Bucket::default());
-    stage.configure(LOUDEST);
-    let (ann, _) = stage.person("ann");
-    stage.sandbox.okta().deactivate(&ann);
-    stage
+    harness.sandbox.okta().set_limits(Limits::default());
+    harness.sandbox.auth0().set_bucket(Bucket::default());
+    harness.configure(LOUDEST);
+    let (ann, _) = harness.person("ann");
+    harness.sandbox.okta().deactivate(&ann);
+    harness
 }
 
 #[test]
@@ -107,24 +107,24 @@ fn canary_scanner_finds_planted_secrets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trace_level_pass_shows_no_secret() {
-    let stage = stage().await;
-    let ran = stage.sync().await;
+    let harness = harness().await;
+    let ran = harness.sync().await;
     assert!(ran.err.contains("TRACE") && ran.err.contains("hyper"), "it was the loudest level: {}", ran.err.len());
-    all_silent("sync", &stage, &ran);
+    all_silent("sync", &harness, &ran);
     for arguments in
         [&["sync", "--dry-run"][..], &["reconcile"], &["check", "--offline"], &["check", "--offline", "--json"]]
     {
-        all_silent(&arguments.join(" "), &stage, &stage.run(arguments).await);
+        all_silent(&arguments.join(" "), &harness, &harness.run(arguments).await);
     }
 
-    let (bob, account) = stage.person("bob");
-    stage.sandbox.okta().deactivate(&bob);
-    let auth0 = stage.sandbox.auth0();
-    let mut daemon = stage.daemon();
+    let (bob, account) = harness.person("bob");
+    harness.sandbox.okta().deactivate(&bob);
+    let auth0 = harness.sandbox.auth0();
+    let mut daemon = harness.daemon();
     daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;
     daemon.stop().await;
-    assert!(fs::read_to_string(stage.folder().join("daemon.log")).unwrap().contains("TRACE"));
-    left_silent("run", stage.folder());
+    assert!(fs::read_to_string(harness.folder().join("daemon.log")).unwrap().contains("TRACE"));
+    left_silent("run", harness.folder());
 }
 
 /// What goes wrong, and where.
@@ -186,13 +186,13 @@ async fn trace_level_errors_show_no_secret() {
             leaks.extend(runs.join_next().await.unwrap().unwrap());
         }
         runs.spawn(async move {
-            let stage = stage().await;
+            let harness = harness().await;
             let what = format!("{name} at {:?} {:?}", fault.method, fault.path);
-            let faults = if by_okta { stage.sandbox.okta().faults() } else { stage.sandbox.auth0().faults() };
+            let faults = if by_okta { harness.sandbox.okta().faults() } else { harness.sandbox.auth0().faults() };
             faults.add(fault);
-            let ran = stage.run(&["sync"]).await;
+            let ran = harness.run(&["sync"]).await;
             assert!(ran.err.contains("TRACE"), "{what}");
-            let searched = std::panic::AssertUnwindSafe(|| all_silent(&what, &stage, &ran));
+            let searched = std::panic::AssertUnwindSafe(|| all_silent(&what, &harness, &ran));
             std::panic::catch_unwind(searched).err().map(|_| what)
         });
     }
@@ -207,20 +207,20 @@ async fn trace_level_unreachable_shows_no_secret() {
     for (section, url) in
         [("OKTA", "https://no-such.invalid"), ("AUTH0", "http://127.0.0.1:1"), ("OKTA", "http://127.0.0.1:1")]
     {
-        let stage = stage().await;
-        let mut command = stage.program(&["sync"]);
+        let harness = harness().await;
+        let mut command = harness.program(&["sync"]);
         command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), url);
-        let ran = crate::stage::finish(command).await;
+        let ran = crate::harness::finish(command).await;
         assert!(ran.exits(1).err.contains("TRACE"));
-        all_silent(url, &stage, &ran);
+        all_silent(url, &harness, &ran);
     }
 }
 
 /// Configurations that are wrong just where a secret is.
 #[tokio::test(flavor = "multi_thread")]
 async fn config_errors_quote_no_secret() {
-    let stage = stage().await;
-    let sound = fs::read_to_string(stage.folder().join("config.toml")).unwrap();
+    let harness = harness().await;
+    let sound = fs::read_to_string(harness.folder().join("config.toml")).unwrap();
     let token = format!("api_token = \"{OKTA}\"");
     let secret = format!("client_secret = \"{AUTH0}\"");
     for (from, to) in [
@@ -242,13 +242,13 @@ async fn config_errors_quote_no_secret() {
         (&secret, format!("private_key = \"{AUTH0}\"")),
     ] {
         assert!(sound.contains(from.as_str()), "{from}");
-        fs::write(stage.folder().join("config.toml"), sound.replacen(from.as_str(), &to, 1)).unwrap();
-        fs::set_permissions(stage.folder().join("config.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(harness.folder().join("config.toml"), sound.replacen(from.as_str(), &to, 1)).unwrap();
+        fs::set_permissions(harness.folder().join("config.toml"), fs::Permissions::from_mode(0o600)).unwrap();
         for arguments in [&["sync"][..], &["check", "--offline"], &["check", "--offline", "--json"]] {
-            let ran = stage.run(arguments).await;
+            let ran = harness.run(arguments).await;
             // A name of a file is no secret, and a person has to be told which was looked for.
             if !to.contains("_file = \"00Canary") {
-                all_silent(&format!("{to} by {arguments:?}"), &stage, &ran);
+                all_silent(&format!("{to} by {arguments:?}"), &harness, &ran);
             }
             assert_ne!(ran.code, Some(0), "{to}: {}", ran.all());
         }
@@ -257,18 +257,18 @@ async fn config_errors_quote_no_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn debug_output_shows_no_secret() {
-    let stage = stage().await;
-    let text = stage.sandbox.config_toml();
+    let harness = harness().await;
+    let text = harness.sandbox.config_toml();
     let environment = okta_auth0_sync::config::Environment::of_process();
-    let config = Config::from_toml_str(&text, stage.folder(), &environment).unwrap();
+    let config = Config::from_toml_str(&text, harness.folder(), &environment).unwrap();
     assert!(text.contains(OKTA) && text.contains(AUTH0));
     for text in [format!("{config:?}"), format!("{config:#?}"), format!("{:?}", config.secrets())] {
         silent("the configuration", &text);
     }
     let wrong = text.replacen("api_token", "api_tokn", 1);
-    let error = Config::from_toml_str(&wrong, stage.folder(), &environment).unwrap_err();
+    let error = Config::from_toml_str(&wrong, harness.folder(), &environment).unwrap_err();
     silent("its errors", &format!("{error} {error:?} {error:#?}"));
-    silent("the tenants", &format!("{:?} {:?}", stage.sandbox.okta().journal(), stage.sandbox.auth0().journal()));
+    silent("the tenants", &format!("{:?} {:?}", harness.sandbox.okta().journal(), harness.sandbox.auth0().journal()));
 }
 
 /// A sentence that repeats a secret as it was sent, in base64 and percent-encoded.
@@ -304,8 +304,8 @@ async fn echoed_secrets_are_redacted() {
         (false, Fault::new("PATCH", accounts, says(403, auth0_says(403, "insufficient_scope")))),
     ] {
         let what = format!("an echo at {:?} {:?} {:?}", fault.method, fault.path, fault.effect);
-        let stage = stage().await;
-        let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
+        let harness = harness().await;
+        let (okta, auth0) = (harness.sandbox.okta(), harness.sandbox.auth0());
         // A token that is known here: it is what `Bearer` repeats. The tenant does not know it, and gives out another.
         if !by_okta && fault.path != PathMatch::Prefix(token.to_owned()) {
             let body =
@@ -318,30 +318,30 @@ async fn echoed_secrets_are_redacted() {
         }
         let faults = if by_okta { okta.faults() } else { auth0.faults() };
         faults.add(fault.times(2));
-        let ran = stage.run(&["sync"]).await;
+        let ran = harness.run(&["sync"]).await;
         assert!(ran.all().contains("[redacted]"), "{what}: the echo was there to be masked\n{}", ran.out);
-        all_silent(&what, &stage, &ran);
+        all_silent(&what, &harness, &ran);
     }
 }
 
 /// An entry of the log that cannot be read is kept as it came: without what we sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn quarantined_event_hides_echoed_credential() {
-    let stage = stage().await;
-    stage.sandbox.okta().push_log_entry(json!({
+    let harness = harness().await;
+    harness.sandbox.okta().push_log_entry(json!({
         "uuid": "an-echo",
         "eventType": "user.lifecycle.deactivate",
         "published": "yesterday",
         "displayMessage": echo(&format!("SSWS {OKTA}")),
         "target": [{ "type": "User", "id": echo(OKTA) }],
     }));
-    let ran = stage.run(&["sync"]).await;
-    all_silent("sync", &stage, &ran);
-    let events = stage.run(&["events", "--json", "--state", "quarantined"]).await;
+    let ran = harness.run(&["sync"]).await;
+    all_silent("sync", &harness, &ran);
+    let events = harness.run(&["events", "--json", "--state", "quarantined"]).await;
     assert!(events.exits(0).out.contains("an-echo"), "it is kept: {}", events.out);
-    all_silent("events", &stage, &events);
-    let database = fs::read(stage.state()).unwrap();
-    let wal = fs::read(stage.folder().join("state.db-wal")).unwrap_or_default();
+    all_silent("events", &harness, &events);
+    let database = fs::read(harness.state()).unwrap();
+    let wal = fs::read(harness.folder().join("state.db-wal")).unwrap_or_default();
     let kept = [database, wal].concat();
     assert!(String::from_utf8_lossy(&kept).contains("[redacted]"), "its text is kept, and the echo was in it");
 }
@@ -349,9 +349,9 @@ async fn quarantined_event_hides_echoed_credential() {
 /// Whoever may list processes sees how they were started.
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_command_line_holds_no_secret() {
-    let stage = stage().await;
-    let okta = stage.sandbox.okta();
-    let mut daemon = stage.daemon();
+    let harness = harness().await;
+    let okta = harness.sandbox.okta();
+    let mut daemon = harness.daemon();
     daemon.until("its first request", okta.journal().wait_for(|requests| !requests.is_empty())).await;
     let process = Path::new("/proc").join(daemon.id().to_string());
     for file in ["cmdline", "environ", "comm"] {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 /// The people of every golden state, in the order in which they come: the stand-ins draw ids from a seed, so these are
 /// the same people each time.
@@ -25,13 +25,13 @@ struct Cast {
 }
 
 impl Cast {
-    fn enter(stage: &Stage) -> Self {
+    fn enter(harness: &Harness) -> Self {
         Self {
-            denied: stage.person("denied"),
-            returned: stage.person("returned"),
-            without_account: stage.okta_user("without-account@example.com"),
-            unknown_status: stage.person("unknown-status").0,
-            stays: stage.person("stays"),
+            denied: harness.person("denied"),
+            returned: harness.person("returned"),
+            without_account: harness.okta_user("without-account@example.com"),
+            unknown_status: harness.person("unknown-status").0,
+            stays: harness.person("stays"),
         }
     }
 }
@@ -52,22 +52,22 @@ fn migrations() -> Vec<String> {
 
 /// What a golden state tells of: a denial, a return, and whatever else is kept.
 async fn write(file: &Path) {
-    let stage = Stage::set().await;
-    let cast = Cast::enter(&stage);
-    let okta = stage.sandbox.okta();
-    stage.sync().await;
+    let harness = Harness::start().await;
+    let cast = Cast::enter(&harness);
+    let okta = harness.sandbox.okta();
+    harness.sync().await;
     for id in [&cast.denied.0, &cast.returned.0, &cast.without_account] {
         okta.deactivate(id);
     }
-    stage.sync().await;
+    harness.sync().await;
     okta.activate(&cast.returned.0);
     okta.set_status(&cast.unknown_status, "ON_LEAVE", None);
     okta.push_log_entry(json!({ "uuid": "unreadable", "published": "never", "target": null,
         "eventType": "user.lifecycle.deactivate" }));
-    stage.run(&["reconcile", "--all"]).await;
-    stage.run(&["sync"]).await;
+    harness.run(&["reconcile", "--all"]).await;
+    harness.run(&["sync"]).await;
     let _ = fs::remove_file(file);
-    stage.run(&["backup", file.to_str().unwrap()]).await.exits(0);
+    harness.run(&["backup", file.to_str().unwrap()]).await.exits(0);
 }
 
 fn person(story: &str) -> Value {
@@ -83,57 +83,57 @@ async fn golden_states_of_each_schema_open() {
     }
     for number in &numbers {
         let kept = golden().join(format!("state-{number}.db"));
-        let stage = Stage::set().await;
-        let cast = Cast::enter(&stage);
-        fs::copy(&kept, stage.state()).unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
-        bind(&stage).await;
+        let harness = Harness::start().await;
+        let cast = Cast::enter(&harness);
+        fs::copy(&kept, harness.state()).unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
+        bind(&harness).await;
         if Some(number) != numbers.last() {
             // Nobody but who works with it brings it to the schema of now.
-            let told = stage.run(&["status"]).await;
+            let told = harness.run(&["status"]).await;
             assert!(told.exits(1).err.contains("start `run` or `sync` once, which migrates it"), "{}", told.all());
-            take_up(&stage).await;
+            take_up(&harness).await;
         }
 
         // What it tells by itself: nobody is asked yet.
-        let status = stage.run(&["status", "--json"]).await;
+        let status = harness.run(&["status", "--json"]).await;
         let status: Value = serde_json::from_str(&status.exits(0).out).unwrap();
         assert_eq!((&status["denied"], &status["quarantined"]), (&1.into(), &1.into()), "{number}: {status:#}");
-        let story = stage.run(&["user", "denied@example.com", "--json"]).await;
+        let story = harness.run(&["user", "denied@example.com", "--json"]).await;
         let told = person(&story.exits(0).out);
         assert_eq!((&told["okta_user_id"], &told["status"]), (&cast.denied.0.as_str().into(), &"DEPROVISIONED".into()));
         assert!(story.out.contains(&cast.denied.1), "{number}: {}", story.out);
-        let proven = stage.run(&["audit", "verify"]).await;
+        let proven = harness.run(&["audit", "verify"]).await;
         assert!(proven.exits(0).out.contains("as they were written"), "{number}: {}", proven.out);
-        let before = stage.run(&["audit", "export", "--format", "jsonl"]).await.out;
+        let before = harness.run(&["audit", "export", "--format", "jsonl"]).await.out;
         assert!(before.lines().count() >= 4, "{number}: {before}");
 
         // And what is done with it: these tenants have forgotten what was marked in those of then.
-        let okta = stage.sandbox.okta();
+        let okta = harness.sandbox.okta();
         for id in [&cast.denied.0, &cast.without_account] {
             okta.deactivate_silently(id);
         }
-        stage.run(&["reconcile", "--all"]).await;
+        harness.run(&["reconcile", "--all"]).await;
         assert_eq!(
-            stage.shut_out(),
+            harness.shut_out(),
             [cast.denied.1.clone()].into(),
             "{number}: who was denied is so again, nobody else"
         );
         okta.deactivate(&cast.stays.0);
         okta.activate(&cast.denied.0);
         okta.activate(&cast.without_account);
-        stage.run(&["sync"]).await;
-        assert_eq!(stage.shut_out(), [cast.stays.1.clone()].into(), "{number}: the log is read on");
-        assert!(stage.mark(&cast.returned.1)["deactivated"] != "true", "{number}");
+        harness.run(&["sync"]).await;
+        assert_eq!(harness.shut_out(), [cast.stays.1.clone()].into(), "{number}: the log is read on");
+        assert!(harness.mark(&cast.returned.1)["deactivated"] != "true", "{number}");
 
-        let after = stage.run(&["audit", "export", "--format", "jsonl"]).await.out;
+        let after = harness.run(&["audit", "export", "--format", "jsonl"]).await.out;
         assert!(after.starts_with(&before), "{number}: what was written then stands there as it stood");
-        stage.run(&["audit", "verify"]).await.exits(0);
+        harness.run(&["audit", "verify"]).await.exits(0);
     }
 }
 
 /// What starting does before anybody is asked.
-async fn take_up(stage: &Stage) {
-    let mut state = SqliteConnectOptions::new().filename(stage.state()).connect().await.unwrap();
+async fn take_up(harness: &Harness) {
+    let mut state = SqliteConnectOptions::new().filename(harness.state()).connect().await.unwrap();
     let (okta_url, auth0_url, auth0_audience, enforce, policy): (String, String, String, bool, String) =
         sqlx::query_as("SELECT okta_url, auth0_url, auth0_audience, enforce, policy FROM installation")
             .fetch_one(&mut state)
@@ -141,16 +141,16 @@ async fn take_up(stage: &Stage) {
             .unwrap();
     state.close().await.unwrap();
     let binding = Binding { okta_url, auth0_url, auth0_audience, enforce, policy };
-    let (store, opened) = Store::open(&stage.state(), &binding, SystemClock::new().now()).await.unwrap();
+    let (store, opened) = Store::open(&harness.state(), &binding, SystemClock::new().now()).await.unwrap();
     assert!(opened.migrated_from.is_some_and(|copy| copy.exists()));
     store.close().await;
 }
 
 /// The stand-ins have other addresses each time: the state is told that it is theirs.
-async fn bind(stage: &Stage) {
+async fn bind(harness: &Harness) {
     let url = |text: &str| text.trim_end_matches('/').to_owned();
-    let (okta, auth0) = (url(stage.sandbox.okta().url()), url(stage.sandbox.auth0().url()));
-    let mut state = SqliteConnectOptions::new().filename(stage.state()).connect().await.unwrap();
+    let (okta, auth0) = (url(harness.sandbox.okta().url()), url(harness.sandbox.auth0().url()));
+    let mut state = SqliteConnectOptions::new().filename(harness.state()).connect().await.unwrap();
     sqlx::query("UPDATE installation SET okta_url = ?1, auth0_url = ?2, auth0_audience = ?2 || '/api/v2/'")
         .bind(okta)
         .bind(auth0)

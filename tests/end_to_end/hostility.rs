@@ -4,7 +4,7 @@
 use okta_auth0_sync_sandbox::NewUser;
 use serde_json::{Value, json};
 
-use crate::stage::{Ran, Stage};
+use crate::harness::{Harness, Ran};
 
 /// What is written where a name or an address belongs.
 const HOSTILE: [&str; 16] = [
@@ -33,21 +33,21 @@ fn is_plain(what: &str, text: &str) {
     assert_eq!(bad, None, "{what}: {text:?}");
 }
 
-async fn asked(stage: &Stage, arguments: &[&str], format: &str) -> Ran {
-    let mut command = stage.program(arguments);
+async fn asked(harness: &Harness, arguments: &[&str], format: &str) -> Ran {
+    let mut command = harness.program(arguments);
     command.env("OKTA_AUTH0_SYNC__LOG__FORMAT", format).env("OKTA_AUTH0_SYNC__LOG__FILTER", "debug");
-    crate::stage::finish(command).await
+    crate::harness::finish(command).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_profile_fields_do_nothing() {
-    let stage = Stage::set().await;
-    let (victim, open) = stage.person("victim");
+    let harness = Harness::start().await;
+    let (victim, open) = harness.person("victim");
     let mut theirs = Vec::new();
     for text in HOSTILE {
-        let id = stage.sandbox.okta().create_user(&NewUser::new(text, text));
-        theirs.push(stage.sandbox.auth0().create_user(json!({ "email": text, "name": text, "nickname": text })));
-        stage.sandbox.okta().deactivate(&id);
+        let id = harness.sandbox.okta().create_user(&NewUser::new(text, text));
+        theirs.push(harness.sandbox.auth0().create_user(json!({ "email": text, "name": text, "nickname": text })));
+        harness.sandbox.okta().deactivate(&id);
     }
     for format in ["text", "json"] {
         for arguments in [
@@ -64,20 +64,20 @@ async fn hostile_profile_fields_do_nothing() {
             &["audit", "export", "--format", "jsonl"],
             &["audit", "verify"],
         ] {
-            let ran = asked(&stage, arguments, format).await;
+            let ran = asked(&harness, arguments, format).await;
             assert!(matches!(ran.code, Some(0 | 1)), "{arguments:?}: {}", ran.all());
             is_plain(&format!("{arguments:?} as {format}"), &ran.all());
         }
     }
     // The victim's name stands in a query of somebody else, and that is all.
-    assert_eq!(stage.sandbox.okta().user(&victim).unwrap()["status"], "ACTIVE");
-    assert!(!stage.shut_out().contains(&open));
-    for account in stage.shut_out() {
+    assert_eq!(harness.sandbox.okta().user(&victim).unwrap()["status"], "ACTIVE");
+    assert!(!harness.shut_out().contains(&open));
+    for account in harness.shut_out() {
         assert!(theirs.contains(&account), "{account} is nobody's who left");
     }
     let odd = HOSTILE.iter().filter(|text| !text.contains(|c: char| c.is_whitespace() || c.is_control())).count();
-    assert_eq!(stage.shut_out().len(), odd, "an odd address is an address, one with blanks in it is none");
-    for request in stage.sandbox.auth0().journal().requests() {
+    assert_eq!(harness.shut_out().len(), odd, "an odd address is an address, one with blanks in it is none");
+    for request in harness.sandbox.auth0().journal().requests() {
         let known = ["/api/v2/users", "/api/v2/users-by-email", "/oauth/token", "/api/v2/actions/"];
         assert!(known.iter().any(|path| request.path.starts_with(path)), "{request:?}");
         assert!(!request.path.contains("..") && !request.query.contains('#'), "{request:?}");
@@ -93,8 +93,8 @@ fn deep(levels: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn huge_events_do_not_block_later_users() {
-    let stage = Stage::set().await;
-    let okta = stage.sandbox.okta();
+    let harness = Harness::start().await;
+    let okta = harness.sandbox.okta();
     let entry = |uuid: &str, login: &str, more: Value| {
         json!({ "uuid": uuid, "published": "2026-11-23T10:00:00.000Z", "eventType": "user.lifecycle.deactivate",
                 "outcome": { "result": "SUCCESS" }, "debugContext": more,
@@ -104,16 +104,16 @@ async fn huge_events_do_not_block_later_users() {
     okta.push_log_entry(entry("long", &format!("{}@example.com", "x".repeat(10 << 20)), Value::Null));
     okta.push_log_entry(json!({ "uuid": "y".repeat(1 << 20), "published": "z".repeat(1 << 20), "target": deep(500),
                                 "eventType": "user.lifecycle.deactivate" }));
-    let (behind, account) = stage.person("behind");
+    let (behind, account) = harness.person("behind");
     okta.deactivate(&behind);
-    let ran = stage.run(&["sync"]).await;
+    let ran = harness.run(&["sync"]).await;
     assert!(matches!(ran.code, Some(0 | 1)), "{}", ran.all());
-    assert_eq!(stage.shut_out(), [account].into(), "{}", ran.all());
+    assert_eq!(harness.shut_out(), [account].into(), "{}", ran.all());
     assert!(ran.all().len() < 1 << 20, "the screen is not flooded: {} bytes", ran.all().len());
-    let size = std::fs::metadata(stage.state()).unwrap().len();
+    let size = std::fs::metadata(harness.state()).unwrap().len();
     assert!(size < 8 << 20, "neither is the state: {size} bytes");
     for arguments in [&["status"][..], &["events"], &["events", "--json"], &["audit", "verify"]] {
-        let ran = stage.run(arguments).await;
+        let ran = harness.run(arguments).await;
         assert!(
             ran.code == Some(0) && ran.all().len() < 1 << 20,
             "{arguments:?}: {:?}, {} bytes",

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use okta_auth0_sync_sandbox::Matcher;
 
-use crate::stage::{Daemon, Stage, amount, patches};
+use crate::harness::{Daemon, Harness, amount, patches};
 
 const KILLS: usize = 3;
 /// Users who leave for each kill, and a reserve: more than [`PENDING_MIN`] are pending at the last kill too.
@@ -33,28 +33,28 @@ enum End {
 async fn kills_lose_no_user() {
     let kills = amount("OKTA_AUTH0_SYNC_KILLS", KILLS);
     let (leavers, stayers) = (LEAVERS_RESERVE + kills * LEAVERS_PER_KILL, kills * STAYERS_PER_KILL);
-    let stage = Stage::set().await;
-    stage.configure(&format!("[engine]\nconcurrency = {CONCURRENCY}\n"));
-    let okta = stage.sandbox.okta();
+    let harness = Harness::start().await;
+    harness.configure(&format!("[engine]\nconcurrency = {CONCURRENCY}\n"));
+    let okta = harness.sandbox.okta();
     let mut expected = BTreeSet::new();
     for number in 0..leavers {
-        let (leaver, account) = stage.person(&format!("leaver{number}"));
+        let (leaver, account) = harness.person(&format!("leaver{number}"));
         okta.deactivate(&leaver);
         expected.insert(account);
     }
     for number in 0..stayers {
-        let (stayer, _) = stage.person(&format!("stayer{number}"));
+        let (stayer, _) = harness.person(&format!("stayer{number}"));
         if number % 2 == 0 {
             okta.deactivate(&stayer);
             okta.activate(&stayer);
         }
     }
-    let auth0 = stage.sandbox.auth0();
+    let auth0 = harness.sandbox.auth0();
 
     for life in 0..kills {
         let end = [End::Anywhere, End::BeforeWrite, End::AfterWrite][life % 3];
-        let before = stage.writes();
-        let child = stage.program(&["sync"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let before = harness.writes();
+        let child = harness.program(&["sync"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut child = Daemon::from(child);
         // Let it finish a few writes, a different number in each run.
         let some = 1 + life * 7 % 23;
@@ -74,33 +74,30 @@ async fn kills_lose_no_user() {
         child.kill().await;
         drop(hold);
 
-        let store = stage.store().await;
+        let store = harness.store().await;
         let pending = store.status().await.unwrap().unwrap().pending;
         store.close().await;
-        let left = expected.difference(&stage.shut_out()).count();
+        let left = expected.difference(&harness.shut_out()).count();
         assert!(pending > PENDING_MIN, "life {life}: only {pending} pending when it was killed");
         assert!(left > 0 && left < leavers, "life {life}: {left} left: not between its first and its last write");
-        assert!(stage.shut_out().is_subset(&expected), "life {life}: denied a user who did not leave");
-        eprintln!("life {life}, {end:?}: killed after {} writes, {pending} pending", stage.writes() - before);
+        assert!(harness.shut_out().is_subset(&expected), "life {life}: denied a user who did not leave");
+        eprintln!("life {life}, {end:?}: killed after {} writes, {pending} pending", harness.writes() - before);
     }
 
-    stage.sync().await;
-    assert_eq!(stage.shut_out(), expected, "exactly the users who left are denied");
+    harness.sync().await;
+    assert_eq!(harness.shut_out(), expected, "exactly the users who left are denied");
     let mut each = BTreeMap::new();
     for patch in patches(&auth0.journal().requests()) {
         *each.entry(patch.path.clone()).or_insert(0_usize) += 1;
     }
     assert_eq!(each.len(), leavers, "no other account was written");
     let again = each.values().sum::<usize>() - leavers;
-    assert!(
-        again <= kills * CONCURRENCY,
-        "{again} writes were repeated: more than were in flight at the kills"
-    );
+    assert!(again <= kills * CONCURRENCY, "{again} writes were repeated: more than were in flight at the kills");
     for (account, writes) in &each {
         assert!(*writes <= 1 + kills, "{account}: {writes} writes");
     }
 
-    let store = stage.store().await;
+    let store = harness.store().await;
     let verified = store.verify_decisions().await.unwrap();
     let status = store.status().await.unwrap().unwrap();
     store.close().await;
@@ -108,7 +105,7 @@ async fn kills_lose_no_user() {
     assert_eq!((status.pending, status.failed, status.held, status.quarantined), (0, 0, 0, 0));
     assert_eq!(usize::try_from(status.denied).unwrap(), leavers);
 
-    let writes = stage.writes();
-    stage.sync().await;
-    assert_eq!(stage.writes(), writes, "the last pass left nothing to do");
+    let writes = harness.writes();
+    harness.sync().await;
+    assert_eq!(harness.writes(), writes, "the last pass left nothing to do");
 }

@@ -16,7 +16,7 @@ use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::stage::{Stage, patches, within};
+use crate::harness::{Harness, patches, within};
 
 const PEOPLE: usize = 30;
 /// Random lives after every point was visited once, and in the usual run.
@@ -127,7 +127,7 @@ fn errand_of(point: &str) -> Errand {
 
 /// A world that goes on while the lives come and go.
 struct World {
-    stage: Stage,
+    harness: Harness,
     webhook: String,
     people: Vec<Person>,
     random: fastrand::Rng,
@@ -141,14 +141,14 @@ struct World {
 
 impl World {
     async fn begin(seed: u64) -> Self {
-        let stage = Stage::set().await;
-        stage.configure("end_sessions = true\n[engine]\nconcurrency = 4\n");
+        let harness = Harness::start().await;
+        harness.configure("end_sessions = true\n[engine]\nconcurrency = 4\n");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let webhook = format!("http://{}/hook", listener.local_addr().unwrap());
         let routes = axum::Router::new().fallback(|| async { StatusCode::NO_CONTENT });
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let mut world = Self {
-            stage,
+            harness,
             webhook,
             people: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -166,7 +166,7 @@ impl World {
 
     fn join(&mut self) -> usize {
         let name = format!("person{}", self.people.len());
-        let (id, account) = self.stage.person(&name);
+        let (id, account) = self.harness.person(&name);
         self.people.push(Person {
             id,
             email: format!("{name}@example.com"),
@@ -184,7 +184,7 @@ impl World {
 
     fn leave(&mut self, who: usize) {
         let person = &mut self.people[who];
-        self.stage.sandbox.okta().deactivate(&person.id);
+        self.harness.sandbox.okta().deactivate(&person.id);
         (person.left, person.ever_left) = (true, true);
         person.changes += 1;
     }
@@ -201,12 +201,12 @@ impl World {
             if !person.left {
                 self.leave(who);
             } else if self.random.u32(..20) == 0 {
-                self.stage.sandbox.okta().delete(&person.id);
+                self.harness.sandbox.okta().delete(&person.id);
                 person.deleted = true;
                 // Their place is taken by somebody else.
                 self.join();
             } else {
-                self.stage.sandbox.okta().activate(&person.id);
+                self.harness.sandbox.okta().activate(&person.id);
                 person.left = false;
                 person.changes += 1;
             }
@@ -216,14 +216,14 @@ impl World {
     }
 
     fn is_marked(&self, person: &Person) -> bool {
-        self.stage.mark(&person.account)["deactivated"] == "true"
+        self.harness.mark(&person.account)["deactivated"] == "true"
     }
 
     /// One life of the program, and what it left.
     async fn live(&mut self, arguments: &[&str], environment: &[(&str, &str)], doom: &Doom) -> End {
         self.life += 1;
         let is_daemon = arguments[0] == "run";
-        let (okta, auth0) = (self.stage.sandbox.okta().clone(), self.stage.sandbox.auth0().clone());
+        let (okta, auth0) = (self.harness.sandbox.okta().clone(), self.harness.sandbox.auth0().clone());
         okta.journal().clear();
         auth0.journal().clear();
         let may_write: BTreeMap<String, usize> = self
@@ -233,8 +233,8 @@ impl World {
             .map(|person| (person.account.clone(), arguments[0] == "purge" || self.is_marked(person) != person.left))
             .map(|(account, may)| (account, usize::from(may)))
             .collect();
-        let log = fs::File::create(self.stage.folder().join("life.log")).unwrap();
-        let mut command = self.stage.program(arguments);
+        let log = fs::File::create(self.harness.folder().join("life.log")).unwrap();
+        let mut command = self.harness.program(arguments);
         command.stdout(Stdio::null()).stderr(log).env("OKTA_AUTH0_SYNC__ALERT__WEBHOOK_URL", &self.webhook);
         command.envs(environment.iter().copied());
         if let Doom::Point(name, count) = doom {
@@ -293,7 +293,7 @@ impl World {
             (_, Some(code)) => End::ByItself(code),
             _ => panic!("{status}"),
         };
-        let told = fs::read_to_string(self.stage.folder().join("life.log")).unwrap();
+        let told = fs::read_to_string(self.harness.folder().join("life.log")).unwrap();
         let story = format!("life {} {arguments:?} {environment:?} {doom:?}: {end:?}\n{told}", self.life);
         eprintln!("life {} {} {doom:?}: {end:?}", self.life, arguments[0]);
         assert!(!told.contains("panicked"), "{story}");
@@ -318,7 +318,7 @@ impl World {
             *may_write.entry(self.people[*who].account.clone()).or_default() += 1;
         }
         let mut written: BTreeMap<String, usize> = BTreeMap::new();
-        for patch in patches(&self.stage.sandbox.auth0().journal().requests()) {
+        for patch in patches(&self.harness.sandbox.auth0().journal().requests()) {
             if let Some(account) = patch.path.strip_prefix("/api/v2/users/") {
                 *written.entry(account.replace("%7C", "|")).or_default() += 1;
             }
@@ -341,7 +341,7 @@ impl World {
 
     /// The file is whole, the decisions are proven, and whatever lies before the cursor is recorded.
     async fn judge_state(&self, story: &str) {
-        let path = self.stage.state();
+        let path = self.harness.state();
         if !path.exists() || fs::metadata(&path).unwrap().len() == 0 {
             return;
         }
@@ -368,12 +368,12 @@ impl World {
             .into_iter()
             .collect();
         state.close().await.unwrap();
-        let store = self.stage.store().await;
+        let store = self.harness.store().await;
         store.verify_decisions().await.unwrap_or_else(|error| panic!("{error}\n{story}"));
         store.close().await;
         let Some(Some(next)) = next else { return };
         let to_come = self.log_from(next).await;
-        for entry in self.stage.sandbox.okta().log_entries() {
+        for entry in self.harness.sandbox.okta().log_entries() {
             let uuid = entry["uuid"].as_str().unwrap();
             let mut forgotten = self.people.iter().filter(|person| person.forgotten);
             let is_asked_for = entry["eventType"].as_str().unwrap().starts_with("user.lifecycle.")
@@ -387,7 +387,7 @@ impl World {
 
     /// What Okta gives to whoever asks on from this cursor.
     async fn log_from(&self, next: String) -> BTreeSet<String> {
-        let okta = self.stage.sandbox.okta();
+        let okta = self.harness.sandbox.okta();
         let (client, mut next, mut uuids) = (reqwest::Client::new(), next, BTreeSet::new());
         loop {
             let url = format!("{}{next}", okta.url().trim_end_matches('/'));
@@ -415,8 +415,8 @@ impl World {
 
     /// Goes on an errand, with what must be so before, and what has to be put right behind it.
     async fn go(&mut self, errand: Errand, doom: &Doom) {
-        let okta = self.stage.sandbox.okta().clone();
-        let auth0 = self.stage.sandbox.auth0().clone();
+        let okta = self.harness.sandbox.okta().clone();
+        let auth0 = self.harness.sandbox.auth0().clone();
         match errand {
             Errand::Sync => {
                 self.live(&["sync"], &[], doom).await;
@@ -514,14 +514,14 @@ impl World {
     async fn judge_the_end(&mut self) {
         self.quietly(&["sync"], &[]).await;
         // Somebody who came back in the moment of a kill is looked at again later; that is no failure.
-        self.stage.sandbox.auth0().action().set_bound(true);
+        self.harness.sandbox.auth0().action().set_bound(true);
         let end = self.quietly(&["reconcile", "--all"], &[]).await;
-        assert_eq!(end, End::ByItself(0), "{}", fs::read_to_string(self.stage.folder().join("life.log")).unwrap());
+        assert_eq!(end, End::ByItself(0), "{}", fs::read_to_string(self.harness.folder().join("life.log")).unwrap());
         let denied: BTreeSet<String> =
             self.people.iter().filter(|person| person.left).map(|person| person.account.clone()).collect();
-        assert_eq!(self.stage.shut_out(), denied, "denied are exactly those who left");
+        assert_eq!(self.harness.shut_out(), denied, "denied are exactly those who left");
 
-        let store = self.stage.store().await;
+        let store = self.harness.store().await;
         let decisions = store.decisions(None, None, 0, 1_000_000).await.unwrap();
         let verified = store.verify_decisions().await.unwrap();
         let status = store.status().await.unwrap().unwrap();
@@ -567,7 +567,7 @@ impl World {
         let left: Vec<String> = self.people.iter().map(|person| person.account.clone()).collect();
         self.cut_off_purge(&Doom::None).await;
         for account in left {
-            assert_ne!(self.stage.mark(&account)["deactivated"], "true", "{account}");
+            assert_ne!(self.harness.mark(&account)["deactivated"], "true", "{account}");
         }
     }
 

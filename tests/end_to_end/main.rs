@@ -9,10 +9,11 @@ mod alerts;
 mod backlog;
 mod canaries;
 mod golden;
+#[path = "../support/harness.rs"]
+mod harness;
 mod hostility;
 mod kills;
 mod lives;
 mod recorded;
 mod refusals;
-mod stage;
 mod timing;

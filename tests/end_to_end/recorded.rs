@@ -12,7 +12,7 @@ use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::{Effect, Fault};
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 /// Created, activated, deactivated and deleted within three seconds.
 const JOE: &str = "00ud384zuth7mRcv30h7";
@@ -108,14 +108,14 @@ fn life() -> Vec<Value> {
 }
 
 /// Okta answers for this id with the recorded body of a user, in this status.
-fn answers(stage: &Stage, id: &str, email: &str, status: &str) {
+fn answers(harness: &Harness, id: &str, email: &str, status: &str) {
     let mut body = reference("get_user_deprovisioned.json");
     body["id"] = id.into();
     body["status"] = status.into();
     body["profile"]["login"] = email.into();
     body["profile"]["email"] = email.into();
     let effect = Effect::Status { code: 200, body, headers: Vec::new() };
-    stage.sandbox.okta().faults().add(Fault::new("GET", &format!("/api/v1/users/{id}"), effect));
+    harness.sandbox.okta().faults().add(Fault::new("GET", &format!("/api/v1/users/{id}"), effect));
 }
 
 fn parsed(id: &str) -> OktaUserId {
@@ -123,8 +123,8 @@ fn parsed(id: &str) -> OktaUserId {
 }
 
 /// The last outcome of a person, and what the last verdict was.
-async fn ending(stage: &Stage, id: &str) -> (Option<String>, Option<String>) {
-    let store = stage.store().await;
+async fn ending(harness: &Harness, id: &str) -> (Option<String>, Option<String>) {
+    let store = harness.store().await;
     let person = store.find_people(id).await.unwrap().into_iter().next().expect("the user is known");
     let decisions = store.decisions(Some(&parsed(id)), None, 0, 1000).await.unwrap();
     store.close().await;
@@ -133,13 +133,13 @@ async fn ending(stage: &Stage, id: &str) -> (Option<String>, Option<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_events_reach_right_verdicts() {
-    let stage = Stage::set().await;
-    let joe = stage.account(JOE_EMAIL);
-    let john = stage.account(JOHN_EMAIL);
-    let newcomer = stage.account(NEWCOMER_EMAIL);
-    let bystander = stage.account("joe.coder@example.com");
-    answers(&stage, NEWCOMER, NEWCOMER_EMAIL, "ACTIVE");
-    let okta = stage.sandbox.okta();
+    let harness = Harness::start().await;
+    let joe = harness.account(JOE_EMAIL);
+    let john = harness.account(JOHN_EMAIL);
+    let newcomer = harness.account(NEWCOMER_EMAIL);
+    let bystander = harness.account("joe.coder@example.com");
+    answers(&harness, NEWCOMER, NEWCOMER_EMAIL, "ACTIVE");
+    let okta = harness.sandbox.okta();
     for entry in life() {
         okta.push_log_entry(entry);
     }
@@ -147,16 +147,16 @@ async fn recorded_events_reach_right_verdicts() {
         okta.push_log_entry(reference(&format!("okta-sdk-java_{name}.json")));
     }
 
-    stage.sync().await;
-    assert_eq!(stage.shut_out(), BTreeSet::from([joe.clone(), john.clone()]));
+    harness.sync().await;
+    assert_eq!(harness.shut_out(), BTreeSet::from([joe.clone(), john.clone()]));
     for (account, id) in [(&joe, JOE), (&john, JOHN)] {
-        let mark = stage.mark(account);
+        let mark = harness.mark(account);
         assert_eq!((&mark["okta_user_id"], &mark["status"]), (&json!(id), &json!("DELETED")), "{mark}");
     }
-    assert!(stage.mark(&newcomer).is_null() && stage.mark(&bystander).is_null());
-    assert_eq!(ending(&stage, NEWCOMER).await.1.as_deref(), Some("allow"));
+    assert!(harness.mark(&newcomer).is_null() && harness.mark(&bystander).is_null());
+    assert_eq!(ending(&harness, NEWCOMER).await.1.as_deref(), Some("allow"));
 
-    let store = stage.store().await;
+    let store = harness.store().await;
     let status = store.status().await.unwrap().unwrap();
     assert_eq!((status.quarantined, status.pending, status.denied), (0, 0, 2));
     let events = store.recent_events(None, 1000).await.unwrap();
@@ -167,9 +167,9 @@ async fn recorded_events_reach_right_verdicts() {
     }
     store.close().await;
 
-    let writes = stage.writes();
-    stage.sync().await;
-    assert_eq!(stage.writes(), writes, "looking again writes nothing");
+    let writes = harness.writes();
+    harness.sync().await;
+    assert_eq!(harness.writes(), writes, "looking again writes nothing");
 }
 
 /// However far the log has been read when a look happens, and in whichever order it was written: nobody is denied who has
@@ -177,8 +177,8 @@ async fn recorded_events_reach_right_verdicts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_life_in_any_page_size_or_order() {
     for backwards in [false, true] {
-        let stage = Stage::set().await;
-        let account = stage.account(JOE_EMAIL);
+        let harness = Harness::start().await;
+        let account = harness.account(JOE_EMAIL);
         let mut entries = life();
         if backwards {
             entries.reverse();
@@ -191,35 +191,35 @@ async fn recorded_life_in_any_page_size_or_order() {
         for entry in entries {
             left |= leaves(&entry);
             let what = entry["eventType"].as_str().unwrap().to_owned();
-            stage.sandbox.okta().push_log_entry(entry);
+            harness.sandbox.okta().push_log_entry(entry);
             // Okta has deleted him long since: 404 from the first look on. Without evidence that he left, that is held.
-            let ran = stage.run(&["sync"]).await;
+            let ran = harness.run(&["sync"]).await;
             assert!(matches!(ran.code, Some(0 | 1)), "{}", ran.all());
-            assert_eq!(!stage.shut_out().is_empty(), left, "backwards: {backwards}, after {what}\n{}", ran.all());
+            assert_eq!(!harness.shut_out().is_empty(), left, "backwards: {backwards}, after {what}\n{}", ran.all());
         }
-        assert_eq!(stage.mark(&account)["okta_user_id"], JOE);
-        assert_eq!(stage.writes(), 1, "backwards: {backwards}");
-        stage.sync().await;
+        assert_eq!(harness.mark(&account)["okta_user_id"], JOE);
+        assert_eq!(harness.writes(), 1, "backwards: {backwards}");
+        harness.sync().await;
     }
 }
 
 /// The recorded answer for a deactivated user, word for word.
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_deactivated_user_is_denied() {
-    let stage = Stage::set().await;
+    let harness = Harness::start().await;
     let body = reference("get_user_deprovisioned.json");
     let (id, email) = (body["id"].as_str().unwrap().to_owned(), body["profile"]["email"].as_str().unwrap().to_owned());
-    let account = stage.account(&email);
+    let account = harness.account(&email);
     let mut entry = reference("okta-sdk-java_deactivate_api.json");
     entry["target"][0]["id"] = id.as_str().into();
     entry["target"][0]["alternateId"] = email.as_str().into();
     let uuid = entry["uuid"].clone();
     let effect = Effect::Status { code: 200, body, headers: Vec::new() };
-    stage.sandbox.okta().faults().add(Fault::new("GET", &format!("/api/v1/users/{id}"), effect));
-    stage.sandbox.okta().push_log_entry(entry);
+    harness.sandbox.okta().faults().add(Fault::new("GET", &format!("/api/v1/users/{id}"), effect));
+    harness.sandbox.okta().push_log_entry(entry);
 
-    stage.sync().await;
-    assert_eq!(stage.shut_out(), BTreeSet::from([account.clone()]));
-    let mark = stage.mark(&account);
+    harness.sync().await;
+    assert_eq!(harness.shut_out(), BTreeSet::from([account.clone()]));
+    let mark = harness.mark(&account);
     assert_eq!((&mark["status"], &mark["event_id"]), (&json!("DEPROVISIONED"), &uuid), "{mark}");
 }

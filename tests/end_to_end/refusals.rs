@@ -8,45 +8,45 @@ use okta_auth0_sync_sandbox::{Effect, Fault, Recorded};
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::stage::{Ran, Stage, finish};
+use crate::harness::{Harness, Ran, finish};
 
 /// Runs a pass with the state elsewhere.
-async fn sync_at(stage: &Stage, state: &str) -> Ran {
-    let mut command = stage.program(&["sync"]);
+async fn sync_at(harness: &Harness, state: &str) -> Ran {
+    let mut command = harness.program(&["sync"]);
     command.env("OKTA_AUTH0_SYNC__STORE__PATH", state);
     finish(command).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unwritable_state_folder_is_refused() {
-    let stage = Stage::set().await;
-    fs::write(stage.folder().join("file"), "").unwrap();
+    let harness = Harness::start().await;
+    fs::write(harness.folder().join("file"), "").unwrap();
     for place in ["nowhere/state.db", "file/state.db", "/proc/state.db"] {
-        let ran = sync_at(&stage, place).await;
+        let ran = sync_at(&harness, place).await;
         assert!(ran.exits(78).err.contains("cannot keep the state at"), "{place}: {}", ran.err);
         assert!(ran.err.contains("create the folder, or set [store] path"), "{place}: {}", ran.err);
     }
-    assert_eq!(stage.sandbox.okta().journal().total(), 0, "nobody was asked anything");
+    assert_eq!(harness.sandbox.okta().journal().total(), 0, "nobody was asked anything");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_file_as_state_is_left_alone() {
-    let stage = Stage::set().await;
+    let harness = Harness::start().await;
     let text = "dear diary, ".repeat(1000);
-    fs::write(stage.state(), &text).unwrap();
-    let ran = stage.run(&["sync"]).await;
+    fs::write(harness.state(), &text).unwrap();
+    let ran = harness.run(&["sync"]).await;
     assert!(ran.exits(78).err.contains("is not a state of okta-auth0-sync"), "{}", ran.err);
-    assert_eq!(fs::read_to_string(stage.state()).unwrap(), text);
+    assert_eq!(fs::read_to_string(harness.state()).unwrap(), text);
 
-    let ran = sync_at(&stage, ".").await;
+    let ran = sync_at(&harness, ".").await;
     assert!(ran.exits(78).err.contains("[store] path"), "a folder: {}", ran.err);
-    assert_eq!(stage.sandbox.okta().journal().total(), 0, "nobody was asked anything");
+    assert_eq!(harness.sandbox.okta().journal().total(), 0, "nobody was asked anything");
 }
 
 /// An Okta org is known by its address, an Auth0 tenant by the audience: its domain may become a custom one.
 #[tokio::test(flavor = "multi_thread")]
 async fn state_of_other_tenants_is_refused() {
-    let (one, other) = (Stage::set().await, Stage::set().await);
+    let (one, other) = (Harness::start().await, Harness::start().await);
     let (ann, account) = one.person("ann");
     one.sync().await;
     one.sandbox.okta().deactivate(&ann);
@@ -67,44 +67,44 @@ async fn state_of_other_tenants_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_org_at_same_address_is_refused() {
-    let stage = Stage::set().await;
-    let (ann, _) = stage.person("ann");
-    stage.sync().await;
+    let harness = Harness::start().await;
+    let (ann, _) = harness.person("ann");
+    harness.sync().await;
     let body = json!({ "id": "00oAnotherOrg0000000", "pipeline": "idx" });
     let other = Effect::Status { code: 200, body, headers: Vec::new() };
-    stage.sandbox.okta().faults().add(Fault::new("GET", "/.well-known/okta-organization", other));
-    stage.sandbox.okta().deactivate(&ann);
-    let ran = stage.run(&["sync"]).await;
+    harness.sandbox.okta().faults().add(Fault::new("GET", "/.well-known/okta-organization", other));
+    harness.sandbox.okta().deactivate(&ann);
+    let ran = harness.run(&["sync"]).await;
     assert!(ran.exits(78).err.contains("00oAnotherOrg0000000"), "{}", ran.err);
-    assert_eq!(stage.writes(), 0);
+    assert_eq!(harness.writes(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_report_and_lose_nothing() {
-    let stage = Stage::set().await;
-    let (ann, account) = stage.person("ann");
-    stage.sandbox.okta().deactivate(&ann);
+    let harness = Harness::start().await;
+    let (ann, account) = harness.person("ann");
+    harness.sandbox.okta().deactivate(&ann);
 
-    stage.sandbox.okta().revoke_token();
-    let ran = stage.run(&["sync"]).await;
+    harness.sandbox.okta().revoke_token();
+    let ran = harness.run(&["sync"]).await;
     assert!(ran.exits(1).all().contains("E0000011"), "Okta's own code: {}", ran.all());
-    stage.sandbox.okta().restore_token();
+    harness.sandbox.okta().restore_token();
 
-    let secret = stage.sandbox.auth0().client_secret();
-    stage.sandbox.auth0().set_client_secret("another");
-    let ran = stage.run(&["sync"]).await;
+    let secret = harness.sandbox.auth0().client_secret();
+    harness.sandbox.auth0().set_client_secret("another");
+    let ran = harness.run(&["sync"]).await;
     assert!(ran.exits(1).all().contains("access_denied"), "Auth0's own code: {}", ran.all());
-    assert!(stage.mark(&account).is_null());
-    let store = stage.store().await;
+    assert!(harness.mark(&account).is_null());
+    let store = harness.store().await;
     let status = store.status().await.unwrap().unwrap();
     store.close().await;
     assert!(status.pending > 0 && status.needs_attention, "{status:?}");
     assert!(status.last_auth0_error.is_some_and(|error| error.contains("access_denied")));
 
     // A credential that was refused is tried once a minute, also by the next process: its next look is that far away.
-    stage.sandbox.auth0().set_client_secret(&secret);
-    let auth0 = stage.sandbox.auth0();
-    let mut daemon = stage.daemon();
+    harness.sandbox.auth0().set_client_secret(&secret);
+    let auth0 = harness.sandbox.auth0();
+    let mut daemon = harness.daemon();
     let denied = auth0.journal().wait_for(|_| !auth0.login(&account).is_granted());
     daemon.until("mended, and nothing was lost", denied).await;
     daemon.stop().await;
@@ -113,27 +113,27 @@ async fn wrong_credentials_report_and_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unresolvable_host_is_reported() {
     for (section, host) in [("OKTA", "https://no-such-org.invalid"), ("AUTH0", "https://no-such-tenant.invalid")] {
-        let stage = Stage::set().await;
-        let (ann, account) = stage.person("ann");
-        stage.sandbox.okta().deactivate(&ann);
-        let mut command = stage.program(&["sync"]);
+        let harness = Harness::start().await;
+        let (ann, account) = harness.person("ann");
+        harness.sandbox.okta().deactivate(&ann);
+        let mut command = harness.program(&["sync"]);
         command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), host);
         let ran = finish(command).await;
         let text = ran.exits(1).all();
         assert!(text.contains("unreachable"), "{section}: {text}");
-        assert!(stage.mark(&account).is_null());
+        assert!(harness.mark(&account).is_null());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn state_in_use_is_refused() {
-    let stage = Stage::set().await;
-    let (ann, account) = stage.person("ann");
-    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
-    let mut daemon = stage.daemon();
+    let harness = Harness::start().await;
+    let (ann, account) = harness.person("ann");
+    let (okta, auth0) = (harness.sandbox.okta(), harness.sandbox.auth0());
+    let mut daemon = harness.daemon();
     daemon.until("its first request", okta.journal().wait_for(|requests| !requests.is_empty())).await;
     for arguments in [&["sync"][..], &["run"]] {
-        let ran = stage.run(arguments).await;
+        let ran = harness.run(arguments).await;
         assert!(ran.exits(75).err.contains("is in use by another okta-auth0-sync process"), "{}", ran.err);
         let holder = format!("(pid {})", daemon.id());
         assert!(ran.err.contains(&holder), "who has it: {holder}: {}", ran.err);
@@ -142,14 +142,14 @@ async fn state_in_use_is_refused() {
     okta.deactivate(&ann);
     daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;
     daemon.stop().await;
-    stage.sync().await;
+    harness.sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn newer_state_is_refused() {
-    let stage = Stage::set().await;
-    stage.sync().await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(stage.state());
+    let harness = Harness::start().await;
+    harness.sync().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(harness.state());
     let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time)
@@ -160,24 +160,24 @@ async fn newer_state_is_refused() {
     .unwrap();
     connection.close().await.unwrap();
 
-    let (ann, account) = stage.person("ann");
-    stage.sandbox.okta().deactivate(&ann);
-    let asked = stage.sandbox.okta().journal().total();
+    let (ann, account) = harness.person("ann");
+    harness.sandbox.okta().deactivate(&ann);
+    let asked = harness.sandbox.okta().journal().total();
     for arguments in [&["sync"][..], &["run"], &["status"]] {
-        let ran = stage.run(arguments).await;
+        let ran = harness.run(arguments).await;
         assert!(ran.exits(78).all().contains("schema 9999"), "{arguments:?}: {}", ran.all());
         assert!(ran.all().contains("newer okta-auth0-sync; install that version"), "{arguments:?}: {}", ran.all());
     }
-    assert_eq!(stage.sandbox.okta().journal().total(), asked, "nobody was asked anything");
-    assert!(stage.mark(&account).is_null());
+    assert_eq!(harness.sandbox.okta().journal().total(), asked, "nobody was asked anything");
+    assert!(harness.mark(&account).is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_survives_revoked_credential() {
-    let stage = Stage::set().await;
-    let (ann, account) = stage.person("ann");
-    let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
-    let mut daemon = stage.daemon();
+    let harness = Harness::start().await;
+    let (ann, account) = harness.person("ann");
+    let (okta, auth0) = (harness.sandbox.okta(), harness.sandbox.auth0());
+    let mut daemon = harness.daemon();
     let read = |request: &Recorded| request.path.starts_with("/api/v1/logs") && request.status == Some(200);
     daemon.until("a page", okta.journal().wait_for(|requests| requests.iter().any(read))).await;
 

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{LOGS, Stage, answer, header, s};
+use super::harness::{LOGS, answer, header, s, start};
+use crate::world::World;
 
 const DAY: u64 = 86_400;
 
@@ -48,8 +49,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn page_text(stage: &Stage) -> String {
-    serde_json::to_string(&stage.sandbox.okta().log_entries()).unwrap()
+fn page_text(world: &World) -> String {
+    serde_json::to_string(&world.okta().log_entries()).unwrap()
 }
 
 /// A pass that fails: which page fault it is, and a word of what is said of it.
@@ -115,23 +116,23 @@ async fn unusable_page_is_fetched_again() {
     for (name, effects, words) in bad_pages() {
         let elsewhere = Elsewhere::new().await;
         for begun in [false, true] {
-            let stage = Stage::new().await;
-            let mut people = vec![stage.leaver("ann")];
+            let world = start().await;
+            let mut people = vec![world.leaver("ann")];
             if begun {
-                stage.poll().await.unwrap();
+                world.try_poll().await.unwrap();
             }
-            people.push(stage.leaver("bob"));
+            people.push(world.leaver("bob"));
             for effect in effects(&elsewhere.origin) {
-                stage.okta_fault("GET", LOGS, effect, 2);
+                world.okta_fault("GET", LOGS, effect, 2);
             }
-            let before = stage.pages().len();
+            let before = world.pages().len();
             for _ in 0..2 {
-                let error = stage.poll().await.unwrap_err().to_string();
+                let error = world.try_poll().await.unwrap_err().to_string();
                 assert!(error.contains(words), "{name}: {error}");
-                stage.clock.advance(s(31));
+                world.clock.advance(s(31));
             }
-            assert_eq!(stage.pages().len() - before, 2, "{name}: one request a pass");
-            stage.denies(&people).await;
+            assert_eq!(world.pages().len() - before, 2, "{name}: one request a pass");
+            world.denies(&people).await;
         }
         assert_eq!(elsewhere.visits(), 0, "{name}");
     }
@@ -160,20 +161,20 @@ async fn odd_but_usable_page_is_used() {
     let undated: Odd = ("without a date", |_| vec![header("date", "yesterday")]);
     for (name, effects) in [gzipped, invalid, nested, unlinked, junk, undated] {
         for begun in [false, true] {
-            let stage = Stage::new().await;
-            let ann = stage.leaver("ann");
+            let world = start().await;
+            let ann = world.leaver("ann");
             if begun {
-                stage.poll().await.unwrap();
+                world.try_poll().await.unwrap();
             }
-            let bob = stage.leaver("bob");
-            for effect in effects(&page_text(&stage)) {
-                stage.okta_fault("GET", LOGS, effect, 1);
+            let bob = world.leaver("bob");
+            for effect in effects(&page_text(&world)) {
+                world.okta_fault("GET", LOGS, effect, 1);
             }
-            let before = stage.pages().len();
-            stage.poll().await.unwrap();
-            assert_eq!(stage.pages().len() - before, 1, "{name}: one page a pass");
-            let cyd = stage.leaver("cyd");
-            stage.denies(&[ann, bob, cyd]).await;
+            let before = world.pages().len();
+            world.try_poll().await.unwrap();
+            assert_eq!(world.pages().len() - before, 1, "{name}: one page a pass");
+            let cyd = world.leaver("cyd");
+            world.denies(&[ann, bob, cyd]).await;
         }
     }
 }
@@ -189,78 +190,78 @@ async fn next_link_parses_in_any_form() {
         "<{self}>; rel=\"self\", <{url}>; rel=\"next\"",
         "<{url}>; rel=\"next\", <{self}>; rel=\"self\"",
     ] {
-        let stage = Stage::new().await;
-        let ann = stage.leaver("ann");
-        stage.poll().await.unwrap();
-        let bob = stage.leaver("bob");
+        let world = start().await;
+        let ann = world.leaver("ann");
+        world.try_poll().await.unwrap();
+        let bob = world.leaver("bob");
         // Where the stand-in says that its log goes on, read from what is asked then.
-        stage.poll().await.unwrap();
-        let checkpoint = stage.engine.store().checkpoint().await.unwrap().unwrap();
+        world.try_poll().await.unwrap();
+        let checkpoint = world.store().checkpoint().await.unwrap().unwrap();
         let path = checkpoint.next.unwrap();
-        let url = format!("{}{path}", stage.sandbox.okta().url());
+        let url = format!("{}{path}", world.okta().url());
         let line = form.replace("{url}", &url).replace("{path}", &path).replace("{self}", &format!("{url}0"));
-        stage.okta_fault("GET", LOGS, header("link", &line), 1);
-        stage.poll().await.unwrap();
-        let cyd = stage.leaver("cyd");
-        stage.denies(&[ann, bob, cyd]).await;
-        let asked = stage.pages().pop().unwrap();
+        world.okta_fault("GET", LOGS, header("link", &line), 1);
+        world.try_poll().await.unwrap();
+        let cyd = world.leaver("cyd");
+        world.denies(&[ann, bob, cyd]).await;
+        let asked = world.pages().pop().unwrap();
         assert_eq!(asked.query.contains("note=a,b;c"), form.contains("note"), "{form}: {}", asked.query);
-        assert!(stage.pages().iter().all(|page| page.status == Some(200)), "{form}");
+        assert!(world.pages().iter().all(|page| page.status == Some(200)), "{form}");
     }
 }
 
 #[tokio::test]
 async fn next_link_host_is_ignored() {
     let elsewhere = Elsewhere::new().await;
-    let stage = Stage::new().await;
-    let mut people = vec![stage.leaver("ann")];
-    stage.okta_fault("GET", LOGS, Effect::NextLinkOrigin(elsewhere.origin.clone()), 3);
+    let world = start().await;
+    let mut people = vec![world.leaver("ann")];
+    world.okta_fault("GET", LOGS, Effect::NextLinkOrigin(elsewhere.origin.clone()), 3);
     for name in ["bob", "cyd"] {
-        stage.denies(&people).await;
-        people.push(stage.leaver(name));
+        world.denies(&people).await;
+        people.push(world.leaver(name));
     }
-    let alarms = stage.alarms("foreign_next").await;
+    let alarms = world.alarms_of_kind("foreign_next").await;
     assert_eq!(alarms.len(), 1, "told once");
     assert_eq!(alarms[0].subject, "127.0.0.1");
-    stage.denies(&people).await;
-    stage.poll().await.unwrap();
+    world.denies(&people).await;
+    world.try_poll().await.unwrap();
     assert_eq!(elsewhere.visits(), 0, "no credential, no connection");
-    assert!(stage.alarms("foreign_next").await.is_empty(), "over");
+    assert!(world.alarms_of_kind("foreign_next").await.is_empty(), "over");
 }
 
 #[tokio::test]
 async fn empty_short_and_full_pages_end_pass() {
-    let stage = Stage::new().await;
-    assert_eq!(stage.poll().await.unwrap().pages, 1, "an empty one");
+    let world = start().await;
+    assert_eq!(world.try_poll().await.unwrap().pages, 1, "an empty one");
     for number in 0..2500 {
-        stage.sandbox.okta().push_log_entry(json!({
+        world.okta().push_log_entry(json!({
             "uuid": format!("event-{number}"), "published": "2026-01-01T00:00:00.000Z",
             "eventType": "user.lifecycle.deactivate", "target": [{ "type": "User", "id": format!("00u{number}") }],
         }));
     }
-    let pass = stage.poll().await.unwrap();
+    let pass = world.try_poll().await.unwrap();
     assert_eq!((pass.pages, pass.events, pass.made_due, pass.more), (3, 2500, 2500, false), "two full, one short");
     for _ in 0..3 {
-        assert_eq!(stage.poll().await.unwrap().pages, 1, "next is what was asked: once a pass");
+        assert_eq!(world.try_poll().await.unwrap().pages, 1, "next is what was asked: once a pass");
     }
     // Exactly full: one more, which is empty.
     for number in 2500..3500 {
-        stage.sandbox.okta().push_log_entry(json!({
+        world.okta().push_log_entry(json!({
             "uuid": format!("event-{number}"), "published": "2026-01-01T00:00:00.000Z",
             "eventType": "user.lifecycle.deactivate", "target": [{ "type": "User", "id": format!("00u{number}") }],
         }));
     }
-    let pass = stage.poll().await.unwrap();
+    let pass = world.try_poll().await.unwrap();
     assert_eq!((pass.pages, pass.events), (2, 1000));
 }
 
 #[tokio::test]
 async fn unknown_events_are_stored() {
-    let stage = Stage::new().await;
-    let (ann, bob) = (stage.person("ann"), stage.person("bob"));
-    stage.denies(&[]).await;
-    stage.sandbox.okta().deactivate_silently(&ann.okta);
-    stage.sandbox.okta().deactivate_silently(&bob.okta);
+    let world = start().await;
+    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    world.denies(&[]).await;
+    world.okta().deactivate_silently(&ann.okta);
+    world.okta().deactivate_silently(&bob.okta);
     let entry = |uuid: &str, kind: &str, target: Value, outcome: Value| {
         json!({ "uuid": uuid, "published": "2026-01-01T00:00:00.000Z", "eventType": kind, "target": target,
                 "outcome": outcome, "version": 0, "actor": null, "securityContext": { "userBehaviors": [{}] } })
@@ -271,35 +272,25 @@ async fn unknown_events_are_stored() {
         entry("null-target", "user.lifecycle.deactivate", Value::Null, Value::Null),
         entry("no-user", "user.lifecycle.deactivate", json!([{ "type": "AppUser", "id": "0ua" }]), Value::Null),
     ] {
-        stage.sandbox.okta().push_log_entry(broken);
+        world.okta().push_log_entry(broken);
     }
-    stage.sandbox.okta().push_log_entry(entry(
-        "two-users",
-        "user.lifecycle.deactivate",
-        both,
-        json!({ "result": "PONDERED" }),
-    ));
-    stage.sandbox.okta().push_log_entry(entry(
-        "new-type",
-        "user.lifecycle.ascend",
-        json!([target("00uNobody")]),
-        json!(7),
-    ));
-    stage.denies(&[ann, bob]).await;
-    assert_eq!(stage.alarms("quarantined").await.len(), 1);
-    let status = stage.engine.store().status().await.unwrap().unwrap();
+    world.okta().push_log_entry(entry("two-users", "user.lifecycle.deactivate", both, json!({ "result": "PONDERED" })));
+    world.okta().push_log_entry(entry("new-type", "user.lifecycle.ascend", json!([target("00uNobody")]), json!(7)));
+    world.denies(&[ann, bob]).await;
+    assert_eq!(world.alarms_of_kind("quarantined").await.len(), 1);
+    let status = world.store().status().await.unwrap().unwrap();
     assert_eq!(status.quarantined, 2);
-    assert_eq!(stage.poll().await.unwrap().events, 0, "and the cursor is past them");
+    assert_eq!(world.try_poll().await.unwrap().events, 0, "and the cursor is past them");
 }
 
 #[tokio::test]
 async fn unreadable_events_without_id_are_deduplicated() {
-    let stage = Stage::new().await;
+    let world = start().await;
     let nameless = json!([{ "eventType": "user.lifecycle.deactivate" }, { "eventType": "user.lifecycle.suspend" }, 7]);
-    stage.okta_fault("GET", LOGS, Effect::ReplaceBody(nameless.to_string().into_bytes()), 2);
-    assert_eq!(stage.poll().await.unwrap().events, 3);
-    assert_eq!(stage.poll().await.unwrap().events, 0, "the same text is the same entry");
-    assert_eq!(stage.engine.store().status().await.unwrap().unwrap().quarantined, 3);
+    world.okta_fault("GET", LOGS, Effect::ReplaceBody(nameless.to_string().into_bytes()), 2);
+    assert_eq!(world.try_poll().await.unwrap().events, 3);
+    assert_eq!(world.try_poll().await.unwrap().events, 0, "the same text is the same entry");
+    assert_eq!(world.store().status().await.unwrap().unwrap().quarantined, 3);
 }
 
 fn refused_cursor(code: &str) -> Fault {
@@ -311,67 +302,67 @@ fn refused_cursor(code: &str) -> Fault {
 #[tokio::test]
 async fn refused_cursor_restarts_by_time() {
     for code in ["E0000001", "E0000031", "E0000053"] {
-        let stage = Stage::new().await;
-        let mut people = vec![stage.leaver("ann")];
-        stage.denies(&people).await;
-        people.push(stage.leaver("bob"));
+        let world = start().await;
+        let mut people = vec![world.leaver("ann")];
+        world.denies(&people).await;
+        people.push(world.leaver("bob"));
         // Once is a hiccup: the cursor is kept.
-        stage.sandbox.okta().faults().add(refused_cursor(code).times(1));
-        let before = stage.pages().len();
-        stage.poll().await.unwrap();
-        assert!(stage.pages()[before..].iter().all(|page| page.query.contains("after=")), "{code}");
-        stage.sandbox.okta().faults().add(refused_cursor(code));
-        people.push(stage.leaver("cyd"));
-        let before = stage.pages().len();
-        stage.denies(&people).await;
-        let asked = &stage.pages()[before..];
+        world.okta().faults().add(refused_cursor(code).times(1));
+        let before = world.pages().len();
+        world.try_poll().await.unwrap();
+        assert!(world.pages()[before..].iter().all(|page| page.query.contains("after=")), "{code}");
+        world.okta().faults().add(refused_cursor(code));
+        people.push(world.leaver("cyd"));
+        let before = world.pages().len();
+        world.denies(&people).await;
+        let asked = &world.pages()[before..];
         assert_eq!(asked.len(), 3, "{code}: twice by the cursor, once by time");
         assert!(asked[2].query.contains("since=") && !asked[2].query.contains("after="), "{code}");
-        stage.sandbox.okta().faults().clear();
-        people.push(stage.leaver("dan"));
-        stage.denies(&people).await;
+        world.okta().faults().clear();
+        people.push(world.leaver("dan"));
+        world.denies(&people).await;
     }
 }
 
 #[tokio::test]
 async fn refused_start_retries_once_per_pass() {
-    let stage = Stage::new().await;
-    let ann = stage.leaver("ann");
-    stage.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000053", "errorSummary": "since" })), 6);
+    let world = start().await;
+    let ann = world.leaver("ann");
+    world.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000053", "errorSummary": "since" })), 6);
     for _ in 0..3 {
-        let error = stage.poll().await.unwrap_err();
+        let error = world.try_poll().await.unwrap_err();
         assert!(matches!(error, PassError::Failed(_)) && error.to_string().contains("E0000053"), "{error}");
     }
-    assert_eq!(stage.pages().len(), 6);
-    stage.denies(&[ann]).await;
+    assert_eq!(world.pages().len(), 6);
+    world.denies(&[ann]).await;
 }
 
 #[tokio::test]
 async fn fully_refused_log_drops_cursor_once() {
-    let stage = Stage::new().await;
-    let mut people = vec![stage.leaver("ann")];
-    stage.denies(&people).await;
-    people.push(stage.leaver("bob"));
-    stage.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000001", "errorSummary": "refused" })), 6);
-    let before = stage.pages().len();
+    let world = start().await;
+    let mut people = vec![world.leaver("ann")];
+    world.denies(&people).await;
+    people.push(world.leaver("bob"));
+    world.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000001", "errorSummary": "refused" })), 6);
+    let before = world.pages().len();
     let mut anchors = Vec::new();
     for asked in [4, 6] {
-        let error = stage.poll().await.unwrap_err();
+        let error = world.try_poll().await.unwrap_err();
         assert!(matches!(error, PassError::Failed(_)), "{error}");
-        assert_eq!(stage.pages().len() - before, asked, "twice by the cursor, then twice a pass by time");
-        anchors.push(stage.engine.store().checkpoint().await.unwrap().unwrap().anchor_at);
+        assert_eq!(world.pages().len() - before, asked, "twice by the cursor, then twice a pass by time");
+        anchors.push(world.store().checkpoint().await.unwrap().unwrap().anchor_at);
     }
     assert_eq!(anchors[0], anchors[1]);
-    stage.denies(&people).await;
+    world.denies(&people).await;
 }
 
 #[tokio::test]
 async fn cursor_of_other_filter_is_dropped() {
-    let stage = Stage::new().await;
-    let mut people = vec![stage.leaver("ann")];
-    stage.denies(&people).await;
+    let world = start().await;
+    let mut people = vec![world.leaver("ann")];
+    world.denies(&people).await;
     // As a version with another filter would have left it: the link carries that filter inside.
-    let store = stage.engine.store();
+    let store = world.store();
     let checkpoint = store.checkpoint().await.unwrap().unwrap();
     let next = checkpoint.next.unwrap().replace("user.lifecycle", "user.session");
     let page = Page {
@@ -380,89 +371,89 @@ async fn cursor_of_other_filter_is_dropped() {
         quarantined: &[],
         next: Some(&next),
         fingerprint: "another filter",
-        server_time: stage.now(),
+        server_time: world.now(),
     };
-    store.record_page(page, stage.now()).await.unwrap();
-    people.push(stage.leaver("bob"));
-    let before = stage.pages().len();
-    stage.denies(&people).await;
-    let asked = &stage.pages()[before..];
+    store.record_page(page, world.now()).await.unwrap();
+    people.push(world.leaver("bob"));
+    let before = world.pages().len();
+    world.denies(&people).await;
+    let asked = &world.pages()[before..];
     assert!(asked.len() == 1 && asked[0].query.contains("since="), "{asked:?}");
 }
 
 #[tokio::test]
 async fn different_org_is_refused_by_its_id() {
-    let stage = Stage::new().await;
-    stage.poll().await.unwrap();
-    let before = stage.pages().len();
+    let world = start().await;
+    world.try_poll().await.unwrap();
+    let before = world.pages().len();
     // The same address, one day, leads to another org: nobody is denied by its log.
-    let mut stage = stage;
-    stage.restart(|_| ()).await;
+    let mut world = world;
+    world.restart_network(|_| ()).await;
     let body = json!({ "id": "00oAnother" });
-    stage.okta_fault("GET", "/.well-known/okta-organization", answer(200, body), 1);
-    let error = stage.poll().await.unwrap_err();
+    world.okta_fault("GET", "/.well-known/okta-organization", answer(200, body), 1);
+    let error = world.try_poll().await.unwrap_err();
     assert!(matches!(&error, PassError::Store(error) if error.is_configuration()), "{error:?}");
-    assert_eq!(stage.pages().len(), before, "its log was not even asked for");
+    assert_eq!(world.pages().len(), before, "its log was not even asked for");
 }
 
 #[tokio::test]
 async fn month_old_cursor_is_replaced() {
-    let stage = Stage::new().await;
-    let mut people = vec![stage.leaver("ann")];
-    stage.denies(&people).await;
+    let world = start().await;
+    let mut people = vec![world.leaver("ann")];
+    world.denies(&people).await;
     for _ in 0..29 {
-        stage.clock.advance(s(DAY));
-        stage.poll().await.unwrap();
+        world.clock.advance(s(DAY));
+        world.try_poll().await.unwrap();
     }
-    assert!(stage.pages()[1..].iter().all(|page| page.query.contains("after=")));
-    stage.clock.advance(s(2 * DAY));
-    let before = stage.pages().len();
-    people.push(stage.leaver("bob"));
-    stage.denies(&people).await;
-    let asked = &stage.pages()[before..];
+    assert!(world.pages()[1..].iter().all(|page| page.query.contains("after=")));
+    world.clock.advance(s(2 * DAY));
+    let before = world.pages().len();
+    people.push(world.leaver("bob"));
+    world.denies(&people).await;
+    let asked = &world.pages()[before..];
     assert!(asked.len() == 1 && asked[0].query.contains("since="), "{asked:?}");
-    assert!(stage.alarms("gap").await.is_empty());
+    assert!(world.alarms_of_kind("gap").await.is_empty());
 }
 
 #[tokio::test]
 async fn log_gap_starts_full_reconcile() {
     // Eighty days: Okta may have forgotten. Two hundred: it even refuses to be asked from then on.
     for days in [85, 200] {
-        let mut stage = Stage::new().await;
-        let ann = stage.leaver("ann");
-        stage.denies(std::slice::from_ref(&ann)).await;
-        let bob = stage.leaver("bob");
+        let mut world = start().await;
+        let ann = world.leaver("ann");
+        world.denies(std::slice::from_ref(&ann)).await;
+        let bob = world.leaver("bob");
         // Far away in the log, and soon out of it.
-        stage.clock.advance(s(days * DAY));
-        stage.restart(|_| ()).await;
-        let cyd = stage.leaver("cyd");
-        let before = stage.pages().len();
-        stage.poll().await.unwrap();
-        let asked = stage.pages().split_off(before);
+        world.clock.advance(s(days * DAY));
+        world.restart_network(|_| ()).await;
+        let cyd = world.leaver("cyd");
+        let before = world.pages().len();
+        world.try_poll().await.unwrap();
+        let asked = world.pages().split_off(before);
         assert!(asked.iter().all(|page| page.status == Some(200)), "{days} days: {asked:?}");
         assert!(asked.len() <= 2, "{days} days: {asked:?}");
-        assert_eq!(stage.alarms("gap").await.len(), 1, "{days} days");
-        let sweep = stage.engine.store().sweep_under_way().await.unwrap().unwrap();
+        assert_eq!(world.alarms_of_kind("gap").await.len(), 1, "{days} days");
+        let sweep = world.store().sweep_under_way().await.unwrap().unwrap();
         assert!(sweep.scope.contains("all"), "{sweep:?}");
         let stop = CancellationToken::new();
-        while !stage.engine.reconcile(&stop).await.unwrap().done {}
-        stage.work_off().await;
+        while !world.engine().reconcile(&stop).await.unwrap().done {}
+        world.work_off().await;
         for person in [&ann, &bob, &cyd] {
-            assert!(stage.denied(person), "{days} days: {}", person.account);
+            assert!(world.denied(person), "{days} days: {}", person.account);
         }
-        assert!(stage.alarms("gap").await.is_empty(), "{days} days: over");
+        assert!(world.alarms_of_kind("gap").await.is_empty(), "{days} days: over");
     }
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn stalled_body_times_out() {
-    let stage = Stage::new().await;
-    let ann = stage.leaver("ann");
-    stage.poll().await.unwrap();
-    stage.okta_fault("GET", LOGS, Effect::StallBody, 1);
-    let engine = stage.engine.clone();
+    let world = start().await;
+    let ann = world.leaver("ann");
+    world.try_poll().await.unwrap();
+    world.okta_fault("GET", LOGS, Effect::StallBody, 1);
+    let engine = world.engine().clone();
     let pass = tokio::spawn(async move { engine.poll(&CancellationToken::new()).await });
-    stage
+    world
         .sandbox
         .okta()
         .journal()
@@ -476,5 +467,5 @@ async fn stalled_body_times_out() {
     tokio::time::resume();
     let error = pass.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("timed out"), "{error}");
-    stage.denies(&[ann]).await;
+    world.denies(&[ann]).await;
 }

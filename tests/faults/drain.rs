@@ -5,7 +5,7 @@ use std::time::Duration;
 use okta_auth0_sync::domain::clock;
 use okta_auth0_sync_sandbox::{Bucket, Limit, Limits};
 
-use super::stage::Stage;
+use super::harness::start_with;
 
 /// What the engine keeps to itself of Auth0's bucket.
 const AUTH0_SHARE: f64 = 0.8;
@@ -45,26 +45,27 @@ impl Drained {
 /// So many people leave at once, on an Okta org that gives us ten log requests and fifty reads a minute, and an Auth0
 /// tenant that gives everybody together two calls a second.
 pub(crate) async fn drain(people: usize) -> Drained {
-    let stage = Stage::set(|setup| {
+    let world = start_with(|setup| {
         let fifty = Limit::per_minute(50);
         setup.sandbox.okta.limits =
             Limits { logs: Limit::per_minute(10), user: fifty, users: fifty, token: fifty, other: fifty };
         setup.sandbox.auth0.bucket = Bucket::FREE;
     })
     .await;
-    let people: Vec<_> = (0..people).map(|number| stage.leaver(&format!("person{number}"))).collect();
-    stage.poll().await.unwrap();
+    let people: Vec<_> = (0..people).map(|number| world.leaver(&format!("person{number}"))).collect();
+    world.try_poll().await.unwrap();
     // Four at a time, and nothing else that would let time pass: every moment that passes is one of the pacing's.
     let mut workers = tokio::task::JoinSet::new();
     for chunk in people.chunks(people.len().div_ceil(4)) {
-        let (engine, ids) = (stage.engine.clone(), chunk.iter().map(|person| person.okta.clone()).collect::<Vec<_>>());
+        let (engine, ids) =
+            (world.engine().clone(), chunk.iter().map(|person| person.okta.clone()).collect::<Vec<_>>());
         workers.spawn(async move { engine.look_at(&ids).await.unwrap() });
     }
     while let Some(reports) = workers.join_next().await {
         reports.unwrap();
     }
-    let undenied = people.iter().filter(|person| !stage.denied(person)).count();
-    let (okta, auth0) = (stage.sandbox.okta().journal().requests(), stage.sandbox.auth0().journal().requests());
+    let undenied = people.iter().filter(|person| !world.denied(person)).count();
+    let (okta, auth0) = (world.okta().journal().requests(), world.auth0().journal().requests());
     let refused = okta.iter().chain(&auth0).filter(|request| request.status == Some(429)).count();
     let mut calls: Vec<_> =
         auth0.iter().filter(|request| request.path.starts_with("/api/v2/")).map(|request| request.at).collect();

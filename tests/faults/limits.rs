@@ -6,7 +6,7 @@ use okta_auth0_sync::domain::{Clock, Outcome, Timestamp, clock};
 use okta_auth0_sync_sandbox::{self as sandbox, Effect, Limit, Limits, RateLimited, Recorded};
 use serde_json::json;
 
-use super::stage::{LOGS, Stage, paused, s, snoozed};
+use super::harness::{LOGS, paused, s, snoozed, start, start_with};
 
 const BY_EMAIL: &str = "/api/v2/users-by-email";
 
@@ -56,15 +56,15 @@ async fn log_honors_retry_after() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     let concurrency = ("too many at once", Effect::RateLimited(RateLimited::Concurrency), 500, 2100);
     for (name, effect, least, most) in refusals(now).into_iter().chain([concurrency]) {
-        let stage = Stage::new().await;
-        let ann = stage.leaver("ann");
-        stage.okta_fault("GET", LOGS, effect, 1);
-        stage.poll().await.unwrap();
-        let pages = stage.pages();
+        let world = start().await;
+        let ann = world.leaver("ann");
+        world.okta_fault("GET", LOGS, effect, 1);
+        world.try_poll().await.unwrap();
+        let pages = world.pages();
         assert_eq!(pages.len(), 2, "{name}: refused once, asked once more");
         let waited = gap(&pages).as_millis() as u64;
         assert!((least..=most).contains(&waited), "{name}: {waited} ms");
-        stage.denies(&[ann]).await;
+        world.denies(&[ann]).await;
     }
 }
 
@@ -72,12 +72,12 @@ async fn log_honors_retry_after() {
 async fn look_honors_retry_after() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     for (name, effect, least, most) in refusals(now) {
-        let stage = Stage::new().await;
-        let ann = stage.leaver("ann");
-        stage.poll().await.unwrap();
-        stage.auth0_fault("GET", BY_EMAIL, effect, 1);
-        assert_eq!(stage.look(&ann).await, Outcome::Applied, "{name}");
-        let requests = stage.sandbox.auth0().journal().requests();
+        let world = start().await;
+        let ann = world.leaver("ann");
+        world.try_poll().await.unwrap();
+        world.auth0_fault("GET", BY_EMAIL, effect, 1);
+        assert_eq!(world.look(&ann).await, Outcome::Applied, "{name}");
+        let requests = world.auth0().journal().requests();
         let asked: Vec<_> = requests.into_iter().filter(|request| request.path == BY_EMAIL).collect();
         let waited = gap(&asked).as_millis() as u64;
         assert!((least..=most).contains(&waited), "{name}: {waited} ms");
@@ -95,16 +95,16 @@ async fn hour_of_429_causes_no_storm() {
         RateLimited::ResetInThePast,
         RateLimited::RetryAfter(s(60)),
     ] {
-        let stage = Stage::new().await;
-        let ann = stage.leaver("ann");
-        stage.okta_fault("GET", LOGS, Effect::RateLimited(kind), u32::MAX);
-        let began = stage.now();
-        while clock::since(stage.now(), began) < s(3600) {
-            let why = paused(stage.poll().await);
+        let world = start().await;
+        let ann = world.leaver("ann");
+        world.okta_fault("GET", LOGS, Effect::RateLimited(kind), u32::MAX);
+        let began = world.now();
+        while clock::since(world.now(), began) < s(3600) {
+            let why = paused(world.try_poll().await);
             assert!(why.contains("rate limited (429 E0000047)"), "{why}");
-            stage.clock.sleep(s(15)).await;
+            world.clock.sleep(s(15)).await;
         }
-        let asked = stage.pages().len();
+        let asked = world.pages().len();
         // One that says "in a second" is believed each time: then it is a few calls, a poll of four each quarter minute.
         let most = match kind {
             RateLimited::WithoutHeaders | RateLimited::ResetInThePast => 90,
@@ -112,41 +112,41 @@ async fn hour_of_429_causes_no_storm() {
             RateLimited::Plain | RateLimited::Concurrency => 4 * 240,
         };
         assert!((30..=most).contains(&asked), "{kind:?}: {asked} calls in an hour");
-        stage.sandbox.okta().faults().clear();
-        let mended = stage.now();
-        stage.denies(&[ann]).await;
-        assert!(clock::since(stage.pages().last().unwrap().at, mended) <= s(80), "{kind:?}");
+        world.okta().faults().clear();
+        let mended = world.now();
+        world.denies(&[ann]).await;
+        assert!(clock::since(world.pages().last().unwrap().at, mended) <= s(80), "{kind:?}");
     }
 }
 
 #[tokio::test]
 async fn token_endpoint_honors_retry_after() {
-    let stage = Stage::new().await;
-    let (ann, bob) = (stage.leaver("ann"), stage.leaver("bob"));
-    stage.poll().await.unwrap();
+    let world = start().await;
+    let (ann, bob) = (world.leaver("ann"), world.leaver("bob"));
+    world.try_poll().await.unwrap();
     let headers = vec![("retry-after".to_owned(), "600".to_owned())];
     let body = json!({ "error": "too_many_requests", "error_description": "Client quota exceeded" });
-    stage.auth0_fault("POST", "/oauth/token", Effect::Status { code: 429, body, headers }, 1);
+    world.auth0_fault("POST", "/oauth/token", Effect::Status { code: 429, body, headers }, 1);
     for _ in 0..20 {
-        let why = snoozed(stage.look(&ann).await);
+        let why = snoozed(world.look(&ann).await);
         assert!(why.contains("rate limited (429 too_many_requests)") && why.contains("quota"), "{why}");
-        snoozed(stage.look(&bob).await);
+        snoozed(world.look(&bob).await);
     }
-    assert_eq!(stage.auth0_calls("POST", "/oauth/token"), 1);
-    stage.denies(&[ann, bob]).await;
-    assert_eq!(stage.auth0_calls("POST", "/oauth/token"), 2);
+    assert_eq!(world.auth0_calls("POST", "/oauth/token"), 1);
+    world.denies(&[ann, bob]).await;
+    assert_eq!(world.auth0_calls("POST", "/oauth/token"), 2);
 }
 
 #[tokio::test]
 async fn window_share_is_spent_then_reused() {
-    let stage = Stage::set(|setup| {
+    let world = start_with(|setup| {
         setup.sandbox.okta.limits = Limits { logs: Limit::per_minute(10), ..Limits::unlimited() };
     })
     .await;
     for _ in 0..45 {
-        stage.poll().await.unwrap();
+        world.try_poll().await.unwrap();
     }
-    let pages = stage.pages();
+    let pages = world.pages();
     assert!(pages.iter().all(|page| page.status == Some(200)));
     // Nine of ten are ours: five windows for 45 calls.
     let turns: Vec<_> = pages.chunks(9).map(|window| window[0].at).collect();
@@ -158,21 +158,21 @@ async fn window_share_is_spent_then_reused() {
 
 #[tokio::test]
 async fn leavers_go_before_reconcile() {
-    let stage = Stage::set(|setup| {
+    let world = start_with(|setup| {
         setup.sandbox.okta.limits = Limits { user: Limit::per_minute(10), ..Limits::unlimited() };
         setup.sandbox.auth0.bucket = sandbox::Bucket::UNLIMITED;
     })
     .await;
-    let compared: Vec<_> = (0..8).map(|number| stage.person(&format!("sweep{number}"))).collect();
-    stage.poll().await.unwrap();
-    stage.work_off().await;
+    let compared: Vec<_> = (0..8).map(|number| world.user(&format!("sweep{number}"))).collect();
+    world.try_poll().await.unwrap();
+    world.work_off().await;
     let ids: Vec<_> = compared.iter().map(|person| person.okta.clone()).collect();
-    stage.engine.store().sweep_users(&ids, stage.now()).await.unwrap();
-    let zed = stage.leaver("zed");
-    stage.clock.advance(s(61));
-    stage.sandbox.okta().journal().clear();
-    stage.denies(std::slice::from_ref(&zed)).await;
-    let requests = stage.sandbox.okta().journal().requests();
+    world.store().sweep_users(&ids, world.now()).await.unwrap();
+    let zed = world.leaver("zed");
+    world.clock.advance(s(61));
+    world.okta().journal().clear();
+    world.denies(std::slice::from_ref(&zed)).await;
+    let requests = world.okta().journal().requests();
     let read: Vec<_> = requests.iter().filter(|request| request.path.starts_with("/api/v1/users/")).collect();
     assert!(read[0].path.ends_with(zed.okta.as_str()), "{}", read[0].path);
     assert!(read.iter().all(|request| request.status == Some(200)));

@@ -7,13 +7,14 @@
 
 mod auth0_identity;
 mod cursor;
-
 mod drain;
+mod harness;
 mod keys;
 mod limits;
-
 mod network;
 mod okta_identity;
 mod relay;
 mod small_plan;
-mod stage;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/world.rs"]
+mod world;

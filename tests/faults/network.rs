@@ -8,37 +8,37 @@ use okta_auth0_sync_sandbox as sandbox;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use super::harness::{paused, s, start, start_with};
 use super::relay::{PROXY_USER, Proxy, Relay, private_ca};
-use super::stage::{Stage, paused, s};
 
 #[tokio::test]
 async fn private_ca_works_only_if_configured() {
     let (root, tls) = private_ca();
-    let mut stage = Stage::new().await;
-    let (okta, auth0) =
-        (Relay::tls(stage.sandbox.okta().url(), tls.clone()).await, Relay::tls(stage.sandbox.auth0().url(), tls).await);
-    let person = stage.leaver("ann");
-    let folder = tempfile::tempdir().unwrap();
+    let mut world = start().await;
+    let (okta, auth0) = (Relay::tls(world.okta().url(), tls.clone()).await, Relay::tls(world.auth0().url(), tls).await);
+    let person = world.leaver("ann");
     let [okta_url, auth0_url] = [&okta, &auth0].map(|relay| format!("https://localhost:{}", relay.port));
     let (another, _) = private_ca();
     for (roots, works) in [(None, false), (Some(another), false), (Some(root), true)] {
         let (okta_url, auth0_url) = (okta_url.clone(), auth0_url.clone());
-        stage
-            .restart_elsewhere(folder.path(), |setup| {
-                setup.okta_url = Some(okta_url);
-                setup.auth0_url = Some(auth0_url);
-                setup.ca_file = roots;
+        // A state belongs to the addresses of its tenants.
+        world.folder = tempfile::tempdir().unwrap();
+        world
+            .restart_network(|network| {
+                network.okta_url = Some(okta_url);
+                network.auth0_url = Some(auth0_url);
+                network.ca_file = roots;
             })
             .await;
         if works {
-            stage.denies(std::slice::from_ref(&person)).await;
+            world.denies(std::slice::from_ref(&person)).await;
         } else {
-            let why = paused(stage.poll().await);
+            let why = paused(world.try_poll().await);
             assert!(why.contains("unreachable") && why.contains("certificate"), "{why}");
             assert!(why.contains("give its root certificate as tls.ca_file"), "{why}");
         }
     }
-    assert_eq!(stage.pages().len(), 1, "nothing was asked of whom we do not trust");
+    assert_eq!(world.pages().len(), 1, "nothing was asked of whom we do not trust");
 }
 
 #[tokio::test]
@@ -46,18 +46,18 @@ async fn refused_connection_is_retried() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
-    let stage = Stage::set(|setup| setup.okta_url = Some(format!("http://{address}"))).await;
-    let ann = stage.leaver("ann");
+    let world = start_with(|setup| setup.network.okta_url = Some(format!("http://{address}"))).await;
+    let ann = world.leaver("ann");
     for _ in 0..5 {
-        let why = paused(stage.poll().await);
+        let why = paused(world.try_poll().await);
         assert!(why.contains("unreachable") && why.contains("check the network"), "{why}");
-        stage.clock.advance(s(31));
+        world.clock.advance(s(31));
     }
-    assert_eq!(stage.alarms("remote_down").await.len(), 1, "down for more than a minute");
+    assert_eq!(world.alarms_of_kind("remote_down").await.len(), 1, "down for more than a minute");
     let listener = TcpListener::bind(address).await.unwrap();
-    let _relay = Relay::start(listener, stage.sandbox.okta().url(), None).await;
-    stage.denies(&[ann]).await;
-    assert!(stage.alarms("remote_down").await.is_empty(), "over");
+    let _relay = Relay::start(listener, world.okta().url(), None).await;
+    world.denies(&[ann]).await;
+    assert!(world.alarms_of_kind("remote_down").await.is_empty(), "over");
 }
 
 #[tokio::test]
@@ -67,23 +67,23 @@ async fn ipv6_works() {
         return;
     };
     let port = listener.local_addr().unwrap().port();
-    let mut stage = Stage::set(|setup| setup.okta_url = Some(format!("http://[::1]:{port}"))).await;
-    let relay = Relay::start(listener, stage.sandbox.okta().url(), None).await;
-    let ann = stage.leaver("ann");
-    stage.denies(&[ann]).await;
+    let mut world = start_with(|setup| setup.network.okta_url = Some(format!("http://[::1]:{port}"))).await;
+    let relay = Relay::start(listener, world.okta().url(), None).await;
+    let ann = world.leaver("ann");
+    world.denies(&[ann]).await;
     assert!(relay.connections() > 0);
-    stage.restart(|setup| setup.okta_url = Some(format!("http://[::1]:{port}"))).await;
-    stage.poll().await.unwrap();
+    world.restart_network(|network| network.okta_url = Some(format!("http://[::1]:{port}"))).await;
+    world.try_poll().await.unwrap();
 }
 
 #[tokio::test]
 async fn one_connection_no_cookies_user_agent() {
     let relayed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", relayed.local_addr().unwrap());
-    let stage = Stage::set(|setup| setup.okta_url = Some(url)).await;
-    let relay = Relay::start(relayed, stage.sandbox.okta().url(), None).await;
+    let world = start_with(|setup| setup.network.okta_url = Some(url)).await;
+    let relay = Relay::start(relayed, world.okta().url(), None).await;
     for _ in 0..10 {
-        stage.poll().await.unwrap();
+        world.try_poll().await.unwrap();
     }
     assert_eq!(relay.connections(), 1, "kept alive");
     let (sent, received) = (relay.sent(), relay.received());
@@ -91,7 +91,7 @@ async fn one_connection_no_cookies_user_agent() {
     assert!(!sent.contains("\r\ncookie:"), "no cookie goes back");
     let calls = sent.matches("get /").count();
     assert!(calls >= 10);
-    assert_eq!(sent.matches("user-agent: okta-auth0-sync/weather").count(), calls);
+    assert_eq!(sent.matches("user-agent: okta-auth0-sync/test").count(), calls);
     assert_eq!(sent.matches("accept-encoding: gzip").count(), calls);
 }
 
@@ -115,43 +115,43 @@ async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Ou
 async fn proxy_with_password_and_no_proxy() {
     let (root, tls) = private_ca();
     // The process that is started goes by the machine's clock.
-    let stage = Stage::set(|setup| setup.sandbox = sandbox::Options::default()).await;
-    let okta = Relay::tls(stage.sandbox.okta().url(), tls).await;
+    let world = start_with(|setup| setup.sandbox = sandbox::Options::default()).await;
+    let okta = Relay::tls(world.okta().url(), tls).await;
     let proxy = Proxy::start().await;
     let config = |folder: &Path| {
         std::fs::write(folder.join("root.pem"), &root).unwrap();
         // Okta by TLS, hence CONNECT; Auth0 in the clear, hence by the proxy's own requests.
         let secure = format!("https://localhost:{}", okta.port);
-        let tenants = stage.sandbox.config_toml().replace(stage.sandbox.okta().url(), &secure);
+        let tenants = world.sandbox.config_toml().replace(world.okta().url(), &secure);
         let ca = folder.join("root.pem");
         format!("{tenants}\n[store]\npath = \"state.db\"\n[tls]\nca_file = \"{}\"\n", ca.display())
     };
     let at = |user: &str| format!("http://{user}127.0.0.1:{}", proxy.port);
     let through = |user: &str| vec![("HTTPS_PROXY", at(user)), ("HTTP_PROXY", at(user))];
 
-    let ann = stage.leaver("ann");
+    let ann = world.leaver("ann");
     let folder = tempfile::tempdir().unwrap();
     let text = config(folder.path());
     let ran = sync(folder.path(), &text, &through(&format!("{PROXY_USER}@"))).await;
     let err = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(0), "{err}");
-    assert!(stage.denied(&ann));
+    assert!(world.denied(&ann));
     assert!(!err.contains("s3cret") && !String::from_utf8_lossy(&ran.stdout).contains("s3cret"));
     let asked = proxy.asked();
     assert!(asked.iter().all(|(_, allowed)| *allowed), "{asked:?}");
     assert!(asked.iter().any(|(line, _)| line.starts_with(&format!("CONNECT localhost:{} ", okta.port))), "{asked:?}");
-    assert!(asked.iter().any(|(line, _)| line.contains(&format!(" {}/", stage.sandbox.auth0().url()))), "{asked:?}");
+    assert!(asked.iter().any(|(line, _)| line.contains(&format!(" {}/", world.auth0().url()))), "{asked:?}");
 
     let before = proxy.asked().len();
-    let bob = stage.leaver("bob");
+    let bob = world.leaver("bob");
     let mut environment = through(&format!("{PROXY_USER}@"));
     environment.push(("NO_PROXY", "localhost,127.0.0.1".to_owned()));
     let ran = sync(folder.path(), &text, &environment).await;
     assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(stage.denied(&bob));
+    assert!(world.denied(&bob));
     assert_eq!(proxy.asked().len(), before, "not by the proxy");
 
-    stage.leaver("cyd");
+    world.leaver("cyd");
     let ran = sync(folder.path(), &text, &through("")).await;
     let err = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(1), "{err}");

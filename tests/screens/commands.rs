@@ -7,20 +7,20 @@ use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::Fault;
 use serde_json::json;
 
-use super::stage::Stage;
+use super::harness::Harness;
 use super::{name, same, shown};
 
 /// Ann is denied, Bob fails, Eve shares an address with a colleague, Max has no account, and Zoe is held; one entry of the
 /// log cannot be read.
-pub(crate) async fn furnished() -> (Stage, [OktaUserId; 5]) {
-    let stage = Stage::set().await;
-    let okta = stage.sandbox.okta();
-    let people = ["ann", "bob", "zoe"].map(|name| stage.person(name));
-    let eve = stage.okta_user_called("eve@example.com", "shared@example.com");
-    stage.okta_user_called("kim@example.com", "shared@example.com");
-    stage.account("shared@example.com");
-    let max = stage.okta_user("max@example.com");
-    stage.sync().await;
+pub(crate) async fn furnished() -> (Harness, [OktaUserId; 5]) {
+    let harness = Harness::start().await;
+    let okta = harness.sandbox.okta();
+    let people = ["ann", "bob", "zoe"].map(|name| harness.person(name));
+    let eve = harness.okta_user_called("eve@example.com", "shared@example.com");
+    harness.okta_user_called("kim@example.com", "shared@example.com");
+    harness.account("shared@example.com");
+    let max = harness.okta_user("max@example.com");
+    harness.sync().await;
     let [(ann, _), (bob, account), (zoe, _)] = people;
     for user in [&ann, &bob, &eve, &max] {
         okta.deactivate(user);
@@ -28,14 +28,14 @@ pub(crate) async fn furnished() -> (Stage, [OktaUserId; 5]) {
     okta.push_log_entry(json!({ "uuid": "odd-entry", "published": "never", "eventType": "user.lifecycle.deactivate",
         "displayMessage": "odd", "target": null }));
     let path = format!("/api/v2/users/{}", account.replace('|', "%7C"));
-    stage.sandbox.auth0().faults().add(Fault::status("PATCH", &path, 500).times(100));
-    stage.configure("[engine]\nmax_attempts = 1\n");
-    stage.run(&["sync"]).await;
+    harness.sandbox.auth0().faults().add(Fault::status("PATCH", &path, 500).times(100));
+    harness.configure("[engine]\nmax_attempts = 1\n");
+    harness.run(&["sync"]).await;
     okta.deactivate(&zoe);
-    let mut held = stage.program(&["sync"]);
+    let mut held = harness.program(&["sync"]);
     held.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0");
-    super::stage::finish(held).await;
-    (stage, [ann, bob, eve, max, zoe])
+    super::harness::finish(held).await;
+    (harness, [ann, bob, eve, max, zoe])
 }
 
 fn at_both_widths(folder: &Path, arguments: &[&str]) {
@@ -47,8 +47,8 @@ fn at_both_widths(folder: &Path, arguments: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn screens_that_only_read() {
-    let (stage, _) = furnished().await;
-    let folder = stage.folder().to_owned();
+    let (harness, _) = furnished().await;
+    let folder = harness.folder().to_owned();
     let commands: [&[&str]; 19] = [
         &["status"],
         &["status", "--check"],
@@ -83,9 +83,9 @@ async fn screens_that_only_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn screens_that_write() {
-    let (stage, _) = furnished().await;
-    let folder = stage.folder().to_owned();
-    stage.sandbox.auth0().action().set_bound(false);
+    let (harness, _) = furnished().await;
+    let folder = harness.folder().to_owned();
+    harness.sandbox.auth0().action().set_bound(false);
     let commands: [(&[&str], &[&str]); 9] = [
         (&["user", "zoe@example.com", "--sync"], &[]),
         (&["approve", "--all"], &[]),
@@ -114,8 +114,8 @@ async fn screens_that_write() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn screens_before_the_first_run() {
-    let stage = Stage::set().await;
-    let folder = stage.folder().to_owned();
+    let harness = Harness::start().await;
+    let folder = harness.folder().to_owned();
     let commands: [&[&str]; 10] = [
         &["status"],
         &["status", "--check"],
@@ -138,6 +138,6 @@ async fn screens_before_the_first_run() {
     let typed = std::sync::Arc::new(typed);
     let before = typed.clone();
     tokio::task::spawn_blocking(move || before("before_the_first_run")).await.unwrap();
-    stage.sync().await.exits(0);
+    harness.sync().await.exits(0);
     tokio::task::spawn_blocking(move || typed("after_an_empty_run")).await.unwrap();
 }

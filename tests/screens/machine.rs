@@ -10,12 +10,12 @@ use axum::{Json, Router};
 use serde_json::Value;
 
 use super::commands::furnished;
-use super::stage::{Stage, finish, within};
+use super::harness::{Harness, finish, within};
 use super::{POLL, name, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_of_every_command() {
-    let (stage, _) = furnished().await;
+    let (harness, _) = furnished().await;
     for arguments in [
         &["status", "--json"][..],
         &["check", "--json"],
@@ -28,7 +28,7 @@ async fn json_of_every_command() {
         &["audit", "export", "--format", "jsonl"],
         &["audit", "export"],
     ] {
-        let mut program = stage.program(arguments);
+        let mut program = harness.program(arguments);
         program.env(POLL.0, POLL.1);
         let ran = finish(program).await;
         // Objects one a line are told apart more easily one member a line.
@@ -44,8 +44,8 @@ async fn json_of_every_command() {
 }
 
 /// One request over the socket of `[http] listen`.
-fn get(stage: &Stage, path: &str) -> String {
-    let mut stream = UnixStream::connect(stage.folder().join("http.sock")).unwrap();
+fn get(harness: &Harness, path: &str) -> String {
+    let mut stream = UnixStream::connect(harness.folder().join("http.sock")).unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -77,38 +77,38 @@ fn log_lines(log: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_log_and_webhook_messages() {
-    let (stage, [ann, ..]) = furnished().await;
+    let (harness, [ann, ..]) = furnished().await;
     let messages: Arc<Mutex<Vec<Value>>> = Arc::default();
     let taken = messages.clone();
     let hook = move |Json(message): Json<Value>| async move { taken.lock().unwrap().push(message) };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/hook", post(hook))).await });
-    stage.configure(&format!(
+    harness.configure(&format!(
         "[http]\nlisten = \"unix:{}\"\n[log]\nformat = \"json\"\n[alert]\nwebhook_url = \"{url}\"\n",
-        stage.folder().join("http.sock").display()
+        harness.folder().join("http.sock").display()
     ));
-    let mut daemon = stage.daemon();
+    let mut daemon = harness.daemon();
     let ready = async {
-        let socket = stage.folder().join("http.sock");
-        while !socket.exists() || get(&stage, "/readyz") != "ready\n" {
+        let socket = harness.folder().join("http.sock");
+        while !socket.exists() || get(&harness, "/readyz") != "ready\n" {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
     daemon.until("ready", ready).await;
-    stage.sandbox.okta().activate(&ann);
+    harness.sandbox.okta().activate(&ann);
     let both = async {
         let has = |event: &str| messages.lock().unwrap().iter().any(|message| message["event"] == event);
-        while !has("raised") || !stage.shut_out().is_empty() {
+        while !has("raised") || !harness.shut_out().is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
     within("a message, and Ann's return", both).await;
-    same("metrics", &without_numbers(&get(&stage, "/metrics")));
+    same("metrics", &without_numbers(&get(&harness, "/metrics")));
     daemon.stop().await;
     let mut texts: Vec<String> = messages.lock().unwrap().iter().map(|message| format!("{message:#}")).collect();
     texts.sort();
     texts.dedup();
     same("webhook", &texts.join("\n"));
-    same("log", &log_lines(&fs::read_to_string(stage.folder().join("daemon.log")).unwrap()));
+    same("log", &log_lines(&fs::read_to_string(harness.folder().join("daemon.log")).unwrap()));
 }

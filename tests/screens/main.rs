@@ -5,10 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]
-#[path = "../end_to_end/stage.rs"]
-mod stage;
+#[path = "../support/harness.rs"]
+mod harness;
 #[allow(dead_code, reason = "shared with other tests")]
-#[path = "../documentation/terminal.rs"]
+#[path = "../support/terminal.rs"]
 mod terminal;
 
 mod commands;

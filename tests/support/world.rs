@@ -1,9 +1,9 @@
-//! A whole installation in one process: both stand-ins, the clients, the store on disk, the engine.
+//! A whole installation in one process: both stand-ins, the clients, the store on disk and the engine, wired as the
+//! program wires them.
 //!
-//! Looks are made one after the other, as the store says who is due, and the clock stands still between them: what
-//! happens is the same each time.
+//! Looks run one after the other in the order of the queue, and the clock stands still between them, so every run of a
+//! test is the same. The tests of faults, which need concurrency and real limits, start it with other options.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, Limits, NewU
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
-/// More rounds than this without coming to rest are a loop.
+/// The queue must be empty after so many rounds.
 const ROUNDS_MAX: usize = 400;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
-/// The clock of the machine that the program runs on: unlike those of the tenants it can be set wrong.
+/// The clock of the host. Unlike the clock of the tenants it can be wrong.
 #[derive(Debug)]
 pub(crate) struct HostClock {
     right: Arc<ManualClock>,
@@ -39,7 +40,7 @@ pub(crate) struct HostClock {
 }
 
 impl HostClock {
-    /// Somebody sets it: so much ahead of the tenants' clocks, or behind them.
+    /// Sets it this far ahead of the tenants' clock, or behind it.
     pub(crate) fn set_ahead(&self, ahead: jiff::SignedDuration) {
         *self.ahead.lock().unwrap() = ahead;
     }
@@ -63,22 +64,33 @@ impl Clock for HostClock {
     }
 }
 
-/// What can be different from installation to installation.
+/// What a test can change about an installation.
 pub(crate) struct Setup {
     pub(crate) options: Options,
     pub(crate) sandbox: sandbox::Options,
+    pub(crate) network: Network,
+}
+
+/// How the clients reach the tenants, where that differs from what the stand-ins offer.
+#[derive(Default)]
+pub(crate) struct Network {
+    pub(crate) okta: Option<okta::Credentials>,
+    pub(crate) auth0: Option<auth0::Credentials>,
+    pub(crate) okta_url: Option<String>,
+    pub(crate) auth0_url: Option<String>,
+    pub(crate) ca_file: Option<Vec<u8>>,
+    /// The shares of Okta's and Auth0's limits; everything, if not given.
+    pub(crate) shares: Option<(Shares, Shares)>,
 }
 
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
-    /// The tenants' time, which is everybody's unless the machine's clock was set wrong.
+    /// The tenants' clock. The engine uses it too, unless the host's clock was set wrong.
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) host: Arc<HostClock>,
     pub(crate) options: Options,
-    path: PathBuf,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     engine: Option<Arc<Engine>>,
-    http: Http,
     stop: CancellationToken,
 }
 
@@ -89,7 +101,12 @@ impl World {
 
     /// With other options or other tenants.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
-        let clock = Arc::new(ManualClock::stepping("2026-03-02T08:00:00Z".parse().unwrap()));
+        Self::at("2026-03-02T08:00:00Z", change).await
+    }
+
+    /// The same, from this moment on.
+    pub(crate) async fn at(start: &str, change: impl FnOnce(&mut Setup)) -> Self {
+        let clock = Arc::new(ManualClock::stepping(start.parse().unwrap()));
         let mut sandbox = sandbox::Options::with_manual_clock(clock.clone());
         sandbox.okta.limits = Limits::unlimited();
         sandbox.auth0.bucket = Bucket::UNLIMITED;
@@ -109,55 +126,58 @@ impl World {
             retention: 400 * DAY,
             okta_url: String::new(),
         };
-        let mut setup = Setup { options, sandbox };
+        let mut setup = Setup { options, sandbox, network: Network::default() };
         change(&mut setup);
-        let sandbox = Sandbox::start(setup.sandbox, ACTION_SOURCE).await.unwrap();
-        // On memory where there is some: what is tested here is not the disk.
-        let memory = std::path::Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let mut world = Self {
-            options: Options { okta_url: sandbox.okta().url().to_owned(), ..setup.options },
-            sandbox,
+            sandbox: Sandbox::start(setup.sandbox, ACTION_SOURCE).await.unwrap(),
             host: Arc::new(HostClock { right: clock.clone(), ahead: Mutex::default() }),
             clock,
-            path: folder.path().join("state.db"),
-            _folder: folder,
+            options: setup.options,
+            // In memory where possible: these tests are not about the disk.
+            folder: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
             engine: None,
-            http: Http::new(&HttpOptions { ca_file: None, user_agent: "deciding-test".to_owned() }).unwrap(),
             stop: CancellationToken::new(),
         };
-        world.open().await;
+        world.open(setup.network).await;
         world
     }
 
-    async fn open(&mut self) {
+    async fn open(&mut self, network: Network) {
         let clock: Arc<dyn Clock> = self.host.clone();
         let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
-        let shares = Shares { ours: 1.0, sweeps: 1.0 };
-        let (okta_pacer, auth0_pacer) = (Pacer::okta(shares), Pacer::auth0(shares));
-        let okta_options = OktaOptions {
-            url: okta.url().parse().unwrap(),
-            credentials: okta::Credentials::ApiToken(SecretString::from(okta.api_token())),
-        };
-        let auth0_options = Auth0Options {
-            url: auth0.url().parse().unwrap(),
-            audience: auth0.audience(),
-            credentials: auth0::Credentials::Secret {
-                client_id: auth0.client_id(),
-                client_secret: SecretString::from(auth0.client_secret()),
-            },
-            metadata_key: "okta_sync".to_owned(),
-        };
+        let url = |other: Option<String>, own: &str| Url::parse(&other.unwrap_or_else(|| own.to_owned())).unwrap();
+        let (okta_url, auth0_url) = (url(network.okta_url, okta.url()), url(network.auth0_url, auth0.url()));
+        self.options.okta_url = okta_url.origin().ascii_serialization();
         let binding = Binding {
-            okta_url: okta.url().to_owned(),
-            auth0_url: auth0.url().to_owned(),
+            okta_url: self.options.okta_url.clone(),
+            auth0_url: auth0_url.origin().ascii_serialization(),
             auth0_audience: auth0.audience(),
             enforce: self.options.enforce,
             policy: self.options.policy.fingerprint(),
         };
-        let (store, opened) = Store::open(&self.path, &binding, clock.now()).await.unwrap();
-        let okta_client = Okta::new(okta_options, self.http.clone(), Arc::new(okta_pacer.clone()), clock.clone());
-        let auth0_client = Auth0::new(auth0_options, self.http.clone(), Arc::new(auth0_pacer.clone()), clock.clone());
+        let everything = Shares { ours: 1.0, sweeps: 1.0 };
+        let (okta_shares, auth0_shares) = network.shares.unwrap_or((everything, everything));
+        let (okta_pacer, auth0_pacer) = (Pacer::okta(okta_shares), Pacer::auth0(auth0_shares));
+        let okta_options = OktaOptions {
+            url: okta_url,
+            credentials: network
+                .okta
+                .unwrap_or_else(|| okta::Credentials::ApiToken(SecretString::from(okta.api_token()))),
+        };
+        let auth0_options = Auth0Options {
+            url: auth0_url,
+            audience: auth0.audience(),
+            credentials: network.auth0.unwrap_or_else(|| auth0::Credentials::Secret {
+                client_id: auth0.client_id(),
+                client_secret: SecretString::from(auth0.client_secret()),
+            }),
+            metadata_key: "okta_sync".to_owned(),
+        };
+        let http = HttpOptions { ca_file: network.ca_file, user_agent: "okta-auth0-sync/test".to_owned() };
+        let http = Http::new(&http).unwrap();
+        let (store, opened) = Store::open(&self.folder.path().join("state.db"), &binding, clock.now()).await.unwrap();
+        let okta_client = Okta::new(okta_options, http.clone(), Arc::new(okta_pacer.clone()), clock.clone());
+        let auth0_client = Auth0::new(auth0_options, http, Arc::new(auth0_pacer.clone()), clock.clone());
         let engine = Engine::new(
             (okta_client, okta_pacer),
             (auth0_client, auth0_pacer),
@@ -169,13 +189,18 @@ impl World {
         self.engine = Some(Arc::new(engine));
     }
 
-    /// The process ends and another begins, perhaps configured differently.
+    /// Ends the process and starts another, perhaps with other options.
     pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options);
+        self.restart_with(Network::default()).await;
+    }
+
+    /// Ends the process and starts another that reaches the tenants like this.
+    pub(crate) async fn restart_with(&mut self, network: Network) {
         if let Some(engine) = self.engine.take() {
             engine.store().close().await;
         }
-        change(&mut self.options);
-        self.open().await;
+        self.open(network).await;
     }
 
     pub(crate) fn okta(&self) -> &OktaTenant {

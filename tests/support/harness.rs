@@ -51,13 +51,13 @@ impl Ran {
 }
 
 /// Both tenants without limits of their own, and a folder for the program.
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     pub(crate) sandbox: Sandbox,
     folder: TempDir,
 }
 
-impl Stage {
-    pub(crate) async fn set() -> Self {
+impl Harness {
+    pub(crate) async fn start() -> Self {
         Self::with(OktaOptions::default(), Auth0Options::default()).await
     }
 
@@ -68,12 +68,12 @@ impl Stage {
             auth0: Auth0Options { bucket: Bucket::UNLIMITED, search_lag: Duration::ZERO, ..auth0 },
             ..Options::default()
         };
-        let stage = Self {
+        let harness = Self {
             sandbox: Sandbox::start(options, ACTION_SOURCE).await.unwrap(),
             folder: tempfile::tempdir().unwrap(),
         };
-        stage.configure("");
-        stage
+        harness.configure("");
+        harness
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -1,0 +1,155 @@
+//! What the tests of faults add to [`World`]: real limits, looks side by side, people with accounts, and faults.
+
+use std::time::Duration;
+
+use okta_auth0_sync::domain::{OktaUserId, Outcome};
+use okta_auth0_sync::engine::applier::Until;
+use okta_auth0_sync::engine::poller::{Pass, PassError};
+use okta_auth0_sync::http::pacing::Shares;
+use okta_auth0_sync::store::AlarmRow;
+use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Recorded};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{Network, Setup, World};
+
+pub(crate) const LOGS: &str = "/api/v1/logs";
+/// A remote that refuses is not called for a minute.
+pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(61);
+
+pub(crate) fn s(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// The shares of the default configuration.
+fn shares() -> Option<(Shares, Shares)> {
+    Some((Shares { ours: 0.9, sweeps: 0.25 }, Shares { ours: 0.8, sweeps: 0.25 }))
+}
+
+/// An installation with the limits of real tenants.
+pub(crate) async fn start() -> World {
+    start_with(|_| ()).await
+}
+
+pub(crate) async fn start_with(change: impl FnOnce(&mut Setup)) -> World {
+    World::at("2026-01-01T00:00:00Z", |setup| {
+        setup.sandbox.okta.limits = Limits::default();
+        setup.sandbox.auth0.bucket = Bucket::default();
+        setup.options.concurrency = 4;
+        setup.options.guard.denials_max = 10_000;
+        setup.network.shares = shares();
+        change(setup);
+    })
+    .await
+}
+
+/// A user with an account in both tenants.
+pub(crate) struct Person {
+    pub(crate) okta: OktaUserId,
+    pub(crate) account: String,
+}
+
+impl World {
+    /// Ends the process and starts another, which reaches the tenants like this.
+    pub(crate) async fn restart_network(&mut self, change: impl FnOnce(&mut Network)) {
+        let mut network = Network { shares: shares(), ..Network::default() };
+        change(&mut network);
+        self.restart_with(network).await;
+    }
+
+    /// A user with an account in both tenants.
+    pub(crate) fn user(&self, name: &str) -> Person {
+        let email = format!("{name}@example.com");
+        Person { okta: self.person(&email), account: self.auth0().create_user(json!({ "email": email })) }
+    }
+
+    /// A user with an account in both tenants who has just left.
+    pub(crate) fn leaver(&self, name: &str) -> Person {
+        let person = self.user(name);
+        self.okta().deactivate(&person.okta);
+        person
+    }
+
+    pub(crate) async fn try_poll(&self) -> Result<Pass, PassError> {
+        self.engine().poll(&CancellationToken::new()).await
+    }
+
+    /// Looks at every user who is due, for as long as the next one is due within an hour.
+    pub(crate) async fn work_off(&self) {
+        self.engine().apply(Until::Idle(s(3600)), &CancellationToken::new()).await.unwrap();
+    }
+
+    pub(crate) async fn look(&self, person: &Person) -> Outcome {
+        let ids = std::slice::from_ref(&person.okta);
+        self.engine().look_at(ids).await.unwrap().remove(0).outcome
+    }
+
+    pub(crate) fn denied(&self, person: &Person) -> bool {
+        self.mark(&person.account)["deactivated"] == "true"
+    }
+
+    /// Polls, works off the queue, and checks that all these users are denied.
+    pub(crate) async fn denies(&self, people: &[Person]) {
+        self.try_poll().await.unwrap();
+        self.work_off().await;
+        for person in people {
+            assert!(self.denied(person), "{} is not denied", person.account);
+        }
+    }
+
+    pub(crate) async fn alarms_of_kind(&self, kind: &str) -> Vec<AlarmRow> {
+        let alarms = self.store().open_alarms().await.unwrap();
+        alarms.into_iter().filter(|alarm| alarm.kind == kind).collect()
+    }
+
+    pub(crate) fn okta_calls(&self, method: &str, path: &str) -> usize {
+        self.okta().journal().count(method, path)
+    }
+
+    pub(crate) fn auth0_calls(&self, method: &str, path: &str) -> usize {
+        self.auth0().journal().count(method, path)
+    }
+
+    pub(crate) fn calls_total(&self) -> u64 {
+        self.okta().journal().total() + self.auth0().journal().total()
+    }
+
+    /// The requests for pages of the log.
+    pub(crate) fn pages(&self) -> Vec<Recorded> {
+        let requests = self.okta().journal().requests();
+        requests.into_iter().filter(|request| request.path == LOGS).collect()
+    }
+
+    /// A fault of Okta for the next `times` requests of this method and path.
+    pub(crate) fn okta_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
+        self.okta().faults().add(Fault::new(method, path, effect).times(times));
+    }
+
+    pub(crate) fn auth0_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
+        self.auth0().faults().add(Fault::new(method, path, effect).times(times));
+    }
+}
+
+/// An answer in place of the tenant's.
+pub(crate) fn answer(code: u16, body: Value) -> Effect {
+    Effect::Status { code, body, headers: Vec::new() }
+}
+
+pub(crate) fn header(name: &str, value: &str) -> Effect {
+    Effect::ReplaceHeader { name: name.to_owned(), value: Some(value.to_owned()) }
+}
+
+/// Why this pass could not run.
+pub(crate) fn paused(result: Result<Pass, PassError>) -> String {
+    match result {
+        Err(PassError::Paused { why, .. }) => why,
+        other => panic!("not paused: {other:?}"),
+    }
+}
+
+pub(crate) fn snoozed(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Snooze { why, .. } => why,
+        other => panic!("not snoozed: {other:?}"),
+    }
+}
