@@ -1,5 +1,5 @@
-//! People are told: of an alarm once, with what to do about it, and once that it is over; later, if nobody listened; and
-//! where they are told shows nowhere.
+//! Alarm webhooks and heartbeats: one notification when an alarm is raised, with the remedy, and one when it clears; retries
+//! when the receiver refuses; and the secret addresses appear nowhere.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use tokio::sync::watch;
 
 use crate::harness::{Daemon, Harness, finish};
 
-/// What makes the addresses secret.
+/// The secret parts of the addresses.
 const WEBHOOK: &str = "T0Canary-hook-4f1d9a";
 const HEARTBEAT: &str = "T0Canary-beat-77c2e0";
 
-/// What somebody who listens has heard.
+/// What the receiver got.
 #[derive(Clone, Debug, Default)]
-struct Heard {
+struct Received {
     refused: Vec<Value>,
     taken: Vec<Value>,
     beats: u32,
 }
 
-/// A webhook that refuses so many messages, and takes all others; and a watchdog.
+/// A webhook that refuses the first messages and accepts all others, and a heartbeat address.
 struct Receiver {
     url: String,
-    heard: watch::Receiver<Heard>,
+    heard: watch::Receiver<Received>,
 }
 
 impl Receiver {
     async fn listen(refusals: usize) -> Self {
-        let (sender, heard) = watch::channel(Heard::default());
-        let hook = move |State(sender): State<Arc<watch::Sender<Heard>>>, Json(message): Json<Value>| async move {
+        let (sender, heard) = watch::channel(Received::default());
+        let hook = move |State(sender): State<Arc<watch::Sender<Received>>>, Json(message): Json<Value>| async move {
             let mut code = StatusCode::NO_CONTENT;
             sender.send_modify(|heard| {
                 if heard.refused.len() < refusals {
@@ -46,7 +46,7 @@ impl Receiver {
             });
             code
         };
-        let beat = |State(sender): State<Arc<watch::Sender<Heard>>>| async move {
+        let beat = |State(sender): State<Arc<watch::Sender<Received>>>| async move {
             sender.send_modify(|heard| heard.beats += 1);
         };
         let routes = Router::new()
@@ -59,12 +59,12 @@ impl Receiver {
         Self { url, heard }
     }
 
-    async fn hears(&mut self, condition: impl FnMut(&Heard) -> bool) {
+    async fn hears(&mut self, condition: impl FnMut(&Received) -> bool) {
         self.heard.wait_for(condition).await.unwrap();
     }
 }
 
-/// The daemon at the loudest level, with both addresses, and a guard that lets nobody through.
+/// The daemon at trace level with both addresses and a guard that allows no denial.
 fn daemon(harness: &Harness, receiver: &Receiver) -> Daemon {
     let url = &receiver.url;
     harness.configure(&format!(
@@ -91,7 +91,7 @@ async fn alarm_webhook_retries_and_delivers_once() {
 
     daemon.until("a message", receiver.hears(|heard| !about_the_guard(&heard.taken, "raised").is_empty())).await;
     let heard = receiver.heard.borrow().clone();
-    assert_eq!(heard.refused.len(), 2, "it was told again until it was taken");
+    assert_eq!(heard.refused.len(), 2, "retried until the receiver accepted it");
     let told = about_the_guard(&heard.taken, "raised")[0];
     assert!(told["detail"].as_str().unwrap().contains("max_denials"), "{told}");
     let remedy = told["remedy"].as_str().unwrap();
@@ -100,7 +100,7 @@ async fn alarm_webhook_retries_and_delivers_once() {
     assert!(text.contains(remedy) && text.contains(harness.sandbox.okta().url()), "{told}");
     assert!(harness.mark(&account).is_null(), "held");
 
-    // Beside the daemon, and with the guard that it has: nobody passes but who is approved.
+    // Beside the daemon and with the same guard, so that only the approved user passes.
     let mut approve = harness.program(&["approve", "ann@example.com"]);
     approve.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0");
     let approved = finish(approve).await;
@@ -116,7 +116,10 @@ async fn alarm_webhook_retries_and_delivers_once() {
         assert_eq!(about_the_guard(&taken, event).len(), 1, "{event}: {taken:#?}");
     }
     let log = fs::read_to_string(harness.folder().join("daemon.log")).unwrap();
-    assert!(log.contains("TRACE") && log.contains("webhook_failed"), "it was loud, and the refusal was noted");
+    assert!(
+        log.contains("TRACE") && log.contains("webhook_failed"),
+        "the log is at trace level and mentions the refusal"
+    );
     for secret in [WEBHOOK, HEARTBEAT] {
         let at = log.lines().find(|line| line.contains(secret));
         assert_eq!(at, None, "an address is in the log");
@@ -133,10 +136,10 @@ async fn heartbeat_follows_only_good_passes() {
     let mut receiver = Receiver::listen(0).await;
     harness.sandbox.okta().revoke_token();
     let mut daemon = daemon(&harness, &receiver);
-    // Whoever has told of a refusal has tried.
-    let told = |heard: &Heard| heard.taken.iter().any(|message| message["kind"] == "remote_refuses");
+    // An alarm about a refusal proves that the daemon tried.
+    let told = |heard: &Received| heard.taken.iter().any(|message| message["kind"] == "remote_refuses");
     daemon.until("an alarm", receiver.hears(told)).await;
-    assert_eq!(receiver.heard.borrow().beats, 0, "nothing was good yet");
+    assert_eq!(receiver.heard.borrow().beats, 0, "no pass was good yet");
     harness.sandbox.okta().restore_token();
     daemon.until("a heartbeat", receiver.hears(|heard| heard.beats > 0)).await;
     daemon.stop().await;

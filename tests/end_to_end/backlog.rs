@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::harness::{Harness, amount};
 
 const LEAVERS: usize = 1_000;
-/// For so many users who leave, one stays or comes back, with several events each.
+/// One user stays or comes back, with several events, for this many who leave.
 const LEAVERS_PER_STAYER: usize = 4;
 
 const CONCURRENCY: &str = "[engine]\nconcurrency = 16\n";

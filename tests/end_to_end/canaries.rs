@@ -1,5 +1,5 @@
-//! Secrets never show: not at the loudest log level, not on any error path, not in `Debug`, not in the state; not as they
-//! are, not in base64, not percent-encoded.
+//! Secrets never show: not at trace level, not on any error path, not in `Debug` output, not in the state; neither as they
+//! are nor reversed, in hexadecimal, in base64 or percent-encoded.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Harness, Ran};
 
-/// With characters that percent-encoding and both alphabets of base64 treat differently.
+/// Percent-encoding and the two base64 alphabets write these characters differently.
 const OKTA: &str = "00Canary/okta+7f3e~91?c4&d8=Zq";
 const AUTH0: &str = "Canary/auth0+5b2a~60?e7&f1=Xw>>";
 const ACCESS: &str = "Canary.access+3d9c~28?a5&b6=Vk";
@@ -22,7 +22,7 @@ const SECRETS: [&str; 3] = [OKTA, AUTH0, ACCESS];
 
 const LOUDEST: &str = "[log]\nfilter = \"trace\"\n";
 
-/// Every form in which a secret could be written.
+/// Every form in which a secret could appear.
 fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned(), secret.chars().rev().collect()];
     let percent = |keeps: &dyn Fn(u8) -> bool| {
@@ -34,7 +34,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms.push(percent(&|byte| plain(byte) || byte == b'~'));
     forms.push(percent(&plain).to_lowercase());
     forms.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
-    // Inside a longer text base64 depends on where it begins: the three ways, less what the neighbours decide.
+    // Inside a longer text the base64 form depends on the offset: all three, without what the neighbors decide.
     for before in 0..3 {
         let bytes = [&b"xxx"[..before], secret.as_bytes()].concat();
         let whole = bytes.len() / 3 * 3;
@@ -45,7 +45,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// The first secret that `bytes` give away, and in which form.
+/// The first form of a secret that `bytes` contain.
 fn leak(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     SECRETS.iter().flat_map(|secret| forms(secret)).find(|form| text.contains(form.as_str()))
@@ -59,7 +59,7 @@ fn silent(what: &str, text: &str) {
     }
 }
 
-/// Everything that the program left: all files of its folder but those in which the secrets were given to it.
+/// Checks all files in the folder, except those that give the secrets to the program.
 fn left_silent(what: &str, folder: &Path) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -79,7 +79,7 @@ async fn harness() -> Harness {
     let okta = OktaOptions { api_token: OKTA.to_owned(), ..OktaOptions::default() };
     let auth0 = Auth0Options { client_secret: AUTH0.to_owned(), ..Auth0Options::default() };
     let harness = Harness::with(okta, auth0).await;
-    // Limits as tenants have them: what a refusal for the rate says of them must be believable.
+    // The limits of real tenants, so that a 429 looks real.
     harness.sandbox.okta().set_limits(Limits::default());
     harness.sandbox.auth0().set_bucket(Bucket::default());
     harness.configure(LOUDEST);
@@ -109,7 +109,7 @@ fn canary_scanner_finds_planted_secrets() {
 async fn trace_level_pass_shows_no_secret() {
     let harness = harness().await;
     let ran = harness.sync().await;
-    assert!(ran.err.contains("TRACE") && ran.err.contains("hyper"), "it was the loudest level: {}", ran.err.len());
+    assert!(ran.err.contains("TRACE") && ran.err.contains("hyper"), "not at trace level: {}", ran.err.len());
     all_silent("sync", &harness, &ran);
     for arguments in
         [&["sync", "--dry-run"][..], &["reconcile"], &["check", "--offline"], &["check", "--offline", "--json"]]
@@ -127,15 +127,15 @@ async fn trace_level_pass_shows_no_secret() {
     left_silent("run", harness.folder());
 }
 
-/// What goes wrong, and where.
-fn mishaps() -> Vec<(&'static str, bool, Fault)> {
+/// What fails, and where.
+fn failures() -> Vec<(&'static str, bool, Fault)> {
     const LOGS: &str = "/api/v1/logs";
     const USERS: &str = "/api/v1/users";
     const TOKEN: &str = "/oauth/token";
     const PATCH: &str = "/api/v2/users";
     let (okta, auth0) = (true, false);
     let says = |code: u16, body: Value| Effect::Status { code, body, headers: Vec::new() };
-    let mut mishaps = Vec::new();
+    let mut failures = Vec::new();
     for (name, effect) in [
         ("400", says(400, json!({}))),
         ("401", says(401, json!({ "errorCode": "E0000011", "error": "Unauthorized" }))),
@@ -155,15 +155,15 @@ fn mishaps() -> Vec<(&'static str, bool, Fault)> {
             (auth0, "PATCH", PATCH),
         ] {
             let fault = Fault::new(method, path, effect.clone());
-            // A pass waits for a limit to be lifted, and for a connection that breaks between good answers: these mend.
+            // A pass waits for a rate limit and for a broken connection, so these must end.
             let fault = if matches!(effect, Effect::RateLimited(_) | Effect::Drop) { fault.times(1) } else { fault };
-            mishaps.push((name, side, fault));
+            failures.push((name, side, fault));
         }
     }
-    // An access token that nobody knows: it is refused everywhere, and fetched anew, in vain.
+    // An unknown access token: refused everywhere, and fetched again in vain.
     let token = json!({ "access_token": ACCESS, "expires_in": 86_400, "token_type": "Bearer", "scope": "read:users" });
-    mishaps.push(("an access token", auth0, Fault::new("POST", TOKEN, says(200, token))));
-    // Token answers that cannot be read: what they hold is a secret all the same.
+    failures.push(("an access token", auth0, Fault::new("POST", TOKEN, says(200, token))));
+    // Unreadable token responses contain a secret all the same.
     for (name, body) in [
         ("a bare token", json!(ACCESS)),
         ("a token in a list", json!([ACCESS])),
@@ -171,17 +171,17 @@ fn mishaps() -> Vec<(&'static str, bool, Fault)> {
         ("a token in the wrong place", json!({ "access_token": 1, "expires_in": ACCESS })),
         ("a token as a type", json!({ "access_token": ACCESS, "token_type": { "is": ACCESS } })),
     ] {
-        mishaps.push((name, auth0, Fault::new("POST", TOKEN, says(200, body))));
+        failures.push((name, auth0, Fault::new("POST", TOKEN, says(200, body))));
     }
-    mishaps
+    failures
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trace_level_errors_show_no_secret() {
     let mut runs = JoinSet::new();
     let mut leaks = Vec::new();
-    for (name, by_okta, fault) in mishaps() {
-        // Some of them wait: as many at the same time as the machine bears.
+    for (name, by_okta, fault) in failures() {
+        // Some of them wait, so run many at the same time.
         while runs.len() >= 16 {
             leaks.extend(runs.join_next().await.unwrap().unwrap());
         }
@@ -216,7 +216,7 @@ async fn trace_level_unreachable_shows_no_secret() {
     }
 }
 
-/// Configurations that are wrong just where a secret is.
+/// Configurations with a mistake exactly where a secret is.
 #[tokio::test(flavor = "multi_thread")]
 async fn config_errors_quote_no_secret() {
     let harness = harness().await;
@@ -246,7 +246,7 @@ async fn config_errors_quote_no_secret() {
         fs::set_permissions(harness.folder().join("config.toml"), fs::Permissions::from_mode(0o600)).unwrap();
         for arguments in [&["sync"][..], &["check", "--offline"], &["check", "--offline", "--json"]] {
             let ran = harness.run(arguments).await;
-            // A name of a file is no secret, and a person has to be told which was looked for.
+            // A file name is public, and the operator must learn which file is missing.
             if !to.contains("_file = \"00Canary") {
                 all_silent(&format!("{to} by {arguments:?}"), &harness, &ran);
             }
@@ -271,14 +271,14 @@ async fn debug_output_shows_no_secret() {
     silent("the tenants", &format!("{:?} {:?}", harness.sandbox.okta().journal(), harness.sandbox.auth0().journal()));
 }
 
-/// A sentence that repeats a secret as it was sent, in base64 and percent-encoded.
+/// A text that repeats a secret as it was sent, percent-encoded and in base64.
 fn echo(sent: &str) -> String {
     let form: String = url::form_urlencoded::byte_serialize(sent.as_bytes()).collect();
     let base64 = (STANDARD_NO_PAD.encode(sent), URL_SAFE_NO_PAD.encode(sent));
     format!("you sent '{sent}', that is {form}, or {} and {}; sorry", base64.0, base64.1)
 }
 
-/// The remotes repeat what they were sent: it is neither shown nor kept.
+/// A remote that echoes our secrets: the program neither shows nor stores them.
 #[tokio::test(flavor = "multi_thread")]
 async fn echoed_secrets_are_redacted() {
     let says = |code: u16, body: Value| Effect::Status { code, body, headers: Vec::new() };
@@ -306,7 +306,7 @@ async fn echoed_secrets_are_redacted() {
         let what = format!("an echo at {:?} {:?} {:?}", fault.method, fault.path, fault.effect);
         let harness = harness().await;
         let (okta, auth0) = (harness.sandbox.okta(), harness.sandbox.auth0());
-        // A token that is known here: it is what `Bearer` repeats. The tenant does not know it, and gives out another.
+        // The token that `Bearer` echoes must be known here. The tenant does not know it and issues another.
         if !by_okta && fault.path != PathMatch::Prefix(token.to_owned()) {
             let body =
                 json!({ "access_token": ACCESS, "expires_in": 86_400, "token_type": "Bearer", "scope": "read:users" });
@@ -319,12 +319,12 @@ async fn echoed_secrets_are_redacted() {
         let faults = if by_okta { okta.faults() } else { auth0.faults() };
         faults.add(fault.times(2));
         let ran = harness.run(&["sync"]).await;
-        assert!(ran.all().contains("[redacted]"), "{what}: the echo was there to be masked\n{}", ran.out);
+        assert!(ran.all().contains("[redacted]"), "{what}: the echo was redacted\n{}", ran.out);
         all_silent(&what, &harness, &ran);
     }
 }
 
-/// An entry of the log that cannot be read is kept as it came: without what we sent.
+/// An unreadable event is stored as it came, but without our credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn quarantined_event_hides_echoed_credential() {
     let harness = harness().await;
@@ -338,15 +338,15 @@ async fn quarantined_event_hides_echoed_credential() {
     let ran = harness.run(&["sync"]).await;
     all_silent("sync", &harness, &ran);
     let events = harness.run(&["events", "--json", "--state", "quarantined"]).await;
-    assert!(events.exits(0).out.contains("an-echo"), "it is kept: {}", events.out);
+    assert!(events.exits(0).out.contains("an-echo"), "it is stored: {}", events.out);
     all_silent("events", &harness, &events);
     let database = fs::read(harness.state()).unwrap();
     let wal = fs::read(harness.folder().join("state.db-wal")).unwrap_or_default();
     let kept = [database, wal].concat();
-    assert!(String::from_utf8_lossy(&kept).contains("[redacted]"), "its text is kept, and the echo was in it");
+    assert!(String::from_utf8_lossy(&kept).contains("[redacted]"), "the stored text contained the echo");
 }
 
-/// Whoever may list processes sees how they were started.
+/// Everyone who can list processes sees their command lines.
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_command_line_holds_no_secret() {
     let harness = harness().await;

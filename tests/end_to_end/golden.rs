@@ -1,7 +1,7 @@
-//! A state of each schema that there was, with people in it: opened by the program of now, asked, and gone on from.
+//! One stored state of each schema version: the current program opens it, answers from it, and continues from it.
 //!
-//! `tests/golden/state-NNNN.db` is the state behind migration NNNN. `OKTA_AUTH0_SYNC_GOLDEN=write` makes that of the last
-//! one anew; the others are never written again.
+//! `tests/golden/state-NNNN.db` is a state after migration NNNN. `OKTA_AUTH0_SYNC_GOLDEN=write` rewrites the one of the last
+//! migration; the others never change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::harness::Harness;
 
-/// The people of every golden state, in the order in which they come: the stand-ins draw ids from a seed, so these are
-/// the same people each time.
+/// The users of every golden state, in the order of their creation. The stand-ins derive ids from a seed, so the users are
+/// the same each time.
 struct Cast {
     denied: (OktaUserId, String),
     returned: (OktaUserId, String),
@@ -50,7 +50,7 @@ fn migrations() -> Vec<String> {
     numbers
 }
 
-/// What a golden state tells of: a denial, a return, and whatever else is kept.
+/// Writes a golden state: a denial, a return, and everything else that the state stores.
 async fn write(file: &Path) {
     let harness = Harness::start().await;
     let cast = Cast::enter(&harness);
@@ -88,13 +88,13 @@ async fn golden_states_of_each_schema_open() {
         fs::copy(&kept, harness.state()).unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
         bind(&harness).await;
         if Some(number) != numbers.last() {
-            // Nobody but who works with it brings it to the schema of now.
+            // Only `run` and `sync` migrate a state.
             let told = harness.run(&["status"]).await;
             assert!(told.exits(1).err.contains("start `run` or `sync` once, which migrates it"), "{}", told.all());
             take_up(&harness).await;
         }
 
-        // What it tells by itself: nobody is asked yet.
+        // What it answers without a call to a tenant.
         let status = harness.run(&["status", "--json"]).await;
         let status: Value = serde_json::from_str(&status.exits(0).out).unwrap();
         assert_eq!((&status["denied"], &status["quarantined"]), (&1.into(), &1.into()), "{number}: {status:#}");
@@ -107,7 +107,7 @@ async fn golden_states_of_each_schema_open() {
         let before = harness.run(&["audit", "export", "--format", "jsonl"]).await.out;
         assert!(before.lines().count() >= 4, "{number}: {before}");
 
-        // And what is done with it: these tenants have forgotten what was marked in those of then.
+        // What the program does with it: these tenants do not have the marks of the old ones.
         let okta = harness.sandbox.okta();
         for id in [&cast.denied.0, &cast.without_account] {
             okta.deactivate_silently(id);
@@ -116,22 +116,22 @@ async fn golden_states_of_each_schema_open() {
         assert_eq!(
             harness.shut_out(),
             [cast.denied.1.clone()].into(),
-            "{number}: who was denied is so again, nobody else"
+            "{number}: exactly the denied users are denied again"
         );
         okta.deactivate(&cast.stays.0);
         okta.activate(&cast.denied.0);
         okta.activate(&cast.without_account);
         harness.run(&["sync"]).await;
-        assert_eq!(harness.shut_out(), [cast.stays.1.clone()].into(), "{number}: the log is read on");
+        assert_eq!(harness.shut_out(), [cast.stays.1.clone()].into(), "{number}: the log continues");
         assert!(harness.mark(&cast.returned.1)["deactivated"] != "true", "{number}");
 
         let after = harness.run(&["audit", "export", "--format", "jsonl"]).await.out;
-        assert!(after.starts_with(&before), "{number}: what was written then stands there as it stood");
+        assert!(after.starts_with(&before), "{number}: the old decisions are unchanged");
         harness.run(&["audit", "verify"]).await.exits(0);
     }
 }
 
-/// What starting does before anybody is asked.
+/// Migrates the state, as a start does before the first call.
 async fn take_up(harness: &Harness) {
     let mut state = SqliteConnectOptions::new().filename(harness.state()).connect().await.unwrap();
     let (okta_url, auth0_url, auth0_audience, enforce, policy): (String, String, String, bool, String) =
@@ -146,7 +146,7 @@ async fn take_up(harness: &Harness) {
     store.close().await;
 }
 
-/// The stand-ins have other addresses each time: the state is told that it is theirs.
+/// The stand-ins have new addresses each time: binds the state to them.
 async fn bind(harness: &Harness) {
     let url = |text: &str| text.trim_end_matches('/').to_owned();
     let (okta, auth0) = (url(harness.sandbox.okta().url()), url(harness.sandbox.auth0().url()));

@@ -1,12 +1,12 @@
-//! People, and whoever writes the log, may put anything into a field. It does nothing: neither to the program, nor to
-//! whoever reads what it prints, nor to anybody else's account.
+//! Hostile text in names, addresses and events harms neither the program, nor the terminal that shows it, nor other
+//! accounts.
 
 use okta_auth0_sync_sandbox::NewUser;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, Ran};
 
-/// What is written where a name or an address belongs.
+/// Values for names and addresses.
 const HOSTILE: [&str; 16] = [
     "crlf\r\nX-Injected: 1@example.com",
     "escaped%0d%0aX-Injected:%201@example.com",
@@ -26,7 +26,7 @@ const HOSTILE: [&str; 16] = [
     "{\"$ne\":null}@example.com",
 ];
 
-/// Nothing that a terminal acts on, but for line ends.
+/// Checks that the text has no control characters except line ends and tabs.
 #[track_caller]
 fn is_plain(what: &str, text: &str) {
     let bad = text.chars().find(|c| (c.is_control() && !matches!(c, '\n' | '\t')) || *c == '\u{202e}');
@@ -69,14 +69,14 @@ async fn hostile_profile_fields_do_nothing() {
             is_plain(&format!("{arguments:?} as {format}"), &ran.all());
         }
     }
-    // The victim's name stands in a query of somebody else, and that is all.
+    // The victim's address only appears in another user's query.
     assert_eq!(harness.sandbox.okta().user(&victim).unwrap()["status"], "ACTIVE");
     assert!(!harness.shut_out().contains(&open));
     for account in harness.shut_out() {
-        assert!(theirs.contains(&account), "{account} is nobody's who left");
+        assert!(theirs.contains(&account), "{account} does not belong to a user who left");
     }
     let odd = HOSTILE.iter().filter(|text| !text.contains(|c: char| c.is_whitespace() || c.is_control())).count();
-    assert_eq!(harness.shut_out().len(), odd, "an odd address is an address, one with blanks in it is none");
+    assert_eq!(harness.shut_out().len(), odd, "an odd address counts, an address with spaces does not");
     for request in harness.sandbox.auth0().journal().requests() {
         let known = ["/api/v2/users", "/api/v2/users-by-email", "/oauth/token", "/api/v2/actions/"];
         assert!(known.iter().any(|path| request.path.starts_with(path)), "{request:?}");
@@ -109,9 +109,9 @@ async fn huge_events_do_not_block_later_users() {
     let ran = harness.run(&["sync"]).await;
     assert!(matches!(ran.code, Some(0 | 1)), "{}", ran.all());
     assert_eq!(harness.shut_out(), [account].into(), "{}", ran.all());
-    assert!(ran.all().len() < 1 << 20, "the screen is not flooded: {} bytes", ran.all().len());
+    assert!(ran.all().len() < 1 << 20, "too much output: {} bytes", ran.all().len());
     let size = std::fs::metadata(harness.state()).unwrap().len();
-    assert!(size < 8 << 20, "neither is the state: {size} bytes");
+    assert!(size < 8 << 20, "the state is too large: {size} bytes");
     for arguments in [&["status"][..], &["events"], &["events", "--json"], &["audit", "verify"]] {
         let ran = harness.run(arguments).await;
         assert!(

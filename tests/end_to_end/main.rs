@@ -1,19 +1,19 @@
-//! The pipe in its whole width: the real binary, as a process of its own, between the stand-ins of both tenants.
+//! The whole program from end to end: the real binary as a separate process, between the stand-ins of both tenants.
 //!
-//! What is believed is what the tenants hold afterwards, who can log in, and what they were asked; never what the program
-//! says of itself alone.
+//! The tests check what the tenants hold afterwards, who can log in, and which calls came in; what the program says about
+//! itself is never enough.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod alerts;
 mod backlog;
 mod canaries;
+mod crashes;
 mod golden;
 #[path = "../support/harness.rs"]
 mod harness;
 mod hostility;
 mod kills;
-mod lives;
 mod recorded;
 mod refusals;
 mod timing;

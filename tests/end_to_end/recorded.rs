@@ -1,8 +1,8 @@
-//! Entries that a real org wrote (okta-sdk-java's recordings, in `../shared/reference`) through the whole
-//! pipe; where the recordings are not at hand, entries of the same order and shape.
+//! Events that a real org wrote (the recordings of okta-sdk-java, in the folder `OKTA_REFERENCE`), through the whole
+//! program. Without the recordings the test uses events of the same order and shape.
 //!
-//! Log order is not causal order: in the recorded life the activation stands before the creation, and the renaming of the
-//! login (`published` last) before the deactivation.
+//! Log order is not causal order: in the recordings the activation comes before the creation, and the change of the login
+//! (published last) before the deactivation.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,14 +17,14 @@ use crate::harness::Harness;
 /// Created, activated, deactivated and deleted within three seconds.
 const JOE: &str = "00ud384zuth7mRcv30h7";
 const JOE_EMAIL: &str = "joe.coder+4c5e49bc-7282-4708-a91d-06df37fa9530@example.com";
-/// Deactivated and deleted; his login was renamed on the way.
+/// Deactivated and deleted; his login was changed in between.
 const JOHN: &str = "00ud384zryL1GFAg30h7";
 const JOHN_EMAIL: &str = "john-with-group@example.com";
 /// Created and activated.
 const NEWCOMER: &str = "00ud383huafXoOAKo0h7";
 const NEWCOMER_EMAIL: &str = "joe.coder+537ed993-b49f-4c4d-b067-569d20f8aae3@example.com";
 
-/// What the recordings hold that matters here, written anew for where they are not at hand: the same order and shape.
+/// What matters in the recordings, for when they are not available: the same order and shape.
 fn rewritten(name: &str) -> Value {
     let joe = (JOE, JOE_EMAIL);
     let renamed = (JOE, "00ud384zuth7mRcv30h7@deleted.invalid");
@@ -87,7 +87,7 @@ fn entry(event_type: &str, published: &str, uuid: &str, user: Option<(&str, &str
 
 fn reference(name: &str) -> Value {
     let beside: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/okta");
-    // A work tree that stands elsewhere says where.
+    // A checkout elsewhere sets the variable.
     let folder = std::env::var_os("OKTA_REFERENCE").map_or(beside, PathBuf::from);
     let file = folder.join(name);
     match fs::read_to_string(&file) {
@@ -96,7 +96,7 @@ fn reference(name: &str) -> Value {
             serde_json::from_str(&text).unwrap()
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("{name}: rewritten, the recording is not at hand");
+            eprintln!("{name}: rewritten, no recording available");
             rewritten(name)
         }
         Err(error) => panic!("{}: {error}", file.display()),
@@ -107,7 +107,7 @@ fn life() -> Vec<Value> {
     reference("okta-sdk-java_one_user_lifecycle_in_log_order.json").as_array().unwrap().clone()
 }
 
-/// Okta answers for this id with the recorded body of a user, in this status.
+/// Okta answers for this id with the recorded user in this status.
 fn answers(harness: &Harness, id: &str, email: &str, status: &str) {
     let mut body = reference("get_user_deprovisioned.json");
     body["id"] = id.into();
@@ -122,7 +122,7 @@ fn parsed(id: &str) -> OktaUserId {
     OktaUserId::parse(id).unwrap()
 }
 
-/// The last outcome of a person, and what the last verdict was.
+/// The last outcome of a user, and the last verdict.
 async fn ending(harness: &Harness, id: &str) -> (Option<String>, Option<String>) {
     let store = harness.store().await;
     let person = store.find_people(id).await.unwrap().into_iter().next().expect("the user is known");
@@ -169,11 +169,11 @@ async fn recorded_events_reach_right_verdicts() {
 
     let writes = harness.writes();
     harness.sync().await;
-    assert_eq!(harness.writes(), writes, "looking again writes nothing");
+    assert_eq!(harness.writes(), writes, "a second pass writes nothing");
 }
 
-/// However far the log has been read when a look happens, and in whichever order it was written: nobody is denied who has
-/// not left, and whoever has is denied in the end, once.
+/// A look can happen after any event, in either order of the log: the user is not denied before they left, and denied
+/// once after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_life_in_any_page_size_or_order() {
     for backwards in [false, true] {
@@ -192,7 +192,7 @@ async fn recorded_life_in_any_page_size_or_order() {
             left |= leaves(&entry);
             let what = entry["eventType"].as_str().unwrap().to_owned();
             harness.sandbox.okta().push_log_entry(entry);
-            // Okta has deleted him long since: 404 from the first look on. Without evidence that he left, that is held.
+            // Okta has deleted him: 404 from the first look on. Without evidence that he left, the denial is held.
             let ran = harness.run(&["sync"]).await;
             assert!(matches!(ran.code, Some(0 | 1)), "{}", ran.all());
             assert_eq!(!harness.shut_out().is_empty(), left, "backwards: {backwards}, after {what}\n{}", ran.all());
@@ -203,7 +203,7 @@ async fn recorded_life_in_any_page_size_or_order() {
     }
 }
 
-/// The recorded answer for a deactivated user, word for word.
+/// The recorded response for a deactivated user, unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_deactivated_user_is_denied() {
     let harness = Harness::start().await;

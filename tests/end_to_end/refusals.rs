@@ -1,6 +1,6 @@
-//! What cannot work is refused clearly: with the exit code of its kind, naming the cause and what to do.
+//! Clear errors: the right exit code, the cause and the remedy.
 //!
-//! What the configuration alone tells is tested in `tests/cli.rs`; here it takes a state, or a remote that answers.
+//! `tests/cli.rs` tests errors of the configuration alone; these need a state or a remote that answers.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 
 use crate::harness::{Harness, Ran, finish};
 
-/// Runs a pass with the state elsewhere.
+/// Runs a pass with the state at this path.
 async fn sync_at(harness: &Harness, state: &str) -> Ran {
     let mut command = harness.program(&["sync"]);
     command.env("OKTA_AUTH0_SYNC__STORE__PATH", state);
@@ -26,7 +26,7 @@ async fn unwritable_state_folder_is_refused() {
         assert!(ran.exits(78).err.contains("cannot keep the state at"), "{place}: {}", ran.err);
         assert!(ran.err.contains("create the folder, or set [store] path"), "{place}: {}", ran.err);
     }
-    assert_eq!(harness.sandbox.okta().journal().total(), 0, "nobody was asked anything");
+    assert_eq!(harness.sandbox.okta().journal().total(), 0, "no call was made");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,10 +40,10 @@ async fn foreign_file_as_state_is_left_alone() {
 
     let ran = sync_at(&harness, ".").await;
     assert!(ran.exits(78).err.contains("[store] path"), "a folder: {}", ran.err);
-    assert_eq!(harness.sandbox.okta().journal().total(), 0, "nobody was asked anything");
+    assert_eq!(harness.sandbox.okta().journal().total(), 0, "no call was made");
 }
 
-/// An Okta org is known by its address, an Auth0 tenant by the audience: its domain may become a custom one.
+/// The address identifies an Okta org; the audience identifies an Auth0 tenant, whose domain may change to a custom one.
 #[tokio::test(flavor = "multi_thread")]
 async fn state_of_other_tenants_is_refused() {
     let (one, other) = (Harness::start().await, Harness::start().await);
@@ -59,7 +59,7 @@ async fn state_of_other_tenants_is_refused() {
         command.env(name, &value);
         let ran = finish(command).await;
         assert!(ran.exits(78).err.contains(what), "{name}: {}", ran.err);
-        assert!(ran.err.contains(&value), "{name}: names what was configured: {}", ran.err);
+        assert!(ran.err.contains(&value), "{name}: names the configured value: {}", ran.err);
     }
     assert!(other.mark(&foreign).is_null() && one.mark(&account).is_null());
     assert_eq!((one.writes(), other.writes()), (0, 0));
@@ -101,12 +101,12 @@ async fn wrong_credentials_report_and_lose_nothing() {
     assert!(status.pending > 0 && status.needs_attention, "{status:?}");
     assert!(status.last_auth0_error.is_some_and(|error| error.contains("access_denied")));
 
-    // A credential that was refused is tried once a minute, also by the next process: its next look is that far away.
+    // The next process waits too: a refused credential is tried once a minute.
     harness.sandbox.auth0().set_client_secret(&secret);
     let auth0 = harness.sandbox.auth0();
     let mut daemon = harness.daemon();
     let denied = auth0.journal().wait_for(|_| !auth0.login(&account).is_granted());
-    daemon.until("mended, and nothing was lost", denied).await;
+    daemon.until("the denial after the repair", denied).await;
     daemon.stop().await;
 }
 
@@ -136,9 +136,9 @@ async fn state_in_use_is_refused() {
         let ran = harness.run(arguments).await;
         assert!(ran.exits(75).err.contains("is in use by another okta-auth0-sync process"), "{}", ran.err);
         let holder = format!("(pid {})", daemon.id());
-        assert!(ran.err.contains(&holder), "who has it: {holder}: {}", ran.err);
+        assert!(ran.err.contains(&holder), "names the holder: {holder}: {}", ran.err);
     }
-    // Whoever was there first is not disturbed.
+    // The first process is not disturbed.
     okta.deactivate(&ann);
     daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;
     daemon.stop().await;
@@ -168,7 +168,7 @@ async fn newer_state_is_refused() {
         assert!(ran.exits(78).all().contains("schema 9999"), "{arguments:?}: {}", ran.all());
         assert!(ran.all().contains("newer okta-auth0-sync; install that version"), "{arguments:?}: {}", ran.all());
     }
-    assert_eq!(harness.sandbox.okta().journal().total(), asked, "nobody was asked anything");
+    assert_eq!(harness.sandbox.okta().journal().total(), asked, "no call was made");
     assert!(harness.mark(&account).is_null());
 }
 
@@ -185,7 +185,7 @@ async fn daemon_survives_revoked_credential() {
     okta.deactivate(&ann);
     let refused = |request: &Recorded| request.status == Some(401);
     daemon.until("a refusal", okta.journal().wait_for(|requests| requests.iter().any(refused))).await;
-    assert!(auth0.login(&account).is_granted(), "nobody can know yet");
+    assert!(auth0.login(&account).is_granted(), "the event cannot be known yet");
 
     okta.restore_token();
     daemon.until("a denial", auth0.journal().wait_for(|_| !auth0.login(&account).is_granted())).await;

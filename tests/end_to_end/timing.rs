@@ -1,4 +1,4 @@
-//! A reason that arrives in the middle of a look is not lost, wherever in the look it arrives.
+//! A reason that arrives during a look is not lost, wherever in the look it arrives.
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::{Hold, Matcher};
@@ -7,8 +7,8 @@ use crate::harness::{Daemon, Harness};
 
 const LOGS: &str = "/api/v1/logs";
 
-/// Completes when whatever is in the log now is in the state: two more requests for the log have come in, of which the
-/// first is answered with it, and the second is only sent after that page was recorded.
+/// Waits until the state has everything that is in the log now: the first of two more log requests returns it, and the
+/// second starts only after the page was stored.
 async fn recorded(harness: &Harness) {
     let journal = harness.sandbox.okta().journal();
     let before = journal.count("GET", LOGS);
@@ -19,7 +19,7 @@ async fn recorded(harness: &Harness) {
         .await;
 }
 
-/// The verdicts on a person, in the order in which looks came to them.
+/// The verdicts on a user, in order.
 async fn verdicts(harness: &Harness, id: &OktaUserId) -> Vec<String> {
     let store = harness.store().await;
     let decisions = store.decisions(Some(id), None, 0, 1000).await.unwrap();
@@ -27,14 +27,14 @@ async fn verdicts(harness: &Harness, id: &OktaUserId) -> Vec<String> {
     decisions.into_iter().filter_map(|decision| decision.verdict).collect()
 }
 
-/// Where a look is stopped in the middle.
+/// Where to stop a look.
 #[derive(Clone, Copy, Debug)]
 enum Middle {
-    /// Okta has read the user, and its answer is on the way.
+    /// Okta has read the user and not answered yet.
     Read,
-    /// The write has been sent and not executed.
+    /// Auth0 has received the write and not executed it.
     BeforeWrite,
-    /// The write has been executed, and its answer is on the way.
+    /// Auth0 has executed the write and not answered yet.
     AfterWrite,
 }
 
@@ -50,7 +50,7 @@ fn hold(harness: &Harness, middle: Middle, id: &OktaUserId) -> Hold {
     }
 }
 
-/// Waits until Auth0 lets exactly those in whom Okta does, as seen by logging in after each write.
+/// Waits until the account is denied or open, as tried by a login after each write.
 async fn settled(harness: &Harness, daemon: &mut Daemon, account: &str, denied: bool) {
     let auth0 = harness.sandbox.auth0();
     let come = auth0.journal().wait_for(|_| auth0.login(account).is_granted() != denied);
@@ -67,13 +67,13 @@ async fn deactivation_during_look_is_not_lost() {
 
     harness.sandbox.okta().deactivate(&ann);
     daemon.until("the deactivation is recorded", recorded(&harness)).await;
-    assert!(harness.shut_out().is_empty(), "the look is still held, and nobody else may look");
+    assert!(harness.shut_out().is_empty(), "the look is still stopped, and no other look may start");
     held.release();
 
     settled(&harness, &mut daemon, &account, true).await;
     daemon.stop().await;
     let verdicts = verdicts(&harness, &ann).await;
-    assert_eq!(verdicts.first().map(String::as_str), Some("allow"), "the held look saw her active: {verdicts:?}");
+    assert_eq!(verdicts.first().map(String::as_str), Some("allow"), "the stopped look saw her active: {verdicts:?}");
     assert_eq!(verdicts.last().map(String::as_str), Some("deny"), "{verdicts:?}");
     assert_eq!(harness.mark(&account)["deactivated"], "true");
     assert_eq!(harness.writes(), 1);
@@ -93,15 +93,15 @@ async fn reactivation_during_denial_is_not_lost() {
         daemon.until("the reactivation is recorded", recorded(&harness)).await;
         held.release();
 
-        // Denied for a moment by the held look, and let in by the next.
+        // The stopped look denies her, and the next one lifts the denial.
         let auth0 = harness.sandbox.auth0();
         let lifted = auth0.journal().wait_for(|_| harness.mark(&account)["deactivated"] == "false");
         daemon.until("the mark is set and lifted", lifted).await;
         daemon.stop().await;
         assert!(auth0.login(&account).is_granted(), "{middle:?}");
-        assert_eq!(harness.writes(), 2, "{middle:?}: one write to deny, one to let in");
+        assert_eq!(harness.writes(), 2, "{middle:?}: one write to deny, one to lift");
         harness.sync().await;
-        assert_eq!(harness.writes(), 2, "{middle:?}: nothing was left to do");
+        assert_eq!(harness.writes(), 2, "{middle:?}: the last pass left nothing to do");
     }
 }
 
@@ -121,7 +121,7 @@ async fn second_deactivation_during_lift_is_not_lost() {
         daemon.until("the second deactivation is recorded", recorded(&harness)).await;
         held.release();
 
-        // Whether the held look still let her in is its own affair; how it ends is not.
+        // The stopped look may still lift the denial; only the final state counts.
         let auth0 = harness.sandbox.auth0();
         let again = auth0.journal().wait_for(|requests| {
             crate::harness::patches(requests).filter(|patch| patch.status == Some(200)).count() >= 3
@@ -130,6 +130,6 @@ async fn second_deactivation_during_lift_is_not_lost() {
         daemon.stop().await;
         assert!(!auth0.login(&account).is_granted(), "{middle:?}");
         harness.sync().await;
-        assert_eq!(harness.writes(), 3, "{middle:?}: to deny, to let in, to deny");
+        assert_eq!(harness.writes(), 3, "{middle:?}: deny, lift, deny");
     }
 }

@@ -1,4 +1,4 @@
-//! What every story needs: both tenants, a folder with a configuration, and the program.
+//! Both tenants, a folder with a configuration, and the program as a process.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// What takes longer has failed. Generous, because the machine may be busy: nothing waits for it to pass.
+/// A longer wait is a failure. Generous, because the machine may be busy; no test waits for it to pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Completes with `work`, or fails the test and says what did not come.
+/// Completes with `work`, or fails the test and names what did not happen.
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
@@ -30,7 +30,7 @@ pub(crate) fn amount(variable: &str, usual: usize) -> usize {
         .map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
-/// What a run of the program came to.
+/// The exit code and the output of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -50,7 +50,7 @@ impl Ran {
     }
 }
 
-/// Both tenants without limits of their own, and a folder for the program.
+/// Both tenants without rate limits, and a folder for the program.
 pub(crate) struct Harness {
     pub(crate) sandbox: Sandbox,
     folder: TempDir,
@@ -61,7 +61,7 @@ impl Harness {
         Self::with(OktaOptions::default(), Auth0Options::default()).await
     }
 
-    /// With options of their own; the limits are lifted, for how they are kept is told elsewhere.
+    /// With other options, but always without rate limits.
     pub(crate) async fn with(okta: OktaOptions, auth0: Auth0Options) -> Self {
         let options = Options {
             okta: OktaOptions { limits: Limits::unlimited(), ..okta },
@@ -84,12 +84,12 @@ impl Harness {
         self.folder().join("state.db")
     }
 
-    /// Writes a configuration that points at the tenants, with these sections besides.
+    /// Writes a configuration for the tenants, with these sections added.
     pub(crate) fn configure(&self, more: &str) {
         self.write_config(&format!("{}\n{more}\n", self.sandbox.config_toml()));
     }
 
-    /// Writes this configuration; the sections for state, schedule and guard are added.
+    /// Writes this configuration with the sections for state, schedule and guard added.
     pub(crate) fn write_config(&self, text: &str) {
         let state = toml::Value::String(self.state().display().to_string());
         let text = format!(
@@ -101,7 +101,7 @@ impl Harness {
         options.open(file).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// The program, in its folder, with nothing of the caller's environment that could reach it.
+    /// The program in its folder, with an empty environment.
     pub(crate) fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
         command
@@ -119,7 +119,7 @@ impl Harness {
         finish(self.program(arguments)).await
     }
 
-    /// A whole pass, which must leave nobody unfinished.
+    /// A whole pass, which must finish every look.
     #[track_caller]
     pub(crate) fn sync(&self) -> impl Future<Output = Ran> {
         let caller = std::panic::Location::caller();
@@ -137,12 +137,12 @@ impl Harness {
         Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
-    /// The state, beside whoever uses it.
+    /// The state, opened to read beside the program.
     pub(crate) async fn store(&self) -> Store {
         Store::open_beside(&self.state(), Access::Read).await.unwrap()
     }
 
-    /// Somebody in Okta, with an account in Auth0 of the same address.
+    /// A user in Okta with an account in Auth0 of the same address.
     pub(crate) fn person(&self, name: &str) -> (OktaUserId, String) {
         let email = format!("{name}@example.com");
         (self.okta_user(&email), self.account(&email))
@@ -161,19 +161,19 @@ impl Harness {
         self.sandbox.auth0().create_user(json!({ "email": email, "email_verified": true }))
     }
 
-    /// Whoever cannot log in, as tried by logging in.
+    /// The accounts that cannot log in, as tried by a login.
     pub(crate) fn shut_out(&self) -> BTreeSet<String> {
         let auth0 = self.sandbox.auth0();
         let ids = auth0.users().into_iter().map(|user| user["user_id"].as_str().unwrap().to_owned());
         ids.filter(|id| !auth0.login(id).is_granted()).collect()
     }
 
-    /// The mark on an account: `Null` if there never was one.
+    /// The mark of an account: `Null` if it never had one.
     pub(crate) fn mark(&self, account: &str) -> Value {
         self.sandbox.auth0().user(account).unwrap()["app_metadata"]["okta_sync"].clone()
     }
 
-    /// How many writes Auth0 has been asked for.
+    /// How many writes Auth0 received.
     pub(crate) fn writes(&self) -> usize {
         patches(&self.sandbox.auth0().journal().requests()).count()
     }
@@ -193,11 +193,11 @@ pub(crate) async fn finish(mut command: Command) -> Ran {
     }
 }
 
-/// A daemon under way. Dropping it kills it.
+/// A running daemon. Dropping it kills it.
 pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    /// Waits for `condition`; fails at once if the daemon ends before.
+    /// Waits for `condition`; fails at once if the daemon exits before.
     pub(crate) async fn until(&mut self, what: &str, condition: impl Future) {
         tokio::select! {
             _ = within(what, condition) => {}
@@ -205,18 +205,18 @@ impl Daemon {
         }
     }
 
-    /// SIGKILL, and it is gone.
+    /// Kills it with SIGKILL.
     pub(crate) async fn kill(mut self) {
         assert!(self.0.try_wait().unwrap().is_none(), "the program ended before it was killed");
         self.0.kill().await.unwrap();
     }
 
-    /// The number of its process.
+    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
-        self.0.id().expect("the daemon ended by itself")
+        self.0.id().expect("the daemon has exited")
     }
 
-    /// SIGTERM, and an orderly end.
+    /// Ends it with SIGTERM and checks that it exits with 0.
     pub(crate) async fn stop(mut self) {
         let id = self.id().to_string();
         assert!(Command::new("kill").arg(id).status().await.unwrap().success());

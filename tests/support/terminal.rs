@@ -1,4 +1,4 @@
-//! A terminal of a given width, and somebody who sits before it.
+//! A terminal of a given width, and the operator who types on it.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -7,13 +7,13 @@ use pty_process::Size;
 use pty_process::blocking::{Command, open};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What stood on the screen, line ends as `\n`, and how the command ended.
+/// The screen, with line ends as `\n`, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) code: i32,
-    /// With whatever a terminal acts on.
+    /// With control sequences.
     pub(crate) raw: String,
-    /// What a person reads.
+    /// What an operator reads.
     pub(crate) text: String,
 }
 
@@ -25,8 +25,8 @@ impl Seen {
     }
 }
 
-/// Runs a command on a terminal of so many columns. At each `[y/N]` the next of `answers` is typed, as it is: a line
-/// needs its end, `\x03` is Ctrl-C and `\x04` the end of the input.
+/// Runs a command on a terminal of this width. Types the next of `answers` at each `[y/N]`, unchanged: a line needs its
+/// end, `\x03` is Ctrl-C and `\x04` the end of the input.
 pub(crate) fn on_terminal(command: Command, columns: u16, answers: &[&str]) -> Seen {
     leave_interrupts_to_commands();
     let (mut terminal, end) = open().unwrap();
@@ -54,20 +54,20 @@ pub(crate) fn on_terminal(command: Command, columns: u16, answers: &[&str]) -> S
     Seen { code, text: plain(&raw), raw }
 }
 
-/// Ctrl-C reaches what is started on a terminal. Whoever is started in the background (by `nohup`, by `&` of a script, by a
-/// runner of tests) has it ignored, and so has whatever they start, which then waits for an answer for ever. What a process
-/// catches instead is as usual in those that it starts.
+/// Makes Ctrl-C reach the commands. A process that was started in the background (by `nohup`, by `&` in a script, by a test
+/// runner) ignores SIGINT, and so do its children, which would wait forever. A signal that a process catches is reset to the
+/// default in its children.
 fn leave_interrupts_to_commands() {
     const INTERRUPT: u64 = 1 << 1;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     if ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & INTERRUPT != 0) {
-        // Caught from here on, also when this has gone.
+        // The handler stays installed after the drop.
         drop(signal(SignalKind::interrupt()).unwrap());
     }
 }
 
-/// Without colours and cursor movements; of a line that was written over, the last.
+/// Without colors and cursor movements; of an overwritten line, the last text.
 fn plain(raw: &str) -> String {
     let stripped = anstream::adapter::strip_str(raw).to_string();
     let lines = stripped.split('\n').map(|line| line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default());

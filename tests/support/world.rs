@@ -1,7 +1,7 @@
 //! A whole installation in one process: both stand-ins, the clients, the store on disk and the engine, wired as the
 //! program wires them.
 //!
-//! Looks run one after the other in the order of the queue, and the clock stands still between them, so every run of a
+//! Looks run one after the other in the order of the queue, and the clock does not move between them, so every run of a
 //! test is the same. The tests of faults, which need concurrency and real limits, start it with other options.
 
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// The queue must be empty after so many rounds.
+/// The queue must be empty after this many rounds.
 const ROUNDS_MAX: usize = 400;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -219,12 +219,12 @@ impl World {
         self.engine().store()
     }
 
-    /// An active person whose login is their e-mail.
+    /// An active user whose login is their e-mail address.
     pub(crate) fn person(&self, email: &str) -> OktaUserId {
         self.person_called(email, email)
     }
 
-    /// An active person with this login.
+    /// An active user with this login.
     pub(crate) fn person_called(&self, login: &str, email: &str) -> OktaUserId {
         let id = self.okta().create_user(&NewUser::new(login, email));
         OktaUserId::parse(id.as_str()).unwrap()
@@ -235,7 +235,7 @@ impl World {
         self.auth0().create_user(json!({ "email": email, "email_verified": true }))
     }
 
-    /// What time it is by the machine's clock.
+    /// The time of the host's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.host.now()
     }
@@ -246,12 +246,12 @@ impl World {
 
     /// Reads the log to its end.
     pub(crate) async fn poll(&self) {
-        // Entries are persisted a moment after they were published; searches lag by a second.
+        // Okta stores events a moment after they were published; searches lag by a second.
         self.passes(2 * SECOND);
         while self.engine().poll(&self.stop).await.unwrap().more {}
     }
 
-    /// Looks at whoever is due now, until nobody is. Returns the reports in order.
+    /// Looks at every user who is due until none is. Returns the reports in order.
     pub(crate) async fn settle(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for _ in 0..ROUNDS_MAX {
@@ -263,7 +263,7 @@ impl World {
                 reports.extend(self.engine().look_at(&[user.id]).await.unwrap());
             }
         }
-        panic!("it does not come to rest; the last looks: {:#?}", &reports[reports.len() - 5..]);
+        panic!("the queue does not become empty; the last looks: {:#?}", &reports[reports.len() - 5..]);
     }
 
     /// Polls, then settles.
@@ -272,7 +272,7 @@ impl World {
         self.settle().await
     }
 
-    /// Lets time pass to the next later look, for so long, looking whenever somebody is due.
+    /// Lets this time pass and looks at each user when they are due.
     pub(crate) async fn let_pass(&self, span: Duration) -> Vec<Report> {
         let end = clock::add(self.now(), span);
         let mut reports = self.settle().await;
@@ -288,14 +288,14 @@ impl World {
         reports
     }
 
-    /// Compares, without looking at anybody yet.
+    /// Reconciles without the looks. Returns how many users it queued.
     pub(crate) async fn compare(&self, scope: Scope) -> u64 {
         self.passes(2 * SECOND);
         self.engine().begin_reconcile(scope, "a test").await.unwrap();
         self.engine().reconcile(&self.stop).await.unwrap().made_due
     }
 
-    /// Compares everybody and looks at those who need it.
+    /// Reconciles all users and looks at those that it queued.
     pub(crate) async fn reconcile(&self) -> Vec<Report> {
         self.compare(Scope::All).await;
         self.settle().await
@@ -355,7 +355,7 @@ impl World {
         self.auth0().journal().count("PATCH", "/api/v2/users/")
     }
 
-    /// How many calls of each kind were made since the journals were last cleared: Okta's, then Auth0's.
+    /// How many API calls Okta and Auth0 received since the journals were cleared.
     pub(crate) fn calls(&self) -> (usize, usize) {
         let asked = |journal: &sandbox::Journal| {
             journal.requests().iter().filter(|request| request.path.starts_with("/api/v")).count()
@@ -372,7 +372,7 @@ impl World {
         self.auth0().user(account).unwrap()["app_metadata"]["okta_sync"].clone()
     }
 
-    /// May this account log in?
+    /// Whether this account can log in.
     pub(crate) fn lets_in(&self, account: &str) -> bool {
         self.auth0().login(account).is_granted()
     }
@@ -397,7 +397,7 @@ impl World {
     }
 }
 
-/// How the looks of these reports ended.
+/// The outcomes of these looks.
 pub(crate) fn outcomes(reports: &[Report]) -> Vec<&'static str> {
     reports.iter().map(|report| report.outcome.as_str()).collect()
 }

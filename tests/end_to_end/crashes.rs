@@ -1,7 +1,8 @@
-//! Life after life on one state: each dies at a named point, or by SIGKILL at any moment, while people leave and come
-//! back; each is judged by what it left; and at the end both tenants agree, as if there had been one life.
+//! Many runs of the program on one state. Each ends at a named failpoint or by SIGKILL while users leave and return. After
+//! each run the test checks what it left; at the end both tenants agree, as after a single run.
 //!
-//! `OKTA_AUTH0_SYNC_LIVES` is how many lives come after those that visit the points once; `OKTA_AUTH0_SYNC_SEED` which.
+//! `OKTA_AUTH0_SYNC_LIVES` sets the number of random runs after those that crash at each point once;
+//! `OKTA_AUTH0_SYNC_SEED` sets the seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,127 +20,127 @@ use sqlx::{ConnectOptions, Connection};
 use crate::harness::{Harness, patches, within};
 
 const PEOPLE: usize = 30;
-/// Random lives after every point was visited once, and in the usual run.
-const LIVES: u32 = 40;
-const FEW_LIVES: u32 = 8;
+/// Random runs after a crash at every point, and in the usual test.
+const RUNS: u32 = 40;
+const FEW_RUNS: u32 = 8;
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 
-/// Points that no life here passes, and why.
+/// Points that no run of this test passes, and why.
 const NOT_PASSED: [(&str, &str); 3] = [
     (
         "store::intend_mark::",
-        "a first denial notes the intent with the guard's leave; nobody here loses a mark to others",
+        "a first denial stores its intent with the guard's permit; in this test no other tool removes a mark",
     ),
-    ("Okta::POST /oauth2/v1/token::", "the tenants are reached by an API token"),
+    ("Okta::POST /oauth2/v1/token::", "the program uses an API token"),
     ("alert::heartbeat::", "no heartbeat is configured"),
 ];
 
-/// Somebody, and what has become of them.
+/// A user and their account.
 struct Person {
     id: OktaUserId,
     email: String,
     account: String,
     left: bool,
     ever_left: bool,
-    /// Okta has no record any more: they cannot come back.
+    /// Deleted in Okta: they cannot return.
     deleted: bool,
-    /// `forget` took their part out of the decisions; they are left alone since.
+    /// `forget` removed them from the decisions; the test does not change them any more.
     forgotten: bool,
-    /// Executed writes, and those of lives that did not end by themselves.
+    /// Executed writes, and how many of them belong to runs that were cut off.
     writes: usize,
     writes_cut_off: usize,
     changes: usize,
 }
 
-/// How a life ended.
+/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    AtItsPoint,
+    AtPoint,
     Killed,
-    ByItself(i32),
+    Exited(i32),
 }
 
-/// When a life is to end.
+/// When to end a run.
 #[derive(Clone, Debug)]
-enum Doom {
-    /// At this point, when it is passed for the n-th time.
+enum KillAt {
+    /// When it passes this point for the n-th time.
     Point(String, u32),
-    /// When so many calls have come in.
+    /// After this many calls to the tenants.
     Calls(u64),
-    /// By itself.
+    /// Never.
     None,
 }
 
-/// What is tried in a life.
+/// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Errand {
+enum Scenario {
     Sync,
     Daemon,
-    /// A daemon whose Okta breaks off, and is back.
+    /// A daemon that loses Okta for a moment.
     Trouble,
     Reconcile,
-    /// Of marks that the state does not know.
+    /// Adopts a mark that the state does not know.
     Adopt,
     Look,
     Check,
     Deploy,
-    /// The cursor is refused.
+    /// Okta refuses the cursor.
     Reanchor,
-    /// Nothing was enforced, and now it is.
+    /// Enforcement was off and is on now.
     Enforce,
     Approve,
     Dismiss,
     Forget,
 }
 
-/// The errand on which a point is passed.
-fn errand_of(point: &str) -> Errand {
+/// The scenario that passes this point.
+fn scenario_of(point: &str) -> Scenario {
     let is = |names: &[&str]| names.iter().any(|name| point.contains(&format!("::{name}::")));
     if point.contains("/api/v2/actions/") {
-        Errand::Deploy
+        Scenario::Deploy
     } else if point.contains("/api/v1/api-tokens/") {
-        Errand::Check
+        Scenario::Check
     } else if is(&["adopt_account"]) {
-        Errand::Adopt
+        Scenario::Adopt
     } else if is(&["begin_sweep", "move_sweep", "finish_sweep", "sweep_users", "GET /api/v1/users"]) {
-        Errand::Reconcile
+        Scenario::Reconcile
     } else if is(&["note_remote_error", "note_remote_ok", "note_poll"]) {
-        Errand::Trouble
+        Scenario::Trouble
     } else if is(&["told", "webhook", "heartbeat", "clear_alarm", "note_enforcement", "expire"]) {
-        Errand::Daemon
+        Scenario::Daemon
     } else if is(&["reanchor", "raise_alarm"]) {
-        Errand::Reanchor
+        Scenario::Reanchor
     } else if is(&["request_look"]) {
-        Errand::Look
+        Scenario::Look
     } else if is(&["enforcement_switched_on"]) {
-        Errand::Enforce
+        Scenario::Enforce
     } else if is(&["approve"]) {
-        Errand::Approve
+        Scenario::Approve
     } else if is(&["dismiss_event"]) {
-        Errand::Dismiss
+        Scenario::Dismiss
     } else if is(&["forget", "compact"]) {
-        Errand::Forget
+        Scenario::Forget
     } else {
-        Errand::Sync
+        Scenario::Sync
     }
 }
 
-/// A world that goes on while the lives come and go.
-struct World {
+/// Both tenants, and what changed in them over all runs.
+struct Tenants {
     harness: Harness,
     webhook: String,
     people: Vec<Person>,
     random: fastrand::Rng,
-    life: u32,
+    run: u32,
     reached: BTreeSet<String>,
     ends: BTreeMap<&'static str, u32>,
     writes: usize,
-    /// Is the Action in the flow?
+    /// Is the Action bound to the login flow?
     bound: bool,
 }
 
-impl World {
+impl Tenants {
     async fn begin(seed: u64) -> Self {
         let harness = Harness::start().await;
         harness.configure("end_sessions = true\n[engine]\nconcurrency = 4\n");
@@ -147,21 +148,21 @@ impl World {
         let webhook = format!("http://{}/hook", listener.local_addr().unwrap());
         let routes = axum::Router::new().fallback(|| async { StatusCode::NO_CONTENT });
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let mut world = Self {
+        let mut tenants = Self {
             harness,
             webhook,
             people: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
-            life: 0,
+            run: 0,
             reached: BTreeSet::new(),
             ends: BTreeMap::new(),
             writes: 0,
             bound: true,
         };
         for _ in 0..PEOPLE {
-            world.join();
+            tenants.join();
         }
-        world
+        tenants
     }
 
     fn join(&mut self) -> usize {
@@ -189,8 +190,8 @@ impl World {
         person.changes += 1;
     }
 
-    /// A few people leave, come back, or are deleted. Returns who.
-    fn happen(&mut self, count: usize) -> Vec<usize> {
+    /// Lets a few users leave, return or be deleted. Returns which.
+    fn change_users(&mut self, count: usize) -> Vec<usize> {
         let mut changed = Vec::new();
         for _ in 0..count {
             let who = self.random.usize(..self.people.len());
@@ -203,7 +204,7 @@ impl World {
             } else if self.random.u32(..20) == 0 {
                 self.harness.sandbox.okta().delete(&person.id);
                 person.deleted = true;
-                // Their place is taken by somebody else.
+                // Another user takes their place.
                 self.join();
             } else {
                 self.harness.sandbox.okta().activate(&person.id);
@@ -219,9 +220,9 @@ impl World {
         self.harness.mark(&person.account)["deactivated"] == "true"
     }
 
-    /// One life of the program, and what it left.
-    async fn live(&mut self, arguments: &[&str], environment: &[(&str, &str)], doom: &Doom) -> End {
-        self.life += 1;
+    /// Runs the program once, ends it, and checks what it left.
+    async fn run_program(&mut self, arguments: &[&str], environment: &[(&str, &str)], kill_at: &KillAt) -> End {
+        self.run += 1;
         let is_daemon = arguments[0] == "run";
         let (okta, auth0) = (self.harness.sandbox.okta().clone(), self.harness.sandbox.auth0().clone());
         okta.journal().clear();
@@ -229,15 +230,15 @@ impl World {
         let may_write: BTreeMap<String, usize> = self
             .people
             .iter()
-            // The end takes away even marks that deny nobody.
+            // A purge removes even marks that deny no user.
             .map(|person| (person.account.clone(), arguments[0] == "purge" || self.is_marked(person) != person.left))
             .map(|(account, may)| (account, usize::from(may)))
             .collect();
-        let log = fs::File::create(self.harness.folder().join("life.log")).unwrap();
+        let log = fs::File::create(self.harness.folder().join("run.log")).unwrap();
         let mut command = self.harness.program(arguments);
         command.stdout(Stdio::null()).stderr(log).env("OKTA_AUTH0_SYNC__ALERT__WEBHOOK_URL", &self.webhook);
         command.envs(environment.iter().copied());
-        if let Doom::Point(name, count) = doom {
+        if let KillAt::Point(name, count) = kill_at {
             command.env("OKTA_AUTH0_SYNC_TEST_DIE_AT", format!("{name}={count}"));
         }
         let mut child = command.spawn().unwrap();
@@ -258,9 +259,9 @@ impl World {
                 }
             };
             if is_daemon {
-                // In the middle of its work the world goes on.
+                // Users change while the daemon works.
                 tokio::select! {
-                    () = within("the first calls", come(5)) => changed = self.happen(3),
+                    () = within("the first calls", come(5)) => changed = self.change_users(3),
                     _ = child.wait() => {}
                 }
             }
@@ -268,15 +269,15 @@ impl World {
                 requests.iter().filter(|request| request.path == "/api/v1/logs").count() >= 7
             };
             let end = async {
-                match doom {
-                    Doom::Calls(many) => come(*many).await,
-                    // Whoever does not come to their point has had every chance after a few polls.
+                match kill_at {
+                    KillAt::Calls(many) => come(*many).await,
+                    // After a few polls the daemon will not reach its point any more.
                     _ if is_daemon => okta.journal().wait_for(polls).await,
                     _ => std::future::pending().await,
                 }
             };
             tokio::select! {
-                status = within("the end of a life", child.wait()) => status.unwrap(),
+                status = within("the end of a run", child.wait()) => status.unwrap(),
                 () = end => {
                     for _ in 0..self.random.u32(..2000) {
                         tokio::task::yield_now().await;
@@ -288,32 +289,32 @@ impl World {
         };
         okta.faults().clear();
         let end = match (status.signal(), status.code()) {
-            (Some(SIGABRT), _) => End::AtItsPoint,
+            (Some(SIGABRT), _) => End::AtPoint,
             (Some(SIGKILL), _) => End::Killed,
-            (_, Some(code)) => End::ByItself(code),
+            (_, Some(code)) => End::Exited(code),
             _ => panic!("{status}"),
         };
-        let told = fs::read_to_string(self.harness.folder().join("life.log")).unwrap();
-        let story = format!("life {} {arguments:?} {environment:?} {doom:?}: {end:?}\n{told}", self.life);
-        eprintln!("life {} {} {doom:?}: {end:?}", self.life, arguments[0]);
-        assert!(!told.contains("panicked"), "{story}");
-        assert!(matches!(end, End::AtItsPoint | End::Killed | End::ByItself(0 | 1)), "{story}");
-        if let (End::AtItsPoint, Doom::Point(name, _)) = (end, doom) {
+        let log = fs::read_to_string(self.harness.folder().join("run.log")).unwrap();
+        let context = format!("run {} {arguments:?} {environment:?} {kill_at:?}: {end:?}\n{log}", self.run);
+        eprintln!("run {} {} {kill_at:?}: {end:?}", self.run, arguments[0]);
+        assert!(!log.contains("panicked"), "{context}");
+        assert!(matches!(end, End::AtPoint | End::Killed | End::Exited(0 | 1)), "{context}");
+        if let (End::AtPoint, KillAt::Point(name, _)) = (end, kill_at) {
             self.reached.insert(name.clone());
         }
         let word = match end {
-            End::AtItsPoint => "died at a point",
+            End::AtPoint => "died at a point",
             End::Killed => "killed",
-            End::ByItself(_) => "ended by itself",
+            End::Exited(_) => "exited",
         };
         *self.ends.entry(word).or_default() += 1;
-        self.judge_writes(may_write, &changed, end, &story);
-        self.judge_state(&story).await;
+        self.check_writes(may_write, &changed, end, &context);
+        self.check_state(&context).await;
         end
     }
 
-    /// Nobody is written to without need, and nobody is denied who has never left.
-    fn judge_writes(&mut self, mut may_write: BTreeMap<String, usize>, changed: &[usize], end: End, story: &str) {
+    /// No write was needless, and no user who never left has a mark.
+    fn check_writes(&mut self, mut may_write: BTreeMap<String, usize>, changed: &[usize], end: End, context: &str) {
         for who in changed {
             *may_write.entry(self.people[*who].account.clone()).or_default() += 1;
         }
@@ -325,22 +326,22 @@ impl World {
         }
         for (account, count) in &written {
             let person = self.people.iter_mut().find(|person| person.account == *account);
-            let person = person.unwrap_or_else(|| panic!("{account} is nobody's"));
+            let person = person.unwrap_or_else(|| panic!("{account} belongs to no user"));
             let may = may_write.get(account).copied().unwrap_or(0);
-            assert!(*count <= may, "{account} was written {count} times for {may} changes\n{story}");
+            assert!(*count <= may, "{account} was written {count} times for {may} changes\n{context}");
             person.writes += count;
-            if !matches!(end, End::ByItself(_)) {
+            if !matches!(end, End::Exited(_)) {
                 person.writes_cut_off += count;
             }
             self.writes += count;
         }
         for person in &self.people {
-            assert!(person.ever_left || !self.is_marked(person), "{} never left\n{story}", person.email);
+            assert!(person.ever_left || !self.is_marked(person), "{} never left\n{context}", person.email);
         }
     }
 
-    /// The file is whole, the decisions are proven, and whatever lies before the cursor is recorded.
-    async fn judge_state(&self, story: &str) {
+    /// The file is intact, the decisions verify, and every event before the cursor is stored.
+    async fn check_state(&self, context: &str) {
         let path = self.harness.state();
         if !path.exists() || fs::metadata(&path).unwrap().len() == 0 {
             return;
@@ -348,10 +349,10 @@ impl World {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).read_only(true);
         let mut state = options.connect().await.unwrap();
         let whole: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut state).await.unwrap();
-        assert_eq!(whole, "ok", "{story}");
+        assert_eq!(whole, "ok", "{context}");
         let broken: Option<(String,)> =
             sqlx::query_as("PRAGMA foreign_key_check").fetch_optional(&mut state).await.unwrap();
-        assert_eq!(broken, None, "{story}");
+        assert_eq!(broken, None, "{context}");
         let made: bool = sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'checkpoint'")
             .fetch_one(&mut state)
             .await
@@ -369,7 +370,7 @@ impl World {
             .collect();
         state.close().await.unwrap();
         let store = self.harness.store().await;
-        store.verify_decisions().await.unwrap_or_else(|error| panic!("{error}\n{story}"));
+        store.verify_decisions().await.unwrap_or_else(|error| panic!("{error}\n{context}"));
         store.close().await;
         let Some(Some(next)) = next else { return };
         let to_come = self.log_from(next).await;
@@ -380,12 +381,12 @@ impl World {
                 && !forgotten.any(|person| entry.to_string().contains(person.id.as_str()));
             assert!(
                 !is_asked_for || recorded.contains(uuid) || to_come.contains(uuid),
-                "the cursor has passed {uuid}, which is not recorded\n{story}"
+                "the cursor has passed {uuid}, which is not stored\n{context}"
             );
         }
     }
 
-    /// What Okta gives to whoever asks on from this cursor.
+    /// The events that Okta returns from this cursor on.
     async fn log_from(&self, next: String) -> BTreeSet<String> {
         let okta = self.harness.sandbox.okta();
         let (client, mut next, mut uuids) = (reqwest::Client::new(), next, BTreeSet::new());
@@ -408,35 +409,35 @@ impl World {
         }
     }
 
-    /// A life that is cut off by nothing.
-    async fn quietly(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> End {
-        self.live(arguments, environment, &Doom::None).await
+    /// A run that is not cut off.
+    async fn run_to_end(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> End {
+        self.run_program(arguments, environment, &KillAt::None).await
     }
 
-    /// Goes on an errand, with what must be so before, and what has to be put right behind it.
-    async fn go(&mut self, errand: Errand, doom: &Doom) {
+    /// Runs a scenario, with what it needs before and what must be repaired after it.
+    async fn run_scenario(&mut self, scenario: Scenario, kill_at: &KillAt) {
         let okta = self.harness.sandbox.okta().clone();
         let auth0 = self.harness.sandbox.auth0().clone();
-        match errand {
-            Errand::Sync => {
-                self.live(&["sync"], &[], doom).await;
+        match scenario {
+            Scenario::Sync => {
+                self.run_program(&["sync"], &[], kill_at).await;
             }
-            Errand::Daemon => {
-                // Each time it is otherwise than it was: an alarm is raised, or over, and told.
+            Scenario::Daemon => {
+                // Each time the other way round, so that each run raises or clears an alarm.
                 self.bound = !self.bound;
                 auth0.action().set_bound(self.bound);
                 let often = [("OKTA_AUTH0_SYNC__SCHEDULE__RECONCILE", "*/2 * * * * *")];
-                self.live(&["run"], &often, doom).await;
+                self.run_program(&["run"], &often, kill_at).await;
             }
-            Errand::Trouble => {
+            Scenario::Trouble => {
                 okta.faults().add(Fault::new("GET", "/api/v1/", Effect::Drop).skip(1).times(2));
-                self.live(&["run"], &[], doom).await;
+                self.run_program(&["run"], &[], kill_at).await;
             }
-            Errand::Reconcile => {
-                self.live(&["reconcile", "--all"], &[], doom).await;
+            Scenario::Reconcile => {
+                self.run_program(&["reconcile", "--all"], &[], kill_at).await;
             }
-            Errand::Adopt => {
-                // A mark of somebody whom the state does not know: the log says nothing of them.
+            Scenario::Adopt => {
+                // The mark of a user whom the state does not know: the log has no event about them.
                 let who = self.join();
                 let person = &mut self.people[who];
                 okta.deactivate_silently(&person.id);
@@ -447,79 +448,79 @@ impl World {
                     user["app_metadata"] = json!({ "okta_sync": mark });
                     user["user_metadata"] = json!({ "okta": { "deactivated": "true" } });
                 });
-                self.live(&["reconcile", "--all"], &[], doom).await;
+                self.run_program(&["reconcile", "--all"], &[], kill_at).await;
             }
-            Errand::Look => {
+            Scenario::Look => {
                 let email = self.people[0].email.clone();
-                self.live(&["user", &email, "--sync"], &[], doom).await;
+                self.run_program(&["user", &email, "--sync"], &[], kill_at).await;
             }
-            Errand::Check => {
-                self.live(&["check"], &[], doom).await;
+            Scenario::Check => {
+                self.run_program(&["check"], &[], kill_at).await;
             }
-            Errand::Deploy => {
-                match doom {
-                    Doom::Point(point, _) if point.contains("::PATCH /api/v2/actions/actions/") => {
+            Scenario::Deploy => {
+                match kill_at {
+                    KillAt::Point(point, _) if point.contains("::PATCH /api/v2/actions/actions/") => {
                         auth0.action().set_code("exports.onExecutePostLogin = async () => {};");
                     }
                     _ => drop(auth0.action().remove(okta_auth0_sync::auth0::ACTION_NAME)),
                 }
-                self.live(&["action", "deploy", "--yes"], &[], doom).await;
-                let end = self.quietly(&["action", "deploy", "--yes"], &[]).await;
+                self.run_program(&["action", "deploy", "--yes"], &[], kill_at).await;
+                let end = self.run_to_end(&["action", "deploy", "--yes"], &[]).await;
                 self.bound = true;
-                assert_eq!(end, End::ByItself(0), "deploying goes on where it was cut off");
+                assert_eq!(end, End::Exited(0), "the next run finishes the deployment");
             }
-            Errand::Reanchor => {
-                // So that there is a cursor to refuse.
-                self.quietly(&["sync"], &[]).await;
+            Scenario::Reanchor => {
+                // There must be a cursor to refuse.
+                self.run_to_end(&["sync"], &[]).await;
                 let body = json!({ "errorCode": "E0000001", "errorSummary": "Api validation failed: after" });
                 let refused = Effect::Status { code: 400, body, headers: Vec::new() };
                 let path = PathMatch::Contains("after=".to_owned());
                 okta.faults().add(Fault { path, ..Fault::new("GET", "/api/v1/logs", refused).times(2) });
-                self.live(&["sync"], &[], doom).await;
+                self.run_program(&["sync"], &[], kill_at).await;
             }
-            Errand::Enforce => {
-                self.quietly(&["sync"], &[("OKTA_AUTH0_SYNC__ENGINE__ENFORCE", "false")]).await;
-                self.live(&["sync"], &[], doom).await;
+            Scenario::Enforce => {
+                self.run_to_end(&["sync"], &[("OKTA_AUTH0_SYNC__ENGINE__ENFORCE", "false")]).await;
+                self.run_program(&["sync"], &[], kill_at).await;
             }
-            Errand::Approve => {
+            Scenario::Approve => {
                 let who = self.join();
                 self.leave(who);
-                self.quietly(&["sync"], &[("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "1")]).await;
+                self.run_to_end(&["sync"], &[("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "1")]).await;
                 let who = self.join();
                 self.leave(who);
-                self.quietly(&["sync"], &[("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "1")]).await;
-                self.live(&["approve", "--all"], &[], doom).await;
-                self.quietly(&["approve", "--all"], &[]).await;
+                self.run_to_end(&["sync"], &[("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "1")]).await;
+                self.run_program(&["approve", "--all"], &[], kill_at).await;
+                self.run_to_end(&["approve", "--all"], &[]).await;
             }
-            Errand::Dismiss => {
-                let uuid = format!("unreadable-{}", self.life);
+            Scenario::Dismiss => {
+                let uuid = format!("unreadable-{}", self.run);
                 okta.push_log_entry(json!({ "uuid": uuid, "eventType": "user.lifecycle.deactivate", "target": 7,
                                             "published": "2026-01-01T00:00:00.000Z" }));
-                self.quietly(&["sync"], &[]).await;
-                self.live(&["approve", &uuid], &[], doom).await;
-                self.quietly(&["approve", &uuid], &[]).await;
+                self.run_to_end(&["sync"], &[]).await;
+                self.run_program(&["approve", &uuid], &[], kill_at).await;
+                self.run_to_end(&["approve", &uuid], &[]).await;
             }
-            Errand::Forget => {
+            Scenario::Forget => {
                 let who = self.join();
                 self.leave(who);
-                self.quietly(&["sync"], &[]).await;
+                self.run_to_end(&["sync"], &[]).await;
                 self.people[who].forgotten = true;
                 let email = self.people[who].email.clone();
-                self.live(&["forget", &email, "--yes"], &[], doom).await;
+                self.run_program(&["forget", &email, "--yes"], &[], kill_at).await;
             }
         }
     }
 
-    /// The end: what both tenants hold, and what the state says of it.
-    async fn judge_the_end(&mut self) {
-        self.quietly(&["sync"], &[]).await;
-        // Somebody who came back in the moment of a kill is looked at again later; that is no failure.
+    /// What both tenants hold at the end, and what the state says about it.
+    async fn check_the_end(&mut self) {
+        self.run_to_end(&["sync"], &[]).await;
+        // A user who returned at the moment of a kill gets their look later; that is not a failure.
         self.harness.sandbox.auth0().action().set_bound(true);
-        let end = self.quietly(&["reconcile", "--all"], &[]).await;
-        assert_eq!(end, End::ByItself(0), "{}", fs::read_to_string(self.harness.folder().join("life.log")).unwrap());
+        let end = self.run_to_end(&["reconcile", "--all"], &[]).await;
+        assert_eq!(end, End::Exited(0), "{}", fs::read_to_string(self.harness.folder().join("run.log")).unwrap());
         let denied: BTreeSet<String> =
             self.people.iter().filter(|person| person.left).map(|person| person.account.clone()).collect();
-        assert_eq!(self.harness.shut_out(), denied, "denied are exactly those who left");
+        assert_eq!(self.harness.shut_out(), denied, "exactly the users who left are denied");
 
         let store = self.harness.store().await;
         let decisions = store.decisions(None, None, 0, 1_000_000).await.unwrap();
@@ -529,19 +530,19 @@ impl World {
         assert_eq!((status.pending, status.failed, status.held, status.quarantined), (0, 0, 0, 0));
         assert_eq!(usize::try_from(status.denied).unwrap(), denied.len());
         for person in self.people.iter().filter(|person| !person.forgotten) {
-            // Where marks are not enforced, a decision tells what would have been written.
+            // Without enforcement a decision says what would have been written.
             let mine: Vec<_> = decisions
                 .iter()
                 .filter(|decision| decision.auth0_user_id.as_deref() == Some(person.account.as_str()))
                 .filter(|decision| decision.outcome != "not_enforced")
                 .collect();
-            let told = mine.last().and_then(|decision| decision.after.as_deref()).unwrap_or("open");
-            assert_eq!(told == "denied", person.left, "{}: the last decision says {told}", person.email);
-            // What one decision left, the next one finds; unless a life was cut off between a write and its decision.
+            let last = mine.last().and_then(|decision| decision.after.as_deref()).unwrap_or("open");
+            assert_eq!(last == "denied", person.left, "{}: the last decision says {last}", person.email);
+            // A decision starts from what the one before it left, unless a run was cut off between a write and its decision.
             let gaps = mine.windows(2).filter(|pair| pair[0].after != pair[1].before).count();
             assert!(
                 gaps <= person.writes_cut_off,
-                "{}: {gaps} writes have no decision, and {} were cut off: {mine:#?}",
+                "{}: {gaps} writes have no decision, but only {} were cut off: {mine:#?}",
                 person.email,
                 person.writes_cut_off
             );
@@ -549,8 +550,8 @@ impl World {
         }
         let cut_off = self.people.iter().map(|person| person.writes_cut_off).sum::<usize>();
         eprintln!(
-            "{} lives ({:?}), {} people, {} changes, {} writes ({cut_off} in lives that were cut off), {} decisions proven",
-            self.life,
+            "{} runs ({:?}), {} people, {} changes, {} writes ({cut_off} in runs that were cut off), {} decisions proven",
+            self.run,
             self.ends,
             self.people.len(),
             self.people.iter().map(|person| person.changes).sum::<usize>(),
@@ -559,22 +560,22 @@ impl World {
         );
     }
 
-    /// Every mark is lifted in the end, wherever that is cut off.
+    /// A purge lifts every mark, wherever it is cut off.
     async fn purge(&mut self) {
         for point in failpoints().iter().filter(|point| point.contains("::purged::")) {
-            self.cut_off_purge(&Doom::Point(point.clone(), 1)).await;
+            self.purge_until(&KillAt::Point(point.clone(), 1)).await;
         }
         let left: Vec<String> = self.people.iter().map(|person| person.account.clone()).collect();
-        self.cut_off_purge(&Doom::None).await;
+        self.purge_until(&KillAt::None).await;
         for account in left {
             assert_ne!(self.harness.mark(&account)["deactivated"], "true", "{account}");
         }
     }
 
-    async fn cut_off_purge(&mut self, doom: &Doom) {
-        // From now on everybody is to be open, as far as marks go.
+    async fn purge_until(&mut self, kill_at: &KillAt) {
+        // From now on no mark may deny a user.
         self.people.iter_mut().for_each(|person| person.left = false);
-        self.live(&["purge", "--yes"], &[], doom).await;
+        self.run_program(&["purge", "--yes"], &[], kill_at).await;
     }
 }
 
@@ -582,7 +583,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: no number")))
 }
 
-/// The file is made once, and the org bound once: those come first, in their order.
+/// The points in order. The file is created once and the org bound once, so those come first.
 fn in_order(points: &[String]) -> Vec<&String> {
     let first = ["store::create::", "store::migrate::", "store::open::", "store::bind_org::"];
     let rank = |point: &&String| first.iter().position(|name| point.starts_with(name)).unwrap_or(first.len());
@@ -595,83 +596,84 @@ fn is_passed(point: &str) -> bool {
     !NOT_PASSED.iter().any(|(name, _)| point.starts_with(name))
 }
 
-/// Which world, told so that it can be had again.
-fn seeded(lives: u32) -> (u64, u32) {
+/// Prints the seed and the number of runs, so that a failure can be repeated.
+fn seeded(runs: u32) -> (u64, u32) {
     let seed = number("OKTA_AUTH0_SYNC_SEED").unwrap_or(7);
-    let lives = number("OKTA_AUTH0_SYNC_LIVES").map_or(lives, |lives| u32::try_from(lives).unwrap());
-    eprintln!("OKTA_AUTH0_SYNC_SEED={seed} OKTA_AUTH0_SYNC_LIVES={lives}");
-    (seed, lives)
+    let runs = number("OKTA_AUTH0_SYNC_LIVES").map_or(runs, |runs| u32::try_from(runs).unwrap());
+    eprintln!("OKTA_AUTH0_SYNC_SEED={seed} OKTA_AUTH0_SYNC_LIVES={runs}");
+    (seed, runs)
 }
 
-impl World {
+impl Tenants {
     async fn visit(&mut self, point: &str) {
-        self.happen(3);
-        self.go(errand_of(point), &Doom::Point(point.to_owned(), 1)).await;
+        self.change_users(3);
+        self.run_scenario(scenario_of(point), &KillAt::Point(point.to_owned(), 1)).await;
     }
 
-    /// Lives that end at any point, or at any moment.
-    async fn wander(&mut self, points: &[String], lives: u32) {
-        for _ in 0..lives {
+    /// Runs that end at a random point or moment.
+    async fn crash_at_random(&mut self, points: &[String], runs: u32) {
+        for _ in 0..runs {
             let count = self.random.usize(..5);
-            self.happen(count);
-            let (doom, errand) = if self.random.bool() {
+            self.change_users(count);
+            let (kill_at, scenario) = if self.random.bool() {
                 let point = points[self.random.usize(..points.len())].clone();
-                let errand = errand_of(&point);
-                (Doom::Point(point, self.random.u32(1..8)), errand)
+                let scenario = scenario_of(&point);
+                (KillAt::Point(point, self.random.u32(1..8)), scenario)
             } else {
-                let errand = [Errand::Sync, Errand::Sync, Errand::Daemon, Errand::Reconcile][self.random.usize(..4)];
-                (Doom::Calls(self.random.u64(1..40)), errand)
+                let scenario =
+                    [Scenario::Sync, Scenario::Sync, Scenario::Daemon, Scenario::Reconcile][self.random.usize(..4)];
+                (KillAt::Calls(self.random.u64(1..40)), scenario)
             };
-            self.go(errand, &doom).await;
+            self.run_scenario(scenario, &kill_at).await;
         }
     }
 }
 
-/// The usual run: each point of the writes that a pass makes, a few of the others, and a few lives besides.
+/// Crashes at each point of the writes of a pass, and a few random runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn some_crashes_lose_no_user() {
-    let (seed, lives) = seeded(FEW_LIVES);
-    let mut world = World::begin(seed).await;
+    let (seed, runs) = seeded(FEW_RUNS);
+    let mut tenants = Tenants::begin(seed).await;
     let points = failpoints();
     let passes = ["create", "migrate", "open", "bind_org", "record_page", "prepare_denial", "finish_look"];
     let of_a_pass = |point: &str| passes.iter().any(|name| point.starts_with(&format!("store::{name}::")));
     for point in in_order(&points) {
         if of_a_pass(point) {
-            world.visit(point).await;
+            tenants.visit(point).await;
         }
     }
     assert!(
-        points.iter().filter(|point| of_a_pass(point)).all(|point| world.reached.contains(point)),
-        "no life died at one of them: {:?}",
-        world.reached
+        points.iter().filter(|point| of_a_pass(point)).all(|point| tenants.reached.contains(point)),
+        "no run died at one of them: {:?}",
+        tenants.reached
     );
-    world.wander(&points, lives).await;
-    world.judge_the_end().await;
+    tenants.crash_at_random(&points, runs).await;
+    tenants.check_the_end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "every point there is takes minutes: a command of its own, told in docs/reliability.md"]
+#[ignore = "visits every point and takes minutes; docs/reliability.md has the command"]
 async fn many_crashes_lose_no_user() {
-    let (seed, lives) = seeded(LIVES);
-    let mut world = World::begin(seed).await;
+    let (seed, runs) = seeded(RUNS);
+    let mut tenants = Tenants::begin(seed).await;
     let points = failpoints();
     for point in in_order(&points) {
-        world.visit(point).await;
+        tenants.visit(point).await;
     }
-    // A daemon may have been killed, for it was idle, before it came to its point: once more.
+    // A daemon that was idle may have been killed before it reached its point: once more.
     for _ in 0..3 {
         for point in points.iter().filter(|point| is_passed(point) && !point.contains("::purged::")) {
-            if !world.reached.contains(point) {
-                world.visit(point).await;
+            if !tenants.reached.contains(point) {
+                tenants.visit(point).await;
             }
         }
     }
-    world.wander(&points, lives).await;
-    world.judge_the_end().await;
-    world.purge().await;
-    let missed: Vec<_> = points.iter().filter(|point| is_passed(point) && !world.reached.contains(*point)).collect();
-    assert!(missed.is_empty(), "no life died at {missed:#?}");
-    let passed: Vec<_> = world.reached.iter().filter(|point| !is_passed(point)).collect();
-    assert!(passed.is_empty(), "these are passed after all: {passed:?}");
-    eprintln!("{} points", world.reached.len());
+    tenants.crash_at_random(&points, runs).await;
+    tenants.check_the_end().await;
+    tenants.purge().await;
+    let missed: Vec<_> = points.iter().filter(|point| is_passed(point) && !tenants.reached.contains(*point)).collect();
+    assert!(missed.is_empty(), "no run died at {missed:#?}");
+    let passed: Vec<_> = tenants.reached.iter().filter(|point| !is_passed(point)).collect();
+    assert!(passed.is_empty(), "NOT_PASSED lists points that were passed: {passed:?}");
+    eprintln!("{} points", tenants.reached.len());
 }
