@@ -204,16 +204,20 @@ async fn trace_level_errors_show_no_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trace_level_unreachable_shows_no_secret() {
+    let mut runs = JoinSet::new();
     for (section, url) in
         [("OKTA", "https://no-such.invalid"), ("AUTH0", "http://127.0.0.1:1"), ("OKTA", "http://127.0.0.1:1")]
     {
-        let harness = harness().await;
-        let mut command = harness.program(&["sync"]);
-        command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), url);
-        let ran = crate::harness::finish(command).await;
-        assert!(ran.exits(1).err.contains("TRACE"));
-        all_silent(url, &harness, &ran);
+        runs.spawn(async move {
+            let harness = harness().await;
+            let mut command = harness.program(&["sync"]);
+            command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), url);
+            let ran = crate::harness::finish(command).await;
+            assert!(ran.exits(1).err.contains("TRACE"));
+            all_silent(url, &harness, &ran);
+        });
     }
+    runs.join_all().await;
 }
 
 /// Configurations with a mistake exactly where a secret is.

@@ -7,6 +7,7 @@ use std::fs;
 use okta_auth0_sync_sandbox::{Effect, Fault, Recorded};
 use serde_json::json;
 use sqlx::Connection as _;
+use tokio::task::JoinSet;
 
 use crate::harness::{Harness, Ran, finish};
 
@@ -112,17 +113,21 @@ async fn wrong_credentials_report_and_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unresolvable_host_is_reported() {
+    let mut runs = JoinSet::new();
     for (section, host) in [("OKTA", "https://no-such-org.invalid"), ("AUTH0", "https://no-such-tenant.invalid")] {
-        let harness = Harness::start().await;
-        let (ann, account) = harness.person("ann");
-        harness.sandbox.okta().deactivate(&ann);
-        let mut command = harness.program(&["sync"]);
-        command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), host);
-        let ran = finish(command).await;
-        let text = ran.exits(1).all();
-        assert!(text.contains("unreachable"), "{section}: {text}");
-        assert!(harness.mark(&account).is_null());
+        runs.spawn(async move {
+            let harness = Harness::start().await;
+            let (ann, account) = harness.person("ann");
+            harness.sandbox.okta().deactivate(&ann);
+            let mut command = harness.program(&["sync"]);
+            command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), host);
+            let ran = finish(command).await;
+            let text = ran.exits(1).all();
+            assert!(text.contains("unreachable"), "{section}: {text}");
+            assert!(harness.mark(&account).is_null());
+        });
     }
+    runs.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
