@@ -25,13 +25,13 @@ use serde_json::{Value, json};
 use okta_auth0_sync_clock::{Clock, timestamp_text};
 
 use super::faults::{Effect, Fault, FaultId, PathMatch, RateLimited};
-use super::front::{Desk, Tenant};
 use super::journal::Recorded;
 use super::message::{Answer, Inbound};
+use super::tenant::{Tenant, TenantContext};
 
 /// Answers a request of the control surface.
-pub(super) fn answer<T: Tenant>(tenant: &T, desk: &Desk, path: &[&str], request: &Inbound) -> Answer {
-    shared(desk, path, request)
+pub(super) fn answer<T: Tenant>(tenant: &T, context: &TenantContext, path: &[&str], request: &Inbound) -> Answer {
+    shared(context, path, request)
         .or_else(|| tenant.control(path, request))
         .unwrap_or_else(|| refused(404, "there is no such control: see the module sandbox::control"))
 }
@@ -41,18 +41,18 @@ pub(super) fn refused(status: u16, why: &str) -> Answer {
     Answer::json(status, &json!({ "error": why }))
 }
 
-fn shared(desk: &Desk, path: &[&str], request: &Inbound) -> Option<Answer> {
+fn shared(context: &TenantContext, path: &[&str], request: &Inbound) -> Option<Answer> {
     let answer = match (request.method.as_str(), path) {
         ("GET", ["journal"]) => {
-            let requests: Vec<Value> = desk.journal.requests().iter().map(recorded).collect();
-            Answer::json(200, &json!({ "total": desk.journal.total(), "requests": requests }))
+            let requests: Vec<Value> = context.journal.requests().iter().map(recorded).collect();
+            Answer::json(200, &json!({ "total": context.journal.total(), "requests": requests }))
         }
         ("DELETE", ["journal"]) => {
-            desk.journal.clear();
+            context.journal.clear();
             Answer::empty(204)
         }
         ("GET", ["faults"]) => {
-            let faults: Vec<Value> = desk
+            let faults: Vec<Value> = context
                 .faults
                 .list()
                 .iter()
@@ -64,40 +64,40 @@ fn shared(desk: &Desk, path: &[&str], request: &Inbound) -> Option<Answer> {
             Answer::json(200, &json!(faults))
         }
         ("POST", ["faults"]) => match request.json().ok_or("the body is not JSON".to_owned()).and_then(|v| fault(&v)) {
-            Ok(fault) => Answer::json(201, &json!({ "id": desk.faults.add(fault).0 })),
+            Ok(fault) => Answer::json(201, &json!({ "id": context.faults.add(fault).0 })),
             Err(why) => refused(400, &why),
         },
         ("DELETE", ["faults"]) => {
-            desk.faults.clear();
+            context.faults.clear();
             Answer::empty(204)
         }
         ("DELETE", ["faults", id]) => match id.parse() {
-            Ok(id) if desk.faults.remove(FaultId(id)) => Answer::empty(204),
+            Ok(id) if context.faults.remove(FaultId(id)) => Answer::empty(204),
             _ => refused(404, "no fault of this id is switched on"),
         },
-        ("GET", ["inbox"]) => Answer::json(200, &Value::Array(desk.inbox.messages())),
+        ("GET", ["inbox"]) => Answer::json(200, &Value::Array(context.inbox.messages())),
         ("POST", ["inbox"]) => match request.json() {
             Some(message) => {
-                desk.inbox.put(message);
+                context.inbox.put(message);
                 Answer::empty(204)
             }
             None => refused(400, "the body is not JSON"),
         },
-        ("GET", ["clock"]) => Answer::json(200, &json!({ "now": timestamp_text(desk.clock.now()) })),
-        ("POST", ["clock"]) => advance(desk, request),
+        ("GET", ["clock"]) => Answer::json(200, &json!({ "now": timestamp_text(context.clock.now()) })),
+        ("POST", ["clock"]) => advance(context, request),
         _ => return None,
     };
     Some(answer)
 }
 
-fn advance(desk: &Desk, request: &Inbound) -> Answer {
-    let Some(hands) = &desk.hands else {
+fn advance(context: &TenantContext, request: &Inbound) -> Answer {
+    let Some(clock) = &context.manual_clock else {
         return refused(409, "this sandbox runs on the machine's clock");
     };
     match request.json().as_ref().and_then(|body| body.get("advance")).and_then(span) {
         Some(span) => {
-            hands.advance(span);
-            Answer::json(200, &json!({ "now": timestamp_text(hands.now()) }))
+            clock.advance(span);
+            Answer::json(200, &json!({ "now": timestamp_text(clock.now()) }))
         }
         None => refused(400, "say {\"advance\": \"90s\"}"),
     }

@@ -12,44 +12,18 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use okta_auth0_sync_clock::{Clock, ManualClock};
-
 use super::control;
-use super::faults::{Effect, Faults, RateLimited};
-use super::inbox::Inbox;
-use super::journal::Journal;
+use super::faults::Effect;
 use super::message::{Answer, Inbound};
-use super::wire::{Fate, Loopback, Wire};
+use super::tenant::{Tenant, TenantContext};
+use super::wire::{Loopback, ResponseFault, Wire};
 
 /// A request body may be this long; the real APIs take less.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// One of the two stand-ins, as the front sees it.
-pub(super) trait Tenant: Send + Sync + 'static {
-    /// Does what the real API would do, and answers what it would answer.
-    fn answer(&self, request: &Inbound) -> Answer;
-
-    /// The tenant's own part of `/_sandbox/`; `path` is what follows it. `None`: there is no such thing.
-    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer>;
-
-    /// A 429 of this tenant.
-    fn rate_limited(&self, kind: RateLimited) -> Answer;
-}
-
-/// What belongs to the front of one tenant.
-#[derive(Clone, Debug)]
-pub(super) struct Desk {
-    pub(super) clock: Arc<dyn Clock>,
-    /// The same clock, if it can be moved.
-    pub(super) hands: Option<Arc<ManualClock>>,
-    pub(super) faults: Faults,
-    pub(super) journal: Journal,
-    pub(super) inbox: Inbox,
-}
-
 struct Front<T> {
     tenant: Arc<T>,
-    desk: Desk,
+    context: TenantContext,
 }
 
 /// A stand-in that is being served.
@@ -60,8 +34,8 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn start<T: Tenant>(listener: Loopback, stop: CancellationToken, tenant: Arc<T>, desk: Desk) -> Self {
-        let front = Arc::new(Front { tenant, desk });
+    pub(super) fn start<T: Tenant>(listener: Loopback, stop: CancellationToken, tenant: Arc<T>, context: TenantContext) -> Self {
+        let front = Arc::new(Front { tenant, context });
         let service =
             Router::new().fallback(serve::<T>).with_state(front).into_make_service_with_connect_info::<Wire>();
         let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -102,14 +76,14 @@ async fn serve<T: Tenant>(
     };
     if let Some(path) = request.path.strip_prefix("/_sandbox/") {
         let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        return control::answer(&*front.tenant, &front.desk, &path, &request).into_response();
+        return control::answer(&*front.tenant, &front.context, &path, &request).into_response();
     }
     front.answer(&wire, &request).await.into_response()
 }
 
 impl<T: Tenant> Front<T> {
     async fn answer(&self, wire: &Wire, request: &Inbound) -> Answer {
-        let Desk { clock, faults, journal, .. } = &self.desk;
+        let TenantContext { clock, faults, journal, .. } = &self.context;
         let number = journal.arrived(request, clock.now());
         let effects = faults.strike(request);
         for effect in &effects {
@@ -126,24 +100,24 @@ impl<T: Tenant> Front<T> {
             }
         }
         let mut answer = answer.unwrap_or_else(|| self.tenant.answer(request));
-        let mut fate = Fate::Sent;
+        let mut fault = ResponseFault::None;
         for effect in &effects {
             match effect {
                 Effect::AfterEffect(late) => {
                     if let Some(other) = self.instead(late) {
                         answer = other;
                     }
-                    fate = self.change(late, &mut answer).unwrap_or(fate);
+                    fault = self.change(late, &mut answer).unwrap_or(fault);
                 }
-                effect => fate = self.change(effect, &mut answer).unwrap_or(fate),
+                effect => fault = self.change(effect, &mut answer).unwrap_or(fault),
             }
         }
         if !answer.headers.contains_key("date") {
             answer.set("date", &http_date(clock.now()));
         }
         faults.wait(request, true).await;
-        wire.set(fate);
-        if fate != Fate::Dropped {
+        wire.set(fault);
+        if fault != ResponseFault::Dropped {
             journal.answered(number, &answer);
         }
         answer
@@ -167,11 +141,11 @@ impl<T: Tenant> Front<T> {
     }
 
     /// What an effect makes of the answer there is, and of the connection.
-    fn change(&self, effect: &Effect, answer: &mut Answer) -> Option<Fate> {
+    fn change(&self, effect: &Effect, answer: &mut Answer) -> Option<ResponseFault> {
         match effect {
-            Effect::Drop => return Some(Fate::Dropped),
-            Effect::CutBody => return Some(Fate::Cut { body_bytes: answer.body.len() / 2 }),
-            Effect::StallBody => return Some(Fate::Stalled { body_bytes: answer.body.len() / 2 }),
+            Effect::Drop => return Some(ResponseFault::Dropped),
+            Effect::CutBody => return Some(ResponseFault::Cut { body_bytes: answer.body.len() / 2 }),
+            Effect::StallBody => return Some(ResponseFault::Stalled { body_bytes: answer.body.len() / 2 }),
             Effect::ReplaceBody(body) => answer.body = Bytes::from(body.clone()),
             Effect::ReplaceHeader { name, value: Some(value) } => answer.set(name, value),
             Effect::ReplaceHeader { name, value: None } => {

@@ -36,6 +36,7 @@ mod lagged;
 mod message;
 mod okta;
 mod population;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -47,8 +48,9 @@ use tokio_util::sync::CancellationToken;
 
 use okta_auth0_sync_clock::{Clock, ManualClock, SystemClock};
 
-use front::{Desk, Served};
+use front::Served;
 use inbox::Inbox;
+use tenant::TenantContext;
 use wire::Loopback;
 
 pub use auth0::{
@@ -65,7 +67,7 @@ pub struct Options {
     /// The time of both tenants.
     pub clock: Arc<dyn Clock>,
     /// The same clock, if `/_sandbox/clock` shall be able to move it.
-    pub hands: Option<Arc<ManualClock>>,
+    pub manual_clock: Option<Arc<ManualClock>>,
     /// Where the Okta org is served; 0 is any free port.
     pub okta_port: u16,
     /// Where the Auth0 tenant is served; 0 is any free port.
@@ -80,7 +82,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock::new()),
-            hands: None,
+            manual_clock: None,
             okta_port: 0,
             auth0_port: 0,
             okta: OktaOptions::default(),
@@ -92,7 +94,7 @@ impl Default for Options {
 impl Options {
     /// With a clock that the caller (and `/_sandbox/clock`) moves.
     pub fn with_manual_clock(clock: Arc<ManualClock>) -> Self {
-        Self { clock: clock.clone(), hands: Some(clock), ..Self::default() }
+        Self { clock: clock.clone(), manual_clock: Some(clock), ..Self::default() }
     }
 }
 
@@ -112,20 +114,20 @@ impl Sandbox {
     /// When a port cannot be had.
     pub async fn start(options: Options, action_code: &str) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let desk = || Desk {
+        let context = || TenantContext {
             clock: options.clock.clone(),
-            hands: options.hands.clone(),
+            manual_clock: options.manual_clock.clone(),
             faults: Faults::default(),
             journal: Journal::new(),
             inbox: Inbox::default(),
         };
         let okta_listener = Loopback::bind(options.okta_port, stop.clone()).await?;
         let auth0_listener = Loopback::bind(options.auth0_port, stop.clone()).await?;
-        let okta = OktaTenant::new(okta_listener.url()?, options.okta, desk());
-        let auth0 = Auth0Tenant::new(auth0_listener.url()?, options.auth0, action_code, desk());
+        let okta = OktaTenant::new(okta_listener.url()?, options.okta, context());
+        let auth0 = Auth0Tenant::new(auth0_listener.url()?, options.auth0, action_code, context());
         let served = [
-            Served::start(okta_listener, stop.clone(), Arc::new(okta.clone()), okta.desk().clone()),
-            Served::start(auth0_listener, stop, Arc::new(auth0.clone()), auth0.desk().clone()),
+            Served::start(okta_listener, stop.clone(), Arc::new(okta.clone()), okta.context().clone()),
+            Served::start(auth0_listener, stop, Arc::new(auth0.clone()), auth0.context().clone()),
         ];
         Ok(Self { okta, auth0, served })
     }

@@ -17,29 +17,29 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::lock;
 
-/// What becomes of the answer that is written next on a connection.
+/// How the next response on a connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is sent.
-    Sent,
-    /// Nothing is sent, the connection ends.
+pub(super) enum ResponseFault {
+    /// It does not fail.
+    None,
+    /// Nothing is sent, and the connection ends.
     Dropped,
-    /// The head and so many bytes of the body are sent, then the connection ends.
+    /// The head and this many bytes of the body are sent, then the connection ends.
     Cut { body_bytes: usize },
-    /// The head and so many bytes of the body are sent, then nothing more ever comes.
+    /// The head and this many bytes of the body are sent, then nothing more.
     Stalled { body_bytes: usize },
 }
 
-/// The handle by which a request's handler decides the fate of its own answer.
+/// The handle by which a request's handler chooses the fault of its own response.
 #[derive(Clone, Debug)]
-pub(super) struct Wire(Arc<Mutex<Fate>>);
+pub(super) struct Wire(Arc<Mutex<ResponseFault>>);
 
 impl Wire {
-    pub(super) fn set(&self, fate: Fate) {
-        *lock(&self.0) = fate;
+    pub(super) fn set(&self, fault: ResponseFault) {
+        *lock(&self.0) = fault;
     }
 
-    fn fate(&self) -> Fate {
+    fn fault(&self) -> ResponseFault {
         *lock(&self.0)
     }
 }
@@ -83,7 +83,7 @@ impl Listener for Loopback {
                     }
                     let connection = Connection {
                         stream,
-                        wire: Wire(Arc::new(Mutex::new(Fate::Sent))),
+                        wire: Wire(Arc::new(Mutex::new(ResponseFault::None))),
                         stop: Box::pin(self.stop.clone().cancelled_owned()),
                         left: None,
                     };
@@ -139,17 +139,17 @@ impl AsyncWrite for Connection {
         if self.stopped(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let fate = self.wire.fate();
-        let body_bytes = match fate {
-            Fate::Sent => return Pin::new(&mut self.stream).poll_write(cx, bytes),
-            Fate::Dropped => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
-            Fate::Cut { body_bytes } | Fate::Stalled { body_bytes } => body_bytes,
+        let fault = self.wire.fault();
+        let body_bytes = match fault {
+            ResponseFault::None => return Pin::new(&mut self.stream).poll_write(cx, bytes),
+            ResponseFault::Dropped => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            ResponseFault::Cut { body_bytes } | ResponseFault::Stalled { body_bytes } => body_bytes,
         };
         let left = self.allowance(bytes, body_bytes);
         if left == 0 {
-            return match fate {
+            return match fault {
                 // Woken by `stop`, which was polled above.
-                Fate::Stalled { .. } => Poll::Pending,
+                ResponseFault::Stalled { .. } => Poll::Pending,
                 _ => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
             };
         }

@@ -19,9 +19,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::faults::{Faults, RateLimited};
-use super::front::{Desk, Tenant};
 use super::journal::Journal;
 use super::message::{Answer, Inbound};
+use super::tenant::{Tenant, TenantContext};
 
 use actions::ACTION_NAME;
 use management::Tenancy;
@@ -169,7 +169,7 @@ impl fmt::Debug for Auth0Options {
 pub struct Auth0Tenant {
     tenancy: Arc<Mutex<Tenancy>>,
     url: Arc<str>,
-    desk: Desk,
+    context: TenantContext,
 }
 
 impl fmt::Debug for Auth0Tenant {
@@ -180,13 +180,13 @@ impl fmt::Debug for Auth0Tenant {
 }
 
 impl Auth0Tenant {
-    pub(super) fn new(url: String, options: Auth0Options, action_code: &str, desk: Desk) -> Self {
-        let tenancy = Tenancy::new(url.clone(), options, action_code, &*desk.clock);
-        Self { tenancy: Arc::new(Mutex::new(tenancy)), url: url.into(), desk }
+    pub(super) fn new(url: String, options: Auth0Options, action_code: &str, context: TenantContext) -> Self {
+        let tenancy = Tenancy::new(url.clone(), options, action_code, &*context.clock);
+        Self { tenancy: Arc::new(Mutex::new(tenancy)), url: url.into(), context }
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.desk
+    pub(super) fn context(&self) -> &TenantContext {
+        &self.context
     }
 
     fn tenancy(&self) -> MutexGuard<'_, Tenancy> {
@@ -215,12 +215,12 @@ impl Auth0Tenant {
 
     /// The switchboard.
     pub fn faults(&self) -> &Faults {
-        &self.desk.faults
+        &self.context.faults
     }
 
     /// What was asked.
     pub fn journal(&self) -> &Journal {
-        &self.desk.journal
+        &self.context.journal
     }
 
     /// Creates a user and answers their `user_id`.
@@ -237,7 +237,7 @@ impl Auth0Tenant {
     }
 
     fn try_create_user(&self, fields: &Value) -> Result<String, Answer> {
-        self.tenancy().create(fields, &*self.desk.clock).map_err(|problem| problem.answer())
+        self.tenancy().create(fields, &*self.context.clock).map_err(|problem| problem.answer())
     }
 
     /// The user, as the API would give them.
@@ -252,7 +252,7 @@ impl Auth0Tenant {
 
     /// Somebody else edits a user; answers whether there is one. `user_id` cannot be changed.
     pub fn set_user(&self, id: &str, edit: impl FnOnce(&mut Value)) -> bool {
-        let now = self.desk.clock.monotonic();
+        let now = self.context.clock.monotonic();
         let changed = self.tenancy().accounts.change(id, now, |fields| {
             let mut user = Value::Object(std::mem::take(fields));
             edit(&mut user);
@@ -266,7 +266,7 @@ impl Auth0Tenant {
 
     /// Deletes a user; answers whether there was one.
     pub fn delete_user(&self, id: &str) -> bool {
-        self.tenancy().delete(id, &*self.desk.clock)
+        self.tenancy().delete(id, &*self.context.clock)
     }
 
     /// Links `secondary` into `primary`; answers whether both were there.
@@ -275,7 +275,7 @@ impl Auth0Tenant {
     }
 
     fn try_link(&self, primary: &str, secondary: &str) -> Result<Value, Answer> {
-        self.tenancy().link(primary, secondary, &*self.desk.clock).map_err(|problem| problem.answer())
+        self.tenancy().link(primary, secondary, &*self.context.clock).map_err(|problem| problem.answer())
     }
 
     /// The user logs in with the login page; the Actions of the flow run.
@@ -285,7 +285,7 @@ impl Auth0Tenant {
 
     /// The user (or their application) asks for tokens in this way; the Actions of the flow run.
     pub fn login_by(&self, user_id: &str, kind: LoginKind) -> Login {
-        self.tenancy().login(user_id, kind, &*self.desk.clock)
+        self.tenancy().login(user_id, kind, &*self.context.clock)
     }
 
     /// How many sessions and refresh tokens the user has open.
@@ -323,7 +323,7 @@ impl Auth0Tenant {
 
     /// Another rate limit from now on, with a full bucket.
     pub fn set_bucket(&self, bucket: Bucket) {
-        let now = self.desk.clock.monotonic();
+        let now = self.context.clock.monotonic();
         let mut tenancy = self.tenancy();
         tenancy.options.bucket = bucket;
         tenancy.level = limits::Level::full(bucket, now);
@@ -347,14 +347,14 @@ impl Flow<'_> {
 
     /// Creates (or replaces) an Action of this name, and deploys it. It is not bound by that.
     pub fn install(self, name: &str, code: &str) {
-        let now = self.0.desk.clock.now();
+        let now = self.0.context.clock.now();
         let tenancy = &mut *self.0.tenancy();
         tenancy.actions.install(name, code, &mut tenancy.ids, now);
     }
 
     /// Puts an Action at this place of the flow, or takes it out of it.
     pub fn place(self, name: &str, at: Option<usize>) {
-        let now = self.0.desk.clock.now();
+        let now = self.0.context.clock.now();
         let tenancy = &mut *self.0.tenancy();
         tenancy.actions.place(name, at, &mut tenancy.ids, now);
     }
@@ -372,7 +372,7 @@ impl Flow<'_> {
 
 impl Tenant for Auth0Tenant {
     fn answer(&self, request: &Inbound) -> Answer {
-        self.tenancy().answer(request, &*self.desk.clock)
+        self.tenancy().answer(request, &*self.context.clock)
     }
 
     fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer> {
@@ -380,6 +380,6 @@ impl Tenant for Auth0Tenant {
     }
 
     fn rate_limited(&self, kind: RateLimited) -> Answer {
-        self.tenancy().rate_limited(kind, &*self.desk.clock)
+        self.tenancy().rate_limited(kind, &*self.context.clock)
     }
 }

@@ -21,9 +21,9 @@ use serde_json::{Map, Value, json};
 use okta_auth0_sync_clock::Timestamp;
 
 use super::faults::{Faults, RateLimited};
-use super::front::{Desk, Tenant};
 use super::journal::Journal;
 use super::message::{Answer, Inbound};
+use super::tenant::{Tenant, TenantContext};
 
 use directory::View;
 use entry::{Content, Entry};
@@ -152,7 +152,7 @@ impl NewUser {
 pub struct OktaTenant {
     org: Arc<Mutex<Org>>,
     url: Arc<str>,
-    desk: Desk,
+    context: TenantContext,
 }
 
 impl fmt::Debug for OktaTenant {
@@ -163,12 +163,12 @@ impl fmt::Debug for OktaTenant {
 }
 
 impl OktaTenant {
-    pub(super) fn new(url: String, options: OktaOptions, desk: Desk) -> Self {
-        Self { url: url.as_str().into(), org: Arc::new(Mutex::new(Org::new(url, options))), desk }
+    pub(super) fn new(url: String, options: OktaOptions, context: TenantContext) -> Self {
+        Self { url: url.as_str().into(), org: Arc::new(Mutex::new(Org::new(url, options))), context }
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.desk
+    pub(super) fn context(&self) -> &TenantContext {
+        &self.context
     }
 
     fn org(&self) -> MutexGuard<'_, Org> {
@@ -187,12 +187,12 @@ impl OktaTenant {
 
     /// The switchboard.
     pub fn faults(&self) -> &Faults {
-        &self.desk.faults
+        &self.context.faults
     }
 
     /// What was asked.
     pub fn journal(&self) -> &Journal {
-        &self.desk.journal
+        &self.context.journal
     }
 
     /// Creates a user, with the entries of the log that belong to it.
@@ -210,7 +210,7 @@ impl OktaTenant {
     /// When the login is taken.
     #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
     pub(super) fn settle_user(&self, user: &NewUser) -> UserId {
-        let added = self.org().add(&*self.desk.clock, &user.profile(), user.activate, true);
+        let added = self.org().add(&*self.context.clock, &user.profile(), user.activate, true);
         let person = added.unwrap_or_else(|_| panic!("{}: the login is taken", user.login));
         UserId::new(&person.id)
     }
@@ -221,7 +221,7 @@ impl OktaTenant {
     }
 
     fn try_create_user(&self, user: &NewUser) -> Result<UserId, String> {
-        let created = self.org().create(&*self.desk.clock, &user.profile(), user.activate, true);
+        let created = self.org().create(&*self.context.clock, &user.profile(), user.activate, true);
         created.map(|person| UserId::new(&person.id)).map_err(|problem| problem.summary)
     }
 
@@ -233,7 +233,7 @@ impl OktaTenant {
         operation: impl FnOnce(&mut Org, &dyn okta_auth0_sync_clock::Clock, &str) -> Result<T, problem::Problem>,
     ) -> T {
         let id = id.as_ref();
-        let done = operation(&mut self.org(), &*self.desk.clock, id);
+        let done = operation(&mut self.org(), &*self.context.clock, id);
         done.unwrap_or_else(|problem| panic!("{id}: {} {:?}", problem.summary, problem.causes))
     }
 
@@ -333,7 +333,7 @@ impl OktaTenant {
     /// Appends an entry to the log, word for word: late when its `published` is past, a duplicate when its `uuid` is
     /// known, broken when it is broken.
     pub fn push_log_entry(&self, entry: Value) {
-        let now = self.desk.clock.now();
+        let now = self.context.clock.now();
         let published = entry["published"].as_str().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
         let content = Content::Raw(entry.to_string().into());
         self.org().log.append(Entry { persisted_ms: 0, published, content }, now);
@@ -346,12 +346,12 @@ impl OktaTenant {
 
     /// Persists the entries that were held: in the order in which they happened, or reversed.
     pub fn release_log(&self, reversed: bool) {
-        self.org().log.release(reversed, self.desk.clock.now());
+        self.org().log.release(reversed, self.context.clock.now());
     }
 
     /// Persists the entry of this uuid once more; answers whether there is one.
     pub fn repeat_log_entry(&self, uuid: &str) -> bool {
-        self.org().log.repeat(uuid, self.desk.clock.now())
+        self.org().log.repeat(uuid, self.context.clock.now())
     }
 
     /// The whole log, in the order of persistence.
@@ -396,7 +396,7 @@ impl OktaTenant {
 
 impl Tenant for OktaTenant {
     fn answer(&self, request: &Inbound) -> Answer {
-        self.org().answer(request, &*self.desk.clock)
+        self.org().answer(request, &*self.context.clock)
     }
 
     fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer> {
@@ -404,6 +404,6 @@ impl Tenant for OktaTenant {
     }
 
     fn rate_limited(&self, kind: RateLimited) -> Answer {
-        self.org().rate_limited(kind, &*self.desk.clock)
+        self.org().rate_limited(kind, &*self.context.clock)
     }
 }

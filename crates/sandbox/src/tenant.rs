@@ -1,0 +1,33 @@
+//! What the parts that both stand-ins share need of a tenant.
+
+use std::sync::Arc;
+
+use okta_auth0_sync_clock::{Clock, ManualClock};
+
+use super::faults::{Faults, RateLimited};
+use super::inbox::Inbox;
+use super::journal::Journal;
+use super::message::{Answer, Inbound};
+
+/// One of the two stand-ins.
+pub(super) trait Tenant: Send + Sync + 'static {
+    /// Does what the real API would do, and returns what it would answer.
+    fn answer(&self, request: &Inbound) -> Answer;
+
+    /// The tenant's own part of `/_sandbox/`; `path` is what follows it. `None` if there is no such control.
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer>;
+
+    /// A 429 of this tenant.
+    fn rate_limited(&self, kind: RateLimited) -> Answer;
+}
+
+/// The clock, faults, journal and inbox of one tenant.
+#[derive(Clone, Debug)]
+pub(super) struct TenantContext {
+    pub(super) clock: Arc<dyn Clock>,
+    /// The same clock, if `/_sandbox/clock` may move it.
+    pub(super) manual_clock: Option<Arc<ManualClock>>,
+    pub(super) faults: Faults,
+    pub(super) journal: Journal,
+    pub(super) inbox: Inbox,
+}
