@@ -13,7 +13,7 @@ command -v dpkg-shlibdeps >/dev/null || { echo "needs dpkg-shlibdeps: apt-get in
 command -v cargo-deb >/dev/null || env -u RUSTFLAGS -u CFLAGS cargo install --locked cargo-deb
 
 # Without the sandbox: packages contain no stand-ins of the tenants and no JavaScript engine.
-cargo build --release --locked --no-default-features --package okta-auth0-sync
+cargo build --release --locked --package okta-auth0-sync --no-default-features
 
 # The program writes its own manual pages and completions.
 program=target/release/okta-auth0-sync

@@ -1,4 +1,4 @@
-//! From the configuration to a working engine: the one place where the rooms are put together.
+//! From the configuration to a working engine: the one place that connects the modules.
 
 use std::path::Path;
 use std::sync::Arc;

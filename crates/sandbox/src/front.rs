@@ -34,7 +34,12 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn start<T: Tenant>(listener: Loopback, stop: CancellationToken, tenant: Arc<T>, context: TenantContext) -> Self {
+    pub(super) fn start<T: Tenant>(
+        listener: Loopback,
+        stop: CancellationToken,
+        tenant: Arc<T>,
+        context: TenantContext,
+    ) -> Self {
         let front = Arc::new(Front { tenant, context });
         let service =
             Router::new().fallback(serve::<T>).with_state(front).into_make_service_with_connect_info::<Wire>();

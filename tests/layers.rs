@@ -1,15 +1,17 @@
-//! The rooms of the program: imports go down only, and the two remotes never name each other, nor the store.
+//! The layers of the program: a module imports only modules below it, and the two remotes never name each other, nor the
+//! store.
 //!
-//! Read from the sources as they are formatted: whatever follows `crate::`, outside of comments and tests.
+//! The compiler enforces this between crates. Between the modules of `src`, this test reads the sources: every path that
+//! starts with `crate::`, outside comments and tests.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every room, and those that it may name besides itself.
-const ROOMS: [(&str, &[&str]); 14] = [
+/// Each module of `src`, and the modules that it may import.
+const LAYERS: [(&str, &[&str]); 15] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -20,6 +22,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "domain",
             "engine",
             "failpoint",
+            "health",
             "http",
             "logging",
             "monitor",
@@ -28,8 +31,9 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "systemd",
         ],
     ),
-    ("monitor", &["engine", "store", "http", "domain"]),
-    ("engine", &["okta", "auth0", "http", "store", "alert", "domain"]),
+    ("monitor", &["engine", "health", "store", "http", "domain"]),
+    ("engine", &["okta", "auth0", "health", "store", "alert", "http", "domain", "failpoint"]),
+    ("health", &["store", "domain"]),
     ("okta", &["http", "domain"]),
     ("auth0", &["http", "domain"]),
     ("alert", &["http", "domain", "failpoint"]),
@@ -42,14 +46,15 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("failpoint", &[]),
 ];
 
-fn may_name(room: &str) -> &'static [&'static str] {
-    let (_, below) = ROOMS.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{room}: no such room"));
-    below
+/// What `domain` may not use: it does no I/O.
+const IO: [&str; 7] = ["tokio::", "reqwest::", "axum::", "std::fs", "std::net", "std::process", "std::env"];
+
+fn may_import(module: &str) -> &'static [&'static str] {
+    let layer = LAYERS.iter().find(|(name, _)| *name == module);
+    layer.unwrap_or_else(|| panic!("src/{module} is not in LAYERS")).1
 }
 
-/// The source without what is no part of the program: lines that are comments, and items that only tests have.
-///
-/// Answers too which files are tests, by the names of their modules.
+/// Removes comment lines and test items from a source. Also returns the names of its test modules.
 fn program(source: &str) -> (String, BTreeSet<String>) {
     let (mut kept, mut tests) = (String::new(), BTreeSet::new());
     let mut lines = source.lines();
@@ -63,7 +68,7 @@ fn program(source: &str) -> (String, BTreeSet<String>) {
             kept.push('\n');
             continue;
         }
-        // The item ends where a line of the same indentation closes it, or at once with a semicolon.
+        // An item ends at the line of the same indentation that closes it, or at a semicolon.
         let indent = line.len() - bare.len();
         for line in lines.by_ref() {
             let bare = line.trim_start();
@@ -81,7 +86,7 @@ fn program(source: &str) -> (String, BTreeSet<String>) {
     (kept, tests)
 }
 
-/// The heads of what stands in a path after `::`: one name, or those of the outer list of `{…}`; each with what follows.
+/// The items that a path names after `::`: one, or those of the outer list of `{…}`.
 fn heads(rest: &str) -> Vec<String> {
     let Some(list) = rest.strip_prefix('{') else {
         let end = rest.find(|next: char| !(next.is_alphanumeric() || next == '_' || next == ':'));
@@ -103,16 +108,16 @@ fn heads(rest: &str) -> Vec<String> {
     entries
 }
 
-/// What a room names and may not.
-fn forbidden(room: &str, program: &str) -> Vec<String> {
+/// The imports of a module that are not allowed.
+fn forbidden(module: &str, program: &str) -> Vec<String> {
     let allowed = |named: &str| {
         let head = named.split("::").next().unwrap_or(named);
-        head == room || may_name(room).contains(&head)
+        head == module || may_import(module).contains(&head)
     };
     let paths = ["crate::", "okta_auth0_sync::"];
     let named = paths.iter().flat_map(|root| {
         program.match_indices(root).filter_map(|(at, _)| {
-            // `$crate`, and a longer word that ends so, are other things.
+            // Not `$crate`, and not the end of a longer word.
             let before = program[..at].chars().next_back();
             let own = !before.is_some_and(|before| before.is_alphanumeric() || before == '_');
             own.then(|| heads(&program[at + root.len()..]))
@@ -132,7 +137,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The path of a module's file below `src`, as the names of modules: `engine/look.rs` → `engine`, `look`.
+/// The module path of a file below `src`: `engine/look.rs` → `engine`, `look`.
 fn modules(file: &Path) -> Vec<String> {
     let mut names: Vec<String> = file.with_extension("").iter().map(|name| name.to_str().unwrap().to_owned()).collect();
     names.pop_if(|name| name == "mod");
@@ -167,13 +172,22 @@ fn imports_point_down() {
         let named = forbidden(&module[0], program);
         wrong.extend(named.into_iter().map(|named| format!("src/{}: crate::{named}", module.join("/"))));
     }
-    assert_eq!(seen, ROOMS.iter().map(|(room, _)| *room).collect(), "every room has a rule, and every rule a room");
-    assert!(wrong.is_empty(), "a room names what it must not:\n{}", wrong.join("\n"));
+    let listed: BTreeSet<&str> = LAYERS.iter().map(|(module, _)| *module).collect();
+    assert!(seen.is_subset(&listed), "not in LAYERS: {:?}", seen.difference(&listed));
+    assert!(wrong.is_empty(), "forbidden imports:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn domain_does_no_io() {
+    for (file, source) in module("domain") {
+        let used: Vec<&str> = IO.into_iter().filter(|path| source.contains(path)).collect();
+        assert!(used.is_empty(), "src/{file} uses {used:?}");
+    }
 }
 
 #[test]
 fn checker_finds_forbidden_imports() {
-    for (room, source, expected) in [
+    for (module, source, expected) in [
         ("okta", "use crate::auth0::Auth0;", &["auth0::Auth0"][..]),
         ("okta", "use crate::domain::Status;\nuse crate::http::{Http, Failure};", &[]),
         ("store", "    let failure = crate::http::Failure::new();", &["http::Failure::new"]),
@@ -187,20 +201,20 @@ fn checker_finds_forbidden_imports() {
         ("http", "#[cfg(all(test, unix))]\nfn test() {\n    crate::engine::x();\n}\n", &[]),
         ("http", "#[cfg(test)]\nuse crate::engine::X;\nuse crate::cli::Y;", &["cli::Y"]),
     ] {
-        assert_eq!(forbidden(room, &program(source).0), expected, "{room}: {source}");
+        assert_eq!(forbidden(module, &program(source).0), expected, "{module}: {source}");
     }
     let (_, tests) = program("#[cfg(test)]\nmod playback;\nmod token;\n#[cfg(test)]\npub(super) mod stage;\n");
     assert_eq!(tests, BTreeSet::from(["playback".to_owned(), "stage".to_owned()]));
     assert_eq!(modules(Path::new("store/looks/mod.rs")), ["store", "looks"]);
 }
 
-/// A file below `src` as the program has it, without its tests.
+/// A file below `src` without comments and tests.
 fn program_of(file: &str) -> String {
     program(&fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()).0
 }
 
-/// The files of a room without its tests, with what is in them.
-fn room(name: &str) -> Vec<(String, String)> {
+/// The files of a module and their contents, without tests.
+fn module(name: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root.join(name), &mut files);
@@ -208,12 +222,12 @@ fn room(name: &str) -> Vec<(String, String)> {
     names.filter(|file| !file.contains("tests")).map(|file| (file.clone(), program_of(&file))).collect()
 }
 
-/// A transaction gets its points by `Store::begin`, which wants its name. This sees to it that there is no way around, and
-/// that each call of a remote is in the list that the names of its points are made of.
+/// `Store::begin` names a transaction, and with it its failpoints. No transaction may bypass it, and each call of a remote
+/// must be in the list from which its failpoints get their names.
 #[test]
 fn every_write_and_call_has_failpoints() {
-    for (file, source) in room("store") {
-        // Where the connection is made, lent and closed; where the file is rewritten, between points of its own.
+    for (file, source) in module("store") {
+        // Where the connection is opened, lent and closed; and where `forget` rewrites the file between its own failpoints.
         let allowed: &[&str] = match file.as_str() {
             "store/write.rs" => &["self.writer().begin_with(\"BEGIN IMMEDIATE\")"],
             "store/open.rs" => &["&self.writer", "self.writer.close()", "pub(super) fn writer(&self)"],
@@ -221,15 +235,15 @@ fn every_write_and_call_has_failpoints() {
             _ => &[],
         };
         let rest = allowed.iter().fold(source, |rest, allowed| rest.replace(allowed, ""));
-        assert!(!rest.contains(".writer") && !rest.contains("fn writer"), "{file} writes past `Store::begin`");
+        assert!(!rest.contains(".writer") && !rest.contains("fn writer"), "{file} bypasses `Store::begin`");
         assert!(!rest.contains("begin_with("), "{file} begins a transaction without a name");
     }
     for (remote, endpoints) in
         [("okta", &okta_auth0_sync::okta::endpoints::ALL[..]), ("auth0", &okta_auth0_sync::auth0::endpoints::ALL)]
     {
         let mut named = BTreeSet::new();
-        for (file, source) in room(remote) {
-            assert!(!source.contains(".execute("), "{file} calls past `Http::send`");
+        for (file, source) in module(remote) {
+            assert!(!source.contains(".execute("), "{file} bypasses `Http::send`");
             let texts = source.split('"').skip(1).step_by(2).map(str::to_owned);
             let methods = ["GET /", "POST /", "PATCH /", "PUT /", "DELETE /", "HEAD /"];
             named.extend(texts.filter(|text| methods.iter().any(|method| text.starts_with(method))));
