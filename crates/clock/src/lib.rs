@@ -1,6 +1,6 @@
-//! Time as a parameter: whoever needs the time is handed a [`Clock`].
+//! Time as a parameter: code that needs the time takes a [`Clock`].
 //!
-//! A test sets its clock and never sleeps; the sandbox can be told that a week has passed.
+//! A test sets its clock and never sleeps; a sandbox can skip a week.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -16,22 +16,22 @@ use tokio::sync::watch;
 /// A moment in UTC.
 pub type Timestamp = jiff::Timestamp;
 
-/// What a [`Clock`] hands out to be awaited.
+/// The future that [`Clock::sleep`] returns.
 pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time of day, UTC. It may jump in either direction when somebody sets the machine's clock.
+    /// The time of day in UTC. It may jump in either direction when the system clock is set.
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed moment of this process. It never runs backwards: spans are measured with it.
+    /// Time since a fixed moment of this process. It never runs backwards: use it to measure durations.
     fn monotonic(&self) -> Duration;
 
     /// Completes when `span` has passed on this clock.
     fn sleep(&self, span: Duration) -> Sleep<'_>;
 
-    /// Says that something outside this process is being waited for, until the guard is dropped. A clock that moves by
-    /// itself stands still meanwhile; the machine's clock does not care.
+    /// Marks a wait for something outside this process, until the guard is dropped. A stepping clock stops during the
+    /// wait; the system clock ignores it.
     fn waiting(&self) -> Waiting {
         Waiting(None)
     }
@@ -49,7 +49,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug)]
 pub struct SystemClock {
     started: std::time::Instant,
@@ -57,7 +57,7 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock whose [`Clock::monotonic`] starts at zero now.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    #[expect(clippy::disallowed_methods, reason = "only here the system is asked for the time")]
     pub fn new() -> Self {
         Self { started: std::time::Instant::now() }
     }
@@ -70,7 +70,7 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    #[expect(clippy::disallowed_methods, reason = "only here the system is asked for the time")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -79,33 +79,33 @@ impl Clock for SystemClock {
         self.started.elapsed()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    #[expect(clippy::disallowed_methods, reason = "only here the system is asked for the time")]
     fn sleep(&self, span: Duration) -> Sleep<'_> {
         Box::pin(tokio::time::sleep(span))
     }
 }
 
-/// A clock that stands still until it is set: for tests, and for the sandbox's "a week passes".
+/// A clock that stops until it is moved, for tests and sandboxes.
 ///
-/// With [`ManualClock::stepping`] a sleeper moves the clock itself instead of waiting, so that a simulated week of
-/// back-off takes no time at all. While an answer is being waited for ([`Clock::waiting`]) time stands still, so that loops
-/// that look around every second do not make hours of a request; but not for longer than [`STANDSTILL_MAX`] of real time,
-/// for the answer may itself wait for this clock.
+/// With [`ManualClock::stepping`] a sleeper moves the clock instead of waiting, so that a simulated week of backoff takes
+/// no time. During a wait for a response ([`Clock::waiting`]) the clock stops, so that loops that wake every second do not
+/// turn one request into hours; but for at most [`STANDSTILL_MAX`] of real time, because the response may itself wait for
+/// this clock.
 #[derive(Debug)]
 pub struct ManualClock {
-    /// Nanoseconds are kept by both; `monotonic` only ever grows.
+    /// The time of day and the monotonic time, which only grows.
     time: watch::Sender<(Timestamp, Duration)>,
     stepping: bool,
-    /// Serialises steps, so that two sleepers of one second together move the clock by one second, not two.
+    /// Serializes steps: two concurrent sleepers of one second move the clock by one second, not two.
     step: Mutex<()>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// How long, in real time, a stepping clock stands still for an answer.
+/// How long, in real time, a stepping clock stops for a response.
 const STANDSTILL_MAX: Duration = Duration::from_millis(200);
 
 impl ManualClock {
-    /// Stands at `now`; sleepers wait until it is moved past their moment.
+    /// Starts at `now`; sleepers wait until the clock is moved past their deadline.
     pub fn new(now: Timestamp) -> Self {
         Self {
             time: watch::Sender::new((now, Duration::ZERO)),
@@ -115,12 +115,12 @@ impl ManualClock {
         }
     }
 
-    /// Stands at `now`; a sleeper moves the clock to the end of its own sleep and goes on at once.
+    /// Starts at `now`; a sleeper moves the clock to the end of its sleep and continues at once.
     pub fn stepping(now: Timestamp) -> Self {
         Self { stepping: true, ..Self::new(now) }
     }
 
-    /// Lets `span` pass.
+    /// Moves the clock forward by `span`.
     pub fn advance(&self, span: Duration) {
         self.time.send_modify(|(now, monotonic)| {
             *now = add(*now, span);
@@ -128,8 +128,8 @@ impl ManualClock {
         });
     }
 
-    /// Waits, in real time, for whatever is being waited for outside.
-    #[expect(clippy::disallowed_methods, reason = "the one place where simulated time waits for real answers")]
+    /// Waits, in real time, until no wait for a response is left.
+    #[expect(clippy::disallowed_methods, reason = "simulated time waits for real responses only here")]
     async fn stand_still(&self) {
         let began = std::time::Instant::now();
         while self.waiting.load(Ordering::SeqCst) > 0 && began.elapsed() < STANDSTILL_MAX {
@@ -156,7 +156,7 @@ impl Clock for ManualClock {
         let until = self.monotonic().saturating_add(span);
         Box::pin(async move {
             if self.stepping {
-                // Others that can run now shall run before time moves on.
+                // Let tasks that can run now run before time moves.
                 tokio::task::yield_now().await;
                 self.stand_still().await;
                 let _one_at_a_time = self.step.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -173,30 +173,30 @@ impl Clock for ManualClock {
     }
 }
 
-/// `at + span`, at most the last moment that can be represented.
+/// `at + span`, saturating at the last representable moment.
 pub fn add(at: Timestamp, span: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(span).ok().and_then(|span| at.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
 }
 
-/// `at - span`, at least the first moment that can be represented.
+/// `at - span`, saturating at the first representable moment.
 pub fn sub(at: Timestamp, span: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(span).ok().and_then(|span| at.checked_sub(span).ok()).unwrap_or(Timestamp::MIN)
 }
 
-/// How long after `earlier` is `later`? Zero if it is not later at all.
+/// The time from `earlier` to `later`; zero if `later` is not later.
 pub fn since(later: Timestamp, earlier: Timestamp) -> Duration {
     Duration::try_from(later.duration_since(earlier)).unwrap_or(Duration::ZERO)
 }
 
-/// The one written form of a time: UTC, RFC 3339, milliseconds, `Z`. It sorts as text in the order of time.
+/// The text form of a time: UTC, RFC 3339, milliseconds, `Z`. Texts sort in order of time.
 pub fn timestamp_text(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
-/// Reads any RFC 3339 time.
+/// Parses an RFC 3339 time.
 ///
 /// # Errors
-/// When `text` is not one.
+/// If `text` is not one.
 pub fn parse_timestamp(text: &str) -> Result<Timestamp, jiff::Error> {
     text.parse()
 }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn written_times_have_milliseconds_and_sort_as_text() {
+    fn timestamp_texts_sort_in_order_of_time() {
         let earlier = timestamp_text(at("2026-11-23T10:00:00Z"));
         let later = timestamp_text(at("2026-11-23T10:00:00.01Z"));
         assert_eq!(earlier, "2026-11-23T10:00:00.000Z");
@@ -219,28 +219,28 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_clock_goes_on() {
+    fn system_clock_advances() {
         let clock = SystemClock::default();
         let began = clock.monotonic();
         assert!((0..1_000_000).any(|_| clock.monotonic() > began));
     }
 
     #[test]
-    fn spans_saturate_instead_of_overflowing() {
+    fn add_and_sub_saturate() {
         assert_eq!(add(at("2026-01-01T00:00:00Z"), Duration::MAX), Timestamp::MAX);
         assert_eq!(sub(at("2026-01-01T00:00:00Z"), Duration::MAX), Timestamp::MIN);
         assert_eq!(since(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:01Z")), Duration::ZERO);
     }
 
     #[tokio::test]
-    async fn a_stepping_clock_moves_to_the_end_of_the_sleep() {
+    async fn stepping_clock_jumps_to_the_end_of_sleep() {
         let clock = ManualClock::stepping(at("2026-01-01T00:00:00Z"));
         clock.sleep(Duration::from_secs(3600)).await;
         assert_eq!(clock.now(), at("2026-01-01T01:00:00Z"));
     }
 
     #[tokio::test]
-    async fn a_stepping_clock_stands_still_while_an_answer_is_waited_for() {
+    async fn stepping_clock_stops_during_a_wait() {
         let clock = std::sync::Arc::new(ManualClock::stepping(at("2026-01-01T00:00:00Z")));
         let waiting = clock.waiting();
         let sleeper = tokio::spawn({
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stepping_clock_does_not_wait_for_ever_for_an_answer() {
+    async fn stepping_clock_stops_for_a_bounded_time() {
         let clock = ManualClock::stepping(at("2026-01-01T00:00:00Z"));
         let _never = clock.waiting();
         let bounded = tokio::time::timeout(Duration::from_secs(30), clock.sleep(Duration::from_secs(10))).await;
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_got_their_answer_holds_the_clock_no_longer() {
+    fn dropped_guard_releases_the_clock() {
         let clock = ManualClock::stepping(at("2026-01-01T00:00:00Z"));
         let (one, other) = (clock.waiting(), clock.waiting());
         assert_eq!(clock.waiting.load(Ordering::SeqCst), 2);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_standing_clock_holds_its_sleepers() {
+    async fn manual_clock_holds_sleepers_until_moved() {
         let clock = std::sync::Arc::new(ManualClock::new(at("2026-01-01T00:00:00Z")));
         let sleeper = tokio::spawn({
             let clock = clock.clone();

@@ -1,19 +1,19 @@
-//! `/_sandbox/`: the switchboard, the journal and the clock over HTTP, for tests that run the daemon as a child process
-//! and for people with `curl`. It asks for no credential: it is served on the loopback interface only.
+//! `/_sandbox/`: the control API. Faults, journal and clock over HTTP, for tests that run the daemon as a child process
+//! and for `curl`. It requires no credential: it is served on the loopback interface only.
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /_sandbox/journal` | the requests that came in |
-//! | `DELETE /_sandbox/journal` | forgets them |
-//! | `GET /_sandbox/faults` | the faults that are switched on |
+//! | `GET /_sandbox/journal` | the received requests |
+//! | `DELETE /_sandbox/journal` | removes them |
+//! | `GET /_sandbox/faults` | the active faults |
 //! | `POST /_sandbox/faults` | adds one: `{"method":"GET","path":"/api/v1/logs","skip":1,"times":2,"effect":{"kind":"status","code":503}}` |
 //! | `DELETE /_sandbox/faults[/{id}]` | removes one, or all |
 //! | `GET /_sandbox/clock` | the time |
-//! | `POST /_sandbox/inbox` | keeps the body, any JSON: somewhere to send alarms to |
-//! | `GET /_sandbox/inbox` | what was sent there |
-//! | `POST /_sandbox/clock` | `{"advance":"1h"}`, where the clock can be moved |
+//! | `POST /_sandbox/inbox` | stores the body, any JSON: a receiver for alarms |
+//! | `GET /_sandbox/inbox` | the stored messages |
+//! | `POST /_sandbox/clock` | `{"advance":"1h"}`, if the clock can be moved |
 //!
-//! `path` may also be `{"exact":…}`, `{"prefix":…}` or `{"contains":…}`; a plain text is a prefix. Kinds of effects:
+//! `path` may also be `{"exact":…}`, `{"prefix":…}` or `{"contains":…}`; a string is a prefix. Effects:
 //! `status` (`code`, `body`, `headers`), `rate_limited` (`variant`: `plain`, `concurrency`, `retry_after` with
 //! `seconds`, `without_headers`, `reset_in_the_past`), `delay` (`span`), `cut_body`, `stall_body`, `drop`,
 //! `after_effect` (`effect`), `replace_body` (`body`), `replace_header` (`name`, `value`), `next_link_origin` (`origin`).
@@ -29,14 +29,14 @@ use super::journal::Recorded;
 use super::message::{Answer, Inbound};
 use super::tenant::{Tenant, TenantContext};
 
-/// Answers a request of the control surface.
+/// Handles a request of the control API.
 pub(super) fn answer<T: Tenant>(tenant: &T, context: &TenantContext, path: &[&str], request: &Inbound) -> Answer {
     shared(context, path, request)
         .or_else(|| tenant.control(path, request))
-        .unwrap_or_else(|| refused(404, "there is no such control: see the module sandbox::control"))
+        .unwrap_or_else(|| refused(404, "unknown control: see crates/sandbox/src/control.rs"))
 }
 
-/// The form of everything the control surface refuses.
+/// An error response of the control API.
 pub(super) fn refused(status: u16, why: &str) -> Answer {
     Answer::json(status, &json!({ "error": why }))
 }
@@ -117,7 +117,7 @@ fn recorded(request: &Recorded) -> Value {
     })
 }
 
-/// A span of time: a number of seconds, or text such as `"1h 30m"`.
+/// A duration: a number of seconds, or text such as `"1h 30m"`.
 fn span(value: &Value) -> Option<Duration> {
     match value {
         Value::String(text) => humantime::parse_duration(text).ok(),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_fault_says_what_is_wrong() {
+    fn invalid_faults_are_explained() {
         for (value, why) in [
             (json!({}), "`effect` is missing"),
             (json!({ "effect": { "kind": "melt" } }), "there is no effect `melt`"),

@@ -61,7 +61,7 @@ impl Operator {
     }
 }
 
-/// Times are ordered as times, whatever their written form; all else as text.
+/// Times are ordered as times in any written form, everything else as text.
 fn order(one: &str, other: &str) -> Ordering {
     match (one.parse::<jiff::Timestamp>(), other.parse::<jiff::Timestamp>()) {
         (Ok(one), Ok(other)) => one.cmp(&other),
@@ -69,20 +69,20 @@ fn order(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// What an expression is asked of.
+/// The attributes on which an expression is evaluated.
 pub(super) trait Attributes {
-    /// Every value of `attribute`; none if there is none. Several, where it belongs to the elements of a list.
+    /// Every value of `attribute`: none, one, or several if it belongs to the elements of a list.
     fn values(&self, attribute: &str) -> Vec<Cow<'_, str>>;
 
-    /// Are values of `attribute` compared without regard to case?
+    /// Returns whether comparisons of `attribute` ignore case.
     fn ignores_case(&self, attribute: &str) -> bool;
 }
 
 impl Expression {
-    /// Reads an expression.
+    /// Parses an expression.
     ///
     /// # Errors
-    /// What is wrong with it, in a few words.
+    /// A short description of what is wrong.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { tokens: tokens(text)?, at: 0 };
         let expression = parser.either(0)?;
@@ -92,7 +92,7 @@ impl Expression {
         }
     }
 
-    /// Does it hold?
+    /// Evaluates the expression.
     pub(super) fn holds(&self, of: &impl Attributes) -> bool {
         match self {
             Self::And(one, other) => one.holds(of) && other.holds(of),
@@ -110,7 +110,7 @@ impl Expression {
         }
     }
 
-    /// Every attribute that is named, with the operator that is applied to it (`None` for `pr`).
+    /// Every attribute in the expression with its operator (`None` for `pr`).
     pub(super) fn mentions(&self) -> Vec<(&str, Option<Operator>)> {
         match self {
             Self::And(one, other) | Self::Or(one, other) => {
@@ -161,7 +161,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// The rest of a quoted text, with JSON's escapes.
+/// The rest of a quoted string with JSON escapes.
 fn quoted(rest: &mut impl Iterator<Item = char>) -> Result<String, String> {
     let mut raw = String::from('"');
     let mut escaped = false;
@@ -240,7 +240,7 @@ impl Parser {
         };
         let value = match self.next() {
             Some(Token::Text(text)) => text,
-            // true, false, null and numbers stand bare.
+            // true, false, null and numbers are not quoted.
             Some(Token::Word(word)) if serde_json::from_str::<serde_json::Value>(&word).is_ok() => word,
             other => return Err(format!("expected a value, found {other:?}")),
         };
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_hold_or_do_not() {
+    fn expressions_are_evaluated() {
         for (text, holds) in [
             (r#"id eq "00u1""#, true),
             (r#"id ne "00u1""#, false),

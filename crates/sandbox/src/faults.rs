@@ -1,4 +1,4 @@
-//! The switchboard: makes a stand-in fail, or wait, for the requests one points out.
+//! Faults and barriers: make a stand-in fail or wait for chosen requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,20 +10,20 @@ use tokio::sync::watch;
 use super::lock;
 use super::message::Inbound;
 
-/// Which paths are meant. Compared with the path and query as they were sent, percent-encoded.
+/// A pattern for paths, compared with the path and query as sent, percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// Every path.
     Any,
-    /// This path (the query does not count).
+    /// This path, with any query.
     Exact(String),
-    /// Paths that begin so.
+    /// Paths with this prefix.
     Prefix(String),
-    /// Paths or queries that hold this text anywhere.
+    /// Paths or queries that contain this text.
     Contains(String),
 }
 
-/// Which requests are meant.
+/// A pattern for requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
     /// `GET`, `PATCH`, …; `None` is every method.
@@ -33,7 +33,7 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Requests of this method, to paths that begin so.
+    /// Requests of this method to paths with this prefix.
     pub fn new(method: &str, path_prefix: &str) -> Self {
         Self { method: Some(method.to_owned()), path: PathMatch::Prefix(path_prefix.to_owned()) }
     }
@@ -54,48 +54,48 @@ impl Matcher {
     }
 }
 
-/// How a 429 looks.
+/// The variants of a 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimited {
-    /// The tenant's own body and headers: nothing remaining, the reset one second ahead.
+    /// The tenant's usual body and headers: nothing remaining, the reset in one second.
     Plain,
-    /// Too many requests at once rather than in a row: Okta says so by a limit of 0.
+    /// Too many concurrent requests: Okta answers with a limit of 0.
     Concurrency,
     /// With `Retry-After`, in seconds.
     RetryAfter(Duration),
-    /// A body and no header that would help.
+    /// A body without rate-limit headers.
     WithoutHeaders,
-    /// The reset lies in the past already.
+    /// The reset is in the past.
     ResetInThePast,
 }
 
-/// What happens to a request.
+/// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// This answer, instead of the tenant's.
+    /// This response instead of the tenant's.
     Status {
         /// The HTTP status.
         code: u16,
-        /// The JSON body; `Null` is no body.
+        /// The JSON body; `Null` means none.
         body: Value,
         /// Further headers.
         headers: Vec<(String, String)>,
     },
     /// A 429.
     RateLimited(RateLimited),
-    /// The request waits for so long, on the sandbox's clock, before it is looked at.
+    /// The request waits this long, by the sandbox's clock, before it is handled.
     Delay(Duration),
-    /// The whole length is declared, half of the body is sent, the connection ends.
+    /// The full length is declared, half of the body is sent, then the connection ends.
     CutBody,
-    /// The whole length is declared, half of the body is sent, nothing more comes.
+    /// The full length is declared, half of the body is sent, then nothing more.
     StallBody,
-    /// The connection ends without an answer, the request without effect.
+    /// The connection ends without a response, and the request has no effect.
     Drop,
-    /// The request is executed, and then its answer is lost or replaced by this effect.
+    /// The request takes effect, and this effect loses or replaces its response.
     AfterEffect(Box<Effect>),
-    /// The tenant's answer with another body.
+    /// The tenant's response with another body.
     ReplaceBody(Vec<u8>),
-    /// The tenant's answer with another value of a header, or without it.
+    /// The tenant's response with another value of a header, or without it.
     ReplaceHeader {
         /// Its name.
         name: String,
@@ -106,58 +106,58 @@ pub enum Effect {
     NextLinkOrigin(String),
 }
 
-/// An effect, and the requests that it strikes.
+/// An effect and the requests to which it applies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     /// `None` is every method.
     pub method: Option<String>,
     /// Which paths.
     pub path: PathMatch,
-    /// So many matching requests pass first.
+    /// The number of matching requests that pass first.
     pub skip: u32,
-    /// So many are struck then; `None` is all.
+    /// The number of requests that fail after that; `None` is all.
     pub times: Option<u32>,
-    /// What happens to them.
+    /// The effect.
     pub effect: Effect,
 }
 
 impl Fault {
-    /// Strikes every request of this method to paths that begin so.
+    /// Applies to every request of this method to paths with this prefix.
     pub fn new(method: &str, path_prefix: &str, effect: Effect) -> Self {
         let Matcher { method, path } = Matcher::new(method, path_prefix);
         Self { method, path, skip: 0, times: None, effect }
     }
 
-    /// Strikes every request.
+    /// Applies to every request.
     pub fn everywhere(effect: Effect) -> Self {
         Self { method: None, path: PathMatch::Any, skip: 0, times: None, effect }
     }
 
-    /// Strikes so many requests, then no more.
+    /// Limits the number of requests to which it applies.
     pub fn times(self, times: u32) -> Self {
         Self { times: Some(times), ..self }
     }
 
-    /// Lets so many matching requests pass first.
+    /// Lets this many matching requests pass first.
     pub fn skip(self, skip: u32) -> Self {
         Self { skip, ..self }
     }
 
-    /// Answers with a status and an empty JSON object.
+    /// Responds with a status and an empty JSON object.
     pub fn status(method: &str, path_prefix: &str, code: u16) -> Self {
         let body = Value::Object(serde_json::Map::new());
         Self::new(method, path_prefix, Effect::Status { code, body, headers: Vec::new() })
     }
 }
 
-/// Names a fault that was added, to remove it.
+/// The id of an added fault, to remove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FaultId(pub u64);
 
 #[derive(Debug)]
 struct Barrier {
     matcher: Matcher,
-    /// Before the request touches the state, or after, with the answer in hand?
+    /// Whether a barrier holds a request before it takes effect, or its response.
     answered: bool,
     arrived: watch::Sender<u32>,
     open: watch::Sender<bool>,
@@ -175,8 +175,8 @@ struct Switches {
 pub struct Faults(Arc<Mutex<Switches>>);
 
 impl Faults {
-    /// Adds a fault; several may strike the same request: delays add up, the first answer wins, and what changes an
-    /// answer changes that one.
+    /// Adds a fault. Several may apply to the same request: delays add up, the first response wins, and effects that
+    /// change a response apply to that one.
     pub fn add(&self, fault: Fault) -> FaultId {
         let mut switches = lock(&self.0);
         let id = FaultId(switches.next_id);
@@ -185,7 +185,7 @@ impl Faults {
         id
     }
 
-    /// Removes a fault; answers whether it was still there.
+    /// Removes a fault. Returns whether it was still active.
     pub fn remove(&self, id: FaultId) -> bool {
         lock(&self.0).faults.remove(&id).is_some()
     }
@@ -199,17 +199,17 @@ impl Faults {
         }
     }
 
-    /// What is switched on, oldest first. A fault that has struck often enough is gone.
+    /// The active faults, oldest first. A fault that has reached its count is removed.
     pub fn list(&self) -> Vec<(FaultId, Fault)> {
         lock(&self.0).faults.iter().map(|(id, fault)| (*id, fault.clone())).collect()
     }
 
-    /// Holds matching requests before they touch the state, until the [`Hold`] releases them or is dropped.
+    /// Holds matching requests before they take effect, until the [`Hold`] releases them or is dropped.
     pub fn hold(&self, matcher: Matcher) -> Hold {
         self.barrier(matcher, false)
     }
 
-    /// Holds the answers to matching requests: they have taken effect (or read the state), and nobody knows yet.
+    /// Holds the responses to matching requests, after the requests have taken effect.
     pub fn hold_answer(&self, matcher: Matcher) -> Hold {
         self.barrier(matcher, true)
     }
@@ -221,7 +221,7 @@ impl Faults {
         Hold { faults: self.clone(), barrier }
     }
 
-    /// The effects that strike this request, in the order in which they were added. Counts the strikes.
+    /// The effects that apply to this request, in the order in which they were added. Counts them.
     pub(super) fn strike(&self, request: &Inbound) -> Vec<Effect> {
         let mut effects = Vec::new();
         lock(&self.0).faults.retain(|_, fault| {
@@ -245,7 +245,7 @@ impl Faults {
         effects
     }
 
-    /// Waits at the barriers that hold this request (or, with `answered`, its answer).
+    /// Waits at the barriers that hold this request (or, with `answered`, its response).
     pub(super) async fn wait(&self, request: &Inbound, answered: bool) {
         let barriers: Vec<_> = lock(&self.0)
             .barriers
@@ -262,7 +262,7 @@ impl Faults {
     }
 }
 
-/// A barrier: requests that match wait at it until it is released. Dropping it releases it.
+/// A barrier that holds matching requests until it is released or dropped.
 #[derive(Debug)]
 pub struct Hold {
     faults: Faults,
@@ -270,18 +270,18 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Completes when a first request has come to the barrier (or already has).
+    /// Completes when the first request is held.
     pub async fn arrived(&self) {
         self.arrived_times(1).await;
     }
 
-    /// Completes when so many requests have come to the barrier.
+    /// Completes when this many requests are held.
     pub async fn arrived_times(&self, count: u32) {
         // The sender lives in `self`: the channel cannot close.
         let _ = self.barrier.arrived.subscribe().wait_for(|arrived| *arrived >= count).await;
     }
 
-    /// Lets the waiting requests go on, and all later ones pass.
+    /// Releases the held requests, and lets all later ones pass.
     pub fn release(self) {
         drop(self);
     }

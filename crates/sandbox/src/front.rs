@@ -1,4 +1,4 @@
-//! What both stand-ins do with a request before and after the tenant looks at it: journal, faults, barriers, control.
+//! What both stand-ins do with a request before and after the tenant handles it: journal, faults, barriers, control.
 
 use std::future::IntoFuture;
 use std::io;
@@ -18,7 +18,7 @@ use super::message::{Answer, Inbound};
 use super::tenant::{Tenant, TenantContext};
 use super::wire::{Loopback, ResponseFault, Wire};
 
-/// A request body may be this long; the real APIs take less.
+/// The longest request body; the real APIs accept less.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 struct Front<T> {
@@ -26,7 +26,7 @@ struct Front<T> {
     context: TenantContext,
 }
 
-/// A stand-in that is being served.
+/// A running stand-in.
 #[derive(Debug)]
 pub(super) struct Served {
     stop: CancellationToken,
@@ -47,10 +47,10 @@ impl Served {
         Self { stop, server: tokio::spawn(serving.into_future()) }
     }
 
-    /// Ends the listener and every connection, whatever it is doing.
+    /// Ends the listener and every connection.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
-        // The connections have been told to end, so this returns; what they were doing does not matter any more.
+        // The connections end by `stop`, so this returns.
         if let Err(error) = (&mut self.server).await {
             tracing::debug!(%error, "the stand-in's server ended badly");
         }
@@ -128,7 +128,7 @@ impl<T: Tenant> Front<T> {
         answer
     }
 
-    /// The answer that an effect gives in the tenant's place.
+    /// The response that an effect gives instead of the tenant's.
     fn instead(&self, effect: &Effect) -> Option<Answer> {
         match effect {
             Effect::Status { code, body, headers } => {
@@ -139,13 +139,13 @@ impl<T: Tenant> Front<T> {
                 Some(answer)
             }
             Effect::RateLimited(kind) => Some(self.tenant.rate_limited(*kind)),
-            // Without effect on the state: the tenant is not asked.
+            // Without effect on the state: the tenant does not see the request.
             Effect::Drop => Some(Answer::empty(503)),
             _ => None,
         }
     }
 
-    /// What an effect makes of the answer there is, and of the connection.
+    /// Applies an effect to the response, and returns the fault of the connection.
     fn change(&self, effect: &Effect, answer: &mut Answer) -> Option<ResponseFault> {
         match effect {
             Effect::Drop => return Some(ResponseFault::Dropped),
@@ -163,7 +163,7 @@ impl<T: Tenant> Front<T> {
     }
 }
 
-/// Gives every `rel="next"` link another origin.
+/// Replaces the origin of every `rel="next"` link.
 fn redirect_links(headers: &mut HeaderMap, origin: &str) {
     let links: Vec<String> =
         headers.get_all("link").iter().filter_map(|line| line.to_str().ok()).map(str::to_owned).collect();

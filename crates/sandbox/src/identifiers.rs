@@ -1,4 +1,4 @@
-//! Ids that look like the real ones and come out the same for the same seed.
+//! Ids that look like real ones and are the same for the same seed.
 
 use std::iter;
 
@@ -37,11 +37,11 @@ impl Identifiers {
         uuid::Builder::from_random_bytes(self.0.u128(..).to_be_bytes()).into_uuid().to_string()
     }
 
-    /// What the System Log calls an entry: a UUID of version 1 whose time is that of publication, as in the example of
+    /// The id of an event: a version 1 UUID whose time is that of publication, as in the example of
     /// Okta's API description (`dc9fd3c0-598c-11ef-8478-2b7584bf8d5a`, published 2024-08-13T15:58:20.353Z).
     pub(super) fn entry_uuid(&mut self, published: Timestamp) -> String {
         let random = self.0.u128(..).to_be_bytes();
-        // In steps of 100 ns; between two milliseconds it is anything.
+        // In steps of 100 ns; below a millisecond it is random.
         let below = u64::from(u16::from_be_bytes([random[0], random[1]])) % 10_000;
         let since_1582 = u64::try_from(published.as_millisecond() + GREGORIAN_MS).unwrap_or(0) * 10_000 + below;
         let [a, b, c, d, e, f, g, h] = since_1582.to_be_bytes();
@@ -64,7 +64,7 @@ mod tests {
         assert_ne!(one.uuid(), one.uuid());
         let published = okta_auth0_sync_clock::parse_timestamp("2024-08-13T15:58:20.353Z").unwrap();
         let id = one.entry_uuid(published);
-        // Of the time the lowest part may differ below the millisecond.
+        // The lowest part of the time differs below the millisecond.
         assert_eq!((&id[..4], &id[8..19]), ("dc9f", "-598c-11ef-"), "{id}");
         let uuid = uuid::Uuid::parse_str(&id).unwrap();
         assert_eq!((uuid.get_version_num(), uuid.get_timestamp().unwrap().to_unix().0), (1, 1_723_564_700));

@@ -1,4 +1,4 @@
-//! A place to send messages to, for whoever wants to see what is told: alarms, for instance.
+//! A receiver for messages such as alarms.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::lock;
 
-/// So many messages are kept, the newest.
+/// The number of kept messages, the newest.
 const KEPT_MAX: usize = 1000;
 
-/// The messages that were sent. Clones share them.
+/// The received messages. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inbox(Arc<Mutex<VecDeque<Value>>>);
 

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// A token taken apart. Whether its signature is good is asked separately.
+/// A parsed token. Its signature is checked separately.
 #[derive(Clone)]
 pub(super) struct Jws {
     pub(super) header: Value,
@@ -20,13 +20,13 @@ pub(super) struct Jws {
 
 impl fmt::Debug for Jws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A token is a credential: only what it says is shown, not what proves it.
+        // A token is a credential: claims and signature are not shown.
         f.debug_struct("Jws").field("header", &self.header).finish_non_exhaustive()
     }
 }
 
 impl Jws {
-    /// Takes a compact token apart. `None` if it is none.
+    /// Parses a compact token. `None` if it is malformed.
     pub(super) fn read(token: &str) -> Option<Self> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -38,7 +38,7 @@ impl Jws {
         })
     }
 
-    /// A claim as text.
+    /// A text claim.
     pub(super) fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
@@ -49,7 +49,7 @@ impl Jws {
         value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))
     }
 
-    /// Is `audience` the audience, or one of them?
+    /// Returns whether `audience` is the audience or one of several.
     pub(super) fn is_for(&self, audience: &str) -> bool {
         match &self.claims["aud"] {
             Value::String(one) => one == audience,
@@ -58,7 +58,7 @@ impl Jws {
         }
     }
 
-    /// Does the signature, by one of `algorithms`, fit this public key?
+    /// Returns whether the signature is valid for this public key and one of `algorithms`.
     pub(super) fn is_signed_by(&self, key: &Value, algorithms: &[&str]) -> bool {
         let Some(algorithm) = self.header["alg"].as_str().filter(|used| algorithms.contains(used)) else {
             return false;
@@ -90,11 +90,11 @@ impl Jws {
     }
 }
 
-/// What is wrong with the times or the identity in a client's assertion.
+/// The rules for the claims of a client's assertion.
 pub(super) struct AssertionRules<'a> {
     pub(super) client_id: &'a str,
     pub(super) audience: &'a str,
-    /// Seconds: how far ahead `exp` may lie.
+    /// Seconds that `exp` may be in the future.
     pub(super) lifetime_max: i64,
     /// Seconds.
     pub(super) now: i64,
@@ -129,7 +129,7 @@ pub(super) fn sha256(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()))
 }
 
-/// The thumbprint of a public key, RFC 7638. `None` if it is no key.
+/// The thumbprint of a public key, RFC 7638. `None` if it is not a key.
 pub(super) fn thumbprint(key: &Value) -> Option<String> {
     let text = |name: &str| key[name].as_str();
     let members = match text("kty")? {
@@ -140,7 +140,7 @@ pub(super) fn thumbprint(key: &Value) -> Option<String> {
     Some(sha256(&members))
 }
 
-/// An access token in the form of a JWT. The stand-ins remember what they have issued: its signature is filling.
+/// An access token in the form of a JWT. The stand-ins remember the tokens that they issue, so the signature is filler.
 pub(super) fn issued(claims: &Value, filling: &str) -> String {
     let header = serde_json::json!({ "alg": "RS256", "typ": "JWT", "kid": "sandbox" });
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -158,7 +158,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// An RSA key for tests: its public half, and a signer by RS256.
+    /// An RSA key for tests, which signs with RS256.
     pub(crate) struct TestRsaKey(RsaKeyPair);
 
     impl TestRsaKey {

@@ -1,4 +1,4 @@
-//! What was asked of a stand-in: every request, in the order of arrival, without its credentials.
+//! The requests that a stand-in received, in order of arrival, without credentials.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,31 +11,31 @@ use okta_auth0_sync_clock::Timestamp;
 use super::lock;
 use super::message::{Answer, Inbound};
 
-/// So many requests are kept.
+/// The number of requests that are kept.
 const KEPT_MAX: usize = 100_000;
-/// In which the stand-ins name an exchange, as their originals do.
+/// The headers with which each tenant identifies an exchange.
 const REQUEST_ID_HEADERS: [&str; 2] = ["x-okta-request-id", "ot-baggage-auth0-request-id"];
 
 /// One request that came in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
-    /// Its place in the order of arrival, from 0.
+    /// Its number in order of arrival, from 0.
     pub number: u64,
     /// `GET`, `PATCH`, …
     pub method: String,
-    /// The path as it was sent.
+    /// The path as sent.
     pub path: String,
-    /// What followed `?`; empty when nothing did.
+    /// The text after `?`, or empty.
     pub query: String,
-    /// When it came in, on the sandbox's clock.
+    /// When it arrived, by the sandbox's clock.
     pub at: Timestamp,
-    /// The status of the answer; `None` until it is given, and for ever when the connection was dropped instead.
+    /// The status of the response; `None` until it is sent, and if the connection was dropped.
     pub status: Option<u16>,
-    /// What the answer called the exchange, if it did; `None` as long as there is no status.
+    /// The request id of the response; `None` before the response, or if it has none.
     pub request_id: Option<String>,
-    /// What the request called it (`X-Correlation-ID`): the real Auth0 notes that in the tenant's log.
+    /// `X-Correlation-ID` of the request, which Auth0 stores in the tenant's log.
     pub correlation_id: Option<String>,
-    /// The JSON body of a PATCH. Other bodies are not kept: they may hold credentials.
+    /// The JSON body of a PATCH. Other bodies are not kept: they may contain credentials.
     pub body: Option<Value>,
 }
 
@@ -45,7 +45,7 @@ struct Kept {
     requests: VecDeque<Recorded>,
 }
 
-/// The requests of one tenant: the latest 100,000, and the count of all. Clones share them.
+/// The latest 100,000 requests of one tenant, and the count of all. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Journal {
     kept: Arc<Mutex<Kept>>,
@@ -57,28 +57,28 @@ impl Journal {
         Self { kept: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
     }
 
-    /// Everything that is kept, oldest first.
+    /// The kept requests, oldest first.
     pub fn requests(&self) -> Vec<Recorded> {
         lock(&self.kept).requests.iter().cloned().collect()
     }
 
-    /// How many requests have come in since the start.
+    /// The number of requests since the start.
     pub fn total(&self) -> u64 {
         lock(&self.kept).total
     }
 
-    /// How many of the kept requests have this method and a path that begins so.
+    /// The number of kept requests with this method and path prefix.
     pub fn count(&self, method: &str, path_prefix: &str) -> usize {
         let kept = lock(&self.kept);
         kept.requests.iter().filter(|request| request.method == method && request.path.starts_with(path_prefix)).count()
     }
 
-    /// Forgets what is kept.
+    /// Removes the kept requests.
     pub fn clear(&self) {
         lock(&self.kept).requests.clear();
     }
 
-    /// Completes as soon as `condition` holds of the kept requests: at once, or when a request comes in or is answered.
+    /// Completes as soon as `condition` holds for the kept requests.
     pub async fn wait_for(&self, condition: impl Fn(&[Recorded]) -> bool) {
         let mut changed = self.changed.subscribe();
         loop {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credential_is_kept() {
+    fn journal_keeps_no_credentials() {
         let journal = Journal::new();
         journal.arrived(&request(Method::POST, "client_secret=hidden"), Timestamp::UNIX_EPOCH);
         assert!(!format!("{:?}", journal.requests()).contains("hidden"));

@@ -1,29 +1,29 @@
-//! A value that a search index sees later than a reader by id does.
+//! A value that a search index sees later than a read by id does.
 
 use std::time::Duration;
 
-/// A value, and what it was until lately.
+/// A value and its recent former values.
 #[derive(Clone, Debug)]
 pub(super) struct Lagged<T> {
     current: Option<T>,
-    /// Former values and until when (monotonic time) each was the current one; oldest first. Only as many as the lag
-    /// makes visible.
+    /// Former values and until when (monotonic time) each was current, oldest first; only those that the lag
+    /// still makes visible.
     former: Vec<(Duration, Option<T>)>,
 }
 
 impl<T: Clone> Lagged<T> {
-    /// A value that comes into being at `now`.
+    /// A value that exists from `now` on.
     pub(super) fn born(value: T, now: Duration, lag: Duration) -> Self {
         let former = if lag.is_zero() { Vec::new() } else { vec![(now, None)] };
         Self { current: Some(value), former }
     }
 
-    /// The value itself.
+    /// The current value.
     pub(super) fn current(&self) -> Option<&T> {
         self.current.as_ref()
     }
 
-    /// To change it, or by taking it to end it. The former value stays visible to the index for `lag`.
+    /// The value, to change or remove it. The former value stays visible to the index for `lag`.
     pub(super) fn change(&mut self, now: Duration, lag: Duration) -> &mut Option<T> {
         if !lag.is_zero() {
             self.former.retain(|(until, _)| now.saturating_sub(*until) < lag);
@@ -32,7 +32,7 @@ impl<T: Clone> Lagged<T> {
         &mut self.current
     }
 
-    /// What an index that lags by `lag` sees at `now`.
+    /// The value that an index with this `lag` sees at `now`.
     pub(super) fn indexed(&self, now: Duration, lag: Duration) -> Option<&T> {
         let seen = self.former.iter().find(|(until, _)| now.saturating_sub(*until) < lag);
         seen.map_or(self.current.as_ref(), |(_, former)| former.as_ref())

@@ -12,14 +12,14 @@
 //! # }
 //! ```
 //!
-//! They serve the `demo`, the integration tests, and anyone who wants to try a client of their own: the official SDKs
-//! work against them. They are written against the OpenAPI descriptions that Okta and Auth0 publish and recordings in
-//! public repositories; each fact is named with its source where it is made to happen.
+//! They serve the `demo`, the integration tests, and experiments with other clients: the official SDKs
+//! work against them. They follow the OpenAPI descriptions that Okta and Auth0 publish and recordings in
+//! public repositories; the code names the source of each fact.
 //!
-//! - [`Faults`] make them fail, or wait, for chosen requests; [`Journal`] tells what was asked.
-//! - Everything that can be done in Rust can be done over HTTP under `/_sandbox/` (see `control.rs` and
+//! - [`Faults`] make them fail or wait for chosen requests; [`Journal`] lists the received requests.
+//! - Everything that Rust code can do is also possible over HTTP under `/_sandbox/` (see `control.rs` and
 //!   `okta/control.rs`, `auth0/control.rs`).
-//! - Time is that of the [`Clock`] they are given; ids come from seeds: the same story gives the same answers.
+//! - Time comes from a [`Clock`], ids from a seed: the same requests get the same responses.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -61,16 +61,16 @@ pub use journal::{Journal, Recorded};
 pub use okta::{DeleteOrder, Limit, Limits, NewUser, OktaOptions, OktaTenant, PageOrder, ServiceApp, UserId};
 pub use population::Population;
 
-/// What sandbox to start.
+/// The options of a sandbox.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The time of both tenants.
     pub clock: Arc<dyn Clock>,
-    /// The same clock, if `/_sandbox/clock` shall be able to move it.
+    /// The same clock, if `/_sandbox/clock` may move it.
     pub manual_clock: Option<Arc<ManualClock>>,
-    /// Where the Okta org is served; 0 is any free port.
+    /// The port of the Okta org; 0 is any free port.
     pub okta_port: u16,
-    /// Where the Auth0 tenant is served; 0 is any free port.
+    /// The port of the Auth0 tenant; 0 is any free port.
     pub auth0_port: u16,
     /// The Okta org.
     pub okta: OktaOptions,
@@ -98,7 +98,7 @@ impl Options {
     }
 }
 
-/// Both tenants, being served. Dropping it stops them, without waiting for the connections to end.
+/// Both running tenants. Dropping it stops them without waiting for the connections to end.
 #[derive(Debug)]
 pub struct Sandbox {
     okta: OktaTenant,
@@ -111,7 +111,7 @@ impl Sandbox {
     /// bound unless the options say otherwise.
     ///
     /// # Errors
-    /// When a port cannot be had.
+    /// If a port is not available.
     pub async fn start(options: Options, action_code: &str) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let context = || TenantContext {
@@ -156,15 +156,15 @@ impl Sandbox {
         )
     }
 
-    /// Has people move in.
+    /// Creates users in both tenants.
     ///
     /// # Panics
-    /// When somebody lives there already under one of their names.
+    /// If one of the logins or user ids is taken.
     pub fn populate(&self, population: Population) {
         population.settle(&self.okta, &self.auth0);
     }
 
-    /// Ends both tenants and every connection to them. Their state lives on in handles that were cloned.
+    /// Stops both tenants and ends every connection. Cloned handles keep their state.
     pub async fn stop(self) {
         for served in self.served {
             served.stop().await;
@@ -172,7 +172,7 @@ impl Sandbox {
     }
 }
 
-/// A lock whose data is always whole: no code that panics leaves it half changed.
+/// Locks a mutex. Poisoning is ignored: no panic leaves the data half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

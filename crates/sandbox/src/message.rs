@@ -1,15 +1,15 @@
-//! A request as a stand-in reads it, and the answer that it gives.
+//! The requests and responses of the stand-ins.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
-/// A request, read whole. Not `Debug`: it holds credentials.
+/// A complete request. Not `Debug`: it contains credentials.
 pub(super) struct Inbound {
     pub(super) method: Method,
-    /// The path as it was sent, percent-encoded.
+    /// The path as sent, percent-encoded.
     pub(super) path: String,
-    /// What follows `?`, as it was sent; empty when nothing does.
+    /// The text after `?` as sent, or empty.
     pub(super) query: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -48,17 +48,17 @@ impl Inbound {
         url::form_urlencoded::parse(&self.body).find_map(|(key, value)| (key == name).then(|| value.into_owned()))
     }
 
-    /// Path and query, as they were sent.
+    /// Path and query as sent.
     pub(super) fn target(&self) -> String {
         if self.query.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, self.query) }
     }
 }
 
-/// An answer, before the network has its way with it.
+/// A response, before network faults apply.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Boxed, because answers are passed on by value, refusals as errors.
+    /// Boxed, because responses are moved, also as errors.
     pub(super) headers: Box<HeaderMap>,
     pub(super) body: Bytes,
 }
@@ -69,39 +69,39 @@ impl Answer {
         Self::text(status, "application/json", body.to_string())
     }
 
-    /// A body of the type `content_type`.
+    /// A body of this content type.
     pub(super) fn text(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let mut headers = Box::new(HeaderMap::new());
         headers.insert("content-type", HeaderValue::from_static(content_type));
         Self { status, headers, body: body.into() }
     }
 
-    /// No body at all.
+    /// No body.
     pub(super) fn empty(status: u16) -> Self {
         Self { status, headers: Box::default(), body: Bytes::new() }
     }
 
-    /// Sets a header. Names and values that HTTP cannot carry are left out: they come from people trying things.
+    /// Sets a header, and ignores names and values that are not valid in HTTP: they come from experiments.
     pub(super) fn with(mut self, name: &str, value: impl AsRef<str>) -> Self {
         self.set(name, value.as_ref());
         self
     }
 
-    /// Sets a header, replacing what was there.
+    /// Sets a header, replacing earlier values.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             self.headers.insert(name, value);
         }
     }
 
-    /// Adds one more line of a header.
+    /// Adds a line of a header.
     pub(super) fn add(&mut self, name: &str, value: &str) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             self.headers.append(name, value);
         }
     }
 
-    /// For the server to send.
+    /// Converts it for the server.
     pub(super) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -110,7 +110,7 @@ impl Answer {
     }
 }
 
-/// `text` with its `%XX` turned back into bytes; what is no such sequence stays as it is.
+/// Decodes `%XX`; invalid sequences stay unchanged.
 pub(super) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

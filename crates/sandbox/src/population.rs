@@ -1,21 +1,21 @@
-//! People for a sandbox to begin with: as many as an experiment needs, in both tenants, with what makes them hard to tell
-//! apart.
+//! The initial users of a sandbox: as many as an experiment needs, in both tenants, with addresses that are hard to
+//! match.
 
 use serde_json::json;
 
 use super::{Auth0Tenant, NewUser, OktaTenant, UserId};
 
-/// Who lives in a sandbox at its start. Everybody has the same address in both tenants.
+/// The initial users of a sandbox. Each has the same address in both tenants.
 ///
-/// Of each hundred, one has an account whose connection keeps the address in capitals, and one shares the address with
-/// somebody who stays: the account of the first is found only without regard to case, that of the second must stay open.
+/// Of each hundred, one has an account whose connection stores the address in upper case, and one shares the address of
+/// an active user: the first is matched only by ignoring case, and the account of the second must not be denied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Population {
-    /// Active people. No entry of the log tells of their coming.
+    /// Active users, without events in the log.
     pub people: usize,
-    /// So many of them are deactivated at once, each with its entry.
+    /// How many of them are deactivated immediately, each with its event.
     pub leavers: usize,
-    /// So many entries, all about people who stay, stand in the log before.
+    /// The number of earlier events in the log, all about active users.
     pub history: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What the parts that both stand-ins share need of a tenant.
+//! The interface between a tenant and the code that both stand-ins share.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) trait Tenant: Send + Sync + 'static {
     /// Does what the real API would do, and returns what it would answer.
     fn answer(&self, request: &Inbound) -> Answer;
 
-    /// The tenant's own part of `/_sandbox/`; `path` is what follows it. `None` if there is no such control.
+    /// The tenant-specific part of `/_sandbox/`; `path` follows that prefix. `None` if it is unknown.
     fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer>;
 
     /// A 429 of this tenant.

@@ -14,10 +14,10 @@ use okta_auth0_sync_clock::ManualClock;
 
 use super::{Options, Sandbox};
 
-/// The Action that the tests of a login need: as the shipped one, it denies those whom it finds marked.
+/// The Action that the tests of a login need: like the shipped one, it denies marked users.
 const ACTION: &str = include_str!("../../../src/auth0/action.js");
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 struct Reply {
     status: u16,
@@ -30,7 +30,7 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The target of the link of this relation.
+    /// The target of the link with this relation.
     fn link(&self, relation: &str) -> Option<String> {
         self.headers.get_all("link").iter().find_map(|line| {
             let (target, rest) = line.to_str().unwrap().strip_prefix('<')?.split_once('>')?;
@@ -39,7 +39,7 @@ impl Reply {
     }
 }
 
-/// A sandbox whose clock stands at 2026-01-01, and a client.
+/// A sandbox whose clock starts at 2026-01-01, and a client.
 struct Stage {
     sandbox: Sandbox,
     clock: Arc<ManualClock>,

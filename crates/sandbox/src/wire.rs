@@ -1,7 +1,7 @@
-//! The connections of a stand-in, which can fail the way networks do.
+//! The connections of a stand-in, which can fail as networks do.
 //!
-//! A fault of the network is made where networks fail: on the socket. The HTTP server above knows nothing of it, so a
-//! client sees exactly what it would see of a real broken connection.
+//! Network faults happen on the socket. The HTTP server above does not know of them, so a
+//! client sees exactly what a broken connection shows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub(super) enum ResponseFault {
     Stalled { body_bytes: usize },
 }
 
-/// The handle by which a request's handler chooses the fault of its own response.
+/// The handle by which a request's handler chooses the fault of its response.
 #[derive(Clone, Debug)]
 pub(super) struct Wire(Arc<Mutex<ResponseFault>>);
 
@@ -50,14 +50,14 @@ impl Connected<IncomingStream<'_, Loopback>> for Wire {
     }
 }
 
-/// A listener whose connections all end when `stop` is cancelled, whatever they are doing.
+/// A listener whose connections all end when `stop` is cancelled.
 pub(super) struct Loopback {
     listener: TcpListener,
     stop: CancellationToken,
 }
 
 impl Loopback {
-    /// Listens on the loopback interface only: the stand-ins hold no real secret and guard none.
+    /// Listens on the loopback interface only: the stand-ins protect no secret.
     pub(super) async fn bind(port: u16, stop: CancellationToken) -> io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await?;
         Ok(Self { listener, stop })
@@ -89,7 +89,7 @@ impl Listener for Loopback {
                     };
                     return (connection, peer);
                 }
-                // The peer is gone already, or we are out of descriptors: let others run, then try again.
+                // The peer is gone, or no descriptor is free: let other tasks run, then retry.
                 Err(error) => {
                     tracing::debug!(%error, "accept");
                     tokio::task::yield_now().await;
@@ -108,7 +108,7 @@ pub(super) struct Connection {
     stream: TcpStream,
     wire: Wire,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// How many bytes may still be written, once a cut or stalled answer has begun.
+    /// The bytes that may still be written, once a cut or stalled response has begun.
     left: Option<usize>,
 }
 
@@ -117,9 +117,9 @@ impl Connection {
         self.stop.as_mut().poll(cx).is_ready()
     }
 
-    /// The part of `bytes` that may still be written of an answer whose body ends after `body_bytes`.
+    /// The number of `bytes` that may still be written of a response whose body ends after `body_bytes`.
     fn allowance(&mut self, bytes: &[u8], body_bytes: usize) -> usize {
-        // hyper hands the head over in one piece; should it not, what came counts as head.
+        // hyper writes the head in one piece; otherwise the first write counts as the head.
         let head = || bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
         *self.left.get_or_insert_with(|| head() + body_bytes)
     }
@@ -148,7 +148,7 @@ impl AsyncWrite for Connection {
         let left = self.allowance(bytes, body_bytes);
         if left == 0 {
             return match fault {
-                // Woken by `stop`, which was polled above.
+                // `stop`, polled above, wakes this task.
                 ResponseFault::Stalled { .. } => Poll::Pending,
                 _ => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
             };

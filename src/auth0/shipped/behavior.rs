@@ -1,4 +1,4 @@
-//! The shipped Action, on every shape that metadata can have.
+//! Runs the shipped Action on every shape of metadata.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use okta_auth0_sync_sandbox::run_action;
 
 use super::{ACTION_SOURCE, action_code};
 
-/// What configurations make of the Action: its code, the key that it reads, what it says.
+/// The Action for two configurations: its code, the key that it reads and its message.
 fn filled() -> [(String, &'static str, &'static str); 2] {
     const HOSTILE: &str = "Gone: \"bye\" \\ '; throw 1; // \u{2028}\u{1f44b}";
     [("okta_sync", "account_deactivated"), ("acme-sync_2", HOSTILE)]
@@ -39,7 +39,7 @@ fn marks() -> Vec<(Option<Value>, bool)> {
     ]
 }
 
-/// Shapes of a whole metadata object: every mark under `key`, and what is no object at all.
+/// Shapes of a whole metadata object: every mark under `key`, and values that are not objects.
 fn metadata(key: &str) -> Vec<(Option<Value>, bool)> {
     let mut all: Vec<(Option<Value>, bool)> =
         [None, Some(json!(null)), Some(json!("x")), Some(json!([1])), Some(json!(7)), Some(json!(true))]
@@ -56,7 +56,7 @@ fn metadata(key: &str) -> Vec<(Option<Value>, bool)> {
     all
 }
 
-/// Every event that can be made of them, and whether it is denied.
+/// Every event with these shapes, and whether it is denied.
 fn events(key: &str) -> Vec<(Value, bool)> {
     let mut events = vec![(json!({}), false), (json!({ "user": null }), false), (json!({ "user": "x" }), false)];
     for (app, denied_by_app) in metadata(key) {
@@ -75,22 +75,22 @@ fn events(key: &str) -> Vec<(Value, bool)> {
 }
 
 #[test]
-fn it_denies_exactly_the_marked_and_never_throws() {
+fn action_denies_marked_users_only() {
     assert_eq!(filled()[0].0, ACTION_SOURCE);
     for (code, key, message) in filled() {
         for (event, denied) in events(key) {
             let spoken = run_action(&code, &event).unwrap_or_else(|threw| panic!("{event}: {threw}"));
             assert_eq!(spoken.denied.as_deref(), denied.then_some(message), "{event}");
-            assert!(spoken.app_metadata.is_empty() && spoken.user_metadata.is_empty(), "it writes nothing");
+            assert!(spoken.app_metadata.is_empty() && spoken.user_metadata.is_empty(), "the Action writes no metadata");
         }
     }
 }
 
-/// The same in the runtime that Auth0 uses, where that is installed.
+/// The same in Node.js, the runtime of Auth0, if it is installed.
 #[test]
-fn it_does_the_same_in_node() {
+fn action_does_the_same_in_node() {
     if Command::new("node").arg("--version").output().is_err() {
-        eprintln!("not run: there is no node on this machine");
+        eprintln!("not run: node is not installed");
         return;
     }
     for (code, key, message) in filled() {

@@ -1,4 +1,4 @@
-//! The users of the tenant: kept as the JSON that they are shown as, found by id, by address, and by search.
+//! The users of the tenant, stored as the JSON that the API returns, with indexes by id, address and search.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::lagged::Lagged;
 
 use super::search::Query;
 
-/// Everybody.
+/// All users.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    /// In the order of creation. Deleted users leave their place empty.
+    /// In order of creation. A deleted user leaves an empty slot.
     users: Vec<Lagged<Arc<Value>>>,
     by_id: HashMap<String, usize>,
-    /// The address as it is written → places.
+    /// The address as written → slots.
     by_email: HashMap<String, Vec<usize>>,
-    /// The address in lower case → places of those who have it or once had it: where a search looks first.
+    /// The address in lower case → slots of users who have or had it: the candidates of a search.
     hints: HashMap<String, Vec<usize>>,
-    /// How far the index of searches lags behind.
+    /// How far the search index lags behind.
     lag: Duration,
 }
 
@@ -29,7 +29,7 @@ impl Accounts {
         Self { users: Vec::new(), by_id: HashMap::new(), by_email: HashMap::new(), hints: HashMap::new(), lag }
     }
 
-    /// Adds a user, who has a `user_id` that is not taken.
+    /// Adds a user whose `user_id` is not taken.
     pub(super) fn insert(&mut self, user: Value, now: Duration) {
         let place = self.users.len();
         self.by_id.insert(user_id(&user).to_owned(), place);
@@ -52,22 +52,22 @@ impl Accounts {
         }
     }
 
-    /// The user of this id.
+    /// The user with this id.
     pub(super) fn get(&self, id: &str) -> Option<&Arc<Value>> {
         self.users.get(*self.by_id.get(id)?)?.current()
     }
 
-    /// Those whose address is written exactly so.
+    /// The users with exactly this address.
     pub(super) fn with_email(&self, email: &str) -> impl Iterator<Item = &Arc<Value>> {
         self.by_email.get(email).into_iter().flatten().filter_map(|place| self.users[*place].current())
     }
 
-    /// Everybody there is, by creation.
+    /// All existing users in order of creation.
     pub(super) fn current(&self) -> impl Iterator<Item = &Arc<Value>> {
         self.users.iter().filter_map(Lagged::current)
     }
 
-    /// Changes a user; answers what they are now.
+    /// Changes a user, and returns the new state.
     pub(super) fn change(
         &mut self,
         id: &str,
@@ -78,7 +78,7 @@ impl Accounts {
         let before = self.users[place].current()?.clone();
         let mut fields = before.as_object().cloned().unwrap_or_default();
         change(&mut fields);
-        // The id is what it is found by: it stays.
+        // The id is the key: it stays.
         fields.insert("user_id".to_owned(), json!(id));
         let after = Arc::new(Value::Object(fields));
         *self.users[place].change(now, self.lag) = Some(after.clone());
@@ -89,7 +89,7 @@ impl Accounts {
         Some(after)
     }
 
-    /// Removes a user; answers who it was.
+    /// Removes a user and returns it.
     pub(super) fn remove(&mut self, id: &str, now: Duration) -> Option<Arc<Value>> {
         let place = self.by_id.remove(id)?;
         let gone = self.users[place].change(now, self.lag).take()?;
@@ -97,12 +97,12 @@ impl Accounts {
         Some(gone)
     }
 
-    /// Those whom the lagging index finds.
+    /// The users that the lagging index finds.
     pub(super) fn search(&self, query: &Query, now: Duration) -> Vec<&Arc<Value>> {
         let places: Vec<usize> = if let Some(id) = query.required("user_id") {
             self.by_id.get(id).copied().into_iter().collect()
         } else if let Some(emails) = query.emails() {
-            // In the order of creation, each once, as everybody else is found.
+            // In order of creation, each once, as without the index.
             let hints = emails.iter().filter_map(|email| self.hints.get(&email.to_lowercase()));
             hints.flatten().copied().collect::<BTreeSet<usize>>().into_iter().collect()
         } else {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_found_exactly_at_once_and_by_search_later() {
+    fn exact_lookup_is_current_and_search_lags() {
         let s = Duration::from_secs;
         let mut accounts = Accounts::new(s(5));
         accounts.insert(json!({ "user_id": "a", "email": "Ann@x.org" }), s(0));

@@ -15,12 +15,12 @@ use super::problem::Problem;
 
 /// The name of the Action whose code [`Sandbox::start`](crate::Sandbox::start) takes.
 pub(super) const ACTION_NAME: &str = "okta-auth0-sync";
-/// A trigger has at most so many. Auth0 docs: "Entity limit policy".
+/// The most Actions of a trigger. Auth0 docs: "Entity limit policy".
 const BOUND_MAX: usize = 20;
 const PER_PAGE_DEFAULT: usize = 20;
 const TRIGGER: &str = "post-login";
 
-/// How far a build has come. Each time somebody looks, it takes a step.
+/// The progress of a build. Each request for it advances it by one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Build {
     Pending,
@@ -78,7 +78,7 @@ struct Binding {
 /// The Actions of the tenant and the post-login flow.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
-    /// By creation: ids are UUIDs, so the key is a running number.
+    /// In order of creation: ids are UUIDs, so the key is a sequence number.
     actions: BTreeMap<u64, Action>,
     created: u64,
     bound: Vec<Binding>,
@@ -159,7 +159,7 @@ impl Action {
         })
     }
 
-    /// Takes what a create or update names.
+    /// Applies the attributes of a create or update request.
     fn take(&mut self, body: &Value) -> Result<(), Problem> {
         let text = |name: &str| body[name].as_str().map(str::to_owned);
         let wrong = |what: &str| Err(Problem::invalid_body(format!("'Expected type string' on property {what}.")));
@@ -282,7 +282,7 @@ impl Actions {
                 }
                 action.deploy(ids, now);
                 let deployed = action.deployed.as_ref().ok_or_else(|| Problem::not_found("no version"))?;
-                // 202 in the API description, 200 in every recording; and it says that it is not deployed yet.
+                // 202 in the API description, 200 in every recording; the body says that it is not deployed yet.
                 let mut version = action.version(deployed, false);
                 version["action"] = action.base();
                 Answer::json(200, &version)
@@ -314,7 +314,7 @@ impl Actions {
             .collect()
     }
 
-    /// Replaces the whole flow: what is not named is no longer bound, and the order is that of execution.
+    /// Replaces the whole flow: Actions that are not named are unbound, and the order is that of execution.
     fn bind(&mut self, body: &Value, ids: &mut Identifiers, now: Timestamp) -> Result<(), Problem> {
         let wanted = body["bindings"].as_array().ok_or_else(|| Problem::invalid_body("'bindings' must be a list."))?;
         if wanted.len() > BOUND_MAX {
@@ -349,7 +349,7 @@ impl Actions {
         Ok(())
     }
 
-    /// The deployed code of the flow, in its order.
+    /// The deployed code of each Action in the flow, in order.
     pub(super) fn flow(&self) -> Vec<String> {
         self.bound
             .iter()
@@ -358,13 +358,13 @@ impl Actions {
             .collect()
     }
 
-    /// The names of the flow, in its order.
+    /// The names of the Actions in the flow, in order.
     pub(super) fn flow_names(&self) -> Vec<String> {
         let named = |id: &str| self.actions.values().find(|action| action.id == id).map(|action| action.name.clone());
         self.bound.iter().filter_map(|binding| named(&binding.action_id)).collect()
     }
 
-    /// Creates or replaces an Action and deploys it, at once.
+    /// Creates or replaces an Action and deploys it immediately.
     pub(super) fn install(&mut self, name: &str, code: &str, ids: &mut Identifiers, now: Timestamp) {
         let key = self.actions.iter().find(|(_, action)| action.name == name).map(|(key, _)| *key);
         let key = key.unwrap_or_else(|| {
@@ -379,7 +379,7 @@ impl Actions {
         }
     }
 
-    /// Deletes an Action, bound or not; answers whether there was one.
+    /// Deletes an Action, bound or not. Returns whether it existed.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let Some(key) = self.actions.iter().find(|(_, action)| action.name == name).map(|(key, _)| *key) else {
             return false;
@@ -390,7 +390,7 @@ impl Actions {
         true
     }
 
-    /// Puts an Action at a place of the flow, from which it is taken first. `None` takes it out.
+    /// Moves an Action to this position of the flow. `None` removes it from the flow.
     pub(super) fn place(&mut self, name: &str, at: Option<usize>, ids: &mut Identifiers, now: Timestamp) {
         let Some(action_id) = self.actions.values().find(|action| action.name == name).map(|action| action.id.clone())
         else {
@@ -413,7 +413,7 @@ fn paged(name: &str, all: Vec<Value>, request: &Inbound) -> Answer {
     Answer::json(200, &json!({ "total": total, "page": page, "per_page": per_page, name: some }))
 }
 
-/// As recorded by auth0-deploy-cli on 2026-08-10, of the one trigger that matters here.
+/// As recorded by auth0-deploy-cli on 2026-08-10, for the only trigger that is used here.
 fn triggers() -> Value {
     let version = |version: &str, status: &str, runtimes: &[&str], default: &str| {
         json!({ "id": TRIGGER, "version": version, "status": status, "runtimes": runtimes, "default_runtime": default,

@@ -1,17 +1,17 @@
-//! `/_sandbox/` of the Auth0 tenant: what the real API has no form for.
+//! `/_sandbox/` of the Auth0 tenant: operations that the real API does not have.
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /_sandbox/users` | everybody |
+//! | `GET /_sandbox/users` | all users |
 //! | `POST /_sandbox/users` | creates one: any root attribute, and `connection` → `{"user_id"}` |
-//! | `PUT /_sandbox/users/{id}` | puts the body's attributes in place of the old: somebody else's edit |
+//! | `PUT /_sandbox/users/{id}` | replaces attributes by those of the body, as another administrator would |
 //! | `DELETE /_sandbox/users/{id}` | deletes one |
 //! | `POST /_sandbox/link` | `{"primary","secondary"}` |
 //! | `POST /_sandbox/login` | `{"user_id","kind"?}` → `{"granted","reason"}`; kinds: `interactive`, `password`, `refresh`, `silent` |
-//! | `GET /_sandbox/action` | the names of the post-login flow, in its order |
+//! | `GET /_sandbox/action` | the names of the Actions in the post-login flow, in order |
 //! | `POST /_sandbox/action` | `{"bound":true,"code"?}` for the Action |
-//! | `POST /_sandbox/tokens/revoke` | every access token is refused from now on |
-//! | `POST /_sandbox/scope` | `{"scope":"read:users …"}`: what is granted from now on, also to tokens there are |
+//! | `POST /_sandbox/tokens/revoke` | revokes every access token |
+//! | `POST /_sandbox/scope` | `{"scope":"read:users …"}`: changes the granted scopes, also of existing tokens |
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ use crate::message::{Answer, Inbound, percent_decoded};
 use super::Auth0Tenant;
 use super::login::{Login, LoginKind};
 
-/// Answers the tenant's own part of the control surface.
+/// Handles the tenant's own part of the control API.
 pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> Option<Answer> {
     let body = request.json().unwrap_or(Value::Null);
     let answer = match (request.method.as_str(), path) {

@@ -1,4 +1,4 @@
-//! Auth0's rate limit: a bucket of requests that fills by the millisecond.
+//! Auth0's rate limit: a token bucket that refills every millisecond.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use okta_auth0_sync_clock::add;
 /// A token bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
-    /// So many requests at once.
+    /// Requests at once.
     pub burst: u32,
-    /// So many more per second.
+    /// Further requests per second.
     pub refill_per_second: f64,
 }
 
@@ -25,16 +25,16 @@ impl Bucket {
     /// A free tenant: two requests a second for the whole Management API.
     pub const FREE: Self = Self { burst: 2, refill_per_second: 2.0 };
 
-    /// A bucket that nobody empties.
+    /// No limit in practice.
     pub const UNLIMITED: Self = Self { burst: 1_000_000_000, refill_per_second: 1e9 };
 }
 
-/// What the headers of an answer say.
+/// The rate-limit headers of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) limit: u32,
     pub(super) remaining: u32,
-    /// Epoch seconds: when at least one request is possible again, not when the bucket is full.
+    /// Epoch seconds at which at least one request is possible, not at which the bucket is full.
     pub(super) reset: i64,
     pub(super) exceeded: bool,
 }
@@ -53,7 +53,7 @@ impl Level {
         Self { bucket, tokens: f64::from(bucket.burst), at: now }
     }
 
-    /// Takes one request out, if there is one.
+    /// Takes one token, if there is one.
     pub(super) fn take(&mut self, clock: &dyn Clock) -> Standing {
         let now = clock.monotonic();
         let filled = now.saturating_sub(self.at).as_secs_f64() * self.bucket.refill_per_second;
@@ -63,7 +63,7 @@ impl Level {
         if !exceeded {
             self.tokens -= 1.0;
         }
-        // Saturating: the level lies between 0 and `burst`.
+        // Saturating: the level is between 0 and `burst`.
         let remaining = self.tokens as u32;
         let missing = (self.tokens.floor() + 1.0 - self.tokens) / self.bucket.refill_per_second;
         let next = Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX);

@@ -1,9 +1,9 @@
-//! A login, up to the point where the post-login Actions have spoken. Their JavaScript is really run.
+//! A login up to the result of the post-login Actions, whose JavaScript is executed.
 
 use rquickjs::{Context, Runtime};
 use serde_json::{Map, Value, json};
 
-/// How a login ended.
+/// The result of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
     /// Tokens were issued.
@@ -16,7 +16,7 @@ pub enum Login {
 }
 
 impl Login {
-    /// Was it granted?
+    /// Returns whether the login was granted.
     pub fn is_granted(&self) -> bool {
         *self == Self::Granted
     }
@@ -26,17 +26,17 @@ impl Login {
     }
 }
 
-/// The ways to a token that run the post-login Actions.
+/// The ways to get a token that run the post-login Actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoginKind {
     /// With the login page.
     #[default]
     Interactive,
-    /// With a password given to the application.
+    /// The application sends the user's password.
     Password,
-    /// A refresh token is exchanged.
+    /// The application exchanges a refresh token.
     Refresh,
-    /// `prompt=none`, on the strength of a session.
+    /// `prompt=none`, with an existing session.
     Silent,
 }
 
@@ -50,7 +50,7 @@ impl LoginKind {
         }
     }
 
-    /// Reads the name used by the control surface.
+    /// Parses the name that the control API uses.
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "" | "interactive" => Self::Interactive,
@@ -62,7 +62,7 @@ impl LoginKind {
     }
 }
 
-/// The `event` of post-login v3 (types of auth0/auth0-actions). Both metadata objects are always there.
+/// The `event` of post-login v3 (types of auth0/auth0-actions). Both metadata objects are always present.
 pub(super) fn event(user: &Value, client_id: &str, kind: LoginKind) -> Value {
     let mut user = user.as_object().cloned().unwrap_or_default();
     for metadata in ["app_metadata", "user_metadata"] {
@@ -91,23 +91,23 @@ pub(super) fn event(user: &Value, client_id: &str, kind: LoginKind) -> Value {
     event
 }
 
-/// What an Action did.
+/// The effects of an Action.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ActionEffects {
     /// The reason, if it denied.
     pub denied: Option<String>,
-    /// `api.user.setAppMetadata`. As in real life these happen even when it denied.
+    /// `api.user.setAppMetadata`. As in Auth0, these apply even if the Action denies.
     pub app_metadata: Map<String, Value>,
     /// `api.user.setUserMetadata`.
     pub user_metadata: Map<String, Value>,
 }
 
-/// An Action may use so much memory.
+/// The memory limit of an Action.
 const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The engine asks so often whether to go on; it is some seconds of looping.
+/// The engine interrupts an Action after this many checks: some seconds of looping.
 const INTERRUPTS_MAX: u32 = 20_000;
 
-/// The world of an Action. What the `api` has beyond the parts named here can be called, and does nothing.
+/// The environment of an Action. Members of `api` that are not listed here can be called and do nothing.
 const WORLD: &str = r#"
 (() => {
   const spoken = { denied: null, app_metadata: {}, user_metadata: {} };
@@ -143,7 +143,7 @@ const WORLD: &str = r#"
 /// Runs an Action of the post-login trigger, as a login does.
 ///
 /// # Errors
-/// What it threw, or why it did not come to an end.
+/// The error that it threw, or why it did not finish.
 pub fn run_action(code: &str, event: &Value) -> Result<ActionEffects, String> {
     let outcome = evaluate(WORLD, code, &event.to_string()).map_err(|error| error.to_string())?;
     let outcome = outcome.ok_or("the Action did not come to an end")?;
@@ -160,7 +160,7 @@ pub fn run_action(code: &str, event: &Value) -> Result<ActionEffects, String> {
     })
 }
 
-/// Could this be built: is it JavaScript at all?
+/// Returns whether this is valid JavaScript, so that it can be built.
 pub(super) fn compiles(code: &str) -> bool {
     let check = r#"try { new Function("exports", "module", "console", code); globalThis.outcome = ""; } catch {}"#;
     matches!(evaluate(check, code, "null"), Ok(Some(_)))
@@ -180,7 +180,7 @@ fn evaluate(script: &str, code: &str, event: &str) -> rquickjs::Result<Option<St
         ctx.globals().set("event", event)?;
         ctx.eval::<(), _>(script)
     })?;
-    // An Action's own rejections are in its outcome; what else was rejected concerns nobody.
+    // The Action's own rejections are in its outcome; other rejections do not matter.
     while runtime.is_job_pending() {
         if runtime.execute_pending_job().is_err() {
             break;

@@ -1,4 +1,4 @@
-//! The tenant behind the HTTP surface: the Management API, and the logins that it is all about.
+//! The state of the tenant: the Management API and logins.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use super::{Auth0Options, Connection, patch};
 
 const PER_PAGE_DEFAULT: usize = 50;
 const PER_PAGE_MAX: usize = 100;
-/// A search gives at most so many users.
+/// The most users that a search returns.
 const FOUND_MAX: usize = 1000;
 
-/// What a user has open.
+/// The sessions and refresh tokens of a user.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     pub(super) sessions: Vec<Value>,
@@ -64,7 +64,7 @@ impl Tenancy {
         }
     }
 
-    /// Answers a request of the Authentication or the Management API, headers included.
+    /// Handles a request of the Authentication or the Management API, headers included.
     pub(super) fn answer(&mut self, request: &Inbound, clock: &dyn Clock) -> Answer {
         let segments = request.segments();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -86,13 +86,13 @@ impl Tenancy {
         }
     }
 
-    /// A 429 that was ordered.
+    /// A 429 that a fault asked for.
     pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Answer {
         let answer = Problem::rate_limited().answer();
         let now = clock.now().as_second();
         let standing = |reset| Standing { limit: self.options.bucket.burst, remaining: 0, reset, exceeded: true };
         match kind {
-            // Auth0 has no such kind: its concurrency shows as the plain one.
+            // Auth0 has no separate response for concurrency.
             RateLimited::Plain | RateLimited::Concurrency => dressed(answer, &mut self.ids, standing(now + 1)),
             RateLimited::ResetInThePast => dressed(answer, &mut self.ids, standing(now - 60)),
             RateLimited::RetryAfter(span) => {
@@ -224,7 +224,7 @@ impl Tenancy {
         Ok(Answer::json(201, user))
     }
 
-    /// Creates a user: any root attribute may be given, `connection` decides on the identity.
+    /// Creates a user. Any root attribute may be given; `connection` determines the identity.
     pub(super) fn create(&mut self, fields: &Value, clock: &dyn Clock) -> Result<String, Problem> {
         let first = &self.options.connections.first().map_or("Users".to_owned(), |first| first.name.clone());
         let connection_name = fields["connection"].as_str().unwrap_or(first).to_owned();
@@ -241,7 +241,7 @@ impl Tenancy {
         }
         let now = timestamp_text(clock.now());
         let email = fields["email"].as_str().map(|email| {
-            // "If Auth0 is the identity provider, the email … is saved in lower case"; else it is kept as it is.
+            // "If Auth0 is the identity provider, the email … is saved in lower case"; otherwise it is unchanged.
             if connection.is_database() { email.to_lowercase() } else { email.to_owned() }
         });
         let nickname = email.as_deref().and_then(|email| email.split('@').next()).unwrap_or_default();
@@ -314,7 +314,7 @@ impl Tenancy {
         Ok(Answer::json(200, &*user.ok_or_else(Problem::no_such_user)?))
     }
 
-    /// Deletes a user. Nobody is told whether there was one: the API answers 204 either way.
+    /// Deletes a user. The API answers 204 whether or not the user existed.
     pub(super) fn delete(&mut self, id: &str, clock: &dyn Clock) -> bool {
         self.open.remove(id);
         self.accounts.remove(id, clock.monotonic()).is_some()
@@ -386,7 +386,7 @@ impl Tenancy {
         Answer::json(200, &Value::Array(grants))
     }
 
-    /// A login of this user. The session is created before the Actions run: who is denied has one all the same.
+    /// A login of this user. The session is created before the Actions run, so a denied user has one too.
     pub(super) fn login(&mut self, id: &str, kind: LoginKind, clock: &dyn Clock) -> Login {
         let now = timestamp_text(clock.now());
         let user = self.accounts.change(id, clock.monotonic(), |user| {
@@ -445,7 +445,7 @@ impl Tenancy {
     }
 }
 
-/// With the headers that every recorded answer of the Management API has.
+/// Adds the headers that every recorded response of the Management API has.
 fn dressed(answer: Answer, ids: &mut Identifiers, standing: Standing) -> Answer {
     let exchange = ids.hex(16);
     answer

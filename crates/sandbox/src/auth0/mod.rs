@@ -29,12 +29,12 @@ use management::Tenancy;
 pub use limits::Bucket;
 pub use login::{ActionEffects, Login, LoginKind, run_action};
 
-/// Where users come from.
+/// A source of users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Its name, as in `identities[].connection`.
     pub name: String,
-    /// Its kind: `auth0` (a database of Auth0's own), `google-oauth2`, `samlp`, `okta`, …
+    /// Its strategy: `auth0` (an Auth0 database), `google-oauth2`, `samlp`, `okta`, …
     pub strategy: String,
     /// A PATCH that names one of these properties is refused, e.g. `family_name` where profiles are synchronised at
     /// each login.
@@ -42,7 +42,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A database of Auth0's own: it keeps addresses in lower case.
+    /// An Auth0 database: it stores addresses in lower case.
     pub fn database(name: &str) -> Self {
         Self::new(name, "auth0")
     }
@@ -52,7 +52,7 @@ impl Connection {
         Self { name: name.to_owned(), strategy: strategy.to_owned(), refuses: Vec::new() }
     }
 
-    /// Refuses these properties.
+    /// Makes PATCH requests with these properties fail.
     pub fn refusing(self, properties: &[&str]) -> Self {
         Self { refuses: properties.iter().map(|&name| name.to_owned()).collect(), ..self }
     }
@@ -62,49 +62,49 @@ impl Connection {
     }
 }
 
-/// Beyond this size, a profile cannot be written.
+/// The largest profile that can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProfileLimit {
-    /// Of the profile as JSON.
+    /// The size of the profile as JSON.
     pub bytes: usize,
-    /// What is answered: 400 or 413.
+    /// The status of the error: 400 or 413.
     pub status: u16,
 }
 
-/// What kind of tenant it is.
+/// The options of a tenant.
 #[derive(Clone)]
 pub struct Auth0Options {
-    /// The application's.
+    /// The application's credential.
     pub client_id: String,
-    /// The application's.
+    /// The application's credential.
     pub client_secret: String,
     /// The application's public keys (JWK), for `private_key_jwt`.
     pub keys: Vec<Value>,
-    /// The Management API's identifier; by default `…/api/v2/` at the tenant's own address.
+    /// The Management API's identifier; by default `…/api/v2/` at the tenant's URL.
     pub audience: Option<String>,
-    /// Other APIs that tokens can be had for.
+    /// Other APIs for which tokens are issued.
     pub other_audiences: Vec<String>,
-    /// The scopes that the application was granted, separated by spaces; none: it has no grant at all.
+    /// The scopes that the application was granted, separated by spaces. Empty: it has no grant.
     pub granted_scope: String,
-    /// How long a token is good; 24 h by default.
+    /// How long a token is valid; 24 h by default.
     pub token_lifetime: Duration,
     /// The rate limit of the Management API.
     pub bucket: Bucket,
-    /// How far searches lag behind; one second by default.
+    /// How far searches lag behind reads by id; one second by default.
     pub search_lag: Duration,
-    /// Where users come from; the first is where they come from unless something else is said.
+    /// The connections; the first is the default.
     pub connections: Vec<Connection>,
-    /// Beyond it, profiles cannot be written. None by default.
+    /// The limit of profile sizes. None by default.
     pub profile_limit: Option<ProfileLimit>,
-    /// Has the plan the endpoints for sessions and refresh tokens (Enterprise)?
+    /// Whether the plan has the endpoints for sessions and refresh tokens (Enterprise).
     pub has_session_api: bool,
-    /// Is the Action bound?
+    /// Whether the Action is bound at the start.
     pub action_bound: bool,
-    /// All ids come from it.
+    /// The seed of all ids.
     pub seed: u64,
 }
 
-/// Everything that this program can make use of.
+/// Every scope that okta-auth0-sync can use.
 const GRANTED_SCOPE: &str = "read:users create:users update:users update:users_app_metadata delete:users read:sessions \
                              delete:sessions read:refresh_tokens delete:refresh_tokens read:actions create:actions \
                              update:actions delete:actions read:client_grants";
@@ -155,7 +155,7 @@ impl Auth0Options {
 
 impl fmt::Debug for Auth0Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the secret: it may be one that somebody uses elsewhere.
+        // Without the secret: it may be in use elsewhere.
         f.debug_struct("Auth0Options")
             .field("client_id", &self.client_id)
             .field("bucket", &self.bucket)
@@ -193,7 +193,7 @@ impl Auth0Tenant {
         super::lock(&self.tenancy)
     }
 
-    /// Where it is served, without a slash at the end.
+    /// Its URL, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -213,23 +213,23 @@ impl Auth0Tenant {
         self.tenancy().options.client_secret.clone()
     }
 
-    /// The switchboard.
+    /// Its faults.
     pub fn faults(&self) -> &Faults {
         &self.context.faults
     }
 
-    /// What was asked.
+    /// The requests that it received.
     pub fn journal(&self) -> &Journal {
         &self.context.journal
     }
 
-    /// Creates a user and answers their `user_id`.
+    /// Creates a user and returns the `user_id`.
     ///
     /// `fields` may hold any root attribute (`email`, `email_verified`, `app_metadata`, `user_metadata`, `blocked`, …),
     /// a `user_id`, and the name of the `connection`. A database connection turns the address into lower case.
     ///
     /// # Panics
-    /// When the `user_id` is taken: the caller is a test or a demo whose story does not hold together.
+    /// If the `user_id` is taken: a mistake of the calling test or demo.
     #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
     #[expect(clippy::needless_pass_by_value, reason = "called with json!({…})")]
     pub fn create_user(&self, fields: Value) -> String {
@@ -240,17 +240,17 @@ impl Auth0Tenant {
         self.tenancy().create(fields, &*self.context.clock).map_err(|problem| problem.answer())
     }
 
-    /// The user, as the API would give them.
+    /// The user as the API returns it.
     pub fn user(&self, id: &str) -> Option<Value> {
         self.tenancy().accounts.get(id).map(|user| (**user).clone())
     }
 
-    /// Everybody, by creation.
+    /// All users in order of creation.
     pub fn users(&self) -> Vec<Value> {
         self.tenancy().accounts.current().map(|user| (**user).clone()).collect()
     }
 
-    /// Somebody else edits a user; answers whether there is one. `user_id` cannot be changed.
+    /// Edits a user, as another administrator would. Returns whether the user exists. `user_id` cannot be changed.
     pub fn set_user(&self, id: &str, edit: impl FnOnce(&mut Value)) -> bool {
         let now = self.context.clock.monotonic();
         let changed = self.tenancy().accounts.change(id, now, |fields| {
@@ -264,12 +264,12 @@ impl Auth0Tenant {
         changed.is_some()
     }
 
-    /// Deletes a user; answers whether there was one.
+    /// Deletes a user. Returns whether the user existed.
     pub fn delete_user(&self, id: &str) -> bool {
         self.tenancy().delete(id, &*self.context.clock)
     }
 
-    /// Links `secondary` into `primary`; answers whether both were there.
+    /// Links `secondary` into `primary`. Returns whether both existed.
     pub fn link(&self, primary: &str, secondary: &str) -> bool {
         self.try_link(primary, secondary).is_ok()
     }
@@ -278,17 +278,17 @@ impl Auth0Tenant {
         self.tenancy().link(primary, secondary, &*self.context.clock).map_err(|problem| problem.answer())
     }
 
-    /// The user logs in with the login page; the Actions of the flow run.
+    /// Logs the user in with the login page, and runs the Actions of the flow.
     pub fn login(&self, user_id: &str) -> Login {
         self.login_by(user_id, LoginKind::Interactive)
     }
 
-    /// The user (or their application) asks for tokens in this way; the Actions of the flow run.
+    /// Requests tokens for the user in this way, and runs the Actions of the flow.
     pub fn login_by(&self, user_id: &str, kind: LoginKind) -> Login {
         self.tenancy().login(user_id, kind, &*self.context.clock)
     }
 
-    /// How many sessions and refresh tokens the user has open.
+    /// The numbers of sessions and refresh tokens of the user.
     pub fn open_sessions(&self, user_id: &str) -> (usize, usize) {
         let tenancy = self.tenancy();
         tenancy.open.get(user_id).map_or((0, 0), |open| (open.sessions.len(), open.refresh_tokens.len()))
@@ -299,29 +299,29 @@ impl Auth0Tenant {
         Flow(self)
     }
 
-    /// Every access token is refused from now on, as after a rotation of the signing key.
+    /// Revokes every access token, as a rotation of the signing key does.
     pub fn revoke_tokens(&self) {
         self.tenancy().tokens.revoke();
     }
 
-    /// Other scopes are granted from now on, also to the tokens there are.
+    /// Changes the granted scopes, also of existing tokens.
     pub fn set_granted_scope(&self, scope: &str) {
         let mut tenancy = self.tenancy();
         scope.clone_into(&mut tenancy.options.granted_scope);
         tenancy.tokens.narrow(scope);
     }
 
-    /// Another secret from now on; tokens stay good.
+    /// Changes the client secret. Issued tokens stay valid.
     pub fn set_client_secret(&self, secret: &str) {
         secret.clone_into(&mut self.tenancy().options.client_secret);
     }
 
-    /// Has the plan the endpoints for sessions and refresh tokens?
+    /// Sets whether the plan has the endpoints for sessions and refresh tokens.
     pub fn set_has_session_api(&self, has: bool) {
         self.tenancy().options.has_session_api = has;
     }
 
-    /// Another rate limit from now on, with a full bucket.
+    /// Changes the rate limit, and fills the bucket.
     pub fn set_bucket(&self, bucket: Bucket) {
         let now = self.context.clock.monotonic();
         let mut tenancy = self.tenancy();
@@ -335,36 +335,36 @@ impl Auth0Tenant {
 pub struct Flow<'a>(&'a Auth0Tenant);
 
 impl Flow<'_> {
-    /// Binds the Action as the first of the flow, or takes it out.
+    /// Binds the Action as the first of the flow, or unbinds it.
     pub fn set_bound(self, bound: bool) {
         self.place(ACTION_NAME, bound.then_some(0));
     }
 
-    /// Deploys other code in the Action's place, whether it is bound or not.
+    /// Deploys other code in the Action, bound or not.
     pub fn set_code(self, code: &str) {
         self.install(ACTION_NAME, code);
     }
 
-    /// Creates (or replaces) an Action of this name, and deploys it. It is not bound by that.
+    /// Creates or replaces an Action of this name and deploys it, without binding it.
     pub fn install(self, name: &str, code: &str) {
         let now = self.0.context.clock.now();
         let tenancy = &mut *self.0.tenancy();
         tenancy.actions.install(name, code, &mut tenancy.ids, now);
     }
 
-    /// Puts an Action at this place of the flow, or takes it out of it.
+    /// Binds an Action at this position of the flow, or unbinds it.
     pub fn place(self, name: &str, at: Option<usize>) {
         let now = self.0.context.clock.now();
         let tenancy = &mut *self.0.tenancy();
         tenancy.actions.place(name, at, &mut tenancy.ids, now);
     }
 
-    /// Deletes an Action, bound or not; answers whether there was one.
+    /// Deletes an Action, bound or not. Returns whether it existed.
     pub fn remove(self, name: &str) -> bool {
         self.0.tenancy().actions.remove(name)
     }
 
-    /// The names of the flow, in its order.
+    /// The names of the Actions in the flow, in order.
     pub fn flow(self) -> Vec<String> {
         self.0.tenancy().actions.flow_names()
     }

@@ -30,7 +30,7 @@ const WRITABLE: [&str; 18] = [
     "username",
 ];
 
-/// Of these the value is never shown again.
+/// Properties that are never returned.
 const UNSEEN: [&str; 5] = ["verify_email", "verify_phone_number", "password", "connection", "client_id"];
 
 /// `app_metadata` must not hold these: it is merged over the root profile. Auth0 docs: "Metadata field names and data
@@ -53,7 +53,7 @@ const RESERVED: [&str; 15] = [
     "user_id",
 ];
 
-/// Is this what a PATCH may look like?
+/// Checks a PATCH body.
 pub(super) fn check(patch: &Map<String, Value>) -> Result<(), Problem> {
     for (name, value) in patch {
         if !WRITABLE.contains(&name.as_str()) {
@@ -77,7 +77,7 @@ pub(super) fn check(patch: &Map<String, Value>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Metadata keys: no dots or dollars, and in `app_metadata` nothing that the root profile has.
+/// Checks metadata keys: no dots or dollars, and in `app_metadata` no key of the root profile.
 pub(super) fn check_metadata(name: &str, value: &Value) -> Result<(), Problem> {
     for key in value.as_object().into_iter().flat_map(Map::keys) {
         if key.contains(['.', '$']) || name == "app_metadata" && RESERVED.contains(&key.as_str()) {
@@ -119,7 +119,7 @@ fn merge_metadata(user: &mut Map<String, Value>, name: &str, changes: &Map<Strin
             Value::Null => {
                 metadata.remove(key);
             }
-            // First level only: what was below is gone.
+            // The merge is on the first level only: deeper values are replaced.
             _ => {
                 metadata.insert(key.clone(), value.clone());
             }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn null_deletes_a_key_and_an_empty_object_everything() {
+    fn null_deletes_a_key_and_empty_object_all() {
         let user = json!({ "app_metadata": { "a": 1, "b": 2 }, "user_metadata": { "c": 3 }, "nickname": "x" });
         let after = merged(user.clone(), json!({ "app_metadata": { "a": null }, "nickname": null }));
         assert_eq!(after, json!({ "app_metadata": { "b": 2 }, "user_metadata": { "c": 3 } }));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_patches_are_refused() {
         for patch in [
             json!({ "user_id": "x" }),
             json!({ "identities": [] }),

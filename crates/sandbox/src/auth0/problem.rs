@@ -1,10 +1,10 @@
-//! What Auth0's Management API answers when it refuses.
+//! The error responses of Auth0's Management API.
 
 use serde_json::{Value, json};
 
 use crate::message::Answer;
 
-/// A refusal: `{"statusCode","error","message","errorCode"?,"attributes"?}`.
+/// An error: `{"statusCode","error","message","errorCode"?,"attributes"?}`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Problem {
     pub(super) status: u16,
@@ -23,12 +23,12 @@ impl Problem {
         Self::new(401, None, "Missing authentication")
     }
 
-    /// 401 of a token that is none of ours, or no longer good: the reason is said twice, and there is no code.
+    /// 401 for an unknown or expired token: the reason appears twice, without a code.
     pub(super) fn bad_token(message: &str) -> Self {
         Self { attributes: Some(json!({ "error": message })), ..Self::new(401, None, message) }
     }
 
-    /// 400: what is no JWT at all is not a 401.
+    /// 400 for text that is not a JWT: Auth0 does not answer 401 then.
     pub(super) fn malformed_token() -> Self {
         Self::new(400, "Bearer", "Bad HTTP authentication header format")
     }
@@ -39,7 +39,7 @@ impl Problem {
         Self::new(403, "insufficient_scope", format!("Insufficient scope, expected any of: {expected}"))
     }
 
-    /// 403 of a plan that lacks a feature, recorded by terraform-provider-auth0.
+    /// 403 for a plan that lacks a feature, recorded by terraform-provider-auth0.
     pub(super) fn insufficient_entitlement() -> Self {
         Self::new(
             403,
@@ -53,17 +53,17 @@ impl Problem {
         Self::new(404, "inexistent_user", "The user does not exist.")
     }
 
-    /// 404 of anything else.
+    /// 404 for anything but a user.
     pub(super) fn not_found(message: &str) -> Self {
         Self::new(404, None, message)
     }
 
-    /// 400, the body.
+    /// 400 for the body.
     pub(super) fn invalid_body(message: impl Into<String>) -> Self {
         Self::new(400, "invalid_body", format!("Payload validation error: {}", message.into()))
     }
 
-    /// 400, the query.
+    /// 400 for the query.
     pub(super) fn invalid_query(message: impl Into<String>) -> Self {
         Self::new(400, "invalid_query_string", format!("Query validation error: {}", message.into()))
     }
@@ -73,7 +73,7 @@ impl Problem {
         Self::new(429, "too_many_requests", "Global limit has been reached")
     }
 
-    /// As an answer.
+    /// The error as a response.
     pub(super) fn answer(&self) -> Answer {
         let error = match self.status {
             400 => "Bad Request",

@@ -7,7 +7,7 @@ const DEPTH_MAX: usize = 32;
 /// Fields whose values are compared without regard to case; metadata is compared as it is.
 const IGNORING_CASE: [&str; 9] =
     ["email", "name", "nickname", "given_name", "family_name", "username", "phone_number", "email.raw", "name.raw"];
-/// What a term without a field is looked for in.
+/// The fields that a term without a field searches.
 const DEFAULT_FIELDS: [&str; 5] = ["email", "name", "nickname", "given_name", "family_name"];
 
 /// A parsed query.
@@ -30,10 +30,10 @@ pub(super) struct Bound {
 }
 
 impl Query {
-    /// Reads a query.
+    /// Parses a query.
     ///
     /// # Errors
-    /// What is wrong with it, in a few words.
+    /// A short description of what is wrong.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() || text.trim() == "*" {
             return Ok(Self::Everything);
@@ -46,7 +46,7 @@ impl Query {
         }
     }
 
-    /// Does it find this user?
+    /// Returns whether the query matches this user.
     pub(super) fn finds(&self, user: &Value) -> bool {
         match self {
             Self::Everything => true,
@@ -62,7 +62,7 @@ impl Query {
         }
     }
 
-    /// The addresses of which anybody whom this query finds has one, if it can be told.
+    /// A set of addresses, one of which every matching user has; `None` if the query does not determine one.
     pub(super) fn emails(&self) -> Option<Vec<&str>> {
         match self {
             Self::Term { field: Some(field), value, prefix: false } if field == "email" => Some(vec![value]),
@@ -72,7 +72,7 @@ impl Query {
         }
     }
 
-    /// The exact value that `field` must have for this query to find anybody, if it can be told.
+    /// The exact value of `field` that every matching user has; `None` if the query does not determine it.
     pub(super) fn required(&self, wanted: &str) -> Option<&str> {
         match self {
             Self::Term { field: Some(field), value, prefix: false } if field == wanted => Some(value),
@@ -108,7 +108,7 @@ fn within(value: &str, from: &Bound, to: &Bound) -> bool {
     above && below
 }
 
-/// Every scalar at the dotted path `field`; lists on the way are gone through.
+/// Every scalar at the dotted path `field`, through lists on the way.
 fn values(user: &Value, field: &str) -> Vec<String> {
     fn collect(value: &Value, path: &str, found: &mut Vec<String>) {
         match value {
@@ -142,7 +142,7 @@ enum Token {
     /// A word, and whether it ended in `*`.
     Word(String, bool),
     Text(String),
-    /// `[` or `{`, what is between, `]` or `}`.
+    /// `[` or `{`, the text between, `]` or `}`.
     Range {
         inclusive_from: bool,
         inside: String,
@@ -158,7 +158,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
             '(' => tokens.push(Token::Open),
             ')' => tokens.push(Token::Close),
             '-' | '!' => tokens.push(Token::Not),
-            // What must be there is what AND would say; alone it changes nothing.
+            // `+` means AND; alone it changes nothing.
             '+' => {}
             '"' => tokens.push(Token::Text(quoted(&mut rest)?)),
             '[' | '{' => {
@@ -244,7 +244,7 @@ impl Parser {
 
     fn either(&mut self, depth: usize) -> Result<Query, String> {
         let mut left = self.both(depth)?;
-        // Terms that just stand side by side are alternatives, as is Lucene's default.
+        // Terms without an operator between them are alternatives: Lucene's default.
         while self.takes(&Token::Or) || !matches!(self.peek(), None | Some(Token::Close)) {
             left = Query::Or(Box::new(left), Box::new(self.both(depth)?));
         }
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_find_whom_they_should() {
+    fn queries_match_the_right_users() {
         let ann = json!({
             "user_id": "auth0|1", "email": "Ann@Example.com", "blocked": true, "logins_count": 7,
             "identities": [{ "connection": "google-oauth2" }, { "connection": "Users", "profileData": { "email": "b@x" } }],
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_query_is_refused() {
+    fn malformed_queries_are_refused() {
         let deep = format!("{}a:b{}", "(".repeat(100), ")".repeat(100));
         for query in ["email:", ":x", "email:\"x", "(a:b", "a:b)", "a:[1 TO", "a:[1]", "a AND", "a:b*c", &deep] {
             assert!(Query::parse(query).is_err(), "{query}");
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_required_value_is_known_without_looking() {
+    fn query_reveals_its_required_value() {
         let query = Query::parse(r#"blocked:true AND email:"a@b""#).unwrap();
         assert_eq!(query.required("email"), Some("a@b"));
         assert_eq!(Query::parse(r#"blocked:true OR email:"a@b""#).unwrap().required("email"), None);

@@ -1,4 +1,4 @@
-//! `fields` and `include_fields`: the part of a user that is asked for.
+//! `fields` and `include_fields`: the selected part of a user.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::message::Inbound;
 
 use super::problem::Problem;
 
-/// What `fields` may name.
+/// The names that `fields` accepts.
 const FIELDS: [&str; 24] = [
     "user_id",
     "email",
@@ -34,17 +34,17 @@ const FIELDS: [&str; 24] = [
     "blocked_for",
 ];
 
-/// What is shown of a user.
+/// The selected fields of a user.
 pub(super) struct Selection {
     fields: Vec<String>,
     include: bool,
 }
 
 impl Selection {
-    /// As the request asks.
+    /// Reads the selection of a request.
     ///
     /// # Errors
-    /// When it names what there is not.
+    /// If it names an unknown field.
     pub(super) fn of(request: &Inbound) -> Result<Self, Problem> {
         let fields: Vec<String> = request
             .param("fields")
@@ -62,7 +62,7 @@ impl Selection {
         Ok(Self { fields, include: request.param("include_fields").as_deref() != Some("false") })
     }
 
-    /// The part of a user that was asked for.
+    /// The selected part of a user.
     pub(super) fn apply(&self, user: &Value) -> Value {
         if self.fields.is_empty() {
             return user.clone();

@@ -1,7 +1,7 @@
-//! `POST /oauth/token` with client credentials, and what a token is good for.
+//! `POST /oauth/token` with client credentials, and the scopes of tokens.
 //!
 //! Auth0 docs: "Get Management API Access Tokens for Production", "Authenticate with Private Key JWT". The error bodies
-//! are those of recordings and threads; the Authentication API's shape is `{"error","error_description"}`.
+//! come from recordings and forum threads; the Authentication API's shape is `{"error","error_description"}`.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,12 +16,12 @@ use okta_auth0_sync_clock::Clock;
 use super::Auth0Options;
 use super::problem::Problem;
 
-/// An assertion lives at most five minutes.
+/// The longest lifetime of an assertion: five minutes.
 const ASSERTION_LIFETIME_MAX_S: i64 = 300;
 const ASSERTION_BYTES_MAX: usize = 2048;
 const ALGORITHMS: [&str; 3] = ["RS256", "RS384", "PS256"];
 
-/// Tokens that were issued, and assertions that were used. Not `Debug`: they are credentials.
+/// Issued tokens and used assertions. Not `Debug`: they are credentials.
 #[derive(Default)]
 pub(super) struct Tokens {
     issued: HashMap<String, Grant>,
@@ -39,7 +39,7 @@ fn refused(status: u16, error: &str, description: impl Into<String>) -> Answer {
 }
 
 impl Tokens {
-    /// Answers a token request.
+    /// Handles a token request.
     pub(super) fn issue(
         &mut self,
         request: &Inbound,
@@ -116,7 +116,7 @@ impl Tokens {
         }
         let right = request.field("client_id").as_ref() == Some(&options.client_id)
             && request.field("client_secret").as_ref() == Some(&options.client_secret);
-        // One text for an unknown client and for a wrong secret.
+        // Auth0 has one message for an unknown client and a wrong secret.
         if right { Ok(()) } else { Err(refused(401, "access_denied", "Unauthorized")) }
     }
 
@@ -172,12 +172,12 @@ impl Tokens {
         Ok(grant.scopes.clone())
     }
 
-    /// Forgets every token. (Real ones cannot be revoked; a rotated signing key has the same effect.)
+    /// Revokes every token. (Real ones cannot be revoked; a rotated signing key has the same effect.)
     pub(super) fn revoke(&mut self) {
         self.issued.clear();
     }
 
-    /// Takes these scopes from every token that was issued.
+    /// Narrows every issued token to these scopes.
     pub(super) fn narrow(&mut self, to: &str) {
         for grant in self.issued.values_mut() {
             grant.scopes = to.split_whitespace().map(str::to_owned).collect();
@@ -185,7 +185,7 @@ impl Tokens {
     }
 }
 
-/// The scopes of which a request needs any. `None`: there is no such endpoint.
+/// The scopes of which a request needs at least one. `None`: no such endpoint.
 pub(super) fn needed(method: &str, path: &[&str], body: Option<&Value>) -> Option<&'static [&'static str]> {
     Some(match (method, path) {
         ("GET", ["users" | "users-by-email"] | ["users", _]) => &["read:users"],

@@ -1,18 +1,18 @@
-//! `/_sandbox/` of the Okta org: what the real API has no form for.
+//! `/_sandbox/` of the Okta org: operations that the real API does not have.
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /_sandbox/users` | everybody, whatever their status |
+//! | `GET /_sandbox/users` | all users of any status |
 //! | `POST /_sandbox/users` | `{"login","email","firstName","lastName","activate":true}` → `{"id"}` |
 //! | `POST /_sandbox/users/{id}/{operation}` | `activate`, `import_activate`, `deactivate`, `deactivate_silently`, `suspend`, `unsuspend`, `delete`, `hide`, `show` |
-//! | `POST /_sandbox/users/{id}/profile` | merges the body into the profile, with its entry |
-//! | `POST /_sandbox/users/{id}/status` | `{"status","transitioningToStatus"?}`, without an entry |
-//! | `GET /_sandbox/events` | the whole log, in the order of persistence |
-//! | `POST /_sandbox/events` | appends the body, word for word |
-//! | `POST /_sandbox/events/hold`, `…/release`, `…/release_reversed` | entries are persisted later |
-//! | `POST /_sandbox/events/{uuid}/repeat` | the entry comes a second time |
-//! | `POST /_sandbox/token/revoke`, `…/restore` | the API token, and all access tokens |
-//! | `POST /_sandbox/role` | `{"logs":false,"users":true}`: what the caller's role reaches |
+//! | `POST /_sandbox/users/{id}/profile` | merges the body into the profile, and logs the event |
+//! | `POST /_sandbox/users/{id}/status` | `{"status","transitioningToStatus"?}`, without an event |
+//! | `GET /_sandbox/events` | the whole log in order of persistence |
+//! | `POST /_sandbox/events` | appends the body verbatim |
+//! | `POST /_sandbox/events/hold`, `…/release`, `…/release_reversed` | delays persistence of events |
+//! | `POST /_sandbox/events/{uuid}/repeat` | persists the event again |
+//! | `POST /_sandbox/token/revoke`, `…/restore` | revokes all tokens, or restores the API token |
+//! | `POST /_sandbox/role` | `{"logs":false,"users":true}`: the permissions of the caller's role |
 //! | `POST /_sandbox/apps` | registers a service app: `{"client_id","key":{JWK},"scopes"?,"require_dpop"?}` |
 
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use crate::message::{Answer, Inbound};
 use super::oauth::ServiceApp;
 use super::{NewUser, OktaTenant};
 
-/// Answers the org's own part of the control surface.
+/// Handles the org's own part of the control API.
 pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Option<Answer> {
     let body = request.json().unwrap_or(Value::Null);
     let answer = match (request.method.as_str(), path) {

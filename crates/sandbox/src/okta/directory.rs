@@ -1,4 +1,4 @@
-//! The users of the org: what is kept of each, how they are found, and how they are written as JSON.
+//! The users of the org: their attributes, indexes and JSON form.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use crate::expression::{Attributes, Expression, Operator};
 use crate::lagged::Lagged;
 use okta_auth0_sync_clock::{Timestamp, timestamp_text};
 
-/// A user as Okta keeps them.
+/// A user as Okta stores it.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     pub(super) id: Arc<str>,
@@ -25,11 +25,11 @@ pub(super) struct Person {
     pub(super) email: Option<Box<str>>,
     pub(super) first_name: Option<Box<str>>,
     pub(super) last_name: Option<Box<str>>,
-    /// Whatever else the profile holds.
+    /// The other profile attributes.
     pub(super) more: Option<Box<Map<String, Value>>>,
-    /// With a password, activation leads to ACTIVE, without to PROVISIONED.
+    /// With a password, activation leads to ACTIVE; without, to PROVISIONED.
     pub(super) has_password: bool,
-    /// As if outside the caller's resource set.
+    /// Whether the user is outside the caller's resource set.
     pub(super) hidden: bool,
 }
 
@@ -84,7 +84,7 @@ impl Person {
             "type": { "id": "otySandboxDefault000" },
             "profile": self.profile(),
         });
-        // The key is absent, not null, when nothing is going on.
+        // Without a transition the key is absent, not null.
         if let Some(transitioning) = &self.transitioning {
             user["transitioningToStatus"] = json!(**transitioning);
         }
@@ -132,12 +132,12 @@ impl Person {
     }
 }
 
-/// Which parts of a user are written.
+/// The parts of a user that a response contains.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) credentials: bool,
     pub(super) links: bool,
-    /// In a list, a user has no link but to themselves.
+    /// In a list, a user has only the link to itself.
     pub(super) listed: bool,
 }
 
@@ -173,7 +173,7 @@ impl Attributes for Person {
     }
 }
 
-/// Values of profile attributes compared with regard to case, as `filter` does.
+/// Values of profile attributes, compared case-sensitively, as `filter` does.
 pub(super) struct CaseSensitive<'a>(pub(super) &'a Person);
 
 impl Attributes for CaseSensitive<'_> {
@@ -186,27 +186,27 @@ impl Attributes for CaseSensitive<'_> {
     }
 }
 
-/// Everybody.
+/// All users.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// In the order of creation. Deleted users leave their place empty.
+    /// In order of creation. A deleted user leaves an empty slot.
     people: Vec<Lagged<Arc<Person>>>,
     by_id: HashMap<Arc<str>, usize>,
-    /// Lower-case login → place: unique.
+    /// Lower-case login → slot: unique.
     by_login: HashMap<String, usize>,
-    /// Lower-case login or e-mail → places of those who have it or once had it: where a search looks first.
+    /// Lower-case login or e-mail → slots of users who have or had it: the candidates of a search.
     hints: HashMap<String, Vec<usize>>,
     /// How far the index of searches and lists lags behind.
     lag: Duration,
 }
 
 impl Directory {
-    /// Nobody, in a directory whose index lags by `lag`.
+    /// An empty directory whose index lags by `lag`.
     pub(super) fn new(lag: Duration) -> Self {
         Self { lag, ..Self::default() }
     }
 
-    /// Adds somebody. Whether the login is free has been asked before.
+    /// Adds a user whose login is not taken.
     pub(super) fn insert(&mut self, person: Person, now: Duration) {
         let place = self.people.len();
         self.by_id.insert(person.id.clone(), place);
@@ -225,12 +225,12 @@ impl Directory {
         }
     }
 
-    /// The user of this id.
+    /// The user with this id.
     pub(super) fn get(&self, id: &str) -> Option<&Arc<Person>> {
         self.people.get(*self.by_id.get(id)?)?.current()
     }
 
-    /// The user of this id or login.
+    /// The user with this id or login.
     pub(super) fn find(&self, id_or_login: &str) -> Option<&Arc<Person>> {
         self.get(id_or_login).or_else(|| {
             let place = *self.by_login.get(&id_or_login.to_lowercase())?;
@@ -238,7 +238,7 @@ impl Directory {
         })
     }
 
-    /// Changes somebody; answers what they are now.
+    /// Changes a user, and returns the new state.
     pub(super) fn change(&mut self, id: &str, now: Duration, change: impl FnOnce(&mut Person)) -> Option<Arc<Person>> {
         let place = *self.by_id.get(id)?;
         let before = self.people[place].current()?.clone();
@@ -255,7 +255,7 @@ impl Directory {
         Some(person)
     }
 
-    /// Removes somebody for good.
+    /// Removes a user permanently.
     pub(super) fn remove(&mut self, id: &str, now: Duration) {
         if let Some(place) = self.by_id.remove(id) {
             let gone = self.people[place].change(now, self.lag).take();
@@ -265,14 +265,14 @@ impl Directory {
         }
     }
 
-    /// Everybody there is, by creation.
+    /// All existing users in order of creation.
     pub(super) fn current(&self) -> impl Iterator<Item = &Arc<Person>> {
         self.people.iter().filter_map(Lagged::current)
     }
 
-    /// Those whom the index of searches knows, with their places, from the place `from` on.
+    /// The users in the search index with their slots, from the slot `from` on.
     ///
-    /// With `expression` only those are looked at who can fit; whether they do is for the caller to ask.
+    /// With `expression`, only candidates: the caller evaluates the expression.
     pub(super) fn indexed(
         &self,
         expression: Option<&Expression>,
@@ -290,7 +290,7 @@ impl Directory {
         places.filter_map(move |place| Some((place, self.people[place].indexed(now, self.lag)?)))
     }
 
-    /// The only places where the expression can hold, if that can be told without looking at everybody.
+    /// The only slots at which the expression can hold, if it determines them.
     fn candidates(&self, expression: &Expression) -> Option<Vec<usize>> {
         match expression {
             Expression::Compare { attribute, operator: Operator::Equal, value } => match attribute.as_str() {

@@ -1,8 +1,8 @@
-//! One entry of the System Log, written as Okta writes it.
+//! One event of the System Log in Okta's format.
 //!
-//! The shape is that of entries recorded in okta-sdk-java (`stubs/logs.json`, 2017), which the present OpenAPI
-//! description still fits. Entries of our own making are kept as the few facts they were made from and written when
-//! they are asked for: a million of them fits into memory.
+//! The shape is that of events recorded in okta-sdk-java (`stubs/logs.json`, 2017), which the current OpenAPI
+//! description still fits. Generated events are stored as a few facts and serialized on request, so that a million
+//! of them fits into memory.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::expression::Attributes;
 use okta_auth0_sync_clock::{Timestamp, timestamp_text};
 
-/// The types of entries that the stand-in writes by itself.
+/// The event types that the stand-in generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Create,
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// What follows `/api/v1/users` in the request that causes such an entry.
+    /// The path after `/api/v1/users` of the request that causes such an event.
     fn request(self, user_id: &str) -> String {
         match self {
             Self::Create => String::new(),
@@ -84,7 +84,7 @@ impl Kind {
     }
 }
 
-/// What an entry of our own making is made from.
+/// The facts of a generated event.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) kind: Kind,
@@ -101,24 +101,24 @@ pub(super) struct Facts {
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Made(Box<Facts>),
-    /// Pushed from outside, word for word.
+    /// Pushed from outside, verbatim.
     Raw(Arc<str>),
 }
 
-/// An entry.
+/// An event.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// When it was committed to the log: never earlier than that of the entry before it.
+    /// When it was persisted: never earlier than the event before it.
     pub(super) persisted_ms: i64,
     pub(super) published: Timestamp,
     pub(super) content: Content,
 }
 
-/// The administrator who does what is done through the stand-in.
+/// The administrator who acts through the stand-in.
 const ACTOR: (&str, &str) = ("00uSandboxAdmin00000", "admin@sandbox.example");
 
 impl Entry {
-    /// The entry as JSON text.
+    /// The event as JSON text.
     pub(super) fn json(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Raw(text) => Cow::Borrowed(text),
@@ -130,7 +130,7 @@ impl Entry {
         serde_json::from_str(&self.json()).unwrap_or(Value::Null)
     }
 
-    /// Does the text hold `keyword` anywhere? Without regard to case.
+    /// Returns whether the text contains `keyword`, ignoring case.
     pub(super) fn mentions(&self, keyword: &str) -> bool {
         self.json().to_lowercase().contains(&keyword.to_lowercase())
     }
@@ -147,7 +147,7 @@ impl Entry {
 impl Attributes for Entry {
     fn values(&self, attribute: &str) -> Vec<Cow<'_, str>> {
         if let Content::Made(facts) = &self.content {
-            // The ones that filters name are answered without writing the entry.
+            // Attributes that filters use are read without serializing the event.
             let known: Option<&str> = match attribute {
                 "eventType" => Some(facts.kind.event_type()),
                 "uuid" => Some(&facts.uuid),
@@ -174,7 +174,7 @@ impl Attributes for Entry {
     }
 }
 
-/// The scalars at a path; lists on the way are gone through.
+/// The scalars at a path, through lists on the way.
 fn collect(value: &Value, path: &[&str], found: &mut Vec<String>) {
     match (value, path) {
         (Value::Array(elements), _) => elements.iter().for_each(|element| collect(element, path, found)),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_valid_json_whatever_a_name_holds() {
+    fn event_is_valid_json_for_any_name() {
         let value: Value = serde_json::from_str(&made().json()).unwrap();
         assert_eq!(value["target"][0]["alternateId"], "a\"nn@example.com");
         assert_eq!(value["target"][0]["displayName"], "Ann \\ Ä");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_without_writing_is_what_is_written() {
+    fn attributes_match_the_json() {
         let made = made();
         let raw = entry(Content::Raw(made.json().into()));
         for attribute in [

@@ -1,4 +1,4 @@
-//! What happens to users, and what the log says of it.
+//! Lifecycle operations on users and their events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::entry::{Content, Entry, Facts, Kind};
 use super::org::Org;
 use super::problem::Problem;
 
-/// How the entries of a deletion stand in the log.
+/// The order of the events of a deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeleteOrder {
     /// `update_profile`, `deactivate`, `delete.initiated`: 8 of 11 deletions recorded by okta-sdk-java.
@@ -45,7 +45,7 @@ impl Org {
         self.ids.base62(27).into()
     }
 
-    /// Creates a user. As recorded, `activate` stands before `create` in the log.
+    /// Creates a user. As recorded, `activate` comes before `create` in the log.
     pub(super) fn create(
         &mut self,
         clock: &dyn Clock,
@@ -62,7 +62,7 @@ impl Org {
         Ok(person)
     }
 
-    /// A user, of whose coming the log says nothing.
+    /// Adds a user without an event.
     pub(super) fn add(
         &mut self,
         clock: &dyn Clock,
@@ -102,7 +102,7 @@ impl Org {
         Ok(Arc::new(person))
     }
 
-    /// The log says that a user was activated, and nothing happens to them.
+    /// Logs an activation of a user without changing the user.
     pub(super) fn remember_activation(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
         let person = self.known(id)?;
         let transaction = self.transaction();
@@ -120,7 +120,7 @@ impl Org {
         }
     }
 
-    /// The user of this id or login, unless they are hidden.
+    /// The user with this id or login, unless hidden.
     pub(super) fn visible(&self, id_or_login: &str) -> Result<Arc<Person>, Problem> {
         match self.directory.find(id_or_login) {
             Some(person) if !person.hidden => Ok(person.clone()),
@@ -128,12 +128,12 @@ impl Org {
         }
     }
 
-    /// The user of this id or login, hidden or not.
+    /// The user with this id or login, hidden or not.
     fn known(&self, id_or_login: &str) -> Result<Arc<Person>, Problem> {
         self.directory.find(id_or_login).cloned().ok_or_else(|| Problem::not_found(id_or_login))
     }
 
-    /// Moves a user to a status, and writes the entry (if `kind` is one).
+    /// Changes the status of a user, and logs the event (if `kind` is one).
     fn enter(&mut self, clock: &dyn Clock, person: &Person, status: &str, kinds: &[Kind]) {
         let now = clock.now();
         let transaction = self.transaction();
@@ -152,7 +152,7 @@ impl Org {
         }
     }
 
-    /// `POST …/lifecycle/activate`. After a deactivation by hand, too, the entry is `activate`.
+    /// `POST …/lifecycle/activate`. The event is `activate` also after a manual deactivation.
     pub(super) fn activate(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
         let person = self.known(id)?;
         match &*person.status {
@@ -173,7 +173,7 @@ impl Org {
         Ok(())
     }
 
-    /// `POST …/lifecycle/deactivate`. Nothing happens to who is deactivated already.
+    /// `POST …/lifecycle/deactivate`. No effect if the user is already deactivated.
     pub(super) fn deactivate(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
         let person = self.known(id)?;
         if &*person.status != "DEPROVISIONED" {
@@ -214,7 +214,7 @@ impl Org {
         }
     }
 
-    /// Updates a profile; `replace` forgets what the new one does not name.
+    /// Updates a profile; `replace` removes attributes that the new one does not have.
     pub(super) fn update_profile(
         &mut self,
         clock: &dyn Clock,
@@ -243,8 +243,8 @@ impl Org {
         Ok(changed)
     }
 
-    /// Deletes a user for good, deactivating them first if need be. The login is renamed before anything else is
-    /// written: the address is gone from the log's last entries.
+    /// Deletes a user permanently, after deactivating it if necessary. The login is renamed before anything else is
+    /// logged: the last events do not contain the address.
     pub(super) fn delete(&mut self, clock: &dyn Clock, id: &str, order: DeleteOrder) -> Result<(), Problem> {
         let person = self.known(id)?;
         let now = clock.now();

@@ -1,11 +1,11 @@
-//! Okta's rate limits: per bucket so many requests in a window that begins with the first of them.
+//! Okta's rate limits: a number of requests per bucket, in a window that begins with the first of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use okta_auth0_sync_clock::Clock;
 
-/// So many requests in a window.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// Requests in a window.
@@ -15,7 +15,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// So many requests a minute.
+    /// This many requests a minute.
     pub const fn per_minute(per_window: u32) -> Self {
         Self { per_window, window: Duration::from_secs(60) }
     }
@@ -30,7 +30,7 @@ pub struct Limits {
     pub logs: Limit,
     /// `GET /api/v1/users/{id}`.
     pub user: Limit,
-    /// The list of users, and writing one.
+    /// The list of users, and writes.
     pub users: Limit,
     /// `POST /oauth2/v1/token`.
     pub token: Limit,
@@ -51,7 +51,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Limits that nobody reaches.
+    /// No limits in practice.
     pub fn unlimited() -> Self {
         let limit = Limit::per_minute(1_000_000_000);
         Self { logs: limit, user: limit, users: limit, token: limit, other: limit }
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-/// What is counted together.
+/// The requests that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Bucket {
     Logs,
@@ -90,14 +90,14 @@ impl Bucket {
     }
 }
 
-/// What the headers of an answer say.
+/// The rate-limit headers of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) limit: u32,
     pub(super) remaining: u32,
     /// Epoch seconds.
     pub(super) reset: i64,
-    /// Was this request beyond the limit?
+    /// Whether this request exceeded the limit.
     pub(super) exceeded: bool,
 }
 
@@ -108,7 +108,7 @@ struct Window {
     used: u32,
 }
 
-/// The windows that are open.
+/// The open windows.
 #[derive(Debug)]
 pub(super) struct Windows {
     pub(super) limits: Limits,
@@ -126,7 +126,7 @@ impl Windows {
         let now = clock.monotonic();
         let fresh = || {
             let reset = okta_auth0_sync_clock::add(clock.now(), limit.window);
-            // The header has whole seconds: rounded up, or a client would be told to come a moment too early.
+            // The header has whole seconds: rounded up, so that no client returns a moment too early.
             Window { began: now, reset: (reset.as_millisecond() + 999).div_euclid(1000), used: 0 }
         };
         let window = self.open.entry(bucket).or_insert_with(fresh);

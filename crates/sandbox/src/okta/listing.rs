@@ -9,21 +9,21 @@ use crate::message::Inbound;
 use super::directory::{CaseSensitive, Directory, Person};
 use super::problem::Problem;
 
-/// A page has at most so many users.
+/// The most users of a page.
 const PAGE_MAX: usize = 200;
-/// With `q`, so many unless more are asked for.
+/// The default page size with `q`.
 const PAGE_DEFAULT_Q: usize = 10;
 
-/// Who is asked for.
+/// The selection of a list request.
 #[derive(Debug)]
 enum Selection {
-    /// Everybody but the deprovisioned.
+    /// All users except deprovisioned ones.
     Everybody,
-    /// Those whose names or e-mail begin so; not the deprovisioned.
+    /// Users whose names or e-mail have this prefix, except deprovisioned ones.
     Beginning(String),
-    /// Compared with regard to case. Includes the deprovisioned.
+    /// Case-sensitive. Includes deprovisioned users.
     Filter(Expression),
-    /// Profile values compared without. Includes the deprovisioned.
+    /// Profile values ignore case. Includes deprovisioned users.
     Search(Expression),
 }
 
@@ -52,20 +52,20 @@ impl Selection {
 }
 
 /// The attributes that `filter` knows, "list users with a filter" of Okta's API description. Only `lastUpdated` can be
-/// compared otherwise than by `eq`.
+/// compared by another operator than `eq`.
 const FILTERED: [&str; 7] =
     ["status", "lastUpdated", "id", "profile.login", "profile.email", "profile.firstName", "profile.lastName"];
 
-/// The attributes that `search` knows besides `profile.…`.
+/// The attributes that `search` knows in addition to `profile.…`.
 const SEARCHED: [&str; 6] = ["id", "status", "created", "activated", "statusChanged", "lastUpdated"];
 
-/// A page of users, and the cursor behind it if there are more.
+/// A page of users, and the cursor after it if there are more.
 pub(super) struct Page {
     pub(super) people: Vec<Arc<Person>>,
     pub(super) after: Option<String>,
 }
 
-/// Answers a request for a list. In `newest_first` order the list is turned round; real orgs promise no order at all.
+/// Handles a list request. `newest_first` reverses the list; real orgs promise no order.
 pub(super) fn page(
     directory: &Directory,
     request: &Inbound,
@@ -92,7 +92,7 @@ pub(super) fn page(
     let found = directory
         .indexed(selection.expression(), from, now)
         .filter(|(_, person)| !person.hidden && selection.wants(person));
-    // One more than fits tells whether there is another page.
+    // One more than the page size shows whether there is another page.
     let mut found: Vec<(usize, &Arc<Person>)> = if newest_first {
         let mut all: Vec<_> = found.filter(|(place, _)| after.is_none_or(|last| *place < last)).collect();
         all.reverse();

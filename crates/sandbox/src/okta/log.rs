@@ -1,7 +1,7 @@
-//! The System Log: entries in the order of their persistence, and the two kinds of requests for them.
+//! The System Log: events in order of persistence, and the two kinds of requests for them.
 //!
-//! *Polling* (no `until`, ascending) gives every entry by persistence, and always a next link. *Bounded* gives the
-//! entries of a span of time by `published`, and ends. (Okta docs: "System Log query".)
+//! *Polling* (no `until`, ascending) returns every event by persistence, and always a next link. *Bounded* returns the
+//! events of a period by `published`, and ends. (Okta docs: "System Log query".)
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use okta_auth0_sync_clock::sub;
 use super::entry::Entry;
 use super::problem::Problem;
 
-/// A page has at most so many entries.
+/// The most events of a page.
 pub(super) const PAGE_MAX: usize = 1000;
-/// `since` may lie so far back.
+/// How far back `since` may be.
 const SINCE_MAX: Duration = Duration::from_secs(180 * 24 * 60 * 60);
-/// Where the log begins for who does not say `since`.
+/// How far back a request without `since` reads.
 const SINCE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The log.
@@ -24,11 +24,11 @@ const SINCE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub(super) struct SystemLog {
     /// By persistence.
     entries: Vec<Entry>,
-    /// Entries that have happened and are not yet in the log.
+    /// Events that happened and are not persisted yet.
     held: Option<Vec<Entry>>,
 }
 
-/// What is asked of the log.
+/// A query of the log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query {
     pub(super) since: Option<Timestamp>,
@@ -41,7 +41,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Is it a polling request?
+    /// Returns whether it is a polling request.
     pub(super) fn polls(&self) -> bool {
         self.until.is_none() && !self.descending
     }
@@ -52,17 +52,17 @@ impl Query {
     }
 }
 
-/// Entries, and the cursor with which to go on behind them.
+/// A page of events, and the cursor after it.
 #[derive(Debug)]
 pub(super) struct Page {
     /// A JSON list.
     pub(super) json: String,
-    /// `None`: where one was. For a polling request that means "ask the same again", for a bounded one that it ended.
+    /// `None`: unchanged. For a polling request that means "repeat the request", for a bounded one "the end".
     pub(super) after: Option<String>,
 }
 
 impl SystemLog {
-    /// Appends an entry, now.
+    /// Appends an event now.
     pub(super) fn append(&mut self, mut entry: Entry, now: Timestamp) {
         if let Some(held) = &mut self.held {
             held.push(entry);
@@ -73,12 +73,12 @@ impl SystemLog {
         self.entries.push(entry);
     }
 
-    /// From now on entries happen and are not persisted.
+    /// Stops persisting events.
     pub(super) fn hold(&mut self) {
         self.held.get_or_insert_default();
     }
 
-    /// Persists what was held, in the order of its happening or the other way round.
+    /// Persists the held events in order of occurrence, or reversed.
     pub(super) fn release(&mut self, reversed: bool, now: Timestamp) {
         let mut held = self.held.take().unwrap_or_default();
         if reversed {
@@ -89,7 +89,7 @@ impl SystemLog {
         }
     }
 
-    /// Persists the entry of this uuid once more.
+    /// Persists the event with this uuid again.
     pub(super) fn repeat(&mut self, uuid: &str, now: Timestamp) -> bool {
         let Some(entry) = self.entries.iter().rfind(|entry| entry.uuid() == uuid).cloned() else {
             return false;
@@ -98,12 +98,12 @@ impl SystemLog {
         true
     }
 
-    /// Everything that was persisted and has not been forgotten.
+    /// Every persisted event within the retention.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// Answers a request.
+    /// Handles a query.
     pub(super) fn page(&self, query: &Query, retention: Duration, now: Timestamp) -> Result<Page, Problem> {
         if query.since.is_some_and(|since| since < sub(now, SINCE_MAX)) {
             return Err(Problem::bad_parameter("The since parameter is over 180 days prior to the current day."));
@@ -138,14 +138,14 @@ impl SystemLog {
         Ok(Page { json, after: after.map(|at| self.cursor(at)) })
     }
 
-    /// The cursor behind the entry at `at`: its time, and how many entries of that time have been seen.
+    /// The cursor after the event at `at`: its time, and the number of events of that time before the cursor.
     fn cursor(&self, at: usize) -> String {
         let persisted = self.entries[at].persisted_ms;
         let first = self.entries.partition_point(|entry| entry.persisted_ms < persisted);
         format!("{persisted}_{}", at - first + 1)
     }
 
-    /// The first entry behind a cursor. `None` if it is no cursor.
+    /// The first event after a cursor. `None` if the text is not a cursor.
     fn position(&self, cursor: &str) -> Option<usize> {
         let (persisted, seen) = cursor.split_once('_')?;
         let persisted: i64 = persisted.parse().ok().filter(|ms| *ms >= 0)?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn polling_goes_by_persistence_and_never_loses_a_late_entry() {
+    fn polling_never_loses_a_late_event() {
         let log = log();
         let mut query = Query { since: Some(at(0)), limit: 2, ..Query::default() };
         let first = ask(&log, &query).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn since_means_persistence_when_polling_and_publication_when_bounded() {
+    fn since_compares_persistence_when_polling() {
         let log = log();
         let polling = Query { since: Some(at(10)), limit: 10, ..Query::default() };
         assert_eq!(uuids(&ask(&log, &polling).unwrap()), "abcd");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_queries_are_refused() {
         let log = log();
         let too_old = Query { since: Some(sub(at(30), 181 * DAY)), limit: 1, ..Query::default() };
         assert_eq!(ask(&log, &too_old).unwrap_err().code, "E0000053");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_retention_is_gone() {
+    fn events_expire_after_the_retention() {
         let log = log();
         let query = Query { since: Some(at(0)), limit: 10, ..Query::default() };
         assert_eq!(uuids(&log.page(&query, Duration::from_secs(15), at(30)).unwrap()), "d");
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn held_entries_come_late_and_may_come_in_the_other_order() {
+    fn held_events_may_be_released_reversed() {
         let mut log = log();
         log.hold();
         log.append(entry("e", at(31)), at(31));

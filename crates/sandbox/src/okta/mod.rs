@@ -34,38 +34,38 @@ pub use limits::{Limit, Limits};
 pub use oauth::ServiceApp;
 pub use user_id::UserId;
 
-/// In which order users are listed.
+/// The order of user lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageOrder {
-    /// As they were created.
+    /// By creation.
     #[default]
     Created,
-    /// The other way round.
+    /// By creation, reversed.
     NewestFirst,
 }
 
-/// What kind of org it is.
+/// The options of an org.
 #[derive(Clone)]
 pub struct OktaOptions {
     /// The token for `Authorization: SSWS …`.
     pub api_token: String,
-    /// The org's id, as `/.well-known/okta-organization` gives it.
+    /// The org's id, as in `/.well-known/okta-organization`.
     pub org_id: String,
     /// Rate limits.
     pub limits: Limits,
-    /// In which order users are listed.
+    /// The order of user lists.
     pub page_order: PageOrder,
-    /// Older entries of the log are gone.
+    /// How long events stay in the log.
     pub log_retention: Duration,
     /// How far lists, `filter` and `search` lag behind a read by id; zero by default.
     pub search_lag: Duration,
-    /// How the entries of a deletion stand in the log.
+    /// The order of the events of a deletion.
     pub delete_order: DeleteOrder,
-    /// Service apps that may ask for access tokens.
+    /// Service apps that may request access tokens.
     pub apps: Vec<ServiceApp>,
-    /// Is a DPoP nonce demanded of API calls, too? Okta says that it may be, one day.
+    /// Whether API calls need a DPoP nonce too. Okta announces that they may, one day.
     pub demand_dpop_nonce: bool,
-    /// All ids come from it.
+    /// The seed of all ids.
     pub seed: u64,
 }
 
@@ -88,7 +88,7 @@ impl Default for OktaOptions {
 
 impl fmt::Debug for OktaOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the token: it may be one that somebody uses elsewhere.
+        // Without the token: it may be in use elsewhere.
         f.debug_struct("OktaOptions")
             .field("org_id", &self.org_id)
             .field("limits", &self.limits)
@@ -96,10 +96,10 @@ impl fmt::Debug for OktaOptions {
     }
 }
 
-/// A user to be created.
+/// A user to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewUser {
-    /// `profile.login`: unique without regard to case.
+    /// `profile.login`: unique, ignoring case.
     pub login: String,
     /// `profile.email`.
     pub email: String,
@@ -107,7 +107,7 @@ pub struct NewUser {
     pub first: String,
     /// `profile.lastName`.
     pub last: String,
-    /// ACTIVE, or else STAGED.
+    /// ACTIVE if true, otherwise STAGED.
     pub activate: bool,
 }
 
@@ -123,12 +123,12 @@ impl NewUser {
         }
     }
 
-    /// With these names.
+    /// Sets first and last name.
     pub fn named(self, first: &str, last: &str) -> Self {
         Self { first: first.to_owned(), last: last.to_owned(), ..self }
     }
 
-    /// STAGED instead of ACTIVE.
+    /// Makes the user STAGED instead of ACTIVE.
     pub fn staged(self) -> Self {
         Self { activate: false, ..self }
     }
@@ -146,8 +146,8 @@ impl NewUser {
 
 /// A running org. Clones are handles to the same one.
 ///
-/// Operations on a user who does not exist, or is in the wrong status for it, panic: the caller is a test or a demo
-/// whose story does not hold together.
+/// Operations on a user that does not exist or has the wrong status panic: a mistake of the calling test or
+/// demo.
 #[derive(Clone)]
 pub struct OktaTenant {
     org: Arc<Mutex<Org>>,
@@ -175,7 +175,7 @@ impl OktaTenant {
         super::lock(&self.org)
     }
 
-    /// Where it is served, without a slash at the end.
+    /// Its URL, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -185,29 +185,29 @@ impl OktaTenant {
         self.org().options.api_token.clone()
     }
 
-    /// The switchboard.
+    /// Its faults.
     pub fn faults(&self) -> &Faults {
         &self.context.faults
     }
 
-    /// What was asked.
+    /// The requests that it received.
     pub fn journal(&self) -> &Journal {
         &self.context.journal
     }
 
-    /// Creates a user, with the entries of the log that belong to it.
+    /// Creates a user and logs the events.
     ///
     /// # Panics
-    /// When the login is taken.
+    /// If the login is taken.
     #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
     pub fn create_user(&self, user: &NewUser) -> UserId {
         self.try_create_user(user).unwrap_or_else(|why| panic!("{}: {why}", user.login))
     }
 
-    /// Somebody who has been there for longer than the log goes back.
+    /// Creates a user that is older than the log.
     ///
     /// # Panics
-    /// When the login is taken.
+    /// If the login is taken.
     #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
     pub(super) fn settle_user(&self, user: &NewUser) -> UserId {
         let added = self.org().add(&*self.context.clock, &user.profile(), user.activate, true);
@@ -215,7 +215,7 @@ impl OktaTenant {
         UserId::new(&person.id)
     }
 
-    /// One more entry of the log that says that the user was activated.
+    /// Logs another activation of the user.
     pub(super) fn remember_activation(&self, id: impl AsRef<str>) {
         self.operate(id, Org::remember_activation);
     }
@@ -225,7 +225,7 @@ impl OktaTenant {
         created.map(|person| UserId::new(&person.id)).map_err(|problem| problem.summary)
     }
 
-    /// Does something to a user.
+    /// Applies an operation to a user.
     #[expect(clippy::panic, reason = "documented at the type: the caller's story does not hold together")]
     fn operate<T>(
         &self,
@@ -237,12 +237,12 @@ impl OktaTenant {
         done.unwrap_or_else(|problem| panic!("{id}: {} {:?}", problem.summary, problem.causes))
     }
 
-    /// An administrator activates a STAGED or DEPROVISIONED user: the entry is `activate`.
+    /// Activates a STAGED or DEPROVISIONED user as an administrator does: the event is `activate`.
     pub fn activate(&self, id: impl AsRef<str>) {
         self.operate(id, Org::activate);
     }
 
-    /// An import activates a user: the entries are `reactivate` and `activate`.
+    /// Activates a user as an import does: the events are `reactivate` and `activate`.
     pub fn import_activate(&self, id: impl AsRef<str>) {
         self.operate(id, Org::import_activate);
     }
@@ -252,7 +252,7 @@ impl OktaTenant {
         self.operate(id, Org::deactivate);
     }
 
-    /// Deactivates a user, and the log says nothing of it.
+    /// Deactivates a user without an event.
     pub fn deactivate_silently(&self, id: impl AsRef<str>) {
         self.set_status(id, "DEPROVISIONED", None);
     }
@@ -267,14 +267,14 @@ impl OktaTenant {
         self.operate(id, Org::unsuspend);
     }
 
-    /// Deactivates (if need be) and deletes a user, with the entries in the recorded order: the rename of the login
-    /// first. Afterwards Okta answers 404.
+    /// Deactivates a user if necessary and deletes it, with the events in the recorded order: the rename of the login
+    /// first. After that, Okta answers 404.
     pub fn delete(&self, id: impl AsRef<str>) {
         let order = self.org().options.delete_order;
         self.operate(id, |org, clock, id| org.delete(clock, id, order));
     }
 
-    /// Changes login and e-mail, with the entry `user.account.update_profile`.
+    /// Changes login and e-mail, and logs `user.account.update_profile`.
     pub fn change_profile(&self, id: impl AsRef<str>, login: &str, email: &str) {
         let profile = json!({ "login": login, "email": email });
         self.merge_profile(id, &profile.as_object().cloned().unwrap_or_default());
@@ -284,7 +284,7 @@ impl OktaTenant {
         self.operate(id, |org, clock, id| org.update_profile(clock, id, profile, false));
     }
 
-    /// Sets the status, and what it is on the way to, without an entry in the log.
+    /// Sets the status and the status that it transitions to, without an event.
     pub fn set_status(&self, id: impl AsRef<str>, status: &str, transitioning_to: Option<&str>) {
         self.operate(id, |org, clock, id| {
             let now = clock.now();
@@ -298,7 +298,7 @@ impl OktaTenant {
         });
     }
 
-    /// Answers 404 for this user, as if they were outside the caller's resource set.
+    /// Makes Okta answer 404 for this user, as if outside the caller's resource set.
     pub fn hide(&self, id: impl AsRef<str>) {
         self.set_hidden(id, true);
     }
@@ -316,22 +316,22 @@ impl OktaTenant {
         });
     }
 
-    /// The user, as the API would give them; `None` when deleted.
+    /// The user as the API returns it; `None` if deleted.
     pub fn user(&self, id: impl AsRef<str>) -> Option<Value> {
         let org = self.org();
         let view = View { credentials: true, links: true, listed: false };
         org.directory.get(id.as_ref()).map(|person| person.json(&org.url, view))
     }
 
-    /// Everybody, whatever their status, by creation.
+    /// All users of any status in order of creation.
     pub fn users(&self) -> Vec<Value> {
         let org = self.org();
         let view = View { credentials: true, links: true, listed: true };
         org.directory.current().map(|person| person.json(&org.url, view)).collect()
     }
 
-    /// Appends an entry to the log, word for word: late when its `published` is past, a duplicate when its `uuid` is
-    /// known, broken when it is broken.
+    /// Appends an event to the log verbatim: late if its `published` is in the past, a duplicate if its `uuid` is
+    /// known, malformed if it is malformed.
     pub fn push_log_entry(&self, entry: Value) {
         let now = self.context.clock.now();
         let published = entry["published"].as_str().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
@@ -339,40 +339,40 @@ impl OktaTenant {
         self.org().log.append(Entry { persisted_ms: 0, published, content }, now);
     }
 
-    /// From now on things happen (and are published) without their entries being persisted.
+    /// Stops persisting events. They still happen and get their `published`.
     pub fn hold_log(&self) {
         self.org().log.hold();
     }
 
-    /// Persists the entries that were held: in the order in which they happened, or reversed.
+    /// Persists the held events in order of occurrence, or reversed.
     pub fn release_log(&self, reversed: bool) {
         self.org().log.release(reversed, self.context.clock.now());
     }
 
-    /// Persists the entry of this uuid once more; answers whether there is one.
+    /// Persists the event with this uuid again. Returns whether there is one.
     pub fn repeat_log_entry(&self, uuid: &str) -> bool {
         self.org().log.repeat(uuid, self.context.clock.now())
     }
 
-    /// The whole log, in the order of persistence.
+    /// The whole log in order of persistence.
     pub fn log_entries(&self) -> Vec<Value> {
         let org = self.org();
         org.log.entries().iter().map(|entry| serde_json::from_str(&entry.json()).unwrap_or(Value::Null)).collect()
     }
 
-    /// The API token and every access token are refused from now on.
+    /// Revokes the API token and every access token.
     pub fn revoke_token(&self) {
         let mut org = self.org();
         org.token_revoked = true;
         org.authority.revoke_tokens();
     }
 
-    /// The API token is good again.
+    /// Makes the API token valid again.
     pub fn restore_token(&self) {
         self.org().token_revoked = false;
     }
 
-    /// What the caller's admin role reaches: without it, 403.
+    /// Sets the permissions of the caller's admin role. Without them, Okta answers 403.
     pub fn set_role(&self, logs: bool, users: bool) {
         let mut org = self.org();
         org.may_read_log = logs;
@@ -386,7 +386,7 @@ impl OktaTenant {
         org.authority.apps.push(app);
     }
 
-    /// Other rate limits, from now on and in new windows.
+    /// Changes the rate limits and starts new windows.
     pub fn set_limits(&self, limits: Limits) {
         let mut org = self.org();
         org.windows.limits = limits;

@@ -16,30 +16,30 @@ use okta_auth0_sync_clock::{Clock, Timestamp};
 /// Fixed by Okta for the org authorization server.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 const ASSERTION_LIFETIME_MAX_S: i64 = 3600;
-/// How far a proof's `iat` may lie from now.
+/// How far a proof's `iat` may be from now.
 const PROOF_AGE_MAX_S: i64 = 300;
-/// A nonce is renewed when it is a day old, and good for three.
+/// A nonce is renewed after a day, and valid for three.
 const NONCE_RENEWED: Duration = Duration::from_secs(24 * 60 * 60);
 const NONCE_GOOD: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 const ALGORITHMS: [&str; 6] = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"];
 
-/// A service app that may ask for tokens.
+/// A service app that may request tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceApp {
     /// Its `client_id`, `0oa…`.
     pub client_id: String,
     /// Its public keys, as JWK.
     pub keys: Vec<Value>,
-    /// The scopes that were granted to it.
+    /// The scopes granted to it.
     pub scopes: Vec<String>,
     /// "Require Demonstrating Proof of Possession (DPoP) header in token requests".
     pub require_dpop: bool,
-    /// Has it an admin role? Without one, tokens are issued and every call is refused ("silent downscoping").
+    /// Whether it has an admin role. Without one, Okta issues tokens and refuses every call ("silent downscoping").
     pub has_role: bool,
 }
 
 impl ServiceApp {
-    /// An app with one key, the scopes for reading logs and users, and a role.
+    /// An app with one key, the scopes to read logs and users, and a role.
     pub fn new(client_id: &str, key: Value) -> Self {
         Self {
             client_id: client_id.to_owned(),
@@ -51,13 +51,13 @@ impl ServiceApp {
     }
 }
 
-/// What a token that was issued stands for.
+/// An issued token.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
     pub(super) scopes: Vec<String>,
     pub(super) has_role: bool,
     expires: Duration,
-    /// The thumbprint of the DPoP key that it is bound to.
+    /// The thumbprint of the DPoP key to which it is bound.
     bound_to: Option<String>,
 }
 
@@ -66,19 +66,19 @@ pub(super) struct Grant {
 pub(super) struct Authority {
     pub(super) apps: Vec<ServiceApp>,
     grants: HashMap<String, Grant>,
-    /// Assertions and proofs can be used once.
+    /// Used assertions and proofs: each is accepted once.
     used: HashSet<String>,
     nonces: Vec<(Timestamp, String)>,
-    /// Is a nonce demanded of API calls, too?
+    /// Whether API calls need a nonce too.
     demand_nonce: bool,
 }
 
-/// Why a call is refused.
+/// Why a call fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The token is not one.
+    /// The token is invalid.
     Token,
-    /// DPoP's dance: the `error` of RFC 9449, with the nonce if one is wanted.
+    /// The `error` of RFC 9449, with the nonce if one is required.
     Proof { error: &'static str, description: &'static str, nonce: Option<String> },
 }
 
@@ -93,12 +93,12 @@ fn oauth_error(status: u16, error: &str, description: &str) -> Answer {
 }
 
 impl Authority {
-    /// A server that knows these apps.
+    /// A server with these apps.
     pub(super) fn new(apps: Vec<ServiceApp>, demand_nonce: bool) -> Self {
         Self { apps, demand_nonce, ..Self::default() }
     }
 
-    /// Answers a token request.
+    /// Handles a token request.
     pub(super) fn token(&mut self, request: &Inbound, url: &str, ids: &mut Identifiers, clock: &dyn Clock) -> Answer {
         match self.issue(request, url, ids, clock) {
             Ok(answer) | Err(answer) => answer,
@@ -144,7 +144,7 @@ impl Authority {
         Ok(Answer::json(200, &body))
     }
 
-    /// The app that the client's assertion proves. The assertion is used up by it, whatever becomes of the request.
+    /// The app that the client's assertion identifies. The assertion counts as used even if the request fails.
     fn authenticated(&mut self, request: &Inbound, token_url: &str, clock: &dyn Clock) -> Result<ServiceApp, Answer> {
         let refused = |why: &str| oauth_error(401, "invalid_client", why);
         let assertion = request
@@ -180,7 +180,7 @@ impl Authority {
         Ok(app)
     }
 
-    /// The dance: no proof, then no nonce, then both.
+    /// The DPoP handshake: no proof, then no nonce, then both.
     fn proof_of_token_request(
         &mut self,
         request: &Inbound,
@@ -206,7 +206,7 @@ impl Authority {
         })
     }
 
-    /// Checks a proof; answers the thumbprint of its key.
+    /// Checks a proof, and returns the thumbprint of its key.
     #[expect(clippy::too_many_arguments, reason = "each is one thing that RFC 9449 §4.3 compares")]
     fn check_proof(
         &mut self,
@@ -227,7 +227,7 @@ impl Authority {
         if proof.text("htm") != Some(method) {
             return Err(Refused::proof("The DPoP proof's htm is not the method of the request."));
         }
-        // The URL without its query: SDKs have got this wrong.
+        // The URL without its query: SDKs have had bugs here.
         if proof.text("htu") != Some(url) {
             return Err(Refused::proof("The DPoP proof's htu is not the URL of the request."));
         }
@@ -268,7 +268,7 @@ impl Authority {
         }
     }
 
-    /// Checks the token of an API call, and the proof that goes with it.
+    /// Checks the token of an API call and its proof.
     pub(super) fn authorize(
         &mut self,
         request: &Inbound,
@@ -296,7 +296,7 @@ impl Authority {
         Ok(grant)
     }
 
-    /// Forgets every token that was issued.
+    /// Revokes every issued token.
     pub(super) fn revoke_tokens(&mut self) {
         self.grants.clear();
     }

@@ -1,4 +1,4 @@
-//! The org behind the HTTP surface: who may ask, what for, and what is answered.
+//! The state of the org: authorization, endpoints and responses.
 
 use serde_json::{Map, Value, json};
 
@@ -46,7 +46,7 @@ impl Org {
         }
     }
 
-    /// Answers a request of the API, headers included.
+    /// Handles a request of the API, headers included.
     pub(super) fn answer(&mut self, request: &Inbound, clock: &dyn Clock) -> Answer {
         let segments = request.segments();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -59,7 +59,7 @@ impl Org {
         self.dressed(answer, standing)
     }
 
-    /// With the headers that every recorded answer has.
+    /// Adds the headers that every recorded response has.
     fn dressed(&mut self, answer: Answer, standing: Standing) -> Answer {
         answer
             .with("x-rate-limit-limit", standing.limit.to_string())
@@ -73,7 +73,7 @@ impl Org {
             .with("set-cookie", format!("JSESSIONID={}; Path=/; HttpOnly", self.ids.hex(32).to_uppercase()))
     }
 
-    /// A 429 that was ordered.
+    /// A 429 that a fault asked for.
     pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Answer {
         let answer = Problem::rate_limited().answer(&mut self.ids);
         let now = clock.now().as_second();
@@ -150,7 +150,7 @@ impl Org {
 
     fn check_caller(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Result<(), Denied> {
         let credential = request.header("authorization").and_then(|value| match value.strip_prefix("SSWS") {
-            // okta-sdk-python 3.4.6 sends no space between, and works.
+            // okta-sdk-python 3.4.6 sends no space here, and works.
             Some(token) => Some(("SSWS", token.trim_start())),
             None => value.split_once(' '),
         });
@@ -203,7 +203,7 @@ impl Org {
             "unsuspend" => self.unsuspend(clock, id)?,
             _ => return Err(Problem::wrong_method()),
         }
-        // Only (re-)activation answers something: how the user can finish it.
+        // Only activation and reactivation return a body: how the user can finish it.
         if !operation.ends_with("activate") || operation == "deactivate" {
             return Ok(Answer::json(200, &json!({})));
         }
@@ -243,20 +243,20 @@ impl Org {
                 self.link(&mut answer, "next", &with_params(request, &["since"], &[("after", &after)]));
             }
             (Some(after), false) => self.link(&mut answer, "next", &with_params(request, &[], &[("after", &after)])),
-            // Nothing new: the same again. A polling request has a next link for ever.
+            // Nothing new: the same cursor. A polling request always has a next link.
             (None, true) => self.link(&mut answer, "next", &request.target()),
             (None, false) => {}
         }
         Ok(answer)
     }
 
-    /// One more `Link` line: Okta sends each relation in a line of its own.
+    /// Adds a `Link` line: Okta sends each relation in a separate line.
     fn link(&self, answer: &mut Answer, relation: &str, target: &str) {
         answer.add("link", &format!("<{}{target}>; rel=\"{relation}\"", self.url));
     }
 }
 
-/// Why a request is not answered with what it asked for.
+/// Why a request fails.
 #[derive(Debug)]
 enum Denied {
     Problem(Problem),
@@ -286,7 +286,7 @@ impl Denied {
     }
 }
 
-/// `Content-Type: application/json; okta-response=omitCredentials,omitCredentialsLinks` trims the answer.
+/// `Content-Type: application/json; okta-response=omitCredentials,omitCredentialsLinks` trims the response.
 fn view(request: &Inbound, listed: bool) -> View {
     let wish = request.header("content-type").unwrap_or_default();
     let asks = |what: &str| wish.split(['=', ',', '"', ' ', ';']).any(|word| word == what);
@@ -305,7 +305,7 @@ fn body_object(request: &Inbound) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-/// Path and query of the request, without some parameters and with others in their place.
+/// Path and query of the request, with some parameters replaced.
 fn with_params(request: &Inbound, without: &[&str], with: &[(&str, &str)]) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in url::form_urlencoded::parse(request.query.as_bytes()) {

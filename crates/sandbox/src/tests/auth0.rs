@@ -111,7 +111,7 @@ async fn tokens_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn an_assertion_takes_the_place_of_the_secret_once() {
+async fn assertion_replaces_the_secret_once() {
     let key = TestRsaKey::generate();
     let stage = Stage::set(|options| options.auth0.keys = vec![key.public()]).await;
     let auth0 = stage.sandbox.auth0();
@@ -187,7 +187,7 @@ async fn addresses_are_exact_and_searches_are_late() {
 }
 
 #[tokio::test]
-async fn what_a_patch_may_not_do() {
+async fn invalid_patches_are_refused() {
     let stage = Stage::set(|options| {
         options.auth0.connections.push(Connection::database("frozen").refusing(&["user_metadata"]));
         options.auth0.profile_limit = Some(ProfileLimit { bytes: 2000, status: 413 });
@@ -306,7 +306,7 @@ async fn an_action_is_built_deployed_and_bound_over_http() {
 }
 
 #[tokio::test]
-async fn the_bucket_empties_and_says_when_it_fills() {
+async fn bucket_empties_and_reports_reset() {
     let stage = Stage::set(|options| options.auth0.bucket = Bucket::FREE).await;
     let bearer = stage.bearer().await;
     let ask = || stage.auth0(&bearer, Method::GET, "/users", Value::Null);

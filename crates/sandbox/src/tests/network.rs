@@ -1,4 +1,4 @@
-//! Faults, barriers, the journal and the control surface.
+//! Faults, barriers, the journal and the control API.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn a_stalled_body_ends_only_with_the_sandbox() {
 }
 
 #[tokio::test]
-async fn an_effect_may_happen_and_its_answer_be_lost() {
+async fn request_takes_effect_and_response_is_lost() {
     let stage = Stage::set(|_| ()).await;
     let auth0 = stage.sandbox.auth0();
     let ann = auth0.create_user(json!({ "email": "a@x.org" }));
@@ -91,7 +91,7 @@ async fn answers_can_be_falsified() {
 }
 
 #[tokio::test]
-async fn the_world_can_change_in_the_middle_of_a_request() {
+async fn state_can_change_during_a_request() {
     let stage = Stage::set(|_| ()).await;
     let okta = stage.sandbox.okta();
     let ann = okta.create_user(&NewUser::new("ann@example.com", "ann@example.com"));
@@ -119,7 +119,7 @@ async fn a_delay_passes_on_the_sandboxs_clock() {
     okta.faults().add(Fault::everywhere(Effect::Delay(Duration::from_secs(3600))));
     let (reply, ()) = tokio::join!(stage.okta(Method::GET, USERS, Value::Null), async {
         okta.journal().wait_for(|requests| !requests.is_empty()).await;
-        // The request may not sleep yet: an hour more does no harm.
+        // The request may not sleep yet: an extra hour does no harm.
         while okta.journal().requests()[0].status.is_none() {
             stage.clock.advance(Duration::from_secs(3600));
             tokio::task::yield_now().await;
@@ -190,7 +190,7 @@ async fn the_configuration_can_be_pasted() {
 }
 
 #[tokio::test]
-async fn nothing_prints_a_credential() {
+async fn debug_output_has_no_credentials() {
     let stage = Stage::set(|options| options.auth0.client_secret = "hidden-secret".to_owned()).await;
     let bearer = stage.bearer().await;
     let okta_token = stage.sandbox.okta().api_token();

@@ -65,7 +65,7 @@ async fn a_bounded_request_ends() {
 }
 
 #[tokio::test]
-async fn what_the_log_refuses() {
+async fn invalid_log_queries_are_refused() {
     let stage = Stage::set(|_| ()).await;
     for (pairs, code) in [
         (&[("since", "2025-06-01T00:00:00Z")][..], "E0000053"),
@@ -118,7 +118,7 @@ async fn the_life_of_a_user_over_http() {
 }
 
 #[tokio::test]
-async fn a_deletion_renames_the_login_before_all_else() {
+async fn deletion_renames_the_login_first() {
     for (order, expected) in [
         (
             DeleteOrder::DeactivateFirst,
@@ -143,7 +143,7 @@ async fn a_deletion_renames_the_login_before_all_else() {
 }
 
 #[tokio::test]
-async fn lists_omit_the_deprovisioned_and_searches_do_not() {
+async fn lists_omit_deprovisioned_searches_do_not() {
     let stage = Stage::set(|_| ()).await;
     let okta = stage.sandbox.okta();
     let ids: Vec<_> =
@@ -176,7 +176,7 @@ async fn lists_omit_the_deprovisioned_and_searches_do_not() {
 }
 
 #[tokio::test]
-async fn a_window_ends_in_429_and_begins_anew() {
+async fn full_window_answers_429_until_reset() {
     let limits = Limits { logs: Limit::per_minute(1), ..Limits::default() };
     let stage = Stage::set(|options| options.okta.limits = limits).await;
     let ask = || stage.okta(Method::GET, "/api/v1/logs", Value::Null);
@@ -211,7 +211,7 @@ async fn tokens_and_roles_are_checked() {
     assert_eq!((open.status, &open.body["pipeline"]), (200, &json!("idx")));
 }
 
-/// A service app and what it needs to ask for tokens.
+/// A service app and its key.
 struct App {
     stage: Stage,
     key: TestKey,
@@ -269,7 +269,7 @@ impl App {
 }
 
 #[tokio::test]
-async fn a_service_app_gets_a_token_and_each_assertion_counts_once() {
+async fn service_app_assertion_is_accepted_once() {
     let app = App::with(|_| ()).await;
     let assertion = app.assertion();
     let refused = app.token(&assertion, "okta.logs.manage", None).await;
@@ -288,7 +288,7 @@ async fn a_service_app_gets_a_token_and_each_assertion_counts_once() {
 }
 
 #[tokio::test]
-async fn the_dance_of_dpop() {
+async fn dpop_needs_proof_and_nonce() {
     let app = App::with(|app| app.require_dpop = true).await;
     let scope = "okta.logs.read";
     let missing = app.token(&app.assertion(), scope, None).await;
@@ -323,7 +323,7 @@ async fn the_dance_of_dpop() {
 }
 
 #[tokio::test]
-async fn an_api_call_may_have_to_bring_a_nonce() {
+async fn api_call_may_need_a_nonce() {
     let key = TestKey::generate();
     let app = ServiceApp::new("0oa1", key.public());
     let stage = Stage::set(|options| (options.okta.apps, options.okta.demand_dpop_nonce) = (vec![app], true)).await;
