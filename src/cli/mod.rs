@@ -48,7 +48,7 @@ use crate::domain::{Clock, SystemClock};
 use crate::engine::Fatal;
 use crate::engine::deploy::DeploymentError;
 use crate::http::Failure;
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 use crate::{config, logging};
 use args::{Cli, Command};
 pub use exit::Exit;
@@ -183,6 +183,7 @@ fn start(
     is_daemon: bool,
 ) -> Result<Config, Error> {
     let config = Config::load(file, environment)?;
+    store::name_state(&config.store.path);
     let mut log = config.log.clone();
     if !is_daemon && log.filter == "info" && std::io::stderr().is_terminal() {
         "warn".clone_into(&mut log.filter);

@@ -150,11 +150,10 @@ impl Store {
              WHERE told_at IS NULL OR (cleared_at IS NOT NULL AND told_over_at IS NULL) ORDER BY id LIMIT 1",
         )
         .fetch_optional(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         row.map(|row| {
-            let over = row.try_get("over").map_err(|error| self.error(error))?;
-            Ok(Untold { alarm: alarm_row(&row).map_err(|error| self.error(error))?, over })
+            let over = row.try_get("over")?;
+            Ok(Untold { alarm: alarm_row(&row)?, over })
         })
         .transpose()
     }
@@ -234,9 +233,8 @@ impl Store {
              ORDER BY id LIMIT 1000",
         )
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
-        rows.iter().map(|row| alarm_row(row).map_err(|error| self.error(error))).collect()
+        .await?;
+        Ok(rows.iter().map(alarm_row).collect::<Result<_, _>>()?)
     }
 
     pub(super) async fn raise_in(&self, tx: &mut Tx, alarm: &Alarm, now: Timestamp) -> Result<bool, StoreError> {
@@ -248,8 +246,7 @@ impl Store {
         .bind(alarm.kind.as_str())
         .bind(&alarm.subject)
         .execute(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         if updated.rows_affected() > 0 {
             return Ok(false);
         }
@@ -263,8 +260,7 @@ impl Store {
             .bind(timestamp_text(now))
             .bind(alarm.momentary)
             .execute(&mut **tx)
-            .await
-            .map_err(|error| self.error(error))?;
+            .await?;
         Ok(true)
     }
 }

@@ -39,8 +39,7 @@ impl Store {
             "SELECT coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))",
         )
         .fetch_one(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         self.append_decisions_behind(tx, chain, decisions, policy, now).await
     }
 
@@ -102,8 +101,7 @@ impl Store {
             .bind(&digest)
             .bind(&chain)
             .execute(&mut **tx)
-            .await
-            .map_err(|error| self.error(error))?;
+            .await?;
         }
         Ok(())
     }
@@ -113,15 +111,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Tampered`], naming the first row that is not as it was.
     pub async fn verify_decisions(&self) -> Result<Verified, StoreError> {
-        let sql = |error| self.error(error);
-        let mut tx = self.reader().begin().await.map_err(sql)?;
+        let mut tx = self.reader().begin().await?;
         let (mut last, mut chain): (i64, Vec<u8>) =
-            sqlx::query_as("SELECT last, chain FROM decision_log_root").fetch_one(&mut *tx).await.map_err(sql)?;
+            sqlx::query_as("SELECT last, chain FROM decision_log_root").fetch_one(&mut *tx).await?;
         let newest: i64 =
             sqlx::query_scalar("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'), 0)")
                 .fetch_one(&mut *tx)
-                .await
-                .map_err(sql)?;
+                .await?;
         let mut verified = Verified::default();
         loop {
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
@@ -130,23 +126,22 @@ impl Store {
             )))
             .bind(last)
             .fetch_all(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
             if rows.is_empty() {
                 break;
             }
             for row in rows {
-                last = row.try_get("id").map_err(sql)?;
-                let digest: Vec<u8> = row.try_get("digest").map_err(sql)?;
-                if row.try_get::<bool, _>("forgotten").map_err(sql)? {
+                last = row.try_get("id")?;
+                let digest: Vec<u8> = row.try_get("digest")?;
+                if row.try_get::<bool, _>("forgotten")? {
                     verified.forgotten += 1;
                 } else {
                     let mut values = Vec::with_capacity(17);
                     for column in COLUMNS.split(", ") {
                         values.push(if column == "lag_ms" {
-                            row.try_get::<Option<i64>, _>(column).map_err(sql)?.map(|lag| lag.to_string())
+                            row.try_get::<Option<i64>, _>(column)?.map(|lag| lag.to_string())
                         } else {
-                            row.try_get::<Option<String>, _>(column).map_err(sql)?
+                            row.try_get::<Option<String>, _>(column)?
                         });
                     }
                     let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
@@ -158,7 +153,7 @@ impl Store {
                     verified.rows += 1;
                 }
                 chain = chained(&chain, &digest);
-                if chain != row.try_get::<Vec<u8>, _>("chain").map_err(sql)? {
+                if chain != row.try_get::<Vec<u8>, _>("chain")? {
                     return Err(StoreError::Tampered(format!(
                         "row {last} does not follow the row before it: a row was removed, added or moved"
                     )));

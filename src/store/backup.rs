@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sqlx::sqlite::SqlitePool;
 
-use super::open::{connect, reading, sqlite_error};
+use super::open::{connect, reading};
 use super::{Store, StoreError, Verified};
 
 /// What is counted here and there.
@@ -41,10 +41,7 @@ impl Store {
         let pool = connect(target, reading(target).immutable(true), 1).await?;
         let copy = Self::over(target, pool);
         let result = async {
-            let integrity: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
-                .fetch_one(copy.reader())
-                .await
-                .map_err(|error| copy.error(error))?;
+            let integrity: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(copy.reader()).await?;
             if integrity != "ok" {
                 return Err(refuse(format!("the copy is damaged: {integrity}")));
             }
@@ -72,7 +69,7 @@ impl Store {
     }
 
     pub(super) async fn counts(&self, pool: &SqlitePool) -> Result<Counts, StoreError> {
-        sqlx::query_as(COUNTS).fetch_one(pool).await.map_err(|error| self.error(error))
+        Ok(sqlx::query_as(COUNTS).fetch_one(pool).await?)
     }
 }
 
@@ -92,7 +89,7 @@ pub(super) async fn copy_into(pool: &SqlitePool, path: &Path, target: &Path) -> 
     };
     let copied = match sqlx::query("VACUUM INTO ?").bind(name).execute(pool).await {
         Ok(_) => file.sync_all().and_then(|()| sync_folder(&whole)).map_err(|error| refuse(error.to_string())),
-        Err(source) => Err(sqlite_error(path, source)),
+        Err(source) => Err(StoreError::at(path)(source)),
     };
     if copied.is_err() {
         let _ = fs::remove_file(&whole);

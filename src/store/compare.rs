@@ -34,9 +34,8 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn known(&self, ids: &[OktaUserId]) -> Result<BTreeMap<OktaUserId, Known>, StoreError> {
-        let sql = |error| self.error(error);
         let list = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
-        let mut tx = self.reader().begin().await.map_err(sql)?;
+        let mut tx = self.reader().begin().await?;
         let mut known = BTreeMap::new();
         let users = sqlx::query(
             "SELECT okta_user_id, status, outcome, due_seq > settled_seq AS open FROM users
@@ -44,20 +43,16 @@ impl Store {
         )
         .bind(&list)
         .fetch_all(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         for user in users {
-            let id = user_id(&user.try_get::<String, _>("okta_user_id").map_err(sql)?)?;
+            let id = user_id(&user.try_get::<String, _>("okta_user_id")?)?;
             known.insert(
                 id.clone(),
                 Known {
                     id,
-                    status: user
-                        .try_get::<Option<String>, _>("status")
-                        .map_err(sql)?
-                        .map(|status| Status::parse(&status)),
-                    outcome: user.try_get("outcome").map_err(sql)?,
-                    open: user.try_get("open").map_err(sql)?,
+                    status: user.try_get::<Option<String>, _>("status")?.map(|status| Status::parse(&status)),
+                    outcome: user.try_get("outcome")?,
+                    open: user.try_get("open")?,
                     addresses: Vec::new(),
                     denied: Vec::new(),
                     owing: false,
@@ -70,8 +65,7 @@ impl Store {
         )
         .bind(&list)
         .fetch_all(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         for (id, address) in addresses {
             if let (Some(user), Some(address)) = (known.get_mut(&user_id(&id)?), Address::parse(&address)) {
                 user.addresses.push(address);
@@ -83,8 +77,7 @@ impl Store {
         )
         .bind(&list)
         .fetch_all(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         for (id, account, denied, owing) in accounts {
             if let Some(user) = known.get_mut(&user_id(&id)?) {
                 user.owing |= owing;
@@ -107,8 +100,7 @@ impl Store {
         )
         .bind(list)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         Ok(ids.into_iter().map(AccountId::new).collect())
     }
 
@@ -121,8 +113,7 @@ impl Store {
             sqlx::query_scalar("SELECT blocked OR unconfirmed = 2 FROM accounts WHERE auth0_user_id = ?")
                 .bind(account.as_str())
                 .fetch_optional(self.reader())
-                .await
-                .map_err(|error| self.error(error))?;
+                .await?;
         Ok(blocked.unwrap_or(false))
     }
 
@@ -141,7 +132,6 @@ impl Store {
         denied_at: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::AdoptAccount).await?;
         sqlx::query(
@@ -151,8 +141,7 @@ impl Store {
         .bind(owner.as_str())
         .bind(&now_text)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         let adopted = sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, denied_at, changed_at)
              VALUES (?1, ?2, ?3, 1, ?4, ?5)
@@ -166,8 +155,7 @@ impl Store {
         .bind(timestamp_text(denied_at))
         .bind(&now_text)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         self.commit(tx).await?;
         Ok(adopted.rows_affected() > 0)
     }

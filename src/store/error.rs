@@ -1,7 +1,8 @@
 //! What can be wrong with the state, and what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sqlx::migrate::MigrateError;
 
@@ -135,14 +136,12 @@ pub enum StoreError {
         value: String,
     },
     /// SQLite refused.
-    #[error("the state {path}: {source}{remedy}")]
+    #[error("the state{}: {source}{}", file_name(path.as_deref()), remedy(source))]
     Sqlite {
-        /// The file.
-        path: PathBuf,
+        /// The file, where it may be another one than the process's state.
+        path: Option<PathBuf>,
         /// What SQLite said.
         source: sqlx::Error,
-        /// What to do, where it is known.
-        remedy: &'static str,
     },
     /// A migration failed.
     #[error(
@@ -159,7 +158,31 @@ pub enum StoreError {
     },
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Sqlite { path: None, source }
+    }
+}
+
+/// The state of this process. A process works with one, so that not every error needs to carry its path.
+static STATE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the state of this process, for the messages of SQLite errors. Only the first call counts.
+pub fn name_state(path: &Path) {
+    let _ = STATE.set(path.to_owned());
+}
+
+/// The file's path behind a space, if it is known.
+fn file_name(path: Option<&Path>) -> String {
+    path.or(STATE.get().map(PathBuf::as_path)).map_or_else(String::new, |path| format!(" {}", path.display()))
+}
+
 impl StoreError {
+    /// A SQLite error about the file at `path`.
+    pub(super) fn at(path: &Path) -> impl Fn(sqlx::Error) -> Self + Copy {
+        move |source| Self::Sqlite { path: Some(path.to_owned()), source }
+    }
+
     /// Did the system refuse to open or write a file (SQLite's CANTOPEN, READONLY)?
     pub(super) fn is_refused_by_the_system(&self) -> bool {
         matches!(self, Self::Sqlite { source, .. } if matches!(primary_code(source), Some(8 | 14)))
@@ -205,7 +228,7 @@ fn migration_remedy(error: &MigrateError) -> &'static str {
 }
 
 /// What to do about the SQLite errors that an administrator can mend.
-pub(super) fn remedy(error: &sqlx::Error) -> &'static str {
+fn remedy(error: &sqlx::Error) -> &'static str {
     match primary_code(error) {
         Some(5 | 6) => "; another program holds the database locked: end it",
         Some(8) => "; the file or its folder is read-only",

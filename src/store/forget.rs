@@ -21,20 +21,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Gone`] when the user is not known.
     pub async fn forget(&self, id: &OktaUserId, actor: &str, policy: &str, now: Timestamp) -> Result<(), StoreError> {
-        let sql = |error| self.error(error);
         let mut tx = self.begin(Write::Forget).await?;
         let due_seq: Option<i64> = sqlx::query_scalar("SELECT due_seq FROM users WHERE okta_user_id = ?")
             .bind(id.as_str())
             .fetch_optional(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
         let due_seq = due_seq.ok_or_else(|| StoreError::Gone { what: "user", id: id.to_string() })?;
         // Whoever comes again under this id starts above every number that a look under way may have claimed.
         sqlx::query("UPDATE installation SET seq_floor = max(seq_floor, ? + 1)")
             .bind(due_seq)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
 
         // By this everything is known that can stand in a free text.
         let needles: String = sqlx::query_scalar(
@@ -49,8 +46,7 @@ impl Store {
         )
         .bind(id.as_str())
         .fetch_one(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         for statement in [
             // One of the whole installation is rephrased, not ended: what it says of the rest is still true.
             "UPDATE alarms SET detail = 'forgotten'
@@ -67,7 +63,7 @@ impl Store {
             "DELETE FROM first_denials WHERE okta_user_id = ?1",
             "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
         ] {
-            sqlx::query(statement).bind(id.as_str()).bind(&needles).execute(&mut *tx).await.map_err(sql)?;
+            sqlx::query(statement).bind(id.as_str()).bind(&needles).execute(&mut *tx).await?;
         }
         self.forget_events(&mut tx, id).await?;
         self.forget_decisions(&mut tx, id, now).await?;
@@ -75,8 +71,7 @@ impl Store {
         sqlx::query("DELETE FROM accounts WHERE okta_user_id = ? AND denied = 0 AND sessions_owed = 0")
             .bind(id.as_str())
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
         sqlx::query(
             "UPDATE users SET login = NULL, login_key = NULL, email = NULL, last_error = NULL,
                  why = iif(outcome IN ('retry', 'snooze', 'failed'), 'forgotten', why),
@@ -85,15 +80,13 @@ impl Store {
         )
         .bind(id.as_str())
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         sqlx::query(
             "DELETE FROM users WHERE okta_user_id = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE okta_user_id = ?1)",
         )
         .bind(id.as_str())
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         let done = Decision {
             cause: Cause::Command.as_str().to_owned(),
             actor: Some(actor.to_owned()),
@@ -112,22 +105,19 @@ impl Store {
         )
         .bind(id.as_str())
         .fetch_all(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         sqlx::query(
             "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))
                  AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = events.seq)",
         )
         .bind(serde_json::Value::from(events).to_string())
         .execute(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         Ok(())
     }
 
     async fn forget_decisions(&self, tx: &mut Tx, id: &OktaUserId, now: Timestamp) -> Result<(), StoreError> {
-        let sql = |error| self.error(error);
-        sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await.map_err(sql)?;
+        sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await?;
         sqlx::query(
             "UPDATE decision_log SET forgotten_at = ?, okta_user_id = NULL, email = NULL, auth0_user_id = NULL, actor = NULL,
                  event_id = NULL, why = NULL, request_id = NULL
@@ -136,9 +126,8 @@ impl Store {
         .bind(timestamp_text(now))
         .bind(id.as_str())
         .execute(&mut **tx)
-        .await
-        .map_err(sql)?;
-        sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut **tx).await.map_err(sql)?;
+        .await?;
+        sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut **tx).await?;
         Ok(())
     }
 
@@ -150,12 +139,9 @@ impl Store {
     /// When the state cannot be written, or somebody reads it for longer than the busy time-out.
     pub async fn compact(&self) -> Result<(), StoreError> {
         failpoint::pass(COMPONENT, COMPACT, Phase::Before);
-        sqlx::query("VACUUM").execute(self.writer()).await.map_err(|error| self.error(error))?;
+        sqlx::query("VACUUM").execute(self.writer()).await?;
         failpoint::pass(COMPONENT, COMPACT, Phase::After);
-        let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
-            .fetch_one(self.writer())
-            .await
-            .map_err(|error| self.error(error))?;
+        let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(self.writer()).await?;
         if busy == 0 { Ok(()) } else { Err(StoreError::StillRead { path: self.path().to_owned() }) }
     }
 }

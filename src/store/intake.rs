@@ -105,13 +105,12 @@ impl Store {
     pub async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         let row = sqlx::query("SELECT seq, next, fingerprint, anchor_at, moved_at FROM checkpoint")
             .fetch_optional(self.reader())
-            .await
-            .map_err(|error| self.error(error))?;
+            .await?;
         row.map(|row| {
-            let text = |column: &str| row.try_get::<String, _>(column).map_err(|error| self.error(error));
+            let text = |column: &str| row.try_get::<String, _>(column);
             Ok(Checkpoint {
-                seq: row.try_get("seq").map_err(|error| self.error(error))?,
-                next: row.try_get("next").map_err(|error| self.error(error))?,
+                seq: row.try_get("seq")?,
+                next: row.try_get("next")?,
                 fingerprint: text("fingerprint")?,
                 anchor_at: read_time("the checkpoint's anchor", &text("anchor_at")?)?,
                 moved_at: read_time("the checkpoint's time", &text("moved_at")?)?,
@@ -141,7 +140,6 @@ impl Store {
         let rows = serde_json::to_string(&rows)
             .map_err(|error| StoreError::Unreadable { what: "a page", value: error.to_string() })?;
         let now_text = timestamp_text(now);
-        let sql = |error| self.error(error);
 
         let mut tx = self.begin(Write::RecordPage).await?;
         // Read once: each statement would else parse the text anew, and each `->>` the entry that it looks into.
@@ -149,8 +147,7 @@ impl Store {
             sqlx::query_as("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0), jsonb(?)")
                 .bind(rows)
                 .fetch_one(&mut *tx)
-                .await
-                .map_err(sql)?;
+                .await?;
         // Each entry has its number by its place in the page, and so is found again without its id. One that is known
         // already leaves its number unused.
         let new_events = sqlx::query(
@@ -164,8 +161,7 @@ impl Store {
         .bind(&now_text)
         .bind(before)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?
+        .await?
         .rows_affected();
 
         let mut made_due = 0;
@@ -197,8 +193,7 @@ impl Store {
             .bind(&now_text)
             .bind(before)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?
+            .await?
             .rows_affected();
             if some_ignored {
                 // Whom an event is about is known, also where nothing follows from it.
@@ -214,8 +209,7 @@ impl Store {
                 .bind(&now_text)
                 .bind(before)
                 .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
+                .await?;
             }
             // A user may stand twice in one event: the key sees to it.
             sqlx::query(
@@ -230,8 +224,7 @@ impl Store {
             .bind(&now_text)
             .bind(before)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
             sqlx::query(
                 "INSERT OR IGNORE INTO addresses (user_seq, address, address_key, seen_at)
                  SELECT k.user_seq, u.value ->> 'address', u.value ->> 'address_key', ?2
@@ -244,15 +237,13 @@ impl Store {
             .bind(&now_text)
             .bind(before)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
         }
         let new_quarantined: i64 =
             sqlx::query_scalar("SELECT count(*) FROM events WHERE seq > ? AND state = 'quarantined'")
                 .bind(before)
                 .fetch_one(&mut *tx)
-                .await
-                .map_err(sql)?;
+                .await?;
 
         let server_time = timestamp_text(page.server_time);
         let moved = if page.expected_seq == 0 {
@@ -277,8 +268,7 @@ impl Store {
             .bind(page.expected_seq)
         }
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         if moved.rows_affected() != 1 {
             return Err(StoreError::CheckpointMoved { expected: page.expected_seq });
         }
@@ -287,8 +277,7 @@ impl Store {
         )
         .bind(&now_text)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         self.commit(tx).await?;
         Ok(Recorded {
             seq: page.expected_seq + 1,
@@ -319,8 +308,7 @@ impl Store {
         .bind(timestamp_text(now))
         .bind(expected_seq)
         .execute(&mut *tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         if moved.rows_affected() != 1 {
             return Err(StoreError::CheckpointMoved { expected: expected_seq });
         }

@@ -36,7 +36,7 @@ pub use alarms::{Alarm, AlarmKind, AlarmRow, Untold};
 pub use audit::Verified;
 pub use compare::Known;
 pub use enforcement::Enforcement;
-pub use error::StoreError;
+pub use error::{StoreError, name_state};
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use looks::{
     AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart, UserRead,

@@ -13,7 +13,6 @@ use sqlx::{Connection, Row};
 
 use super::StoreError;
 use super::backup::copy_into;
-use super::error::remedy;
 use super::write::{COMPONENT, CREATE, MIGRATE, Write};
 use crate::domain::{Timestamp, timestamp_text};
 use crate::failpoint::{self, Phase};
@@ -112,7 +111,7 @@ impl Store {
             }
         }
         let writer = connect(path, writing(path), 1).await?;
-        let store_error = |source| sqlite_error(path, source);
+        let store_error = StoreError::at(path);
         require_wal(&writer, path).await?;
         let migrated_from = migrate(&writer, path, migrations).await?;
         // Readers come after the writer, which has made the WAL that they need.
@@ -214,18 +213,12 @@ impl Store {
     /// [`StoreError::OtherTenant`].
     pub async fn bind_org(&self, org_id: &str) -> Result<(), StoreError> {
         let mut tx = self.begin(Write::BindOrg).await?;
-        let bound: Option<String> = sqlx::query_scalar("SELECT okta_org_id FROM installation")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(|error| self.error(error))?;
+        let bound: Option<String> =
+            sqlx::query_scalar("SELECT okta_org_id FROM installation").fetch_one(&mut *tx).await?;
         if let Some(bound) = bound {
             return require_bound(&self.path, "the Okta org with id", &bound, org_id);
         }
-        sqlx::query("UPDATE installation SET okta_org_id = ?")
-            .bind(org_id)
-            .execute(&mut *tx)
-            .await
-            .map_err(|error| self.error(error))?;
+        sqlx::query("UPDATE installation SET okta_org_id = ?").bind(org_id).execute(&mut *tx).await?;
         self.commit(tx).await
     }
 
@@ -254,10 +247,6 @@ impl Store {
 
     pub(super) fn writer(&self) -> &SqlitePool {
         &self.writer
-    }
-
-    pub(super) fn error(&self, source: sqlx::Error) -> StoreError {
-        sqlite_error(&self.path, source)
     }
 }
 
@@ -327,16 +316,12 @@ async fn inspect_with(
     let bound: Option<(String, String)> = sqlx::query_as("SELECT okta_url, auth0_audience FROM installation")
         .fetch_optional(pool)
         .await
-        .map_err(|source| sqlite_error(path, source))?;
+        .map_err(StoreError::at(path))?;
     if let Some((okta_url, audience)) = bound {
         require_bound(path, "the Okta org", &okta_url, &binding.okta_url)?;
         require_bound(path, "the Auth0 tenant", &audience, &binding.auth0_audience)?;
     }
     Ok(())
-}
-
-pub(super) fn sqlite_error(path: &Path, source: sqlx::Error) -> StoreError {
-    StoreError::Sqlite { path: path.to_owned(), remedy: remedy(&source), source }
 }
 
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
@@ -469,20 +454,18 @@ pub(super) async fn connect(
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await
-        .map_err(|source| sqlite_error(path, source))
+        .map_err(StoreError::at(path))
 }
 
 async fn require_sqlite(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
-        .fetch_one(pool)
-        .await
-        .map_err(|source| sqlite_error(path, source))?;
+    let version: String =
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(pool).await.map_err(StoreError::at(path))?;
     let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();
     if numbers.as_slice() >= SQLITE_MIN.as_slice() { Ok(()) } else { Err(StoreError::SqliteTooOld(version)) }
 }
 
 async fn require_ours(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
-    let error = |source| sqlite_error(path, source);
+    let error = StoreError::at(path);
     let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await.map_err(error)?;
     if application == APPLICATION_ID {
         return Ok(());
@@ -503,8 +486,7 @@ async fn require_ours(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> 
 
 /// A file system without shared memory keeps the old journal mode, and says nothing.
 pub(super) async fn require_wal(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
-    let mode: String =
-        sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await.map_err(|source| sqlite_error(path, source))?;
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await.map_err(StoreError::at(path))?;
     if mode == "wal" {
         return Ok(());
     }
@@ -524,7 +506,7 @@ fn known_schema(migrations: &Migrator) -> i64 {
 }
 
 async fn schema(pool: &SqlitePool, path: &Path) -> Result<i64, StoreError> {
-    let error = |source| sqlite_error(path, source);
+    let error = StoreError::at(path);
     let exists: bool =
         sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = '_sqlx_migrations' AND type = 'table'")
             .fetch_one(pool)

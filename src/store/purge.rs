@@ -24,21 +24,19 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn marked_by_us(&self, after: Option<&AccountId>, limit: u32) -> Result<Vec<MarkedByUs>, StoreError> {
-        let sql = |error| self.error(error);
         let rows = sqlx::query(
             "SELECT auth0_user_id, okta_user_id, denied FROM accounts WHERE auth0_user_id > ? ORDER BY auth0_user_id LIMIT ?",
         )
         .bind(after.map_or("", AccountId::as_str))
         .bind(limit)
         .fetch_all(self.reader())
-        .await
-        .map_err(sql)?;
+        .await?;
         rows.iter()
             .map(|row| {
                 Ok(MarkedByUs {
-                    account: AccountId::new(row.try_get::<String, _>("auth0_user_id").map_err(sql)?),
-                    user: user_id(&row.try_get::<String, _>("okta_user_id").map_err(sql)?)?,
-                    denied: row.try_get("denied").map_err(sql)?,
+                    account: AccountId::new(row.try_get::<String, _>("auth0_user_id")?),
+                    user: user_id(&row.try_get::<String, _>("okta_user_id")?)?,
+                    denied: row.try_get("denied")?,
                 })
             })
             .collect()
@@ -57,11 +55,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin(Write::Purged).await?;
-        sqlx::query("DELETE FROM accounts WHERE auth0_user_id = ?")
-            .bind(account.as_str())
-            .execute(&mut *tx)
-            .await
-            .map_err(|error| self.error(error))?;
+        sqlx::query("DELETE FROM accounts WHERE auth0_user_id = ?").bind(account.as_str()).execute(&mut *tx).await?;
         if let Some(decision) = decision {
             self.append_decisions(&mut tx, &[decision], policy, now).await?;
         }

@@ -252,7 +252,7 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn status(&self) -> Result<Option<StatusRow>, StoreError> {
-        sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await.map_err(|error| self.error(error))
+        Ok(sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await?)
     }
 
     /// The id of the org that the state belongs to, once an answer has shown it.
@@ -260,10 +260,8 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn org_id(&self) -> Result<Option<String>, StoreError> {
-        let row: Option<Option<String>> = sqlx::query_scalar("SELECT okta_org_id FROM installation")
-            .fetch_optional(self.reader())
-            .await
-            .map_err(|error| self.error(error))?;
+        let row: Option<Option<String>> =
+            sqlx::query_scalar("SELECT okta_org_id FROM installation").fetch_optional(self.reader()).await?;
         Ok(row.flatten())
     }
 
@@ -272,10 +270,9 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn remotes(&self) -> Result<Vec<RemoteRow>, StoreError> {
-        sqlx::query_as("SELECT remote, ok_at, error_at, error_kind, error FROM remotes ORDER BY remote DESC")
+        Ok(sqlx::query_as("SELECT remote, ok_at, error_at, error_kind, error FROM remotes ORDER BY remote DESC")
             .fetch_all(self.reader())
-            .await
-            .map_err(|error| self.error(error))
+            .await?)
     }
 
     /// The latest events, newest first; with `outcome`, only those that ended so (or stand so).
@@ -284,7 +281,7 @@ impl Store {
     /// When the state cannot be read.
     pub async fn recent_events(&self, outcome: Option<&str>, limit: u32) -> Result<Vec<EventRow>, StoreError> {
         // What is rare and not settled is found by who is not; what is settled is found among the newest.
-        sqlx::query_as(match outcome {
+        Ok(sqlx::query_as(match outcome {
             None => events!("?1 IS NULL"),
             Some("quarantined") => {
                 events!("seq IN (SELECT seq FROM events WHERE state = 'quarantined') AND outcome = ?1")
@@ -295,8 +292,7 @@ impl Store {
         .bind(outcome)
         .bind(limit)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// The latest events of a kind, newest first.
@@ -304,7 +300,7 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn events(&self, selection: EventSelection, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        sqlx::query_as(match selection {
+        Ok(sqlx::query_as(match selection {
             EventSelection::Pending => open_events!("?1 IS NULL"),
             EventSelection::Settled => events!("?1 IS NULL AND settled_at IS NOT NULL AND outcome <> 'ignored'"),
             EventSelection::Ignored => events!("?1 IS NULL AND outcome = 'ignored'"),
@@ -313,8 +309,7 @@ impl Store {
         .bind(None::<&str>)
         .bind(limit)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// The entries that could not be read, newest first, with their text.
@@ -322,14 +317,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantinedRow>, StoreError> {
-        sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT event_id, event_type, published, received_at, why, raw FROM events WHERE state = 'quarantined'
              ORDER BY seq DESC LIMIT ?",
         )
         .bind(limit)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// The open alarms about a person or one of their accounts, oldest first.
@@ -345,9 +339,8 @@ impl Store {
         )
         .bind(id.as_str())
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
-        rows.iter().map(|row| alarm_row(row).map_err(|error| self.error(error))).collect()
+        .await?;
+        Ok(rows.iter().map(alarm_row).collect::<Result<_, _>>()?)
     }
 
     /// The number of the last decision and its chain value in hexadecimal: noted elsewhere, it proves that nothing before
@@ -356,13 +349,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn last_chain(&self) -> Result<(i64, String), StoreError> {
-        sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT id, lower(hex(chain)) FROM (SELECT id, chain FROM decision_log ORDER BY id DESC LIMIT 1)
              UNION ALL SELECT last, lower(hex(chain)) FROM decision_log_root ORDER BY 1 DESC LIMIT 1",
         )
         .fetch_one(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// How far back the decisions reach.
@@ -370,13 +362,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn kept_decisions(&self) -> Result<KeptDecisions, StoreError> {
-        sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT (SELECT last FROM decision_log_root) AS expired,
                     (SELECT at FROM decision_log ORDER BY id LIMIT 1) AS oldest_at",
         )
         .fetch_one(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// The events of one person, newest first.
@@ -384,12 +375,11 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn events_of(&self, id: &OktaUserId, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        sqlx::query_as(events!("user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)"))
+        Ok(sqlx::query_as(events!("user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)"))
             .bind(id.as_str())
             .bind(limit)
             .fetch_all(self.reader())
-            .await
-            .map_err(|error| self.error(error))
+            .await?)
     }
 
     /// The people that `text` may mean: an Okta id, a login, an address ever read (in any case), an Auth0 id.
@@ -398,7 +388,7 @@ impl Store {
     /// When the state cannot be read.
     pub async fn find_people(&self, text: &str) -> Result<Vec<PersonRow>, StoreError> {
         let key = Address::parse(text).map_or_else(|| text.trim().to_lowercase(), |address| address.key());
-        sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "{PERSON} WHERE okta_user_id IN (
                  SELECT okta_user_id FROM users WHERE okta_user_id = ?1
                  UNION SELECT okta_user_id FROM users WHERE login_key = ?2
@@ -409,8 +399,7 @@ impl Store {
         .bind(text.trim())
         .bind(key)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// Everybody whose last outcome is one of `outcomes`, the longest first.
@@ -418,12 +407,11 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn people_with_outcome(&self, outcome: &str, limit: u32) -> Result<Vec<PersonRow>, StoreError> {
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("{PERSON} WHERE outcome = ? ORDER BY since LIMIT ?")))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!("{PERSON} WHERE outcome = ? ORDER BY since LIMIT ?")))
             .bind(outcome)
             .bind(limit)
             .fetch_all(self.reader())
-            .await
-            .map_err(|error| self.error(error))
+            .await?)
     }
 
     /// Every address of a person.
@@ -431,13 +419,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn addresses_of(&self, id: &OktaUserId) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar(
+        Ok(sqlx::query_scalar(
             "SELECT address FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ? ORDER BY seen_at, address",
         )
         .bind(id.as_str())
         .fetch_all(self.reader())
         .await
-        .map_err(|error| self.error(error))
+        ?)
     }
 
     /// The accounts of a person.
@@ -445,14 +433,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn accounts_of(&self, id: &OktaUserId) -> Result<Vec<AccountRow>, StoreError> {
-        sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT auth0_user_id, email, connection, denied, blocked, denied_at, event_id, lag_ms / 1000.0 AS lag_s
              FROM accounts WHERE okta_user_id = ? ORDER BY auth0_user_id",
         )
         .bind(id.as_str())
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// The decisions on one person (or on everybody), oldest first, after row `after`, at or after `since`.
@@ -478,14 +465,13 @@ impl Store {
                 )
             };
         }
-        sqlx::query_as(if of.is_some() { decisions!("okta_user_id = ?2") } else { decisions!("?2 IS NULL") })
+        Ok(sqlx::query_as(if of.is_some() { decisions!("okta_user_id = ?2") } else { decisions!("?2 IS NULL") })
             .bind(after)
             .bind(of.map(OktaUserId::as_str))
             .bind(since)
             .bind(limit)
             .fetch_all(self.reader())
-            .await
-            .map_err(|error| self.error(error))
+            .await?)
     }
 
     /// How far the looks at these users have come.
@@ -501,8 +487,7 @@ impl Store {
         )
         .bind(ids)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         rows.into_iter()
             .map(|(id, looked_seq, name, outcome, why)| {
                 Ok(Progress { id: user_id(&id)?, looked_seq, name, outcome, why })

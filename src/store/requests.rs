@@ -51,7 +51,6 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn approve(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Made>, StoreError> {
-        let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::Approve).await?;
         let id = match who {
@@ -69,8 +68,7 @@ impl Store {
         .bind(&now_text)
         .bind(id)
         .fetch_all(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         self.commit(tx).await?;
         made(rows)
     }
@@ -80,7 +78,6 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn dismiss_event(&self, event_id: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let sql = |error| self.error(error);
         let mut tx = self.begin(Write::DismissEvent).await?;
         let done = sqlx::query(
             "UPDATE events SET state = 'dismissed', raw = NULL
@@ -88,16 +85,14 @@ impl Store {
         )
         .bind(event_id)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         sqlx::query(
             "UPDATE alarms SET cleared_at = ? WHERE kind = 'quarantined' AND cleared_at IS NULL
                AND NOT EXISTS (SELECT 1 FROM events WHERE state = 'quarantined')",
         )
         .bind(timestamp_text(now))
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         self.commit(tx).await?;
         Ok(done.rows_affected() > 0)
     }
@@ -120,8 +115,7 @@ impl Store {
         .bind(&ids)
         .bind(&now_text)
         .execute(&mut *tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         let made = self.make_due_in(&mut tx, Selection::Swept(&ids), Lane::Sweep, Cause::Sweep, &now_text).await?;
         self.commit(tx).await?;
         Ok(count(made.len()))
@@ -154,8 +148,7 @@ impl Store {
         .bind(id.as_str())
         .bind(now_text)
         .execute(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         Ok(())
     }
 }

@@ -149,7 +149,6 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn expire(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let sql = |error| self.error(error);
         let before = timestamp_text(before);
         let mut tx = self.begin(Write::Expire).await?;
         let mut gone = 0;
@@ -162,8 +161,7 @@ impl Store {
         .bind(&before)
         .bind(limit)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?
+        .await?
         .rows_affected();
         // The chain value of the last row that goes is the root of those that stay.
         // Only an unbroken row of old ones goes, even if a clock was set back in between.
@@ -175,24 +173,21 @@ impl Store {
         .bind(&before)
         .bind(limit)
         .fetch_one(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         if let Some(last) = last {
-            sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut *tx).await.map_err(sql)?;
+            sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut *tx).await?;
             sqlx::query(
                 "UPDATE decision_log_root SET last = ?1, chain = (SELECT chain FROM decision_log WHERE id = ?1)",
             )
             .bind(last)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
             gone += sqlx::query("DELETE FROM decision_log WHERE id <= ?")
                 .bind(last)
                 .execute(&mut *tx)
-                .await
-                .map_err(sql)?
+                .await?
                 .rows_affected();
-            sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut *tx).await.map_err(sql)?;
+            sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut *tx).await?;
         }
         gone += sqlx::query(
             "DELETE FROM run_log WHERE id IN (SELECT id FROM run_log WHERE started_at < ? AND finished_at IS NOT NULL LIMIT ?)",
@@ -200,15 +195,13 @@ impl Store {
         .bind(&before)
         .bind(limit)
         .execute(&mut *tx)
-        .await
-        .map_err(sql)?
+        .await?
         .rows_affected();
         gone += sqlx::query("DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ? LIMIT ?)")
             .bind(&before)
             .bind(limit)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?
+            .await?
             .rows_affected();
         self.commit(tx).await?;
         Ok(gone)

@@ -34,13 +34,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn sweep_under_way(&self) -> Result<Option<Sweep>, StoreError> {
-        sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT scope, reason, stage, next, listed, made_due, started_at, finished_at FROM sweep
              WHERE finished_at IS NULL",
         )
         .fetch_optional(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 
     /// Begins a reconcile; one that is under way is replaced. With `scope` `all` it answers for the present policy:
@@ -56,13 +55,11 @@ impl Store {
             .bind(stage)
             .bind(timestamp_text(now))
             .execute(&mut *tx)
-            .await
-            .map_err(|error| self.error(error))?;
+            .await?;
         sqlx::query("UPDATE installation SET swept_policy = policy WHERE ? = 'all'")
             .bind(scope)
             .execute(&mut *tx)
-            .await
-            .map_err(|error| self.error(error))?;
+            .await?;
         self.commit(tx).await
     }
 
@@ -103,11 +100,7 @@ impl Store {
             "UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL",
             "UPDATE installation SET last_reconcile_ok_at = ?",
         ] {
-            sqlx::query(statement)
-                .bind(timestamp_text(now))
-                .execute(&mut *tx)
-                .await
-                .map_err(|error| self.error(error))?;
+            sqlx::query(statement).bind(timestamp_text(now)).execute(&mut *tx).await?;
         }
         self.commit(tx).await
     }
@@ -137,8 +130,7 @@ impl Store {
         .bind(timestamp_text(accountless_since))
         .bind(limit)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         ids.iter().map(|id| user_id(id)).collect()
     }
 
@@ -147,10 +139,8 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn last_reconcile_ok_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        let text: Option<String> = sqlx::query_scalar("SELECT last_reconcile_ok_at FROM installation")
-            .fetch_one(self.reader())
-            .await
-            .map_err(|error| self.error(error))?;
+        let text: Option<String> =
+            sqlx::query_scalar("SELECT last_reconcile_ok_at FROM installation").fetch_one(self.reader()).await?;
         text.map(|text| read_time("the time of the last reconcile", &text)).transpose()
     }
 }

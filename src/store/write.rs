@@ -128,14 +128,14 @@ impl Store {
     pub(super) async fn begin(&self, write: Write) -> Result<Tx, StoreError> {
         failpoint::pass(COMPONENT, write.as_str(), Phase::Before);
         // At once: one that began by reading could not get the lock later.
-        let inner = self.writer().begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.error(error))?;
+        let inner = self.writer().begin_with("BEGIN IMMEDIATE").await?;
         Ok(Tx { write, inner })
     }
 
     pub(super) async fn commit(&self, tx: Tx) -> Result<(), StoreError> {
         let Tx { write, inner } = tx;
         failpoint::pass(COMPONENT, write.as_str(), Phase::Uncommitted);
-        inner.commit().await.map_err(|error| self.error(error))?;
+        inner.commit().await?;
         failpoint::pass(COMPONENT, write.as_str(), Phase::After);
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Store {
         statement: sqlx::query::Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<SqliteQueryResult, StoreError> {
         let mut tx = self.begin(write).await?;
-        let done = statement.execute(&mut *tx).await.map_err(|error| self.error(error))?;
+        let done = statement.execute(&mut *tx).await?;
         self.commit(tx).await?;
         Ok(done)
     }

@@ -19,7 +19,7 @@ use crate::engine::paced::paced;
 use crate::http::pacing::{Bucket, Pacer};
 use crate::http::{Call, Failure, Http, Kind, Limits, Remote, headers};
 use crate::okta::{self, CredentialReport, LogPosition, Okta, SCOPES};
-use crate::store::{Access, Store, StoreError, is_in_use};
+use crate::store::{Access, Store, StoreError, is_in_use, name_state};
 
 /// A name resolves within this time, or not at all.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -405,6 +405,7 @@ impl Online<'_> {
 
     async fn state(&mut self, org: Option<&str>) {
         let path = &self.config.store.path;
+        name_state(path);
         let line = "state";
         let store = match Store::open_beside(path, Access::Read).await {
             Ok(store) => store,

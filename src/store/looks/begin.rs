@@ -25,7 +25,6 @@ impl Store {
     /// # Errors
     /// [`StoreError::Gone`] when the user is not in the store (any more).
     pub async fn begin_look(&self, id: &OktaUserId, now: Timestamp) -> Result<LookStart, StoreError> {
-        let sql = |error| self.error(error);
         // The limits stand in the text: SQLite prepares a statement anew for each value that is bound to one.
         let row = sqlx::query(
             "SELECT due_seq, lane, cause, attempts, approved, recheck_step, outcome, login, email, status, left_seen,
@@ -53,28 +52,27 @@ impl Store {
         .bind(id.as_str())
         .bind(timestamp_text(clock::sub(now, EVENTS_BACK)))
         .fetch_optional(self.reader())
-        .await
-        .map_err(sql)?
+        .await?
         .ok_or_else(|| StoreError::Gone { what: "user", id: id.to_string() })?;
-        let text = |column: &str| row.try_get::<String, _>(column).map_err(sql);
+        let text = |column: &str| row.try_get::<String, _>(column);
         let addresses: Vec<String> = list("addresses", &text("addresses")?)?;
         let accounts: Vec<AccountKnown> = list("accounts", &text("accounts")?)?;
         let events: Vec<EventKnown> = list("events", &text("events")?)?;
-        let first_poll_at: Option<String> = row.try_get("first_poll_at").map_err(sql)?;
+        let first_poll_at: Option<String> = row.try_get("first_poll_at")?;
         let cause = text("cause")?;
         Ok(LookStart {
             id: id.clone(),
-            claimed_seq: row.try_get("due_seq").map_err(sql)?,
-            lane: Lane::from_rank(row.try_get("lane").map_err(sql)?),
+            claimed_seq: row.try_get("due_seq")?,
+            lane: Lane::from_rank(row.try_get("lane")?),
             cause: Cause::parse(&cause).ok_or(StoreError::Unreadable { what: "a cause", value: cause })?,
-            attempts: row.try_get("attempts").map_err(sql)?,
-            approved: row.try_get("approved").map_err(sql)?,
-            recheck_step: row.try_get("recheck_step").map_err(sql)?,
-            outcome: row.try_get("outcome").map_err(sql)?,
-            login: row.try_get("login").map_err(sql)?,
-            email: row.try_get("email").map_err(sql)?,
-            status: row.try_get::<Option<String>, _>("status").map_err(sql)?.map(|status| Status::parse(&status)),
-            left_seen: row.try_get("left_seen").map_err(sql)?,
+            attempts: row.try_get("attempts")?,
+            approved: row.try_get("approved")?,
+            recheck_step: row.try_get("recheck_step")?,
+            outcome: row.try_get("outcome")?,
+            login: row.try_get("login")?,
+            email: row.try_get("email")?,
+            status: row.try_get::<Option<String>, _>("status")?.map(|status| Status::parse(&status)),
+            left_seen: row.try_get("left_seen")?,
             first_poll_at: first_poll_at.map(|text| read_time("the time of the first poll", &text)).transpose()?,
             addresses: addresses.iter().filter_map(|address| Address::parse(address)).collect(),
             accounts: accounts.into_iter().map(AccountKnown::marked).collect(),
@@ -100,8 +98,7 @@ impl Store {
         .bind(keys)
         .bind(except.as_str())
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         rows.into_iter().map(|(id, status)| Ok((user_id(&id)?, status.as_deref().map(Status::parse)))).collect()
     }
     /// How often the marks of an account were restored since `since`.
@@ -109,14 +106,13 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn restorations(&self, account: &AccountId, since: Timestamp) -> Result<u32, StoreError> {
-        sqlx::query_scalar(
+        Ok(sqlx::query_scalar(
             "SELECT count(*) FROM decision_log WHERE auth0_user_id = ? AND at > ? AND outcome = 'restored'",
         )
         .bind(account.as_str())
         .bind(timestamp_text(since))
         .fetch_one(self.reader())
-        .await
-        .map_err(|error| self.error(error))
+        .await?)
     }
 }
 

@@ -59,12 +59,11 @@ impl Store {
         .bind(timestamp_text(clock::add(now, WAIT_FAILED_MAX)))
         .bind(limit)
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         rows.iter()
             .map(|row| {
-                let id: String = row.try_get("okta_user_id").map_err(|error| self.error(error))?;
-                let lane = row.try_get("lane").map_err(|error| self.error(error))?;
+                let id: String = row.try_get("okta_user_id")?;
+                let lane = row.try_get("lane")?;
                 Ok(DueUser { id: user_id(&id)?, lane: Lane::from_rank(lane) })
             })
             .collect()
@@ -89,8 +88,7 @@ impl Store {
         .bind(timestamp_text(now))
         .bind(i64::try_from(addresses_max).unwrap_or(i64::MAX))
         .fetch_all(self.reader())
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         Ok(texts.iter().filter_map(|text| Address::parse(text)).collect())
     }
     /// When the next user with an open reason is due; later looks at settled users do not count.
@@ -101,8 +99,7 @@ impl Store {
         let text: Option<String> =
             sqlx::query_scalar("SELECT min(due_at) FROM users WHERE due_at IS NOT NULL AND due_since IS NOT NULL")
                 .fetch_one(self.reader())
-                .await
-                .map_err(|error| self.error(error))?;
+                .await?;
         text.map(|text| read_time("the time of a look", &text)).transpose()
     }
     /// Gives each selected user a reason more. What failed is tried afresh, unless a sweep asks: that somebody has failed
@@ -154,13 +151,12 @@ impl Store {
                 ids,
             ),
         };
-        sqlx::query_as(sql)
+        Ok(sqlx::query_as(sql)
             .bind(now_text)
             .bind(lane.rank())
             .bind(cause.as_str())
             .bind(value)
             .fetch_all(&mut **tx)
-            .await
-            .map_err(|error| self.error(error))
+            .await?)
     }
 }

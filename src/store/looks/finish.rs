@@ -12,7 +12,6 @@ impl Store {
     /// # Errors
     /// [`StoreError::Gone`] when the user was removed (or forgotten) meanwhile; nothing is stored then.
     pub async fn finish_look(&self, look: LookFinish<'_>, now: Timestamp) -> Result<Finished, StoreError> {
-        let sql = |error| self.error(error);
         let now_text = timestamp_text(now);
         let settles = look.outcome.settles();
         let attempts: Option<u32> = matches!(look.outcome, Outcome::Retry { .. }).then_some(1);
@@ -82,8 +81,7 @@ impl Store {
         .bind(look.depends_on.map(OktaUserId::as_str))
         .bind(last_error)
         .fetch_optional(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         let (due_again, has_dependants, chain) =
             done.ok_or_else(|| StoreError::Gone { what: "user", id: look.user.to_string() })?;
         if let Some(event_id) = look.belated_event {
@@ -98,8 +96,7 @@ impl Store {
             .bind(look.user.as_str())
             .bind(event_id)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
         }
         for account in look.accounts {
             self.keep_account(&mut tx, look.user, account, &now_text).await?;
@@ -112,8 +109,7 @@ impl Store {
             )
             .bind(look.user.as_str())
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
         }
         let mut woken = 0;
         if look.wake_dependants && has_dependants {
@@ -177,8 +173,7 @@ impl Store {
         .bind(id.as_str())
         .bind(serde_json::json!(addresses).to_string())
         .execute(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         if kept.rows_affected() == 0 {
             return Err(StoreError::Gone { what: "user", id: id.to_string() });
         }
@@ -220,8 +215,7 @@ impl Store {
         .bind(account.sessions_owed)
         .bind(now_text)
         .execute(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         Ok(())
     }
 }

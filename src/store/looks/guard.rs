@@ -21,7 +21,6 @@ impl Store {
         guard: GuardWindow,
         now: Timestamp,
     ) -> Result<Admission, StoreError> {
-        let sql = |error| self.error(error);
         let Denial { user, read, sweep, approved, intent } = denial;
         let now_text = timestamp_text(now);
         let window_start = timestamp_text(clock::sub(now, guard.span));
@@ -36,8 +35,7 @@ impl Store {
         .bind(user.as_str())
         .bind(&window_start)
         .fetch_one(&mut *tx)
-        .await
-        .map_err(sql)?;
+        .await?;
         let mut counted = u64::try_from(all).unwrap_or(0);
         if counted >= guard.denials_max || held {
             let others: i64 = sqlx::query_scalar(
@@ -47,8 +45,7 @@ impl Store {
             .bind(&window_start)
             .bind(user.as_str())
             .fetch_one(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
             counted = u64::try_from(others).unwrap_or(0);
         }
         let admitted = approved || (!held && (known || counted < guard.denials_max));
@@ -57,8 +54,7 @@ impl Store {
             sqlx::query("UPDATE users SET guarded = NOT guarded WHERE okta_user_id = ?")
                 .bind(user.as_str())
                 .execute(&mut *tx)
-                .await
-                .map_err(sql)?;
+                .await?;
         }
         if admitted {
             // The window is all that is ever asked for.
@@ -72,8 +68,7 @@ impl Store {
             .bind(sweep)
             .bind(&window_start)
             .execute(&mut *tx)
-            .await
-            .map_err(sql)?;
+            .await?;
             if let Some(intent) = intent {
                 self.intend_in(&mut tx, user, intent, &now_text).await?;
             }
@@ -117,8 +112,7 @@ impl Store {
         .bind(intent.owe_sessions)
         .bind(if intent.with_block { 2 } else { 1 })
         .execute(&mut **tx)
-        .await
-        .map_err(|error| self.error(error))?;
+        .await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: user.to_string() }) }
     }
 }
