@@ -38,6 +38,18 @@ impl Phase {
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn pass(_room: impl std::fmt::Display, _what: &str, _moment: Phase) {}
 
+/// The loop of this name is here now: a test of the watchdog may have it hang.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) async fn hang(_loop: &str) {}
+
+/// Hangs forever if `OKTA_AUTH0_SYNC_TEST_WEDGE` names this loop.
+#[cfg(feature = "failpoints")]
+pub(crate) async fn hang(name: &str) {
+    if std::env::var_os("OKTA_AUTH0_SYNC_TEST_WEDGE").is_some_and(|asked| asked == name) {
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(feature = "failpoints")]
 pub(crate) use armed::{Unknown, arm, name, pass};
 

@@ -105,7 +105,7 @@ fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
 async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, stop: CancellationToken) {
     let mut starving = false;
     while !stop.is_cancelled() {
-        let (name, age) = engine.pulse().slowest(clock.as_ref());
+        let (name, age) = engine.heartbeats().slowest(clock.as_ref());
         if age < interval / 2 {
             starving = false;
             systemd::watchdog();

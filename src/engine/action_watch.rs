@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Engine;
-use super::breaker::CallError;
+use super::error::CallError;
 use crate::auth0::{self, Standing};
 use crate::http::Kind;
 use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};

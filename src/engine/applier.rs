@@ -73,9 +73,8 @@ impl Engine {
         // With a patience: when somebody was last settled, or at least came to an outcome that is their own.
         let mut progress = self.clock.monotonic();
         loop {
-            self.pulse.applier.stamp(self.clock.as_ref());
-            #[cfg(debug_assertions)]
-            super::supervisor::wedge_on_request("applier").await;
+            self.heartbeats.applier.stamp(self.clock.as_ref());
+            crate::failpoint::hang("applier").await;
             let mut wait = ASK_EVERY;
             if !stop.is_cancelled() {
                 match self.begin_looks(&mut running, &mut under_way, &mut ahead).await {

@@ -1,9 +1,9 @@
-//! The one way to a remote: paced, paused when it is down or refuses us, counted, and reported once.
+//! The circuit breaker in front of each remote: every call passes through it, is paced, counted, and reported once.
 //!
-//! A client classifies an answer; the breaker decides what it means for everybody else. A refusal of our credentials pauses
-//! the remote, a refusal of one endpoint pauses that endpoint, no connection pauses the remote, and so do failures across
-//! three different users without a success between: but never the failures of one user alone, so that one poison user
-//! stops nobody. What is paused is probed by a single call now and then; one success ends the pause.
+//! A client classifies a response; the breaker decides what it means for other calls. A refused credential, a missing
+//! connection, or failures for three different users without a success in between open the circuit of the whole remote;
+//! a refused endpoint opens its own circuit. Failures of one user alone open nothing. An open circuit is probed by one
+//! call now and then, and one success closes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -18,32 +18,21 @@ use crate::http::pacing::{Pacer, Priority};
 use crate::http::{Endpoint, Failure, Kind, Remote};
 use crate::store::{Alarm, AlarmKind, RemoteError, Store};
 
-use super::supervisor::Pulse;
+use super::calls::{RATE_LIMITED, Retryable, with_retries};
+use super::error::CallError;
+use super::heartbeat::Heartbeats;
+use circuit::{Circuit, WAIT_MIN};
 
-/// How often something that is refused (401, 403) is tried again.
+mod circuit;
+
+/// Time between probes after a refusal (401, 403).
 const REFUSED_PROBE: Duration = Duration::from_secs(60);
-/// A 429 names a reset; after so many in a row for one call the look gives way.
-const RATE_LIMIT_ROUNDS: u32 = 3;
-/// So many different users have to fail before it is the remote's fault.
+/// Failures of this many different users are the remote's fault.
 const SUSPECTS: usize = 3;
-/// A remote that has been down so long is worth an alarm.
+/// A remote that is down for this long raises an alarm.
 const ALARM_AFTER: Duration = Duration::from_secs(60);
-/// The same error is written down again only after so long.
+/// The same error is stored again only after this long.
 const NOTE_EVERY: Duration = Duration::from_secs(30);
-
-/// Why a call did not bring an answer.
-#[derive(Clone, Debug)]
-pub enum CallError {
-    /// The remote or the endpoint is paused, by this call or by an earlier one. Nobody's fault but the remote's.
-    Paused {
-        /// How long, at least.
-        wait: Duration,
-        /// Why.
-        why: String,
-    },
-    /// This call failed, and says nothing of others.
-    Failed(Failure),
-}
 
 /// How many calls were made, and how they ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,17 +43,7 @@ pub struct Counts {
     pub failed: BTreeMap<Kind, u64>,
 }
 
-#[derive(Debug)]
-struct Pause {
-    /// On the monotonic clock.
-    until: Duration,
-    probes: u32,
-    /// One call is on its way to find out whether it is over.
-    probing: bool,
-    why: String,
-}
-
-/// What is paused.
+/// What a circuit protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Remote,
@@ -74,7 +53,8 @@ enum Scope {
 
 #[derive(Debug, Default)]
 struct State {
-    pauses: BTreeMap<Scope, Pause>,
+    /// A missing circuit is closed.
+    circuits: BTreeMap<Scope, Circuit>,
     /// Users that failed since the last success.
     suspects: BTreeSet<String>,
     /// Endpoints whose last call found no connection, with the number of answers there had been until then.
@@ -89,18 +69,58 @@ struct State {
     counts: Counts,
 }
 
-/// The breaker to one remote.
+impl State {
+    /// The circuit that a failure opens. `None`: it says nothing about other calls.
+    fn scope_of(&mut self, endpoint: Endpoint, subject: &str, failure: &Failure) -> Option<Scope> {
+        match failure.kind {
+            Kind::Unauthorized => Some(Scope::Remote),
+            // If only this endpoint breaks while others work, their successes would close the remote's circuit each time,
+            // and the user would never use up an attempt.
+            Kind::Unreachable => {
+                let answered = self.counts.ok;
+                let before = self.last_unreachable.insert(endpoint.name, answered);
+                let is_alone = before.is_some_and(|before| answered > before);
+                (!is_alone).then_some(Scope::Remote)
+            }
+            // Every call needs the token.
+            Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
+            Kind::Forbidden => Some(Scope::Endpoint(endpoint.name)),
+            Kind::Server | Kind::Timeout | Kind::Malformed => {
+                self.suspects.insert(subject.to_owned());
+                let is_remote = self.suspects.len() >= SUSPECTS || self.circuits.contains_key(&Scope::Remote);
+                is_remote.then_some(Scope::Remote)
+            }
+            Kind::RateLimited | Kind::NotFound | Kind::Rejected => None,
+        }
+    }
+}
+
+/// One attempt at a call that did not succeed.
+enum Attempt {
+    /// Refused for its rate: worth another attempt at once, since the pacer waits.
+    RateLimited(Failure),
+    /// The call is over.
+    Ended(CallError),
+}
+
+impl Retryable for Attempt {
+    fn retry_after(&self, _attempts: u32) -> Option<Duration> {
+        matches!(self, Self::RateLimited(_)).then_some(Duration::ZERO)
+    }
+}
+
+/// The circuit breaker of one remote.
 #[derive(Debug)]
 pub struct CircuitBreaker {
     remote: Remote,
     pacer: Pacer,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    pulse: Arc<Pulse>,
+    heartbeats: Arc<Heartbeats>,
     state: Mutex<State>,
 }
 
-/// Lets go of a probe, if it is abandoned before its call came back.
+/// A passing call. If it is dropped without a result, the next call may be the probe.
 struct Probe<'a> {
     breaker: &'a CircuitBreaker,
     scopes: Vec<Scope>,
@@ -110,8 +130,8 @@ impl Drop for Probe<'_> {
     fn drop(&mut self) {
         let mut state = self.breaker.lock();
         for scope in &self.scopes {
-            if let Some(pause) = state.pauses.get_mut(scope) {
-                pause.probing = false;
+            if let Some(circuit) = state.circuits.get_mut(scope) {
+                circuit.abandon_probe();
             }
         }
     }
@@ -123,17 +143,17 @@ impl CircuitBreaker {
         pacer: Pacer,
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
-        pulse: Arc<Pulse>,
+        heartbeats: Arc<Heartbeats>,
     ) -> Self {
-        Self { remote, pacer, store, clock, pulse, state: Mutex::default() }
+        Self { remote, pacer, store, clock, heartbeats, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a call when the remote's limits allow it. `subject` is the user it is for (or the loop), so that failures of
-    /// one are told from failures of all.
+    /// Makes a call when the circuit is closed and the remote's limits allow it. `subject` is the user, or the loop, that
+    /// it is for: failures of one subject alone do not open the circuit.
     pub(super) async fn call<T, F, Fut>(
         &self,
         endpoint: Endpoint,
@@ -145,45 +165,58 @@ impl CircuitBreaker {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let mut round = 0;
-        loop {
-            let probe = self.try_acquire(endpoint)?;
-            let clock = self.clock.as_ref();
-            let waits = || self.pulse.stamp(subject, clock);
-            let permit = self.pacer.acquire_with_heartbeat(endpoint.bucket, priority, clock, waits).await;
-            let waiting = clock.waiting();
-            let answer = call().await;
-            drop(waiting);
-            drop(permit);
-            let result = match answer {
-                Ok(value) => {
-                    self.succeeded(endpoint).await;
-                    Ok(value)
-                }
-                // The pacer has seen the answer too: the next permit comes when the bucket has something again.
-                Err(failure) if failure.kind == Kind::RateLimited && round < RATE_LIMIT_ROUNDS => {
-                    self.count(Some(failure.kind));
-                    debug!(remote = %self.remote, endpoint = failure.endpoint, "rate limited: waiting for the reset");
-                    round += 1;
-                    continue;
-                }
-                Err(failure) => Err(self.failed(endpoint, subject, failure).await),
-            };
-            drop(probe);
-            return result;
+        let attempt = || self.attempt(endpoint, priority, subject, &call);
+        match with_retries(RATE_LIMITED, self.clock.as_ref(), attempt).await {
+            Ok(value) => Ok(value),
+            Err(Attempt::Ended(error)) => Err(error),
+            Err(Attempt::RateLimited(failure)) => Err(self.failed(endpoint, subject, failure).await),
         }
     }
 
-    /// Makes a call that looks do without: it gives way to all others, is not made while the remote is paused, and however
-    /// it ends, that says nothing of other calls.
+    async fn attempt<T, F, Fut>(
+        &self,
+        endpoint: Endpoint,
+        priority: Priority,
+        subject: &str,
+        call: &F,
+    ) -> Result<T, Attempt>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let _probe = self.try_acquire(endpoint).map_err(Attempt::Ended)?;
+        let clock = self.clock.as_ref();
+        let on_wait = || self.heartbeats.stamp(subject, clock);
+        let permit = self.pacer.acquire_with_heartbeat(endpoint.bucket, priority, clock, on_wait).await;
+        let waiting = clock.waiting();
+        let result = call().await;
+        drop(waiting);
+        drop(permit);
+        self.count(result.as_ref().err().map(|failure| failure.kind));
+        match result {
+            Ok(value) => {
+                self.mark_healthy(endpoint).await;
+                Ok(value)
+            }
+            Err(failure) if failure.kind == Kind::RateLimited => {
+                debug!(remote = %self.remote, endpoint = failure.endpoint, "rate limited; waiting for the reset");
+                Err(Attempt::RateLimited(failure))
+            }
+            Err(failure) => Err(Attempt::Ended(self.failed(endpoint, subject, failure).await)),
+        }
+    }
+
+    /// Makes a call that no look depends on: all others take priority, it is refused while the remote's circuit is open,
+    /// and its result changes no circuit.
     pub(super) async fn call_best_effort<T, F, Fut>(&self, endpoint: Endpoint, call: F) -> Result<T, CallError>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let paused = self.lock().pauses.get(&Scope::Remote).map(|pause| (pause.until, pause.why.clone()));
-        if let Some((until, why)) = paused {
-            let wait = until.saturating_sub(self.clock.monotonic()).max(Duration::from_secs(1));
+        let open =
+            self.lock().circuits.get(&Scope::Remote).and_then(Circuit::trip).map(|trip| (trip.until, trip.why.clone()));
+        if let Some((until, why)) = open {
+            let wait = until.saturating_sub(self.clock.monotonic()).max(WAIT_MIN);
             return Err(CallError::Paused { wait, why });
         }
         let permit = self.pacer.acquire(endpoint.bucket, Priority::Sweep, self.clock.as_ref()).await;
@@ -193,8 +226,7 @@ impl CircuitBreaker {
         answer.map_err(CallError::Failed)
     }
 
-    /// How long everything that goes through here has to wait, if it has to; what is paused for some other endpoint than
-    /// these does not count.
+    /// How long calls of these endpoints have to wait, if a circuit of theirs or of the whole remote is open.
     pub(super) fn open_for(&self, endpoints: &[Endpoint]) -> Option<Duration> {
         let now = self.clock.monotonic();
         let state = self.lock();
@@ -202,7 +234,8 @@ impl CircuitBreaker {
             Scope::Remote => true,
             Scope::Endpoint(name) => endpoints.iter().any(|endpoint| endpoint.name == *name),
         };
-        state.pauses.iter().filter(|(scope, _)| relevant(scope)).map(|(_, pause)| pause.until.saturating_sub(now)).max()
+        let circuits = state.circuits.iter().filter(|(scope, _)| relevant(scope));
+        circuits.filter_map(|(_, circuit)| circuit.trip()).map(|trip| trip.until.saturating_sub(now)).max()
     }
 
     /// How many calls were made, and how they ended.
@@ -215,23 +248,20 @@ impl CircuitBreaker {
         &self.pacer
     }
 
-    /// Passes, or says for how long nobody does. The first to come after a pause has run out is the probe.
+    /// Lets a call pass, or says how long callers have to wait. The first call after that time is the probe.
     fn try_acquire(&self, endpoint: Endpoint) -> Result<Probe<'_>, CallError> {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         let scopes = [Scope::Remote, Scope::Endpoint(endpoint.name)];
-        for scope in scopes {
-            if let Some(pause) = state.pauses.get(&scope) {
-                let wait = pause.until.saturating_sub(now);
-                if !wait.is_zero() || pause.probing {
-                    return Err(CallError::Paused { wait: wait.max(Duration::from_secs(1)), why: pause.why.clone() });
-                }
+        for circuit in scopes.iter().filter_map(|scope| state.circuits.get(scope)) {
+            if let Some((wait, why)) = circuit.refusal(now) {
+                return Err(CallError::Paused { wait, why });
             }
         }
         let mut probed = Vec::new();
         for scope in scopes {
-            if let Some(pause) = state.pauses.get_mut(&scope) {
-                pause.probing = true;
+            if let Some(circuit) = state.circuits.get_mut(&scope) {
+                circuit.begin_probe();
                 probed.push(scope);
             }
         }
@@ -246,22 +276,17 @@ impl CircuitBreaker {
         }
     }
 
-    /// The remote answered as a remote that is well does.
-    async fn succeeded(&self, endpoint: Endpoint) {
-        self.count(None);
-        self.mark_healthy(endpoint).await;
-    }
-
+    /// A response that shows a working remote closes the circuits that it passed.
     async fn mark_healthy(&self, endpoint: Endpoint) {
         let (over, first, alarms) = {
             let mut state = self.lock();
             state.suspects.clear();
             state.last_unreachable.remove(endpoint.name);
-            state.pauses.remove(&Scope::Remote);
-            state.pauses.remove(&Scope::Endpoint(endpoint.name));
+            state.circuits.remove(&Scope::Remote);
+            state.circuits.remove(&Scope::Endpoint(endpoint.name));
             let first = !state.cleared_previous_run;
-            // While another endpoint is refused, the remote is not well as a whole.
-            if !state.pauses.is_empty() || (!first && state.failing_since.is_none()) {
+            // The remote as a whole is not healthy while it refuses another endpoint.
+            if !state.circuits.is_empty() || (!first && state.failing_since.is_none()) {
                 return;
             }
             state.cleared_previous_run = true;
@@ -291,72 +316,39 @@ impl CircuitBreaker {
     }
 
     async fn failed(&self, endpoint: Endpoint, subject: &str, failure: Failure) -> CallError {
-        self.count(Some(failure.kind));
-        // A remote that refuses one request, or does not have one thing, is well.
+        // A remote that rejects one request, or does not have one thing, is healthy.
         if matches!(failure.kind, Kind::NotFound | Kind::Rejected) {
             self.mark_healthy(endpoint).await;
             return CallError::Failed(failure);
         }
-        let now = self.clock.monotonic();
-        let (pause, first) = {
-            let mut state = self.lock();
-            let scope = match failure.kind {
-                Kind::Unauthorized => Some(Scope::Remote),
-                // Only this endpoint breaks, again and again, while others are answered: a pause of the remote would be
-                // ended by those others each time, and the user never come to an attempt.
-                Kind::Unreachable => {
-                    let answered = state.counts.ok;
-                    let alone =
-                        state.last_unreachable.insert(endpoint.name, answered).is_some_and(|before| answered > before);
-                    (!alone).then_some(Scope::Remote)
-                }
-                // A token that is not given out is needed everywhere.
-                Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
-                Kind::Forbidden => Some(Scope::Endpoint(endpoint.name)),
-                Kind::RateLimited => None,
-                Kind::Server | Kind::Timeout | Kind::Malformed => {
-                    state.suspects.insert(subject.to_owned());
-                    (state.suspects.len() >= SUSPECTS || state.pauses.contains_key(&Scope::Remote))
-                        .then_some(Scope::Remote)
-                }
-                Kind::NotFound | Kind::Rejected => None,
-            };
-            let first = scope.is_some() && state.failing_since.is_none();
-            if scope.is_some() {
-                state.failing_since.get_or_insert_with(|| self.clock.now());
-                state.failures += 1;
-            }
-            let pause = scope.map(|scope| {
-                let probes = state.pauses.get(&scope).map_or(0, |pause| pause.probes) + 1;
-                let wait = match failure.kind {
-                    Kind::Unauthorized | Kind::Forbidden => REFUSED_PROBE,
-                    _ => PROBES.wait(probes, fastrand::f64()),
-                };
-                let why = failure.to_string();
-                // Calls that were under way when the pause began must not each double it.
-                let until = match state.pauses.get(&scope) {
-                    Some(pause) if pause.until > now => pause.until,
-                    _ => now + wait,
-                };
-                let probes =
-                    if state.pauses.get(&scope).is_some_and(|pause| pause.until > now) { probes - 1 } else { probes };
-                state.pauses.insert(scope, Pause { until, probes, probing: false, why: why.clone() });
-                (until.saturating_sub(now).max(Duration::from_secs(1)), why)
-            });
-            (pause, first)
-        };
+        let (wait, first) = self.trip(endpoint, subject, &failure);
         self.report(&failure, first).await;
-        match pause {
-            Some((wait, why)) => CallError::Paused { wait, why },
+        match wait {
+            Some(wait) => CallError::Paused { wait, why: failure.to_string() },
             None if failure.kind == Kind::RateLimited => CallError::Paused {
-                wait: failure.retry_after.unwrap_or(Duration::from_secs(5)).max(Duration::from_secs(1)),
+                wait: failure.retry_after.unwrap_or(Duration::from_secs(5)).max(WAIT_MIN),
                 why: failure.to_string(),
             },
             None => CallError::Failed(failure),
         }
     }
 
-    /// Once in the log when it begins, in the store now and then, as an alarm when it lasts or when a person has to act.
+    /// Opens the circuit that `failure` concerns, if any. Returns the wait, and whether the remote was healthy before.
+    fn trip(&self, endpoint: Endpoint, subject: &str, failure: &Failure) -> (Option<Duration>, bool) {
+        let mut state = self.lock();
+        let Some(scope) = state.scope_of(endpoint, subject, failure) else { return (None, false) };
+        let first = state.failing_since.is_none();
+        state.failing_since.get_or_insert_with(|| self.clock.now());
+        state.failures += 1;
+        let circuit = state.circuits.entry(scope).or_default();
+        let wait = circuit.open(self.clock.monotonic(), failure.to_string(), |probes| match failure.kind {
+            Kind::Unauthorized | Kind::Forbidden => REFUSED_PROBE,
+            _ => PROBES.wait(probes, fastrand::f64()),
+        });
+        (Some(wait), first)
+    }
+
+    /// Logs the first failure, stores the error now and then, and raises an alarm if it lasts or an operator has to act.
     async fn report(&self, failure: &Failure, first: bool) {
         let now = self.clock.now();
         let refused = matches!(failure.kind, Kind::Unauthorized | Kind::Forbidden);
@@ -364,7 +356,7 @@ impl CircuitBreaker {
             warn!(
                 event = if refused { "remote_refuses" } else { "remote_down" },
                 remote = %self.remote, kind = failure.kind.as_str(), endpoint = failure.endpoint,
-                "{failure}; looks wait, nothing is lost, one line will say when it is back"
+                "{failure}; pausing calls until it recovers"
             );
         }
         let (note, alarm) = {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::paced::paced;
+use super::calls::paced;
 use crate::auth0::endpoints::ACTIONS;
 use crate::auth0::{ACTION_NAME, Action, Auth0, BOUND_MAX, Bound, Build, Standing, Step, Trigger};
 use crate::domain::Clock;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::breaker::CallError;
+use super::error::CallError;
 use super::look::{Interrupted, Looking};
 use super::searched::{ADDRESSES_MAX, Ahead, Hit, Searched, Searches};
 use super::write;

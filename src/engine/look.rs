@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::breaker::CallError;
 use super::claims::Claim;
+use super::error::CallError;
 use super::{Engine, Note, notifier};
 use crate::domain::backoff::LOOKS;
 use crate::domain::clock::{self, timestamp_text};

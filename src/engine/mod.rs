@@ -20,13 +20,15 @@ mod action_watch;
 mod alarms;
 pub mod applier;
 pub mod breaker;
+pub mod calls;
 mod claims;
 pub mod deploy;
+pub mod error;
 mod find;
+pub mod heartbeat;
 pub mod look;
 pub mod metrics;
 mod notifier;
-pub mod paced;
 pub mod poller;
 pub mod purge;
 pub mod reconciler;
@@ -53,6 +55,8 @@ use crate::store::{AlarmKind, GuardWindow, Opened, Store, StoreError};
 
 use breaker::CircuitBreaker;
 use claims::Claims;
+pub use error::{CallError, Fatal, PassError};
+use heartbeat::Heartbeats;
 use searched::Searches;
 
 /// How the work is done: the part of the configuration that the engine needs.
@@ -117,20 +121,6 @@ pub enum Note {
     },
 }
 
-/// An error that no waiting mends.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// The state cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A schedule cannot be kept.
-    #[error("the schedule {0}")]
-    Schedule(String),
-    /// A part of the work ended by itself.
-    #[error("the {0} ended unexpectedly: {1}")]
-    Ended(&'static str, String),
-}
-
 /// What wakes the loops.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
@@ -158,7 +148,7 @@ pub struct Engine {
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
     /// Has this process told of a next link to another host?
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
-    pub(crate) pulse: Arc<supervisor::Pulse>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) metrics: metrics::Metrics,
     /// Whom to tell of alarms.
     pub(crate) alert: Option<Alert>,
@@ -175,10 +165,16 @@ impl Engine {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Self {
-        let pulse = Arc::new(supervisor::Pulse::new(clock.as_ref()));
+        let heartbeats = Arc::new(Heartbeats::new(clock.as_ref()));
         Self {
-            okta_breaker: CircuitBreaker::new(Remote::Okta, okta.1, store.clone(), clock.clone(), pulse.clone()),
-            auth0_breaker: CircuitBreaker::new(Remote::Auth0, auth0.1, store.clone(), clock.clone(), pulse.clone()),
+            okta_breaker: CircuitBreaker::new(Remote::Okta, okta.1, store.clone(), clock.clone(), heartbeats.clone()),
+            auth0_breaker: CircuitBreaker::new(
+                Remote::Auth0,
+                auth0.1,
+                store.clone(),
+                clock.clone(),
+                heartbeats.clone(),
+            ),
             okta: okta.0,
             auth0: auth0.0,
             wakes: Wakes::default(),
@@ -187,7 +183,7 @@ impl Engine {
             org_bound: tokio::sync::OnceCell::new(),
             // An earlier life may have told of it.
             foreign_next: std::sync::atomic::AtomicBool::new(true),
-            pulse,
+            heartbeats,
             metrics: metrics::Metrics::default(),
             policy_text: options.policy.fingerprint(),
             alert: None,
@@ -267,8 +263,8 @@ impl Engine {
     }
 
     /// The heartbeats of its loops.
-    pub fn pulse(&self) -> &supervisor::Pulse {
-        &self.pulse
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
     }
 
     fn now(&self) -> Timestamp {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::breaker::CallError;
+use super::error::PassError;
 use super::{Engine, Note};
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::{Event, Timestamp};
+use crate::http::Kind;
 use crate::http::pacing::Priority;
-use crate::http::{Failure, Kind};
 use crate::okta::{self, LogEntry, LogPage, LogPosition, filter_fingerprint};
-use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind, StoreError};
+use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind};
 
 /// Entries a page: the most that Okta gives.
 const LIMIT: u16 = 1000;
@@ -44,25 +44,6 @@ pub struct Pass {
     pub made_due: u64,
     /// There is more; the pass stopped because it was long.
     pub more: bool,
-}
-
-/// Why a pass did not come to its end. What was recorded before stays recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// Okta cannot be asked now.
-    #[error("{why}")]
-    Paused {
-        /// How long, at least.
-        wait: Duration,
-        /// Why.
-        why: String,
-    },
-    /// Okta answered something that cannot be worked with.
-    #[error(transparent)]
-    Failed(#[from] Failure),
-    /// The state refused.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Engine {
@@ -93,7 +74,7 @@ impl Engine {
         let fingerprint = format!("{} {}", self.options.okta_url, filter_fingerprint());
         let mut refused_once = false;
         while pass.pages < PAGES_MAX {
-            self.pulse.poller.stamp(self.clock.as_ref());
+            self.heartbeats.poller.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
                 return Ok(());
             }
@@ -181,10 +162,7 @@ impl Engine {
         self.okta_breaker
             .call(okta::endpoints::LOG, Priority::Live, "poller", || self.okta.log_page(position, LIMIT))
             .await
-            .map_err(|stopped| match stopped {
-                CallError::Paused { wait, why } => PassError::Paused { wait, why },
-                CallError::Failed(failure) => PassError::Failed(failure),
-            })
+            .map_err(PassError::from)
     }
 
     /// Once in a process: is it the org that the state belongs to? A custom domain may point elsewhere one day.
@@ -194,11 +172,7 @@ impl Engine {
                 let org = self
                     .okta_breaker
                     .call(okta::endpoints::ORG, Priority::Live, "poller", || self.okta.org_id())
-                    .await
-                    .map_err(|stopped| match stopped {
-                        CallError::Paused { wait, why } => PassError::Paused { wait, why },
-                        CallError::Failed(failure) => PassError::Failed(failure),
-                    })?;
+                    .await?;
                 self.store.bind_org(&org).await.map_err(PassError::Store)
             })
             .await

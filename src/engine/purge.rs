@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::breaker::CallError;
+use super::calls::{RetryPolicy, with_retries};
+use super::error::CallError;
 use crate::auth0::{self, AccountQuery};
-use crate::domain::backoff::PROBES;
 use crate::domain::mark::{self, Removal};
 use crate::domain::{Account, AccountId, Cause, DecisionOutcome};
 use crate::http::pacing::Priority;
-use crate::http::{Endpoint, Failure, Kind};
+use crate::http::{Endpoint, Failure};
 use crate::store::{Decision, MarkedByUs, StoreError};
 
 /// So many accounts are read from the state at once.
@@ -26,10 +26,8 @@ const SEARCH_PAGES_MAX: u32 = 10;
 /// A search lags: after so many rounds that show only what was done already, the rest is for the next time.
 const STALE_ROUNDS_MAX: u32 = 10;
 const ROUND_PAUSE: Duration = Duration::from_secs(3);
-/// A call is tried so often, and a pause of the remote waited for so often.
-const TRIES: u32 = 4;
-/// A remote that pauses for longer is not waited for.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A pause of the remote that is longer is not waited for.
+const RETRIES: RetryPolicy = RetryPolicy { attempts_max: 4, wait_max: Duration::from_secs(60) };
 
 /// An account that was, or would be, freed of our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +63,15 @@ enum Trouble {
     All(String),
     /// The state's.
     Store(StoreError),
+}
+
+impl From<CallError> for Trouble {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Paused { why, .. } => Self::All(why),
+            CallError::Failed(failure) => Self::Account(failure.to_string()),
+        }
+    }
 }
 
 impl From<StoreError> for Trouble {
@@ -227,29 +234,13 @@ impl Engine {
         Ok(Some(freed))
     }
 
-    /// A call, again after a pause or a failure that passes, for a bounded time.
     async fn with_retries<T, F, Fut>(&self, endpoint: Endpoint, subject: &str, call: F) -> Result<T, Trouble>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let mut tried = 0;
-        loop {
-            tried += 1;
-            let (wait, trouble) = match self.auth0_breaker.call(endpoint, Priority::Live, subject, &call).await {
-                Ok(value) => return Ok(value),
-                Err(CallError::Paused { wait, why }) => (wait, Trouble::All(why)),
-                Err(CallError::Failed(failure)) => {
-                    let passes = matches!(failure.kind, Kind::Server | Kind::Timeout | Kind::Unreachable);
-                    let wait = if passes { PROBES.wait(tried, fastrand::f64()) } else { Duration::MAX };
-                    (wait, Trouble::Account(failure.to_string()))
-                }
-            };
-            if tried >= TRIES || wait > PAUSE_MAX {
-                return Err(trouble);
-            }
-            self.clock.sleep(wait).await;
-        }
+        let attempt = || self.auth0_breaker.call(endpoint, Priority::Live, subject, &call);
+        Ok(with_retries(RETRIES, self.clock.as_ref(), attempt).await?)
     }
 }
 

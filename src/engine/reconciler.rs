@@ -20,8 +20,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::breaker::CallError;
-use super::poller::PassError;
+use super::error::PassError;
 use super::{Engine, Note, notifier};
 use crate::auth0::{self, AccountQuery, AccountRecord};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
@@ -141,7 +140,7 @@ impl Engine {
 
     async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
         while let Some(sweep) = self.store.sweep_under_way().await? {
-            self.pulse.reconciler.stamp(self.clock.as_ref());
+            self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
                 return Ok(());
             }
@@ -402,14 +401,14 @@ impl Engine {
         self.okta_breaker
             .call(okta::endpoints::USERS, Priority::Sweep, "reconciler", || self.okta.list(query, cursor))
             .await
-            .map_err(stopped)
+            .map_err(PassError::from)
     }
 
     async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
         self.auth0_breaker
             .call(auth0::endpoints::ACCOUNT, Priority::Sweep, "reconciler", || self.auth0.account(id))
             .await
-            .map_err(stopped)
+            .map_err(PassError::from)
     }
 
     async fn search(&self, query: &AccountQuery<'_>) -> Result<(Vec<AccountRecord>, u64), PassError> {
@@ -419,7 +418,7 @@ impl Engine {
                 .auth0_breaker
                 .call(auth0::endpoints::SEARCH, Priority::Sweep, "reconciler", || self.auth0.search(query, page))
                 .await
-                .map_err(stopped)?;
+                .map_err(PassError::from)?;
             total = hits.total;
             let empty = hits.accounts.is_empty();
             records.extend(hits.accounts);
@@ -428,13 +427,6 @@ impl Engine {
             }
         }
         Ok((records, total))
-    }
-}
-
-fn stopped(stopped: CallError) -> PassError {
-    match stopped {
-        CallError::Paused { wait, why } => PassError::Paused { wait, why },
-        CallError::Failed(failure) => PassError::Failed(failure),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -11,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::applier::Until;
-use super::poller::PassError;
+use super::error::PassError;
 use super::{Engine, Fatal, Note};
-use crate::domain::{Clock, clock};
-use crate::store::{Alarm, AlarmKind, StoreError};
+use crate::domain::clock;
+use crate::failpoint;
+use crate::store::{Alarm, AlarmKind};
 
 /// Loops that wait stamp this often, whatever they wait for. In between lies one call at most, which is bounded by its
 /// time-outs: 45 s for a page of the log, and 20 s for each step to a token before it.
@@ -23,68 +23,6 @@ const STAMP_EVERY: Duration = Duration::from_secs(1);
 const JITTER_MAX_MS: u64 = 1000;
 /// No good poll for so long is an alarm.
 const POLL_LATE: Duration = Duration::from_secs(300);
-
-/// When a loop last made progress.
-#[derive(Debug, Default)]
-pub struct Beat(AtomicU64);
-
-impl Beat {
-    pub(super) fn stamp(&self, clock: &dyn Clock) {
-        self.0.store(millis(clock.monotonic()), Ordering::Relaxed);
-    }
-
-    /// How long ago that was.
-    pub fn age(&self, clock: &dyn Clock) -> Duration {
-        Duration::from_millis(millis(clock.monotonic()).saturating_sub(self.0.load(Ordering::Relaxed)))
-    }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The heartbeats of the loops: health is progress, not the ticking of a timer.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    /// The loop that reads the log.
-    pub poller: Beat,
-    /// The loop that looks at users.
-    pub applier: Beat,
-    /// The loop that compares.
-    pub reconciler: Beat,
-}
-
-impl Pulse {
-    /// All start alive.
-    pub(super) fn new(clock: &dyn Clock) -> Self {
-        let pulse = Self::default();
-        for (_, beat) in pulse.beats() {
-            beat.stamp(clock);
-        }
-        pulse
-    }
-
-    /// The loops by name.
-    pub fn beats(&self) -> [(&'static str, &Beat); 3] {
-        [("poller", &self.poller), ("applier", &self.applier), ("reconciler", &self.reconciler)]
-    }
-
-    /// The loop of this name lives. Calls for a user are nobody's: the applier does not wait for them.
-    pub(super) fn stamp(&self, name: &str, clock: &dyn Clock) {
-        if let Some((_, beat)) = self.beats().into_iter().find(|(known, _)| *known == name) {
-            beat.stamp(clock);
-        }
-    }
-
-    /// How long the slowest loop has made no progress, and which one that is.
-    pub fn slowest(&self, clock: &dyn Clock) -> (&'static str, Duration) {
-        self.beats()
-            .map(|(name, beat)| (name, beat.age(clock)))
-            .into_iter()
-            .max_by_key(|(_, age)| *age)
-            .unwrap_or(("poller", Duration::ZERO))
-    }
-}
 
 /// When something runs by itself: six-field cron, UTC.
 #[derive(Clone, Debug)]
@@ -161,9 +99,8 @@ impl Engine {
         // What a process before this one raised: nobody else would end it.
         let mut inherited = true;
         loop {
-            self.pulse.poller.stamp(self.clock.as_ref());
-            #[cfg(debug_assertions)]
-            wedge_on_request("poller").await;
+            self.heartbeats.poller.stamp(self.clock.as_ref());
+            failpoint::hang("poller").await;
             let mut again = None;
             let result = self.poll(stop).await;
             self.note(Note::Pass { error: result.as_ref().err().map(ToString::to_string) });
@@ -208,7 +145,7 @@ impl Engine {
     async fn wait_for_tick(&self, again: Option<Duration>, jitter: Duration, stop: &CancellationToken) -> bool {
         let until = again.map(|wait| self.clock.monotonic().saturating_add(wait));
         loop {
-            self.pulse.poller.stamp(self.clock.as_ref());
+            self.heartbeats.poller.stamp(self.clock.as_ref());
             let left = until.map(|until| until.saturating_sub(self.clock.monotonic()));
             if left.is_some_and(|left| left.is_zero()) {
                 return true;
@@ -243,9 +180,8 @@ impl Engine {
     async fn reconcile_loop(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Fatal> {
         let mut under_way = self.store.sweep_under_way().await?.is_some();
         loop {
-            self.pulse.reconciler.stamp(self.clock.as_ref());
-            #[cfg(debug_assertions)]
-            wedge_on_request("reconciler").await;
+            self.heartbeats.reconciler.stamp(self.clock.as_ref());
+            failpoint::hang("reconciler").await;
             if under_way {
                 match self.reconcile(stop).await {
                     Ok(compared) => under_way = !compared.done,
@@ -275,7 +211,7 @@ impl Engine {
     async fn tidy(&self, stop: &CancellationToken) {
         let before = clock::sub(self.clock.now(), self.options.retention);
         while !stop.is_cancelled() {
-            self.pulse.reconciler.stamp(self.clock.as_ref());
+            self.heartbeats.reconciler.stamp(self.clock.as_ref());
             match self.store.expire(before, 5000).await {
                 Ok(0) => return,
                 Ok(rows) => info!(event = "expired", rows, "removed what is older than the retention"),
@@ -288,7 +224,7 @@ impl Engine {
     }
 }
 
-/// A loop that has ended: of what, if it was not because it was asked to stop?
+/// Returns the error if the task exited without being asked to.
 fn task_exit_error(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, asked: bool) -> Option<Fatal> {
     match ended {
         Ok((_, Ok(()))) if asked => None,
@@ -298,33 +234,8 @@ fn task_exit_error(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, 
     }
 }
 
-/// For tests of the watchdog, in debug builds alone: the named loop hangs here for ever.
-#[cfg(debug_assertions)]
-pub(super) async fn wedge_on_request(name: &str) {
-    if std::env::var_os("OKTA_AUTH0_SYNC_TEST_WEDGE").is_some_and(|asked| asked == name) {
-        std::future::pending::<()>().await;
-    }
-}
-
 fn refused(error: impl fmt::Display) -> Fatal {
     Fatal::Schedule(format!("was refused: {error}"))
-}
-
-impl From<PassError> for Fatal {
-    fn from(error: PassError) -> Self {
-        match error {
-            PassError::Store(error) => Self::Store(error),
-            other => Self::Ended("poller", other.to_string()),
-        }
-    }
-}
-
-/// Nothing but the state can make the work impossible.
-impl Fatal {
-    /// Is it a matter of the configuration (exit code 78), not of the moment?
-    pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Store(error) if StoreError::is_configuration(error)) || matches!(self, Self::Schedule(_))
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::breaker::CallError;
+use super::error::CallError;
 use super::look::{Change, Interrupted, Looking};
 use crate::auth0::{self, AccountRecord, Patched};
 use crate::domain::clock::{self, parse_timestamp};

@@ -117,7 +117,7 @@ async fn of_alarms(registry: &mut Registry, engine: &Engine) -> Result<(), Store
 
 fn of_loops(registry: &mut Registry, engine: &Engine) {
     let loops = Family::<Labels, Number>::default();
-    for (name, beat) in engine.pulse().beats() {
+    for (name, beat) in engine.heartbeats().by_name() {
         loops.get_or_create(&vec![("loop", name)]).set(beat.age(engine.clock().as_ref()).as_secs_f64());
     }
     let help = "Since a loop last made progress; waiting is progress, hanging is not";

@@ -158,7 +158,7 @@ fn means_this_machine(host: &str) -> bool {
 }
 
 async fn health(State(shared): State<Shared>) -> Response {
-    let (name, age) = shared.engine.pulse().slowest(shared.engine.clock().as_ref());
+    let (name, age) = shared.engine.heartbeats().slowest(shared.engine.clock().as_ref());
     if age < STUCK_AFTER {
         (StatusCode::OK, "ok\n").into_response()
     } else {

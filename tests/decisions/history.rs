@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use okta_auth0_sync::domain::{OktaUserId, Status};
-use okta_auth0_sync::engine::poller::PassError;
+use okta_auth0_sync::engine::PassError;
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::store::Who;
 use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, RateLimited};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use okta_auth0_sync::engine::poller::PassError;
+use okta_auth0_sync::engine::PassError;
 use okta_auth0_sync::store::Page;
 use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 use serde_json::{Value, json};

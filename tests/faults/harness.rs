@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use okta_auth0_sync::domain::{OktaUserId, Outcome};
+use okta_auth0_sync::engine::PassError;
 use okta_auth0_sync::engine::applier::Until;
-use okta_auth0_sync::engine::poller::{Pass, PassError};
+use okta_auth0_sync::engine::poller::Pass;
 use okta_auth0_sync::http::pacing::Shares;
 use okta_auth0_sync::store::AlarmRow;
 use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Recorded};

@@ -31,9 +31,9 @@ impl Gatehouse {
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-23T10:00:00Z".parse().unwrap()));
         let (folder, store) = a_store(clock.now()).await;
-        let (store, pulse) = (Arc::new(store), Arc::new(Pulse::new(clock.as_ref())));
+        let (store, heartbeats) = (Arc::new(store), Arc::new(Heartbeats::new(clock.as_ref())));
         let pacer = Pacer::okta(Shares { ours: 1.0, sweeps: 0.5 });
-        let breaker = CircuitBreaker::new(Remote::Okta, pacer, store.clone(), clock.clone(), pulse);
+        let breaker = CircuitBreaker::new(Remote::Okta, pacer, store.clone(), clock.clone(), heartbeats);
         Self { breaker, clock, store, _folder: folder }
     }
 
@@ -59,11 +59,9 @@ impl Gatehouse {
     /// How long everything is paused, in seconds; and how often that was probed.
     fn pause(&self) -> Option<(u64, u32)> {
         let now = self.clock.monotonic();
-        self.breaker
-            .lock()
-            .pauses
-            .get(&Scope::Remote)
-            .map(|pause| (pause.until.saturating_sub(now).as_secs(), pause.probes))
+        let state = self.breaker.lock();
+        let trip = state.circuits.get(&Scope::Remote).and_then(Circuit::trip);
+        trip.map(|trip| (trip.until.saturating_sub(now).as_secs(), trip.probes))
     }
 
     fn wait_for_pause(&self) {

@@ -51,6 +51,6 @@ async fn a_loop_that_works_is_seen_to_live_and_the_others_are_not() {
     house.passes(DAY).await;
     house.engine().apply(Until::Idle(Duration::ZERO), &tokio_util::sync::CancellationToken::new()).await.unwrap();
     let clock = house.engine().clock().as_ref();
-    let ages = house.engine().pulse().beats().map(|(name, beat)| (name, beat.age(clock).as_secs()));
+    let ages = house.engine().heartbeats().by_name().map(|(name, beat)| (name, beat.age(clock).as_secs()));
     assert_eq!(ages, [("poller", 86_400), ("applier", 0), ("reconciler", 86_400)]);
 }

@@ -166,7 +166,7 @@ async fn passing_failures_are_waited_out_and_lasting_ones_end_it() {
     let done = purge(&stage, false).await;
     assert!(done.incomplete.is_some_and(|why| why.contains("403")));
     let asked = stage.sandbox.auth0().journal().count("PATCH", "/api/v2/users");
-    assert_eq!(asked, 1 + TRIES as usize, "the mark, and then tries that wait for each pause");
+    assert_eq!(asked, 1 + RETRIES.attempts_max as usize, "the mark, and then tries that wait for each pause");
 }
 
 #[tokio::test]

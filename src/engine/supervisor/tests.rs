@@ -5,11 +5,14 @@ use std::task::Poll;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 
+use super::super::heartbeat::Heartbeats;
 use super::super::stage::{Heard, Stage, create_user, soon, ten_o_clock, until};
 use super::*;
+use crate::domain::Clock;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{ManualClock, timestamp_text};
 use crate::http::Remote;
+use crate::store::StoreError;
 use crate::store::{Alarm, AlarmKind};
 use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
 
@@ -62,21 +65,21 @@ async fn what_is_older_than_the_retention_goes_and_nothing_else() {
 fn the_slowest_loop_is_named_and_for_how_long_it_made_no_progress() {
     let clock = ManualClock::new(ten_o_clock());
     clock.advance(Duration::from_secs(7));
-    let pulse = Pulse::new(&clock);
-    assert_eq!(pulse.slowest(&clock).1, Duration::ZERO, "all start alive");
+    let heartbeats = Heartbeats::new(&clock);
+    assert_eq!(heartbeats.slowest(&clock).1, Duration::ZERO, "all start alive");
     let second = Duration::from_millis(1001);
     for (fresh, slowest) in [(["poller", "applier"], "reconciler"), (["poller", "reconciler"], "applier")] {
         clock.advance(second);
         for name in fresh {
-            pulse.stamp(name, &clock);
+            heartbeats.stamp(name, &clock);
         }
-        assert_eq!(pulse.slowest(&clock).0, slowest);
+        assert_eq!(heartbeats.slowest(&clock).0, slowest);
     }
-    assert_eq!(pulse.slowest(&clock), ("applier", second));
-    pulse.stamp("00u1", &clock);
-    assert_eq!(pulse.slowest(&clock), ("applier", second), "a call for a user is no loop's progress");
+    assert_eq!(heartbeats.slowest(&clock), ("applier", second));
+    heartbeats.stamp("00u1", &clock);
+    assert_eq!(heartbeats.slowest(&clock), ("applier", second), "a call for a user is no loop's progress");
     assert_eq!(
-        pulse.beats().map(|(name, beat)| (name, beat.age(&clock))),
+        heartbeats.by_name().map(|(name, beat)| (name, beat.age(&clock))),
         [("poller", Duration::ZERO), ("applier", second), ("reconciler", Duration::ZERO)]
     );
 }
