@@ -52,7 +52,7 @@ fuzz target seconds="60":
 
 # Break each expression of domain, engine and store; needs cargo-mutants and cargo-nextest: just mutants --file 'src/domain/*'
 mutants *OPTIONS:
-    cargo mutants {{ OPTIONS }}
+    cargo mutants --workspace {{ OPTIONS }}
 
 # Break each rule on purpose, and see that a test notices
 broken-rules *NAMES:

@@ -1,7 +1,7 @@
-//! Normal days, one after the other: nothing of what a process holds grows with them. Alone in its process, because it
-//! counts what that holds.
+//! A series of normal days: files, tasks, memory and state of the process do not grow. In a process of its own, because it
+//! counts the resources of the process.
 //!
-//! `OKTA_AUTH0_SYNC_DAYS=31 cargo test --release --test days -- --nocapture` lives a month, with a poll each minute.
+//! `OKTA_AUTH0_SYNC_DAYS=31 cargo test --release --test days -- --nocapture` simulates a month with a poll each minute.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 use std::path::Path;
@@ -16,18 +16,18 @@ use world::{DAY, MINUTE, World};
 #[path = "support/world.rs"]
 mod world;
 
-/// So many people of the tenant are here at a time, or have left.
+/// Users in the tenant, active or deactivated.
 const PEOPLE: usize = 300;
-/// So many leave on a day, and as many come back.
+/// Users who leave each day; as many return.
 const LEAVERS: u32 = 36;
-/// SQLite begins its write-ahead log anew after 1,000 pages of 4 KiB; a transaction may be in the way for a while.
+/// SQLite restarts its write-ahead log after 1,000 pages of 4 KiB; an open transaction may delay that.
 const WAL_MAX: u64 = 16 << 20;
-/// By chance, in pages that are half full; days without a retention bring more.
+/// Allowance for half-full pages; days before the retention sets in add more.
 const STATE_MORE_MAX: u64 = 32 << 10;
-/// What the stand-ins keep of a day is in it too: their logs are never shortened.
+/// Includes the data of the stand-ins, whose logs are never shortened.
 const MEMORY_MAX_KIB: u64 = 48 << 10;
 
-/// What the process holds.
+/// The resources of the process.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     files: usize,
@@ -64,7 +64,7 @@ async fn resources_stay_flat_over_days() {
         Ok(days) => (days.parse::<usize>().unwrap(), 1440),
         Err(_) => (9, 72),
     };
-    // A third of the time: the state stops growing in the second one.
+    // A third of the days: the state stops growing in the second third.
     let retention = DAY * u32::try_from(days / 3).unwrap();
     let world = World::with(|setup| setup.options.end_sessions = true).await;
     let mut people: Vec<Person> = (0..PEOPLE)
@@ -81,7 +81,7 @@ async fn resources_stay_flat_over_days() {
     for day in 0..days {
         for poll in 0..polls {
             if poll % (polls / (2 * LEAVERS)) == 0 {
-                // Everybody has their turn to leave, and comes back ten people later.
+                // The users leave in turn, and each returns ten users later.
                 let (leaves, leaver) = (turn % 2 == 0, turn / 2);
                 let person = &mut people[if leaves { leaver } else { leaver + PEOPLE - 10 } % PEOPLE];
                 turn += 1;
@@ -96,7 +96,7 @@ async fn resources_stay_flat_over_days() {
             world.sync().await;
             world.passes(interval - Duration::from_secs(2));
         }
-        // A night: somebody's import wipes what it does not know, everything is compared, and what is old goes.
+        // At night an import removes unknown metadata, a reconcile runs, and old rows expire.
         if let Some(person) = people.iter().find(|person| person.left) {
             world.auth0().set_user(&person.account, |user| user["app_metadata"] = json!({}));
         }

@@ -1,4 +1,4 @@
-//! The binary against both stand-ins: `check`, `action` and `purge`, from the outside.
+//! Runs `check`, `action` and `purge` of the binary against both stand-ins.
 
 #![allow(clippy::unwrap_used)]
 
@@ -56,13 +56,13 @@ impl Installation {
         }
     }
 
-    /// Requests that change something.
+    /// The write requests.
     fn writes(&self) -> usize {
         let requests = self.sandbox.auth0().journal().requests();
         requests.iter().filter(|request| request.method != "GET" && request.path != "/oauth/token").count()
     }
 
-    /// Somebody with an account, whom Okta has deactivated.
+    /// A deactivated user with an account.
     fn deactivated(&self, email: &str) -> String {
         let id = self.sandbox.okta().create_user(&NewUser::new(email, email));
         let account = self.sandbox.auth0().create_user(json!({ "email": email, "email_verified": true }));
@@ -105,7 +105,7 @@ async fn check_passes_and_writes_nothing() {
     assert!(report["findings"].as_array().unwrap().iter().any(|line| line["name"] == "promise"), "{report}");
 }
 
-/// What is broken, and the line that must say so.
+/// A defect, and the line that must report it.
 type Case = (&'static str, fn(&Installation), i32, &'static str, &'static str);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

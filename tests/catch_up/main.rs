@@ -1,6 +1,6 @@
-//! Catching up, as a drill: an hour, a week, and longer than Okta keeps its log; with the process down, Okta gone, Auth0
-//! gone, and both. Nobody is lost, the state says meanwhile what is the matter, and once the remote is back the delay is
-//! ours no longer than a probe and a poll.
+//! Catching up after an outage of an hour, of a week, and of more than Okta's log retention: of the process, of Okta, of
+//! Auth0, and of both. No user is lost, the state names the problem during the outage, and after it the daemon catches up
+//! within a probe and a poll.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]
@@ -14,12 +14,12 @@ use okta_auth0_sync_sandbox::{Effect, Fault};
 use tokio_util::sync::CancellationToken;
 use world::{DAY, HOUR, MINUTE, World};
 
-/// A probe waits at most half a minute, a poll fifteen seconds: twice that for a look to follow.
+/// A probe waits at most 30 s and a poll 15 s; twice that leaves time for the look.
 const CATCH_UP_MAX: Duration = Duration::from_secs(90);
-/// The drill's poll period.
+/// The poll period.
 const PERIOD: Duration = Duration::from_secs(15);
 
-/// What was out of order.
+/// What was unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gone {
     Process,
@@ -38,7 +38,7 @@ impl Gone {
     }
 }
 
-/// One turn of the daemon: poll, compare if that was asked for, look. What fails is tried at the next turn.
+/// One iteration of the daemon: poll, reconcile if one is under way, process due users. The next one retries failures.
 async fn turn(world: &World) {
     let stop = CancellationToken::new();
     let _ = world.engine().poll(&stop).await;
@@ -72,7 +72,7 @@ async fn drill(gone: Gone, span: Duration) {
         world.passes(span);
         world.restart(|_| ()).await;
     } else {
-        // Long outages in long steps: a remote that is down is asked no differently on the hundredth day.
+        // Long outages in long steps: the daemon does the same on every day of an outage.
         let step = if span > DAY { span / 50 } else { MINUTE };
         let end = world.clock.monotonic() + span;
         while world.clock.monotonic() < end {
@@ -83,10 +83,10 @@ async fn drill(gone: Gone, span: Duration) {
         assert!(status.needs_attention, "{what}");
         assert_eq!(status.last_okta_error.is_some(), gone.okta(), "{what}: {status:?}");
         assert_eq!(status.last_auth0_error.is_some(), gone == Gone::Auth0, "{what}: {status:?}");
-        assert!(status.pending > 0, "{what}: somebody waits, if only for a second look: {status:?}");
+        assert!(status.pending > 0, "{what}: no user is pending: {status:?}");
         let remote = if gone.okta() { "remote_down of okta" } else { "remote_down of auth0" };
         assert!(world.alarms().await.iter().any(|alarm| alarm == remote), "{what}: {:?}", world.alarms().await);
-        assert!(world.lets_in(&during_account), "{what}: nobody could be reached");
+        assert!(world.lets_in(&during_account), "{what}: Auth0 was unreachable");
     }
 
     if let Some(cut) = okta_cut {
@@ -99,10 +99,10 @@ async fn drill(gone: Gone, span: Duration) {
     while world.lets_in(&during_account) || !world.lets_in(&returns_account) {
         turn(&world).await;
         let late = world.clock.monotonic() - back;
-        assert!(late <= CATCH_UP_MAX, "{what}: not caught up {late:?} after it was over");
+        assert!(late <= CATCH_UP_MAX, "{what}: not caught up {late:?} after the outage");
         world.passes(PERIOD);
     }
-    // What is told of an outage ends with it, and a second look finds nothing to do.
+    // The alarms of an outage end with it, and a second look writes nothing.
     world.let_pass(HOUR).await;
     turn(&world).await;
     let writes = world.writes();

@@ -1,10 +1,10 @@
-//! The targets of `fuzz/` without a fuzzer: every input that is kept in its corpus, and others made of them by chance.
+//! Runs the targets of `fuzz/` without a fuzzer: on every input of the corpus, and on random variations of them.
 //!
-//! `OKTA_AUTH0_SYNC_INPUTS=100000 cargo test --release --test fuzz` makes so many for each target, from a seed of the
-//! moment; `OKTA_AUTH0_SYNC_SEED=…` makes those of that seed again.
+//! `OKTA_AUTH0_SYNC_INPUTS=100000 cargo test --release --test fuzz` makes this many for each target, from a random
+//! seed; `OKTA_AUTH0_SYNC_SEED=…` repeats those of a seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-// What the fuzzed crate uses of these modules as well is public in them.
+// These modules are public because the fuzz crate uses them too.
 #![allow(unreachable_pub)]
 
 mod remote;
@@ -31,7 +31,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files.into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
 }
 
-/// Runs one input; if it breaks a promise, says which it was.
+/// Runs one input, and prints it if it breaks a promise.
 fn run((name, target): Target, input: &[u8], what: &str) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
         println!("{name}: {what}: {:?}", String::from_utf8_lossy(input));
@@ -56,7 +56,7 @@ fn replay(name: &str) {
     }
 }
 
-/// One of the corpus after some accidents: bytes that change, go, come twice, or come from elsewhere.
+/// A variation of a corpus input: bytes are changed, removed, repeated or inserted.
 fn mutated(corpus: &[(PathBuf, Vec<u8>)], rng: &mut Rng) -> Vec<u8> {
     const TOKENS: [&str; 16] = [
         "null",
@@ -104,7 +104,7 @@ macro_rules! replayed {
             replay(stringify!($target));
         })*
 
-        /// A target that nobody replays would rot.
+        /// Every target is replayed.
         #[test]
         fn every_target_is_replayed_and_fuzzed() {
             let known: Vec<&str> = targets::ALL.iter().map(|(name, _)| *name).collect();

@@ -1,4 +1,4 @@
-//! A remote that answers with bytes, whatever they are, and the real clients that ask it.
+//! A remote that answers with arbitrary bytes, and the real clients that call it.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use url::Url;
 
-/// What our requests carry, and nothing that is shown or kept may.
+/// A secret in our requests, which no output may contain.
 pub const SECRET: &str = "canary-8Qw7rT2z";
-/// The name of our object in `app_metadata`.
+/// The key of our object in `app_metadata`.
 pub const METADATA_KEY: &str = "okta_sync";
 
 const TOKEN: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
@@ -26,7 +26,7 @@ struct Wire {
     asked: Vec<Asked>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub head: String,
@@ -40,7 +40,7 @@ impl Asked {
     }
 }
 
-/// Both clients on one remote, which is neither Okta nor Auth0 but answers each request with the same bytes.
+/// Both clients on one remote that answers each request with the same bytes.
 pub struct Remote {
     pub runtime: Runtime,
     pub okta: Okta,
@@ -80,14 +80,14 @@ impl Remote {
         Self { runtime, okta, auth0, wire, host }
     }
 
-    /// From now on every request but one for a token gets `answer`.
+    /// Sets the response to every request except token requests.
     pub fn answers(&self, answer: &[u8]) {
         let mut wire = self.wire.lock().unwrap();
         wire.answer = answer.to_vec();
         wire.asked.clear();
     }
 
-    /// What was asked since, without the requests for tokens. Each was a whole request of ours, to us alone.
+    /// The requests since the last call, without token requests. Checks that each is one request to this host.
     pub fn asked(&self) -> Vec<Asked> {
         let asked = self.wire.lock().unwrap().asked.clone();
         for Asked { head, .. } in &asked {
@@ -107,7 +107,7 @@ async fn serve(listener: TcpListener, wire: Arc<Mutex<Wire>>) {
     }
 }
 
-/// One request, one answer, and the connection is over: an answer may be anything, so nothing says where it ends.
+/// One request and one response per connection: only the end of the connection marks the end of arbitrary bytes.
 async fn answer(mut stream: TcpStream, wire: Arc<Mutex<Wire>>) -> std::io::Result<()> {
     let mut request = Vec::new();
     let (head, body) = loop {
@@ -132,10 +132,10 @@ async fn answer(mut stream: TcpStream, wire: Arc<Mutex<Wire>>) -> std::io::Resul
     stream.shutdown().await
 }
 
-/// A failure is told in a line that can be shown, of a bounded length, without what our request carried.
+/// A failure message is printable, of bounded length, and without secrets of the request.
 pub fn assert_tellable(failure: &Failure) {
     let told = format!("{failure} {failure:?}");
     assert!(!told.contains(SECRET), "a secret: {told}");
-    assert!(told.len() < 16_000, "{} bytes to tell: {told}", told.len());
-    assert!(!failure.to_string().chars().any(char::is_control), "not to be shown: {failure:?}");
+    assert!(told.len() < 16_000, "a message of {} bytes: {told}", told.len());
+    assert!(!failure.to_string().chars().any(char::is_control), "not printable: {failure:?}");
 }

@@ -1,4 +1,4 @@
-//! What holds whatever comes in. Each target takes any bytes; a broken promise is a panic.
+//! Promises that hold for any input. Each target takes arbitrary bytes, and panics if a promise is broken.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -18,10 +18,10 @@ use serde_json::Value;
 
 use super::remote::{METADATA_KEY, Remote, SECRET, assert_tellable};
 
-/// A target, by the name of its corpus.
+/// A target and the name of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const ALL: [Target; 7] = [
     ("log_page", log_page),
     ("position", position),
@@ -41,7 +41,7 @@ fn anybody() -> OktaUserId {
     OktaUserId::parse("00u1abcdefGHIJKLM0x7").unwrap()
 }
 
-/// An HTTP answer to a poll of the log: what can be read can be recorded, whole, and the next poll is one of the log.
+/// A response to a poll of the log: the store can record every readable page, and the next poll goes to the log.
 pub fn log_page(answer: &[u8]) {
     REMOTE.with(|remote| {
         remote.answers(answer);
@@ -89,7 +89,7 @@ pub fn log_page(answer: &[u8]) {
             let recorded = store.record_page(page_of.clone(), now).await.unwrap();
             assert_eq!(recorded.seq, expected_seq + 1);
             let again = store.record_page(Page { expected_seq: recorded.seq, ..page_of }, now).await.unwrap();
-            assert_eq!((again.new_events, again.new_quarantined), (0, 0), "known entries are known");
+            assert_eq!((again.new_events, again.new_quarantined), (0, 0), "known events are recognized");
             STATE.set(Some((store, folder)));
             if let Some(next) = page.next {
                 let _ = remote.okta.log_page(&LogPosition::Next(next), 1000).await;
@@ -114,7 +114,7 @@ async fn empty_state() -> (Store, tempfile::TempDir) {
     (store, folder)
 }
 
-/// A stored position: only a place in the log is ever asked for.
+/// A stored cursor: the client requests only the log.
 pub fn position(text: &[u8]) {
     let text = String::from_utf8_lossy(text).into_owned();
     REMOTE.with(|remote| {
@@ -127,7 +127,7 @@ pub fn position(text: &[u8]) {
     });
 }
 
-/// An HTTP answer of Okta about one user and about many: nobody is taken for somebody else.
+/// A response of Okta about one user or several: no user is mistaken for another.
 pub fn users(answer: &[u8]) {
     REMOTE.with(|remote| {
         remote.answers(answer);
@@ -154,8 +154,7 @@ pub fn users(answer: &[u8]) {
     });
 }
 
-/// An HTTP answer of Auth0 about accounts: what is written then mentions nothing but what is ours, and keeps what others
-/// have beside it.
+/// A response of Auth0 about accounts: the PATCH after it changes our keys only, and keeps all others.
 pub fn accounts(answer: &[u8]) {
     REMOTE.with(|remote| {
         remote.answers(answer);
@@ -203,7 +202,7 @@ async fn written(remote: &Remote, record: &AccountRecord, answer: &[u8]) {
     }
     for asked in remote.asked() {
         assert!(asked.line().starts_with("PATCH /api/v2/users/auth0%7C"), "{}", asked.line());
-        // What others keep is carried along as it is written, such as numbers that nobody can read.
+        // Other keys are sent back verbatim, such as numbers that exceed every type.
         let Ok(sent) = serde_json::from_str::<Value>(&asked.body) else {
             assert!(there.is_null(), "{}", asked.body);
             continue;
@@ -216,10 +215,10 @@ async fn written(remote: &Remote, record: &AccountRecord, answer: &[u8]) {
         assert!(only_key(&sent["app_metadata"]) == Some(METADATA_KEY), "{sent:?}");
         let Some(ours) = sent.get("user_metadata") else { continue };
         assert_eq!(only_key(ours), Some("okta"), "{sent:?}");
-        // A chunked answer is not read back here.
+        // This test does not parse chunked responses.
         let Some(beside) = there["user_metadata"]["okta"].as_object() else { continue };
         for (key, value) in beside.iter().filter(|(key, _)| *key != "deactivated") {
-            assert_eq!(ours["okta"].get(key), Some(value), "what others keep was changed");
+            assert_eq!(ours["okta"].get(key), Some(value), "another key was changed");
         }
     }
 }
@@ -229,7 +228,7 @@ fn only_key(object: &Value) -> Option<&str> {
     keys.next().filter(|_| keys.next().is_none()).map(String::as_str)
 }
 
-/// Addresses, one a line: a search asks for exactly them, whatever their letters mean to a search.
+/// Addresses, one per line: a search asks for exactly these, whatever their characters mean in the query language.
 pub fn addresses(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let addresses: Vec<Address> = text.lines().filter_map(Address::parse).take(20).collect();
@@ -262,8 +261,8 @@ pub fn addresses(text: &[u8]) {
     });
 }
 
-/// An expression without its quoted texts, and those. A backslash takes the next character as it is; so read both
-/// languages, of which one also knows JSON's escapes, which an address has no use for.
+/// Splits an expression into its text outside quotes and the quoted strings. In both query languages a backslash escapes
+/// the next character; the JSON escapes of one of them do not occur in addresses.
 fn literals(expression: &str) -> (String, Vec<String>) {
     let (mut rest, mut texts) = (String::new(), Vec::new());
     let mut chars = expression.chars();
@@ -276,7 +275,7 @@ fn literals(expression: &str) -> (String, Vec<String>) {
         loop {
             match chars.next().expect("a text that ends") {
                 '"' => break,
-                '\\' => text.push(chars.next().expect("something that is escaped")),
+                '\\' => text.push(chars.next().expect("an escaped character")),
                 c => text.push(c),
             }
         }
@@ -285,8 +284,8 @@ fn literals(expression: &str) -> (String, Vec<String>) {
     (rest, texts)
 }
 
-/// A series of at most eight answers, a line each (`status name: value; name: value`), between which a second passes: no wait is
-/// longer than what is believed at most, and calls go on after it.
+/// At most eight responses, one per line (`status name: value; name: value`), one second apart: no wait exceeds its bound,
+/// and calls continue after it.
 pub fn pacing(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let clock = ManualClock::stepping("2026-01-01T00:00:00Z".parse().unwrap());
@@ -319,7 +318,7 @@ pub fn pacing(text: &[u8]) {
     }
 }
 
-/// A configuration file: it is one, or each thing that is wrong is told in lines that can be shown.
+/// A configuration file: it is valid, or every error message is printable.
 pub fn configuration(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let environment: Environment = std::iter::empty::<(String, std::ffi::OsString)>().collect();
@@ -327,7 +326,7 @@ pub fn configuration(text: &[u8]) {
         Ok(config) => assert!(!format!("{config:?}").contains(SECRET)),
         Err(error) => {
             let told = error.to_string();
-            assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "not to be shown: {told:?}");
+            assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "not printable: {told:?}");
         }
     }
 }
