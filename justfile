@@ -25,7 +25,7 @@ soak: soak-lives soak-histories soak-days soak-disk soak-fuzz
 
 # A process that dies at every point, one life after the other, on one state
 soak-lives lives="500":
-    OKTA_AUTH0_SYNC_LIVES={{ lives }} cargo test --locked --profile soak --test end_to_end lives:: -- --include-ignored --nocapture
+    OKTA_AUTH0_SYNC_LIVES={{ lives }} cargo test --locked --profile soak --test end_to_end crashes:: -- --include-ignored --nocapture
 
 # Random histories of both tenants, compared with a model; and a reconcile at scale
 soak-histories count="2000":
