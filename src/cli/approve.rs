@@ -20,7 +20,7 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
         Some(who) => Some((who, UserMatch::find(&store, who).await?)),
         None => None,
     };
-    let nobody_held = store.people_with_outcome("held", 1).await?.is_empty();
+    let nobody_held = store.users_with_outcome("held", 1).await?.is_empty();
     store.close().await;
     let answers = match found {
         None if nobody_held => return told("nobody is held: there is nothing to approve"),

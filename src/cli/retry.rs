@@ -20,7 +20,7 @@ pub(crate) async fn run(config: &Config, arguments: &RetryArgs, clock: &Arc<dyn 
         Some(who) => Some((who, UserMatch::find(&store, who).await?)),
         None => None,
     };
-    let nobody_failed = store.people_with_outcome("failed", 1).await?.is_empty();
+    let nobody_failed = store.users_with_outcome("failed", 1).await?.is_empty();
     store.close().await;
     let answers = match found {
         None if nobody_failed => {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::config::Schedule;
 use crate::domain::{Timestamp, clock};
-use crate::store::{AlarmRow, PersonRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError};
+use crate::store::{AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
 
 /// The most people or events of a kind that are read; how many there are is counted apart.
 const LISTED_MAX: u32 = 1000;
@@ -21,9 +21,9 @@ pub struct Standing {
     /// Every open alarm, oldest first.
     pub alarms: Vec<AlarmRow>,
     /// People whose looks failed, the longest first.
-    pub failed: Vec<PersonRow>,
+    pub failed: Vec<UserRow>,
     /// People who wait for a decision, the longest first.
-    pub held: Vec<PersonRow>,
+    pub held: Vec<UserRow>,
     /// Entries of the log that could not be read, newest first.
     pub quarantined: Vec<QuarantinedRow>,
 }
@@ -64,8 +64,8 @@ impl Standing {
             status: store.status().await?,
             remotes: store.remotes().await?,
             alarms: store.open_alarms().await?,
-            failed: store.people_with_outcome("failed", LISTED_MAX).await?,
-            held: store.people_with_outcome("held", LISTED_MAX).await?,
+            failed: store.users_with_outcome("failed", LISTED_MAX).await?,
+            held: store.users_with_outcome("held", LISTED_MAX).await?,
             quarantined: store.quarantined(LISTED_MAX).await?,
         })
     }
@@ -206,7 +206,7 @@ impl Standing {
 }
 
 /// The command that mends it. Which people are held for which reason: [`crate::domain::Held`].
-fn remedy_for(kind: &str, person: &PersonRow) -> String {
+fn remedy_for(kind: &str, person: &UserRow) -> String {
     let id = &person.okta_user_id;
     match (kind, person.why.as_deref().unwrap_or_default()) {
         ("failed", _) => format!("okta-auth0-sync retry {id}"),
@@ -305,8 +305,8 @@ mod tests {
         }
     }
 
-    fn person(id: &str, why: &str) -> PersonRow {
-        PersonRow {
+    fn person(id: &str, why: &str) -> UserRow {
+        UserRow {
             okta_user_id: id.to_owned(),
             login: None,
             email: Some(format!("{id}@example.com")),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Error, events::short_type, screen, user_match};
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{OktaUserId, Timestamp};
-use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, KeptDecisions, PersonRow, Store};
+use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, KeptDecisions, Store, UserRow};
 
 /// The most events that are read, the newest.
 const EVENTS_MAX: u32 = 1000;
@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 50;
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Story {
-    pub(crate) person: PersonRow,
+    pub(crate) person: UserRow,
     pub(crate) addresses: Vec<String>,
     pub(crate) accounts: Vec<AccountRow>,
     /// Newest first, as they are recorded.
@@ -36,7 +36,7 @@ impl Story {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub(crate) async fn read(store: &Store, person: PersonRow) -> Result<Self, Error> {
+    pub(crate) async fn read(store: &Store, person: UserRow) -> Result<Self, Error> {
         let id: OktaUserId = user_match::id_of(&person)?;
         let mut decisions: Vec<DecisionRow> = Vec::new();
         for _ in 0..DECISION_PAGES_MAX {
@@ -307,8 +307,8 @@ mod tests {
         }
     }
 
-    fn person() -> PersonRow {
-        PersonRow {
+    fn person() -> UserRow {
+        UserRow {
             okta_user_id: "00ud384zryL1GFAg30h7".to_owned(),
             login: Some("ann@example.com".to_owned()),
             email: Some("ann@example.com".to_owned()),
@@ -383,7 +383,7 @@ mod tests {
             lag_s: Some(3.0),
             event_id: None,
         };
-        let failing = PersonRow {
+        let failing = UserRow {
             outcome: Some("failed".to_owned()),
             why: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
             due_at: Some("2026-11-24T11:00:00.000Z".to_owned()),
@@ -391,8 +391,8 @@ mod tests {
             last_error: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
             ..person()
         };
-        let held = PersonRow { outcome: Some("held".to_owned()), why: Some("guard".to_owned()), ..person() };
-        let fresh = PersonRow { outcome: None, status: None, due_at: Some(person().since), ..person() };
+        let held = UserRow { outcome: Some("held".to_owned()), why: Some("guard".to_owned()), ..person() };
+        let fresh = UserRow { outcome: None, status: None, due_at: Some(person().since), ..person() };
         let alarm = AlarmRow {
             id: 1,
             kind: "failed".to_owned(),
@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn what_is_due_is_told_with_its_reason() {
         let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
-        let told = |change: fn(&mut PersonRow)| {
+        let told = |change: fn(&mut UserRow)| {
             let mut person = person();
             change(&mut person);
             let story = Story {

@@ -13,7 +13,7 @@ use super::{Error, Exit, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OktaUserId};
 use crate::engine::look::Report;
-use crate::store::{PersonRow, StoreError, Who};
+use crate::store::{StoreError, UserRow, Who};
 
 /// Tells it.
 ///
@@ -52,7 +52,7 @@ pub(crate) async fn run(config: &Config, arguments: &UserArgs, clock: &Arc<dyn C
     }
 }
 
-fn several(arguments: &UserArgs, people: &[PersonRow], clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
+fn several(arguments: &UserArgs, people: &[UserRow], clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     if arguments.json {
         print_json(&json!({ "matches": people }))?;
         return Ok(Exit::Failed);

@@ -2,7 +2,7 @@
 
 use super::{Error, Exit, screen};
 use crate::domain::{OktaUserId, Timestamp, escape};
-use crate::store::{PersonRow, Store};
+use crate::store::{Store, UserRow};
 
 /// Who may be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,16 +10,16 @@ pub(crate) enum UserMatch {
     /// Nobody that the state knows.
     None,
     /// This one.
-    One(Box<PersonRow>),
+    One(Box<UserRow>),
     /// One of these: an id has to be named.
-    Ambiguous(Vec<PersonRow>),
+    Ambiguous(Vec<UserRow>),
 }
 
 impl UserMatch {
     /// Looks for an Okta id, a login, an address ever read, or an Auth0 id. An Okta id names one person, even if it is
     /// somebody else's login.
     pub(crate) async fn find(store: &Store, who: &str) -> Result<Self, Error> {
-        let mut people = store.find_people(who).await?;
+        let mut people = store.find_users(who).await?;
         if let Some(exact) = people.iter().position(|person| person.okta_user_id == who.trim()) {
             return Ok(Self::One(Box::new(people.swap_remove(exact))));
         }
@@ -35,13 +35,13 @@ impl UserMatch {
 ///
 /// # Errors
 /// When it is none: the state was edited.
-pub(crate) fn id_of(person: &PersonRow) -> Result<OktaUserId, Error> {
+pub(crate) fn id_of(person: &UserRow) -> Result<OktaUserId, Error> {
     OktaUserId::parse(&person.okta_user_id)
         .ok_or_else(|| Error::Setup(format!("the state holds {:?}, which is no Okta id", person.okta_user_id)))
 }
 
 /// By what a person knows a person.
-pub(crate) fn name_of(person: &PersonRow) -> &str {
+pub(crate) fn name_of(person: &UserRow) -> &str {
     person.email.as_deref().or(person.login.as_deref()).unwrap_or(&person.okta_user_id)
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn no_match(who: &str) -> String {
 }
 
 /// The people that may be meant, and what to do about it.
-pub(crate) fn ambiguous(who: &str, people: &[PersonRow], now: Timestamp) -> String {
+pub(crate) fn ambiguous(who: &str, people: &[UserRow], now: Timestamp) -> String {
     let mut text = screen::table(
         ["OKTA ID", "E-MAIL", "LOGIN", "OKTA", "READ", "OUTCOME"],
         people.iter().map(|person| {

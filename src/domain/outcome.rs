@@ -13,7 +13,7 @@ pub enum Lane {
     /// Somebody came back, or was asked for by name.
     Reactivation,
     /// Nobody said anything: a comparison.
-    Sweep,
+    Reconcile,
 }
 
 impl Lane {
@@ -22,7 +22,7 @@ impl Lane {
         match self {
             Self::Deactivation => 0,
             Self::Reactivation => 1,
-            Self::Sweep => 2,
+            Self::Reconcile => 2,
         }
     }
 
@@ -31,7 +31,7 @@ impl Lane {
         match rank {
             0 => Self::Deactivation,
             1 => Self::Reactivation,
-            _ => Self::Sweep,
+            _ => Self::Reconcile,
         }
     }
 }
@@ -44,7 +44,7 @@ pub enum Cause {
     /// The log and Okta's answer disagreed, or the user was in transition: a later look.
     Recheck,
     /// A reconcile.
-    Sweep,
+    Reconcile,
     /// A person asked, on the command line.
     Command,
     /// Another user with a common address was looked at.
@@ -55,14 +55,15 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 6] = [Self::Event, Self::Recheck, Self::Sweep, Self::Command, Self::Neighbour, Self::Policy];
+    pub const ALL: [Self; 6] =
+        [Self::Event, Self::Recheck, Self::Reconcile, Self::Command, Self::Neighbour, Self::Policy];
 
     /// The word used in the store and on screens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Event => "event",
             Self::Recheck => "recheck",
-            Self::Sweep => "sweep",
+            Self::Reconcile => "sweep",
             Self::Command => "command",
             Self::Neighbour => "neighbour",
             Self::Policy => "policy",

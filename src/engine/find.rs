@@ -253,7 +253,7 @@ impl<'a> Looking<'a> {
         let [live, sweeps] = &self.engine.searches;
         match self.start.lane {
             Lane::Deactivation | Lane::Reactivation => live,
-            Lane::Sweep => sweeps,
+            Lane::Reconcile => sweeps,
         }
     }
 

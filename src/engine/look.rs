@@ -127,7 +127,7 @@ impl Engine {
             engine: self,
             start,
             claim,
-            priority: if start.lane == Lane::Sweep { Priority::Sweep } else { Priority::Live },
+            priority: if start.lane == Lane::Reconcile { Priority::Sweep } else { Priority::Live },
             read: None,
             verdict: None,
             event: None,

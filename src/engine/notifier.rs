@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::Engine;
 use crate::alert::{Alert, Message};
 use crate::domain::backoff::Backoff;
-use crate::store::{AlarmKind, StoreError, Untold};
+use crate::store::{AlarmKind, PendingNotification, StoreError};
 
 /// How often the store is asked whether there is something to tell.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -69,10 +69,10 @@ impl Engine {
 
     async fn deliver_next(&self) -> Result<Delivery, StoreError> {
         let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Delivery::Nothing) };
-        let Some(untold) = self.store.untold_alarm().await? else { return Ok(Delivery::Nothing) };
+        let Some(untold) = self.store.pending_notification().await? else { return Ok(Delivery::Nothing) };
         match alert.tell(&message(&untold, &self.options.okta_url)).await {
             Ok(()) => {
-                self.store.told(&untold, self.clock.now()).await?;
+                self.store.mark_delivered(&untold, self.clock.now()).await?;
                 Ok(Delivery::One)
             }
             Err(error) => Ok(Delivery::Refused(error.to_string())),
@@ -92,7 +92,7 @@ enum Delivery {
     Refused(String),
 }
 
-fn message(untold: &Untold, okta_url: &str) -> Message {
+fn message(untold: &PendingNotification, okta_url: &str) -> Message {
     let alarm = &untold.alarm;
     let about = if alarm.subject.is_empty() { String::new() } else { format!(" ({})", alarm.subject) };
     let text = if untold.over {

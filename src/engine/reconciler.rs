@@ -27,7 +27,7 @@ use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
 use crate::http::pacing::Priority;
 use crate::okta::{self, UserQuery};
-use crate::store::{Alarm, AlarmKind, Known, RunCounts, RunKind, StoreError, Sweep};
+use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
 
 /// How far back a comparison goes that was not asked to go further: as far as Okta's log.
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
@@ -105,7 +105,7 @@ impl Engine {
             Scope::Since(since) => timestamp_text(since),
         };
         info!(event = "reconcile_began", %scope, reason, "comparing Okta with Auth0: {reason}");
-        self.store.begin_sweep(&scope, reason, Stage::Known.as_str(), self.clock.now()).await
+        self.store.begin_reconcile(&scope, reason, Stage::Known.as_str(), self.clock.now()).await
     }
 
     /// Begins a comparison of everybody and wakes who carries it out.
@@ -139,7 +139,7 @@ impl Engine {
     }
 
     async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
-        while let Some(sweep) = self.store.sweep_under_way().await? {
+        while let Some(sweep) = self.store.current_reconcile().await? {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
                 return Ok(());
@@ -157,11 +157,13 @@ impl Engine {
             self.note(Note::Swept { listed: step.listed, made_due: step.made_due });
             match step.stage {
                 Some(stage) => {
-                    self.store.move_sweep(stage.as_str(), step.next.as_deref(), step.listed, step.made_due).await?;
+                    self.store
+                        .advance_reconcile(stage.as_str(), step.next.as_deref(), step.listed, step.made_due)
+                        .await?;
                 }
                 None => {
                     let now = self.clock.now();
-                    self.store.finish_sweep(now).await?;
+                    self.store.finish_reconcile(now).await?;
                     if sweep.scope == ALL {
                         self.store.clear_alarm(AlarmKind::Gap, "", now).await?;
                     }
@@ -181,7 +183,7 @@ impl Engine {
     }
 
     /// Everybody the state holds as unfinished or denied: what does Okta say of them now, and does Auth0 agree?
-    async fn compare_known(&self, sweep: &Sweep) -> Result<Step, PassError> {
+    async fn compare_known(&self, sweep: &ReconcileRun) -> Result<Step, PassError> {
         let since = clock::sub(self.clock.now(), ACCOUNTLESS_SPAN);
         let ids = self.store.users_to_compare(sweep.next.as_deref(), since, PAGE).await?;
         let Some(last) = ids.last() else {
@@ -225,7 +227,7 @@ impl Engine {
     }
 
     /// Everybody Okta lists as someone to deny.
-    async fn compare_deniable(&self, sweep: &Sweep) -> Result<Step, PassError> {
+    async fn compare_deniable(&self, sweep: &ReconcileRun) -> Result<Step, PassError> {
         let changed_since = if sweep.scope == ALL { None } else { parse_timestamp(&sweep.scope).ok() };
         let statuses: Vec<Status> = self.options.policy.deny_statuses.iter().cloned().collect();
         let page = self.list(&UserQuery::Status { statuses, changed_since }, sweep.next.as_deref()).await?;
@@ -394,7 +396,7 @@ impl Engine {
 
     async fn sweep(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
         let due: Vec<OktaUserId> = due.into_iter().collect();
-        if due.is_empty() { Ok(0) } else { Ok(self.store.sweep_users(&due, self.clock.now()).await?) }
+        if due.is_empty() { Ok(0) } else { Ok(self.store.queue_for_reconcile(&due, self.clock.now()).await?) }
     }
 
     async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, PassError> {

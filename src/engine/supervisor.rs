@@ -178,7 +178,7 @@ impl Engine {
 
     /// Compares at each tick; goes on with what a restart interrupted; tidies up afterwards.
     async fn reconcile_loop(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Fatal> {
-        let mut under_way = self.store.sweep_under_way().await?.is_some();
+        let mut under_way = self.store.current_reconcile().await?.is_some();
         loop {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             failpoint::hang("reconciler").await;
@@ -197,7 +197,7 @@ impl Engine {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.wakes.reconcile.notified() => {
-                    if self.store.sweep_under_way().await?.is_none() {
+                    if self.store.current_reconcile().await?.is_none() {
                         self.begin_nightly().await?;
                     }
                     under_way = true;

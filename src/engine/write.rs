@@ -235,7 +235,7 @@ impl Looking<'_> {
         let denial = Denial {
             user: &self.start.id,
             read,
-            sweep: matches!(self.start.lane, Lane::Sweep),
+            reconcile: matches!(self.start.lane, Lane::Reconcile),
             approved: self.start.approved,
             intent,
         };

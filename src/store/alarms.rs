@@ -131,7 +131,7 @@ pub struct AlarmRow {
 
 /// An alarm of which the webhook has still to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Untold {
+pub struct PendingNotification {
     /// The alarm.
     pub alarm: AlarmRow,
     /// Its end is to be told; the beginning was.
@@ -144,7 +144,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn untold_alarm(&self) -> Result<Option<Untold>, StoreError> {
+    pub async fn pending_notification(&self) -> Result<Option<PendingNotification>, StoreError> {
         let row = sqlx::query(
             "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at, told_at IS NOT NULL AS over FROM alarms
              WHERE told_at IS NULL OR (cleared_at IS NOT NULL AND told_over_at IS NULL) ORDER BY id LIMIT 1",
@@ -153,7 +153,7 @@ impl Store {
         .await?;
         row.map(|row| {
             let over = row.try_get("over")?;
-            Ok(Untold { alarm: alarm_row(&row)?, over })
+            Ok(PendingNotification { alarm: alarm_row(&row)?, over })
         })
         .transpose()
     }
@@ -162,16 +162,16 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn told(&self, untold: &Untold, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn mark_delivered(&self, pending: &PendingNotification, now: Timestamp) -> Result<(), StoreError> {
         self.write(
-            Write::Told,
+            Write::MarkDelivered,
             sqlx::query(
                 "UPDATE alarms SET told_at = coalesce(told_at, ?1),
                  told_over_at = iif(?2 OR cleared_at = raised_at, ?1, told_over_at) WHERE id = ?3",
             )
             .bind(timestamp_text(now))
-            .bind(untold.over)
-            .bind(untold.alarm.id),
+            .bind(pending.over)
+            .bind(pending.alarm.id),
         )
         .await?;
         Ok(())

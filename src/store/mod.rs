@@ -23,16 +23,16 @@ mod intake;
 mod looks;
 mod open;
 mod purge;
+mod reconciles;
 mod reports;
 mod requests;
 mod runs;
-mod sweeps;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use alarms::{Alarm, AlarmKind, AlarmRow, Untold};
+pub use alarms::{Alarm, AlarmKind, AlarmRow, PendingNotification};
 pub use audit::Verified;
 pub use compare::Known;
 pub use enforcement::Enforcement;
@@ -43,13 +43,13 @@ pub use looks::{
 };
 pub use open::{Access, Binding, Opened, Store, is_in_use};
 pub use purge::MarkedByUs;
+pub use reconciles::ReconcileRun;
 pub use reports::{
-    AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, PersonRow, Progress, QuarantinedRow, RemoteRow,
-    StatusRow,
+    AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, Progress, QuarantinedRow, RemoteRow, StatusRow,
+    UserRow,
 };
 pub use requests::{Made, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
-pub use sweeps::Sweep;
 pub use write::Write;
 #[cfg(feature = "failpoints")]
 pub(crate) use write::{COMPONENT, STEPS};

@@ -108,7 +108,7 @@ pub struct QuarantinedRow {
 
 /// What the store knows of a person, in short.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
-pub struct PersonRow {
+pub struct UserRow {
     /// Okta's id.
     pub okta_user_id: String,
     /// The login when last read.
@@ -386,7 +386,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn find_people(&self, text: &str) -> Result<Vec<PersonRow>, StoreError> {
+    pub async fn find_users(&self, text: &str) -> Result<Vec<UserRow>, StoreError> {
         let key = Address::parse(text).map_or_else(|| text.trim().to_lowercase(), |address| address.key());
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "{PERSON} WHERE okta_user_id IN (
@@ -406,7 +406,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn people_with_outcome(&self, outcome: &str, limit: u32) -> Result<Vec<PersonRow>, StoreError> {
+    pub async fn users_with_outcome(&self, outcome: &str, limit: u32) -> Result<Vec<UserRow>, StoreError> {
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!("{PERSON} WHERE outcome = ? ORDER BY since LIMIT ?")))
             .bind(outcome)
             .bind(limit)

@@ -103,10 +103,10 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn sweep_users(&self, ids: &[OktaUserId], now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn queue_for_reconcile(&self, ids: &[OktaUserId], now: Timestamp) -> Result<u64, StoreError> {
         let now_text = timestamp_text(now);
         let ids = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
-        let mut tx = self.begin(Write::SweepUsers).await?;
+        let mut tx = self.begin(Write::QueueForReconcile).await?;
         sqlx::query(
             "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
              SELECT value, seq_floor, seq_floor, 'sweep', ?2 FROM json_each(?1), installation WHERE true
@@ -116,7 +116,8 @@ impl Store {
         .bind(&now_text)
         .execute(&mut *tx)
         .await?;
-        let made = self.make_due_in(&mut tx, Selection::Swept(&ids), Lane::Sweep, Cause::Sweep, &now_text).await?;
+        let made =
+            self.make_due_in(&mut tx, Selection::Reconcile(&ids), Lane::Reconcile, Cause::Reconcile, &now_text).await?;
         self.commit(tx).await?;
         Ok(count(made.len()))
     }

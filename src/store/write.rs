@@ -59,14 +59,14 @@ writes! {
     FinishLook = "finish_look",
     /// [`Store::adopt_account`].
     AdoptAccount = "adopt_account",
-    /// [`Store::begin_sweep`].
-    BeginSweep = "begin_sweep",
-    /// [`Store::move_sweep`].
-    MoveSweep = "move_sweep",
-    /// [`Store::finish_sweep`].
-    FinishSweep = "finish_sweep",
-    /// [`Store::sweep_users`].
-    SweepUsers = "sweep_users",
+    /// [`Store::begin_reconcile`].
+    BeginReconcile = "begin_sweep",
+    /// [`Store::advance_reconcile`].
+    AdvanceReconcile = "move_sweep",
+    /// [`Store::finish_reconcile`].
+    FinishReconcile = "finish_sweep",
+    /// [`Store::queue_for_reconcile`].
+    QueueForReconcile = "sweep_users",
     /// [`Store::request_look`].
     RequestLook = "request_look",
     /// [`Store::approve`].
@@ -81,8 +81,8 @@ writes! {
     ClearAlarm = "clear_alarm",
     /// [`Store::clear_alarms`].
     ClearAlarms = "clear_alarms",
-    /// [`Store::told`].
-    Told = "told",
+    /// [`Store::mark_delivered`].
+    MarkDelivered = "told",
     /// [`Store::note_enforcement`].
     NoteEnforcement = "note_enforcement",
     /// [`Store::begin_run`].

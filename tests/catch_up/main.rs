@@ -42,7 +42,7 @@ impl Gone {
 async fn turn(world: &World) {
     let stop = CancellationToken::new();
     let _ = world.engine().poll(&stop).await;
-    if world.store().sweep_under_way().await.unwrap().is_some() {
+    if world.store().current_reconcile().await.unwrap().is_some() {
         let _ = world.engine().reconcile(&stop).await;
     }
     world.settle().await;

@@ -148,9 +148,9 @@ async fn policy_change_reconciles_at_next_start() {
     world.leaves(&ann).await;
     let decisions = world.store().decisions(None, None, 0, 100).await.unwrap();
     assert!(!decisions.is_empty() && decisions.iter().all(|decision| !decision.policy.contains("boss")));
-    assert!(world.store().sweep_under_way().await.unwrap().is_none());
+    assert!(world.store().current_reconcile().await.unwrap().is_none());
     world.restart(|options| options.policy = exempting(&["chief@example.com"])).await;
-    assert_eq!(world.store().sweep_under_way().await.unwrap().unwrap().scope, "all");
+    assert_eq!(world.store().current_reconcile().await.unwrap().unwrap().scope, "all");
 }
 
 #[tokio::test]

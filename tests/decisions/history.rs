@@ -388,7 +388,7 @@ impl History {
     }
 
     async fn held(&self) -> BTreeSet<String> {
-        let held = self.world.store().people_with_outcome("held", 100).await.unwrap();
+        let held = self.world.store().users_with_outcome("held", 100).await.unwrap();
         held.into_iter().map(|person| person.okta_user_id).collect()
     }
 

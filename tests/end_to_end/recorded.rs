@@ -125,7 +125,7 @@ fn parsed(id: &str) -> OktaUserId {
 /// The last outcome of a user, and the last verdict.
 async fn ending(harness: &Harness, id: &str) -> (Option<String>, Option<String>) {
     let store = harness.store().await;
-    let person = store.find_people(id).await.unwrap().into_iter().next().expect("the user is known");
+    let person = store.find_users(id).await.unwrap().into_iter().next().expect("the user is known");
     let decisions = store.decisions(Some(&parsed(id)), None, 0, 1000).await.unwrap();
     store.close().await;
     (person.outcome, decisions.last().and_then(|decision| decision.verdict.clone()))

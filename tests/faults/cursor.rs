@@ -433,7 +433,7 @@ async fn log_gap_starts_full_reconcile() {
         assert!(asked.iter().all(|page| page.status == Some(200)), "{days} days: {asked:?}");
         assert!(asked.len() <= 2, "{days} days: {asked:?}");
         assert_eq!(world.alarms_of_kind("gap").await.len(), 1, "{days} days");
-        let sweep = world.store().sweep_under_way().await.unwrap().unwrap();
+        let sweep = world.store().current_reconcile().await.unwrap().unwrap();
         assert!(sweep.scope.contains("all"), "{sweep:?}");
         let stop = CancellationToken::new();
         while !world.engine().reconcile(&stop).await.unwrap().done {}

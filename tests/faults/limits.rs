@@ -167,7 +167,7 @@ async fn leavers_go_before_reconcile() {
     world.try_poll().await.unwrap();
     world.work_off().await;
     let ids: Vec<_> = compared.iter().map(|person| person.okta.clone()).collect();
-    world.store().sweep_users(&ids, world.now()).await.unwrap();
+    world.store().queue_for_reconcile(&ids, world.now()).await.unwrap();
     let zed = world.leaver("zed");
     world.clock.advance(s(61));
     world.okta().journal().clear();

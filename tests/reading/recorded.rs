@@ -168,8 +168,8 @@ async fn forget_asks_and_works_beside_daemon() {
     let ran = folder.run(&["audit", "verify"]);
     assert!(ran.code == 0 && ran.out.contains("1 more are anonymous"), "{}", ran.out);
     let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
-    assert!(store.find_people("ann@example.com").await.unwrap().is_empty());
-    assert_eq!(store.find_people("auth0|ann").await.unwrap().len(), 1, "the mark is still found");
+    assert!(store.find_users("ann@example.com").await.unwrap().is_empty());
+    assert_eq!(store.find_users("auth0|ann").await.unwrap().len(), 1, "the mark is still found");
     store.close().await;
     let file = std::fs::read(folder.state()).unwrap();
     assert!(!file.windows(15).any(|window| window == b"ann@example.com"));

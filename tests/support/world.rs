@@ -17,7 +17,7 @@ use okta_auth0_sync::engine::{Engine, Options};
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
 use okta_auth0_sync::http::{Http, HttpOptions};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
-use okta_auth0_sync::store::{Binding, GuardWindow, PersonRow, Store, Who};
+use okta_auth0_sync::store::{Binding, GuardWindow, Store, UserRow, Who};
 use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -324,8 +324,8 @@ impl World {
         self.sync().await
     }
 
-    pub(crate) async fn row(&self, who: &OktaUserId) -> PersonRow {
-        self.store().find_people(who.as_str()).await.unwrap().remove(0)
+    pub(crate) async fn row(&self, who: &OktaUserId) -> UserRow {
+        self.store().find_users(who.as_str()).await.unwrap().remove(0)
     }
 
     /// The outcome and its reason, e.g. `held: guard`.

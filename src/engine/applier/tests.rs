@@ -16,7 +16,7 @@ async fn a_defect_is_a_failed_attempt_of_its_user_who_is_tried_daily_in_the_end(
     let ann = create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
     stage.sandbox.okta().deactivate(&ann);
     engine.poll(&stop).await.unwrap();
-    let row = async || engine.store().find_people(ann.as_str()).await.unwrap().remove(0);
+    let row = async || engine.store().find_users(ann.as_str()).await.unwrap().remove(0);
     for attempt in 1..=engine.options.max_attempts {
         let now = engine.clock().now();
         let start = engine.store().begin_look(&ann, now).await.unwrap();

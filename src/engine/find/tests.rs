@@ -43,7 +43,7 @@ async fn one_look_searches_each_tenant_once_however_many_accounts_there_are() {
         for account in &accounts {
             assert_eq!(auth0.user(account).unwrap()["app_metadata"]["okta_sync"]["okta_user_id"], ann.as_str());
         }
-        stage.engine.store.sweep_users(std::slice::from_ref(&ann), stage.engine.now()).await.unwrap();
+        stage.engine.store.queue_for_reconcile(std::slice::from_ref(&ann), stage.engine.now()).await.unwrap();
     }
 }
 

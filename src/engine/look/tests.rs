@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::stage::{Heard, House, create_user};
 use super::*;
-use crate::store::{PersonRow, Who};
+use crate::store::{UserRow, Who};
 use okta_auth0_sync_sandbox::{Fault, Limit, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,12 +25,12 @@ impl House {
 
     /// A comparison comes to this person.
     async fn sweep(&self, who: &OktaUserId) -> Vec<OktaUserId> {
-        self.engine().store.sweep_users(std::slice::from_ref(who), self.engine().now()).await.unwrap();
+        self.engine().store.queue_for_reconcile(std::slice::from_ref(who), self.engine().now()).await.unwrap();
         self.looks().await
     }
 
-    async fn row(&self, who: &OktaUserId) -> PersonRow {
-        self.engine().store.find_people(who.as_str()).await.unwrap().remove(0)
+    async fn row(&self, who: &OktaUserId) -> UserRow {
+        self.engine().store.find_users(who.as_str()).await.unwrap().remove(0)
     }
 
     async fn outcome(&self, who: &OktaUserId) -> String {
@@ -302,7 +302,7 @@ async fn a_comparison_leaves_to_others_what_is_not_its_share_of_the_limits() {
         let (store, began) = (&house.engine().store, house.engine().clock.monotonic());
         for who in &people {
             if sweeps {
-                store.sweep_users(std::slice::from_ref(who), house.engine().now()).await.unwrap();
+                store.queue_for_reconcile(std::slice::from_ref(who), house.engine().now()).await.unwrap();
             } else {
                 store.request_look(Who::User(who), house.engine().now()).await.unwrap();
             }

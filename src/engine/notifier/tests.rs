@@ -57,7 +57,7 @@ async fn is_so(so: impl AsyncFn() -> bool) {
 async fn an_alarm_is_told_once_and_then_nothing_is_left_to_tell() {
     let stage = stage(INBOX).await;
     raise(&stage).await;
-    let asked = || async { stage.engine.store().untold_alarm().await.unwrap().is_none() };
+    let asked = || async { stage.engine.store().pending_notification().await.unwrap().is_none() };
     tell_until(&stage, is_so(asked)).await;
     assert!(matches!(stage.engine.deliver_next().await, Ok(Delivery::Nothing)));
 }
@@ -69,7 +69,7 @@ async fn an_address_that_does_not_take_it_is_said_once_and_tried_again() {
     let journal = stage.sandbox.auth0().journal();
     tell_until(&stage, is_so(async || journal.count("POST", NOWHERE) >= 4)).await;
     assert_eq!(heard.count("webhook_failed"), 1);
-    assert!(stage.engine.store().untold_alarm().await.unwrap().is_some());
+    assert!(stage.engine.store().pending_notification().await.unwrap().is_some());
 }
 
 #[tokio::test]

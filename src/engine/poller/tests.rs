@@ -221,7 +221,7 @@ async fn a_log_not_read_for_more_than_eighty_days_is_a_gap_and_everybody_is_comp
     }
     assert_eq!(stage.alarms().await, ["gap"]);
     assert_eq!(heard.count("gap"), 1);
-    let sweep = stage.engine.store.sweep_under_way().await.unwrap().unwrap();
+    let sweep = stage.engine.store.current_reconcile().await.unwrap().unwrap();
     assert_eq!(sweep.scope, "all");
 }
 

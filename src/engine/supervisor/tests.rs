@@ -22,10 +22,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[tokio::test]
 async fn the_nightly_comparison_asks_for_the_changes_of_the_last_days() {
     let stage = Stage::new(PLAIN).await;
-    assert!(stage.engine.store().sweep_under_way().await.unwrap().is_none());
+    assert!(stage.engine.store().current_reconcile().await.unwrap().is_none());
     let now = stage.engine.clock().now();
     stage.engine.begin_nightly().await.unwrap();
-    let sweep = stage.engine.store().sweep_under_way().await.unwrap().unwrap();
+    let sweep = stage.engine.store().current_reconcile().await.unwrap().unwrap();
     let since = clock::parse_timestamp(&sweep.scope).unwrap();
     assert!(
         clock::add(since, DAY) < now,
@@ -325,7 +325,7 @@ async fn a_comparison_that_was_under_way_is_gone_on_with_and_what_is_over_is_tid
     assert!(!store.recent_events(None, 100).await.unwrap().is_empty());
     soon(async { while !store.recent_events(None, 100).await.unwrap().is_empty() {} }).await;
     // The long time was a gap in the log too, and everybody is compared because of it.
-    soon(async { while store.sweep_under_way().await.unwrap().is_some() {} }).await;
+    soon(async { while store.current_reconcile().await.unwrap().is_some() {} }).await;
     // And at the next tick the next one.
     daemon.stage.sandbox.okta().journal().clear();
     daemon.stage.engine.wakes.reconcile.notify_one();

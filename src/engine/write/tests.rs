@@ -53,8 +53,8 @@ async fn owes(house: &House, who: &OktaUserId) -> bool {
 async fn told(house: &House) -> Vec<(String, String)> {
     let store = house.engine().store();
     let mut told = Vec::new();
-    while let Some(untold) = store.untold_alarm().await.unwrap() {
-        store.told(&untold, house.engine().now()).await.unwrap();
+    while let Some(untold) = store.pending_notification().await.unwrap() {
+        store.mark_delivered(&untold, house.engine().now()).await.unwrap();
         if !untold.over {
             told.push((untold.alarm.kind, untold.alarm.detail));
         }
@@ -151,7 +151,7 @@ async fn a_write_that_failed_says_what_auth0_said_and_one_that_came_too_late_say
         let row = decisions(&house, "retry").await.pop().unwrap();
         assert!(row.why.as_deref().is_some_and(|told| told.contains(why)), "{row:?}");
         assert_eq!(row.auth0_user_id.as_deref(), Some(account.as_str()));
-        let waits = house.engine().store().find_people(ann.as_str()).await.unwrap().remove(0);
+        let waits = house.engine().store().find_users(ann.as_str()).await.unwrap().remove(0);
         assert!(waits.why.is_some_and(|told| told.contains(why)));
     }
 }

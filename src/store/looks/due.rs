@@ -30,7 +30,7 @@ pub(in crate::store) enum Selection<'a> {
     /// Those who are skipped for this reason.
     Why(&'a str),
     /// These, as a JSON list, if they are not due anyway.
-    Swept(&'a str),
+    Reconcile(&'a str),
 }
 
 impl Store {
@@ -144,7 +144,7 @@ impl Store {
             Selection::Outcome(outcome) => (make_due!("outcome = ?4"), outcome),
             Selection::Why(why) => (make_due!("outcome = 'skipped' AND why = ?4"), why),
             // What is on its way already is left to its own time: a sweep is no reason to hurry.
-            Selection::Swept(ids) => (
+            Selection::Reconcile(ids) => (
                 make_due!(
                     "okta_user_id IN (SELECT value FROM json_each(?4)) AND (due_seq = settled_seq OR outcome IN ('held', 'failed'))"
                 ),

@@ -21,7 +21,7 @@ impl Store {
         guard: GuardWindow,
         now: Timestamp,
     ) -> Result<Admission, StoreError> {
-        let Denial { user, read, sweep, approved, intent } = denial;
+        let Denial { user, read, reconcile, approved, intent } = denial;
         let now_text = timestamp_text(now);
         let window_start = timestamp_text(clock::sub(now, guard.span));
         let mut tx = self.begin(Write::PrepareDenial).await?;
@@ -41,7 +41,7 @@ impl Store {
             let others: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM first_denials WHERE sweep = ? AND at > ? AND okta_user_id <> ?",
             )
-            .bind(sweep)
+            .bind(reconcile)
             .bind(&window_start)
             .bind(user.as_str())
             .fetch_one(&mut *tx)
@@ -65,7 +65,7 @@ impl Store {
             )
             .bind(user.as_str())
             .bind(&now_text)
-            .bind(sweep)
+            .bind(reconcile)
             .bind(&window_start)
             .execute(&mut *tx)
             .await?;

@@ -87,7 +87,7 @@ pub struct Denial<'a> {
     /// What Okta said of them.
     pub read: &'a UserRead,
     /// By a comparison, not by an event.
-    pub sweep: bool,
+    pub reconcile: bool,
     /// A person let this user through.
     pub approved: bool,
     /// The mark that follows if the guard admits it; `None`: nothing is written.

@@ -18,8 +18,8 @@ fn later(seconds: u64) -> Timestamp {
 
 /// What is told next, and that it was; `true`: that it is over.
 async fn tell(store: &Store) -> Option<(String, bool)> {
-    let untold = store.untold_alarm().await.unwrap()?;
-    store.told(&untold, later(100)).await.unwrap();
+    let untold = store.pending_notification().await.unwrap()?;
+    store.mark_delivered(&untold, later(100)).await.unwrap();
     Some((untold.alarm.kind, untold.over))
 }
 

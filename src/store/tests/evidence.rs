@@ -139,7 +139,7 @@ async fn live_through(store: &Store, n: u32, name: &str, denied: bool) {
         addresses: address.iter().cloned().collect(),
     };
     let guard = GuardWindow { denials_max: u64::MAX, span: Duration::from_secs(3600) };
-    let denial = Denial { user: &user, read: &read, sweep: false, approved: false, intent: None };
+    let denial = Denial { user: &user, read: &read, reconcile: false, approved: false, intent: None };
     store.prepare_denial(denial, guard, noon()).await.unwrap();
     let accounts = [AccountChange {
         email: address,
@@ -207,7 +207,7 @@ async fn a_forgotten_person_is_in_no_byte_of_the_files() {
     assert!(!occurs_in_files(dir.path(), "anna"));
     assert!(occurs_in_files(dir.path(), "other7@example.com"));
     assert_eq!(store.verify_decisions().await.unwrap(), Verified { rows: 121, forgotten: 1 });
-    assert_eq!(store.find_people("other5anna").await.unwrap(), []);
+    assert_eq!(store.find_users("other5anna").await.unwrap(), []);
     assert!(matches!(
         store.forget(&id("other5anna"), "command", "p", noon()).await.unwrap_err(),
         StoreError::Gone { .. }
@@ -279,7 +279,7 @@ async fn nor_does_it_settle_for_whom_a_mark_brought_back_meanwhile() {
             .await
             .unwrap()
     );
-    store.sweep_users(&[id("anna")], noon()).await.unwrap();
+    store.queue_for_reconcile(&[id("anna")], noon()).await.unwrap();
     let end = finish(&look.id, look.claimed_seq, &Outcome::Applied);
     assert!(matches!(store.finish_look(end, noon()).await.unwrap_err(), StoreError::Gone { .. }));
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);

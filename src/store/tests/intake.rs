@@ -129,7 +129,7 @@ async fn whoever_an_event_is_about_is_known_and_is_called_as_the_first_reason_to
     assert_eq!((recorded.new_events, recorded.made_due), (1, 0));
     let ann = person(&store, "u1").await;
     assert_eq!((ann.login, ann.open, ann.due_at, ann.outcome), (None, false, None, None));
-    assert_eq!(store.find_people("ann").await.unwrap(), []);
+    assert_eq!(store.find_users("ann").await.unwrap(), []);
     let told = store.events_of(&id("u1"), 10).await.unwrap();
     assert_eq!((told.len(), told[0].outcome.as_str(), told[0].login.as_deref()), (1, "ignored", Some("ann")));
     assert_eq!(store.status().await.unwrap().unwrap().pending, 0);

@@ -261,7 +261,7 @@ impl World {
             }
             Step::Sweep(users) => {
                 let ids: Vec<OktaUserId> = users.iter().map(|&user| id(&name(user))).collect();
-                let made = self.store.sweep_users(&ids, self.now).await.unwrap();
+                let made = self.store.queue_for_reconcile(&ids, self.now).await.unwrap();
                 let mut expected = 0;
                 for &user in &users.iter().copied().collect::<BTreeSet<u32>>() {
                     let known = self.model.users.entry(user).or_default();

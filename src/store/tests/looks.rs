@@ -90,7 +90,7 @@ async fn ask_guard(
     now: Timestamp,
 ) -> Admission {
     let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
-    let denial = looks::Denial { user: &id(user), read: &read, sweep, approved, intent: None };
+    let denial = looks::Denial { user: &id(user), read: &read, reconcile: sweep, approved, intent: None };
     store.prepare_denial(denial, guard, now).await.unwrap()
 }
 
@@ -102,7 +102,7 @@ async fn who_is_held_by_the_guard_is_let_through_by_a_person_and_never_by_time()
     assert_eq!(ask_guard(&store, "u1", false, false, full, noon()).await, Admission::Refused(0));
     look_at(&store, "u1", &Outcome::Held(crate::domain::Held::Guard), noon()).await;
     let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
-    assert_eq!(store.sweep_users(&[id("u1")], tomorrow).await.unwrap(), 1);
+    assert_eq!(store.queue_for_reconcile(&[id("u1")], tomorrow).await.unwrap(), 1);
     let admission = ask_guard(&store, "u1", true, false, guard(), tomorrow).await;
     assert_eq!(admission, Admission::Refused(0));
     assert_eq!(store.approve(Who::Failed, tomorrow).await.unwrap(), []);
@@ -120,7 +120,7 @@ async fn a_comparison_neither_hides_who_has_failed_nor_renews_since_when_nobody_
     look_at(&store, "u1", &Outcome::Failed("500".to_owned()), noon()).await;
     look_at(&store, "u2", &Outcome::NoAccount, noon()).await;
     let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
-    assert_eq!(store.sweep_users(&[id("u1"), id("u2")], tomorrow).await.unwrap(), 2);
+    assert_eq!(store.queue_for_reconcile(&[id("u1"), id("u2")], tomorrow).await.unwrap(), 2);
     assert_eq!(store.status().await.unwrap().unwrap().failed, 1);
     assert_eq!(store.begin_look(&id("u1"), tomorrow).await.unwrap().attempts, 1);
     look_at(&store, "u2", &Outcome::NoAccount, tomorrow).await;
@@ -237,7 +237,8 @@ async fn a_mark_is_intended_only_with_the_leave_of_the_guard() {
     let intent = looks::Intent { account: &account, email: None, with_block: true, owe_sessions: false };
     for (user, admitted) in [("u1", true), ("u2", false)] {
         let user = id(user);
-        let denial = looks::Denial { user: &user, read: &read, sweep: false, approved: false, intent: Some(intent) };
+        let denial =
+            looks::Denial { user: &user, read: &read, reconcile: false, approved: false, intent: Some(intent) };
         let admission = store.prepare_denial(denial, guard(), noon()).await.unwrap();
         assert_eq!(admission == Admission::Admitted, admitted);
         let accounts = store.begin_look(&user, noon()).await.unwrap().accounts;

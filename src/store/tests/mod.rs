@@ -121,6 +121,6 @@ async fn look_at(store: &Store, user: &str, outcome: &Outcome, now: Timestamp) -
     store.finish_look(end, now).await.unwrap()
 }
 
-async fn person(store: &Store, user: &str) -> PersonRow {
-    store.find_people(user).await.unwrap().remove(0)
+async fn person(store: &Store, user: &str) -> UserRow {
+    store.find_users(user).await.unwrap().remove(0)
 }

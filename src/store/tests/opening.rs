@@ -513,16 +513,16 @@ async fn what_has_to_follow_a_changed_configuration_is_not_lost_by_a_crash() {
     let (store, opened) = Store::open(&path, &strict, noon()).await.unwrap();
     assert!(!opened.enforcement_switched_on && opened.policy_changed);
     assert_eq!(store.due(noon(), 10).await.unwrap(), [DueUser { id: id("u1"), lane: Lane::Deactivation }]);
-    store.begin_sweep("2026-08-23T12:00:00Z", "nightly", "listing", noon()).await.unwrap();
-    store.begin_sweep("all", "policy", "listing", noon()).await.unwrap();
-    store.move_sweep("known", Some("x"), 200, 3).await.unwrap();
+    store.begin_reconcile("2026-08-23T12:00:00Z", "nightly", "listing", noon()).await.unwrap();
+    store.begin_reconcile("all", "policy", "listing", noon()).await.unwrap();
+    store.advance_reconcile("known", Some("x"), 200, 3).await.unwrap();
     store.close().await;
 
     let (store, opened) = Store::open(&path, &strict, noon()).await.unwrap();
     assert!(!opened.policy_changed, "the sweep is under way, and goes on by itself");
-    let sweep = store.sweep_under_way().await.unwrap().unwrap();
+    let sweep = store.current_reconcile().await.unwrap().unwrap();
     assert_eq!((sweep.scope.as_str(), sweep.stage.as_str(), sweep.listed, sweep.made_due), ("all", "known", 200, 3));
-    store.finish_sweep(noon()).await.unwrap();
+    store.finish_reconcile(noon()).await.unwrap();
     assert_eq!(store.last_reconcile_ok_at().await.unwrap(), Some(noon()));
-    assert!(matches!(store.move_sweep("x", None, 0, 0).await.unwrap_err(), StoreError::Gone { .. }));
+    assert!(matches!(store.advance_reconcile("x", None, 0, 0).await.unwrap_err(), StoreError::Gone { .. }));
 }

@@ -9,7 +9,7 @@ use super::looks::user_id;
 
 /// A reconcile, under way or done.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct Sweep {
+pub struct ReconcileRun {
     /// `all`, or the RFC 3339 time since which a status must have changed.
     pub scope: String,
     /// Why it was started.
@@ -33,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn sweep_under_way(&self) -> Result<Option<Sweep>, StoreError> {
+    pub async fn current_reconcile(&self) -> Result<Option<ReconcileRun>, StoreError> {
         Ok(sqlx::query_as(
             "SELECT scope, reason, stage, next, listed, made_due, started_at, finished_at FROM sweep
              WHERE finished_at IS NULL",
@@ -47,8 +47,14 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn begin_sweep(&self, scope: &str, reason: &str, stage: &str, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin(Write::BeginSweep).await?;
+    pub async fn begin_reconcile(
+        &self,
+        scope: &str,
+        reason: &str,
+        stage: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin(Write::BeginReconcile).await?;
         sqlx::query("INSERT OR REPLACE INTO sweep (id, scope, reason, stage, started_at) VALUES (1, ?, ?, ?, ?)")
             .bind(scope)
             .bind(reason)
@@ -67,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when none is under way.
-    pub async fn move_sweep(
+    pub async fn advance_reconcile(
         &self,
         stage: &str,
         next: Option<&str>,
@@ -75,7 +81,7 @@ impl Store {
         made_due: u64,
     ) -> Result<(), StoreError> {
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let moved = self.write(Write::MoveSweep, sqlx::query(
+        let moved = self.write(Write::AdvanceReconcile, sqlx::query(
             "UPDATE sweep SET stage = ?, next = ?, listed = listed + ?, made_due = made_due + ? WHERE finished_at IS NULL",
         )
         .bind(stage)
@@ -94,8 +100,8 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn finish_sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin(Write::FinishSweep).await?;
+    pub async fn finish_reconcile(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(Write::FinishReconcile).await?;
         for statement in [
             "UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL",
             "UPDATE installation SET last_reconcile_ok_at = ?",
