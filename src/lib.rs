@@ -32,6 +32,7 @@
 //! | the commands, and how each prints | [`cli`] |
 //! | TOML, environment and secret files → one validated configuration | [`config`], `config.toml` |
 //! | telling people: webhook and heartbeat | [`alert`] |
+//! | the health rules: what `status --check`, `/readyz` and the metrics call well | [`health`] |
 //! | log lines; what systemd is told | [`logging`], [`systemd`] |
 //! | named moments for a test to have the process die at | `failpoint` |
 //! | time as a parameter | `crates/clock` |
@@ -50,6 +51,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 mod failpoint;
+pub mod health;
 pub mod http;
 pub mod logging;
 pub mod monitor;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::{ActionCommand, DeployArgs};
 use super::confirm::confirmed;
 use super::{Error, Exit, screen, wiring};
-use crate::auth0::{ACTION_NAME, Auth0, Standing, Step, action_code};
+use crate::auth0::{ACTION_NAME, Auth0, Standing, Step};
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::engine::deploy::{Deployment, DeploymentError};
@@ -20,7 +20,7 @@ const DEPLOY_SCOPES: [&str; 3] = ["read:actions", "create:actions", "update:acti
 /// # Errors
 /// When the tenant cannot be asked or changed.
 pub(crate) async fn run(config: &Config, command: &ActionCommand, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
-    let code = code(config);
+    let code = wiring::action_code(config);
     let (auth0, pacer) = match command {
         ActionCommand::Show => {
             return screen::out_raw(code.as_bytes()).map(|()| Exit::Done).map_err(Error::Output);
@@ -35,11 +35,6 @@ pub(crate) async fn run(config: &Config, command: &ActionCommand, clock: &Arc<dy
             Ok(if holds(&standing) { Exit::Done } else { Exit::Failed })
         }
     }
-}
-
-/// The code for this configuration.
-pub(crate) fn code(config: &Config) -> String {
-    action_code(&config.auth0.action_message, &config.auth0.metadata_key)
 }
 
 async fn deploy(

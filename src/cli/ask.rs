@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::sync::stop_on_signal;
-use super::{Error, Exit, screen, wiring};
+use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OktaUserId};
 use crate::engine::Engine;
@@ -54,7 +53,7 @@ impl Answer {
 /// # Errors
 /// When the state or a secret cannot be used. Secrets are read only when no daemon works with the state.
 pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Answer>, Error> {
-    let stop = stop_on_signal()?;
+    let stop = signals::stop_on_signal()?;
     if !is_in_use(&config.store.path)? {
         match wiring::engine(config, clock).await {
             Ok(engine) => {

@@ -28,7 +28,7 @@ mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 pub mod screen;
-pub mod standing;
+mod signals;
 pub mod status;
 mod story;
 mod sync;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::args::PurgeArgs;
 use super::confirm::confirmed;
 use super::progress::Progress;
-use super::{Error, Exit, screen, sync, wiring};
+use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::engine::purge::{ClearedAccount, Purge};
@@ -36,7 +36,7 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
         engine.store().close().await;
         return Ok(Exit::Failed);
     }
-    let stop = sync::stop_on_signal()?;
+    let stop = signals::stop_on_signal()?;
     let run = engine.store().begin_run(RunKind::Purge, clock.now()).await?;
     let mut progress = Progress::new();
     let step = if arguments.dry_run { "finding our marks" } else { "lifting our marks" };

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::args::ReconcileArgs;
-use super::sync::{self, Done};
-use super::{Error, Exit, screen, wiring};
+use super::sync;
+use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, clock};
-use crate::engine::Engine;
+use crate::engine::pass::reconcile;
 use crate::engine::reconciler::{Scope, USUAL_SPAN};
 
 /// Compares, then looks at everybody with whom something is wrong.
@@ -32,9 +32,9 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
         (false, None) => Scope::Since(clock::sub(now, USUAL_SPAN)),
     };
     let shown = tokio::spawn(sync::show("comparing people", heard));
-    let stop = sync::stop_on_signal()?;
+    let stop = signals::stop_on_signal()?;
     engine.begin_reconcile(scope, "asked for on the command line").await?;
-    let result = compare_and_apply(&engine, &stop).await;
+    let result = reconcile(&engine, &stop).await;
     engine.close_notes();
     let reports = shown.await.unwrap_or_default();
     let done = result?;
@@ -44,13 +44,4 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
         if arguments.dry_run { sync::plan(&reports, &done) } else { sync::summary(&reports, &done, status.as_ref()) };
     screen::out(&text).map_err(Error::Output)?;
     Ok(sync::verdict(&done, status.as_ref(), arguments.dry_run))
-}
-
-async fn compare_and_apply(engine: &Arc<Engine>, stop: &tokio_util::sync::CancellationToken) -> Result<Done, Error> {
-    let mut done = Done::default();
-    let compared = sync::read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
-    done.compared = Some(compared.unwrap_or_default());
-    done.applied = sync::apply(engine, stop).await?;
-    done.stopped = stop.is_cancelled();
-    Ok(done)
 }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Error, Exit, wiring};
+use super::{Error, Exit, signals, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::engine::supervisor::Schedules;
@@ -32,8 +31,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         Some(listen) => Some(wiring::monitor(listen).await?),
         None => None,
     };
-    let stop = CancellationToken::new();
-    listen_for_signals(stop.clone()).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")))?;
+    let stop = stop_on_signal()?;
     let life = engine.store().begin_run(RunKind::Run, clock.now()).await?;
     info!(
         event = "started", version = env!("CARGO_PKG_VERSION"), okta = %config.okta.url, auth0 = %config.auth0.url,
@@ -58,7 +56,8 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     });
     let watchdog = systemd::watchdog_interval()
         .map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval, stop.clone())));
-    let monitoring = monitor.map(|monitor| tokio::spawn(monitor.serve(engine.clone(), stop.clone())));
+    let monitoring =
+        monitor.map(|monitor| tokio::spawn(monitor.serve(engine.clone(), config.schedule.poll.clone(), stop.clone())));
     systemd::ready();
     let result = engine.run(&timetable, stop).await;
     if let Some(watchdog) = watchdog {
@@ -79,25 +78,16 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
 }
 
 /// The first signal ends the work in order, the second at once.
-fn listen_for_signals(stop: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if first {
-                systemd::stopping();
-                info!(event = "stopping", "asked to stop: finishing what is in flight; once more stops at once");
-                stop.cancel();
-            }
-        }
+fn stop_on_signal() -> Result<CancellationToken, Error> {
+    let first = || {
+        systemd::stopping();
+        info!(event = "stopping", "asked to stop: finishing what is in flight; once more stops at once");
+    };
+    let second = || {
         warn!(event = "aborted", "stopping at once: the state is consistent, looks under way are repeated next time");
         std::process::exit(1);
-    });
-    Ok(())
+    };
+    signals::listen(first, second)
 }
 
 /// Feeds the watchdog for as long as every loop makes progress, and no longer; from the order to stop on, systemd's stop

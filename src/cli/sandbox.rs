@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::args::SandboxArgs;
-use super::{Error, Exit, screen, sync};
+use super::{Error, Exit, screen, signals};
 use crate::auth0::ACTION_SOURCE;
 use crate::domain::Clock;
 use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Options, Population, Sandbox};
@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
     );
     screen::out(&text).map_err(Error::Output)?;
     screen::remark("serving; Ctrl-C ends it");
-    sync::stop_on_signal()?.cancelled().await;
+    signals::stop_on_signal()?.cancelled().await;
     sandbox.stop().await;
     Ok(Exit::Done)
 }

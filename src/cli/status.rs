@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::standing::{Attention, Standing, display_name};
 use super::{Error, Exit, screen, wiring};
 use crate::config::{Config, Schedule};
 use crate::domain::clock::timestamp_text;
 use crate::domain::{Timestamp, escape};
+use crate::health::{Attention, Health, display_name};
 use crate::store::{StatusRow, StoreError};
 
 /// So many of each kind are spelled out in the text.
@@ -19,31 +19,31 @@ const SHOWN_MAX: usize = 10;
 /// # Errors
 /// When there is a state and it cannot be read.
 pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timestamp) -> Result<Exit, Error> {
-    let standing = match wiring::state(&config.store.path).await {
+    let health = match wiring::state(&config.store.path).await {
         Ok(store) => {
-            let standing = Standing::read(&store).await?;
+            let health = Health::read(&store).await?;
             store.close().await;
-            standing
+            health
         }
-        Err(Error::Store(StoreError::Missing { .. })) => Standing::default(),
+        Err(Error::Store(StoreError::Missing { .. })) => Health::default(),
         Err(error) => return Err(error),
     };
     let poll = &config.schedule.poll;
     let text = if as_json {
-        screen::json(&format!("{:#}\n", to_json(&standing, poll, now)?))
+        screen::json(&format!("{:#}\n", to_json(&health, poll, now)?))
     } else if check {
-        checked(&standing, poll, now)
+        checked(&health, poll, now)
     } else {
-        to_text(&standing, poll, now, screen::terminal_width())
+        to_text(&health, poll, now, screen::terminal_width())
     };
     screen::out(&text).map_err(Error::Output)?;
-    let failed = check && !standing.violations(poll, now).is_empty();
+    let failed = check && !health.violations(poll, now).is_empty();
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
 /// One line for each rule that does not hold.
-fn checked(standing: &Standing, poll: &Schedule, now: Timestamp) -> String {
-    let violations = standing.violations(poll, now);
+fn checked(health: &Health, poll: &Schedule, now: Timestamp) -> String {
+    let violations = health.violations(poll, now);
     if violations.is_empty() {
         return "all well\n".to_owned();
     }
@@ -54,8 +54,8 @@ fn checked(standing: &Standing, poll: &Schedule, now: Timestamp) -> String {
 ///
 /// # Errors
 /// When a row cannot be put into JSON.
-pub fn to_json(standing: &Standing, poll: &Schedule, now: Timestamp) -> Result<Value, serde_json::Error> {
-    let mut object = match &standing.status {
+pub fn to_json(health: &Health, poll: &Schedule, now: Timestamp) -> Result<Value, serde_json::Error> {
+    let mut object = match &health.status {
         Some(status) => match serde_json::to_value(status)? {
             Value::Object(columns) => columns,
             other => Map::from_iter([("status".to_owned(), other)]),
@@ -63,17 +63,17 @@ pub fn to_json(standing: &Standing, poll: &Schedule, now: Timestamp) -> Result<V
         None => Map::new(),
     };
     object.insert("as_of".to_owned(), timestamp_text(now).into());
-    object.insert("never_ran".to_owned(), standing.last_poll_ok_at().is_none().into());
-    object.insert("remotes".to_owned(), serde_json::to_value(&standing.remotes)?);
-    object.insert("alarms".to_owned(), serde_json::to_value(&standing.alarms)?);
-    object.insert("attention".to_owned(), serde_json::to_value(standing.attention(poll, now))?);
-    object.insert("violations".to_owned(), serde_json::to_value(standing.violations(poll, now))?);
+    object.insert("never_ran".to_owned(), health.last_poll_ok_at().is_none().into());
+    object.insert("remotes".to_owned(), serde_json::to_value(&health.remotes)?);
+    object.insert("alarms".to_owned(), serde_json::to_value(&health.alarms)?);
+    object.insert("attention".to_owned(), serde_json::to_value(health.attention(poll, now))?);
+    object.insert("violations".to_owned(), serde_json::to_value(health.violations(poll, now))?);
     Ok(Value::Object(object))
 }
 
 /// For people, on a screen of `width` columns (`None`: no screen, nothing is wrapped).
-pub fn to_text(standing: &Standing, poll: &Schedule, now: Timestamp, width: Option<u16>) -> String {
-    let Some(status) = &standing.status else {
+pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u16>) -> String {
+    let Some(status) = &health.status else {
         return format!(
             "{}\n{}",
             screen::paint(screen::WARNING, "Never ran"),
@@ -84,8 +84,8 @@ pub fn to_text(standing: &Standing, poll: &Schedule, now: Timestamp, width: Opti
             )
         );
     };
-    let attention = standing.attention(poll, now);
-    let mut text = match standing.attention_count(&attention) {
+    let attention = health.attention(poll, now);
+    let mut text = match health.attention_count(&attention) {
         _ if status.last_poll_ok_at.is_none() => {
             screen::paint(screen::WARNING, "Never ran to the end of a poll: nobody is kept in step yet")
         }
@@ -94,7 +94,7 @@ pub fn to_text(standing: &Standing, poll: &Schedule, now: Timestamp, width: Opti
         count => screen::paint(screen::BAD, &format!("{count} things need a person")),
     };
     text.push_str("\n\n");
-    text.push_str(&screen::pairs(facts(standing, status, now), width));
+    text.push_str(&screen::pairs(facts(health, status, now), width));
     if status.last_reconcile_ok_at.is_none() {
         text.push('\n');
         text.push_str(&screen::paragraph(
@@ -106,12 +106,12 @@ pub fn to_text(standing: &Standing, poll: &Schedule, now: Timestamp, width: Opti
     }
     if !attention.is_empty() {
         let _ = write!(text, "\n{}\n", screen::paint(screen::STRONG, "Needs attention"));
-        text.push_str(&attention_text(standing, &attention, now, width));
+        text.push_str(&attention_text(health, &attention, now, width));
     }
     text
 }
 
-fn facts<'a>(standing: &'a Standing, status: &StatusRow, now: Timestamp) -> Vec<(&'a str, String)> {
+fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a str, String)> {
     let when = |at: &Option<String>| match at {
         Some(at) => screen::relative_text(Some(at), now),
         None => "never".to_owned(),
@@ -133,7 +133,7 @@ fn facts<'a>(standing: &'a Standing, status: &StatusRow, now: Timestamp) -> Vec<
         facts.push(("oldest pending", when(&status.oldest_pending_at)));
     }
     facts.push(("lag", lag(status)));
-    for remote in &standing.remotes {
+    for remote in &health.remotes {
         let said = match (&remote.error, remote.is_failing()) {
             (Some(error), true) => format!("{}: {error}", screen::relative_text(remote.error_at.as_deref(), now)),
             _ if remote.ok_at.is_none() => "no trouble noted".to_owned(),
@@ -161,7 +161,7 @@ fn lag(status: &StatusRow) -> String {
     }
 }
 
-fn attention_text(standing: &Standing, attention: &[Attention], now: Timestamp, width: Option<u16>) -> String {
+fn attention_text(health: &Health, attention: &[Attention], now: Timestamp, width: Option<u16>) -> String {
     let mut text = String::new();
     let mut kinds: Vec<&str> = Vec::new();
     for item in attention {
@@ -182,7 +182,7 @@ fn attention_text(standing: &Standing, attention: &[Attention], now: Timestamp, 
             text.push_str(&screen::paragraph("  ", &format!("{kind}  {who}{}, {since}", item.detail), width));
             text.push_str(&screen::paragraph("    → ", &item.remedy, width));
         }
-        let counted = standing.status.as_ref().map_or(0, |status| match kind {
+        let counted = health.status.as_ref().map_or(0, |status| match kind {
             "failed" => status.failed,
             "held" => status.held,
             "quarantined" => status.quarantined,

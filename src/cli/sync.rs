@@ -3,27 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::{Error, Exit, screen, wiring};
+use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, Outcome, Status};
-use crate::engine::PassError;
-use crate::engine::applier::{Applied, Until};
+use crate::engine::Note;
 use crate::engine::look::Report;
-use crate::engine::poller::Pass;
-use crate::engine::reconciler::Compared;
-use crate::engine::{Engine, Note};
-use crate::store::{RunCounts, RunKind, StatusRow};
-
-/// A pass waits so long for somebody whose next attempt is near, and for a remote that is paused.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// So many pauses in a row end the reading; a comparison goes on where it stopped.
-const PAUSES_MAX: u32 = 4;
+use crate::engine::pass::{Done, pass};
+use crate::store::StatusRow;
 
 /// Polls to the end of the log and looks at everybody who is due.
 ///
@@ -39,7 +29,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
     };
     let engine = Arc::new(engine.with_notes(notes));
     let shown = tokio::spawn(show("reading Okta's log, new events", heard));
-    let stop = stop_on_signal()?;
+    let stop = signals::stop_on_signal()?;
     let result = pass(&engine, &stop).await;
     engine.close_notes();
     let reports = shown.await.unwrap_or_default();
@@ -49,118 +39,6 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
     let text = if dry_run { plan(&reports, &done) } else { summary(&reports, &done, status.as_ref()) };
     screen::out(&text).map_err(Error::Output)?;
     Ok(verdict(&done, status.as_ref(), dry_run))
-}
-
-/// A first Ctrl-C ends a command in order; what was done is done, the rest is for the next time.
-///
-/// # Errors
-/// When signals cannot be listened for.
-pub(crate) fn stop_on_signal() -> Result<CancellationToken, Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = CancellationToken::new();
-    let setup = |error| Error::Setup(format!("cannot listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
-    let token = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        screen::remark("stopping: what is in flight is finished, the rest is done next time");
-        token.cancel();
-    });
-    Ok(stop)
-}
-
-/// What a pass did.
-#[derive(Debug, Default)]
-pub(crate) struct Done {
-    pub(super) polled: Pass,
-    pub(super) compared: Option<Compared>,
-    pub(super) applied: Applied,
-    /// The log, or a listing, could not be read to its end.
-    pub(super) error: Option<String>,
-    pub(super) stopped: bool,
-}
-
-/// Polls to the end of the log, then looks at everybody who is due.
-///
-/// # Errors
-/// When the state fails. A remote that fails is told in [`Done`].
-pub(crate) async fn pass(engine: &Arc<Engine>, stop: &CancellationToken) -> Result<Done, Error> {
-    let started = engine.clock().now();
-    let run = engine.store().begin_run(RunKind::Sync, started).await?;
-    let mut done = Done::default();
-    while let Some(pass) = read(engine, stop, &mut done, || engine.poll(stop)).await? {
-        done.add(pass);
-        if !pass.more {
-            break;
-        }
-    }
-    done.applied = apply(engine, stop).await?;
-    done.stopped = stop.is_cancelled();
-    let counts = RunCounts {
-        pages: done.polled.pages,
-        events: done.polled.events,
-        looks: done.applied.looks,
-        writes: done.applied.writes,
-    };
-    engine.store().finish_run(run, counts, done.error.as_deref(), engine.clock().now()).await?;
-    Ok(done)
-}
-
-/// Reads what a remote lists, again after each of its short pauses. `None`: it could not be read, which `done` then tells,
-/// or we are to stop.
-///
-/// # Errors
-/// When the state fails.
-pub(super) async fn read<T, F>(
-    engine: &Engine,
-    stop: &CancellationToken,
-    done: &mut Done,
-    step: impl Fn() -> F,
-) -> Result<Option<T>, Error>
-where
-    F: Future<Output = Result<T, PassError>>,
-{
-    let mut pauses = 0;
-    while !stop.is_cancelled() {
-        match step().await {
-            Ok(read) => return Ok(Some(read)),
-            Err(PassError::Store(error)) => return Err(error.into()),
-            Err(PassError::Paused { wait, .. }) if wait <= PATIENCE && pauses < PAUSES_MAX => {
-                pauses += 1;
-                tokio::select! {
-                    () = engine.clock().sleep(wait) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
-            Err(error) => {
-                done.error = Some(error.to_string());
-                break;
-            }
-        }
-    }
-    Ok(None)
-}
-
-impl Done {
-    fn add(&mut self, pass: Pass) {
-        self.polled.pages += pass.pages;
-        self.polled.events += pass.events;
-        self.polled.made_due += pass.made_due;
-    }
-}
-
-/// Looks at everybody who is due, having said how many they are.
-///
-/// # Errors
-/// When the state fails.
-pub(super) async fn apply(engine: &Arc<Engine>, stop: &CancellationToken) -> Result<Applied, Error> {
-    let status = engine.store().status().await?;
-    engine.note(Note::Due { about: status.map_or(0, |status| status.pending.unsigned_abs()) });
-    Ok(engine.apply(Until::Idle(PATIENCE), stop).await?)
 }
 
 /// Shows how it goes, beginning with `first`, and keeps the last report of each person.

@@ -144,6 +144,11 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// The Action's code for this configuration.
+pub(crate) fn action_code(config: &Config) -> String {
+    auth0::action_code(&config.auth0.action_message, &config.auth0.metadata_key)
+}
+
 /// What the state is bound to.
 pub(crate) fn binding(config: &Config) -> Binding {
     let origin = |url: &url::Url| url.origin().ascii_serialization();
@@ -161,7 +166,7 @@ pub(crate) fn options(config: &Config) -> Options {
     Options {
         policy: config.policy.clone(),
         mark: config.auth0.mark,
-        action_code: super::action::code(config),
+        action_code: action_code(config),
         connections: config.auth0.connections.clone(),
         require_verified_email: config.auth0.require_verified_email,
         search: config.auth0.search,

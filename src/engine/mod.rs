@@ -29,6 +29,7 @@ pub mod heartbeat;
 pub mod look;
 pub mod metrics;
 mod notifier;
+pub mod pass;
 pub mod poller;
 pub mod purge;
 pub mod reconciler;

@@ -9,12 +9,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::config::Schedule;
 use crate::domain::clock::parse_timestamp;
 use crate::engine::Engine;
 use crate::engine::metrics::Labels;
+use crate::health::Health;
 use crate::http::Remote;
 use crate::http::pacing::BucketSnapshot;
-use crate::store::{AlarmKind, StatusRow, StoreError};
+use crate::store::{AlarmKind, AlarmRow, StatusRow, StoreError};
 
 /// OpenMetrics 1.0, which Prometheus reads since 2.5.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,13 +37,15 @@ pub(super) enum Error {
 ///
 /// # Errors
 /// When the state cannot be read.
-pub(super) async fn of(engine: &Engine) -> Result<String, Error> {
+pub(super) async fn of(engine: &Engine, poll: &Schedule) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("okta_auth0_sync");
     registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
-    if let Some(status) = engine.store().status().await? {
-        of_state(&mut registry, &status);
+    let health = Health::counts(engine.store()).await?;
+    if let Some(status) = &health.status {
+        let is_well = health.violations(poll, engine.clock().now()).is_empty();
+        of_state(&mut registry, status, is_well);
     }
-    of_alarms(&mut registry, engine).await?;
+    of_alarms(&mut registry, &health.alarms);
     of_loops(&mut registry, engine);
     of_calls(&mut registry, engine);
     let clock = engine.clock().as_ref();
@@ -64,14 +68,14 @@ pub(super) async fn of(engine: &Engine) -> Result<String, Error> {
     Ok(text)
 }
 
-fn of_state(registry: &mut Registry, status: &StatusRow) {
+fn of_state(registry: &mut Registry, status: &StatusRow, is_well: bool) {
     for (name, help, count) in [
         ("pending_users", "People who are due for a reason that is not settled", status.pending),
         ("failed_users", "People whose looks keep failing", status.failed),
         ("held_users", "People who wait for a person's decision", status.held),
         ("denied_accounts", "Accounts that carry our mark", status.denied),
         ("quarantined_events", "Entries of the log that could not be read", status.quarantined),
-        ("needs_attention", "1 if a person is needed", i64::from(status.needs_attention)),
+        ("needs_attention", "1 if a person is needed", i64::from(!is_well)),
         ("enforcing", "1 if marks are written, 0 for a rehearsal", i64::from(status.enforce)),
     ] {
         let gauge: Gauge = Gauge::default();
@@ -104,15 +108,13 @@ fn unix_seconds(at: Option<&str>) -> Option<f64> {
     Some(at.as_millisecond() as f64 / 1000.0)
 }
 
-async fn of_alarms(registry: &mut Registry, engine: &Engine) -> Result<(), StoreError> {
+fn of_alarms(registry: &mut Registry, open: &[AlarmRow]) {
     let alarms = Family::<Labels, Gauge>::default();
-    let open = engine.store().open_alarms().await?;
     for kind in AlarmKind::ALL.map(AlarmKind::as_str) {
         let count = open.iter().filter(|alarm| alarm.kind == kind).count();
         alarms.get_or_create(&vec![("kind", kind)]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     registry.register("open_alarms", "Alarms that are not over, by kind; docs/operations.md has what to do", alarms);
-    Ok(())
 }
 
 fn of_loops(registry: &mut Registry, engine: &Engine) {

@@ -19,7 +19,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -32,14 +31,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::config::Schedule;
 use crate::domain::Timestamp;
-use crate::domain::clock::parse_timestamp;
 use crate::engine::Engine;
+use crate::health::{Health, STUCK_AFTER};
 
 use connection::Bounded;
-
-/// A loop that made no progress for so long is stuck: more than the longest single call with the tokens before it.
-pub const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +62,7 @@ enum Listener {
 #[derive(Clone, Debug)]
 struct Shared {
     engine: Arc<Engine>,
+    poll: Schedule,
     started_at: Timestamp,
     /// On a socket in the file system a name means nothing.
     names_matter: bool,
@@ -95,10 +93,10 @@ impl Monitor {
     }
 
     /// Answers until told to stop.
-    pub async fn serve(self, engine: Arc<Engine>, stop: CancellationToken) {
+    pub async fn serve(self, engine: Arc<Engine>, poll: Schedule, stop: CancellationToken) {
         let clock = engine.clock().clone();
         let names_matter = matches!(self.listener, Listener::Tcp(_));
-        let shared = Shared { started_at: clock.now(), engine, names_matter };
+        let shared = Shared { started_at: clock.now(), engine, poll, names_matter };
         let app = router(shared);
         info!(event = "monitoring", address = ?self.address(), "answering /metrics, /healthz and /readyz");
         let stopped = stop.cancelled_owned();
@@ -168,16 +166,11 @@ async fn health(State(shared): State<Shared>) -> Response {
 }
 
 async fn readiness(State(shared): State<Shared>) -> Response {
-    let missing = match shared.engine.store().status().await {
-        Err(_) | Ok(None) => Some("the state cannot be read\n"),
-        Ok(Some(status)) => {
-            let polled_at = status.last_poll_ok_at.and_then(|at| parse_timestamp(&at).ok());
-            // Written to the millisecond, so a poll in the millisecond of the start counts.
-            let since = shared.started_at.as_millisecond();
-            polled_at
-                .is_none_or(|at| at.as_millisecond() < since)
-                .then_some("the log has not been read since the start\n")
+    let missing = match Health::counts(shared.engine.store()).await {
+        Ok(health) if health.status.is_some() => {
+            (!health.has_polled_since(shared.started_at)).then_some("the log has not been read since the start\n")
         }
+        _ => Some("the state cannot be read\n"),
     };
     match missing {
         None => (StatusCode::OK, "ready\n").into_response(),
@@ -186,7 +179,7 @@ async fn readiness(State(shared): State<Shared>) -> Response {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
-    match exposition::of(&shared.engine).await {
+    match exposition::of(&shared.engine, &shared.poll).await {
         Ok(text) => ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             error!(event = "scrape_failed", %error, "the figures cannot be shown");

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use okta_auth0_sync::cli::standing::Standing;
 use okta_auth0_sync::cli::status::to_text;
 use okta_auth0_sync::domain::timestamp_text;
+use okta_auth0_sync::health::Health;
 use okta_auth0_sync::store::{Access, Enforcement, RemoteError, Store};
 use serde_json::Value;
 
@@ -77,13 +77,13 @@ async fn each_problem_is_listed_with_remedy() {
 async fn status_fits_eighty_columns() {
     let folder = Folder::troubled().await;
     let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
-    let standing = Standing::read(&store).await.unwrap();
+    let health = Health::read(&store).await.unwrap();
     let poll = "*/15 * * * * *".parse().unwrap();
-    let text = to_text(&standing, &poll, now(), Some(80));
+    let text = to_text(&health, &poll, now(), Some(80));
     let plain = strip(&text);
     assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
     assert!(text.contains('\u{1b}') && !plain.contains('\u{1b}'), "{text:?}");
-    let wide = strip(&to_text(&standing, &poll, now(), None));
+    let wide = strip(&to_text(&health, &poll, now(), None));
     assert!(wide.lines().count() < plain.lines().count(), "{wide}");
 }
 
@@ -141,9 +141,9 @@ async fn action_state_is_shown_with_age() {
         let store = folder.open().await;
         let at = ago(180);
         store.note_enforcement(found, at).await.unwrap();
-        let standing = Standing::read(&store).await.unwrap();
+        let health = Health::read(&store).await.unwrap();
         store.close().await;
-        let text = strip(&to_text(&standing, &"*/15 * * * * *".parse().unwrap(), now(), None));
+        let text = strip(&to_text(&health, &"*/15 * * * * *".parse().unwrap(), now(), None));
         assert_eq!(action(&text), format!("action           {word}, 3 min ago"));
         let json: Value = serde_json::from_str(&folder.run(&["status", "--json"]).out).unwrap();
         assert_eq!((&json["enforcement"], &json["enforcement_checked_at"]), (&word.into(), &timestamp_text(at).into()));

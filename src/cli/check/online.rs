@@ -334,7 +334,7 @@ impl Online<'_> {
             );
             return;
         }
-        let code = action::code(self.config);
+        let code = wiring::action_code(self.config);
         let standing = match Deployment::new(auth0, pacer, self.clock, &code).look().await {
             Ok(standing) => standing,
             Err(failure) => {

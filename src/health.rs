@@ -1,4 +1,7 @@
-//! How things stand, read from the state alone; the rules it is judged by; and what a person has to do about it.
+//! The health rules: what must hold for all to be well, what does not hold, and what an operator does about it. `status`,
+//! `/readyz` and the metrics ask here.
+
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -8,12 +11,14 @@ use crate::store::{AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreE
 
 /// The most people or events of a kind that are read; how many there are is counted apart.
 const LISTED_MAX: u32 = 1000;
-/// A poll that is missed so often in a row is late.
+/// A loop that made no progress for this long is stuck: more than the longest single call with the tokens before it.
+pub const STUCK_AFTER: Duration = Duration::from_secs(120);
+/// This many missed polls in a row are late.
 const PERIODS_LATE: usize = 3;
 
-/// What the state says of everything.
+/// What the state knows about the health of the installation.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Standing {
+pub struct Health {
     /// The view `status`; `None` when nothing ever ran.
     pub status: Option<StatusRow>,
     /// Both remotes.
@@ -54,20 +59,38 @@ pub struct Attention {
     pub remedy: String,
 }
 
-impl Standing {
-    /// Reads it.
+impl Health {
+    /// Reads what the rules need, and counts failed and held users and quarantined events without listing them.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn counts(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self {
+            status: store.status().await?,
+            remotes: store.remotes().await?,
+            alarms: store.open_alarms().await?,
+            ..Self::default()
+        })
+    }
+
+    /// Reads all of it.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub async fn read(store: &Store) -> Result<Self, StoreError> {
         Ok(Self {
-            status: store.status().await?,
-            remotes: store.remotes().await?,
-            alarms: store.open_alarms().await?,
             failed: store.users_with_outcome("failed", LISTED_MAX).await?,
             held: store.users_with_outcome("held", LISTED_MAX).await?,
             quarantined: store.quarantined(LISTED_MAX).await?,
+            ..Self::counts(store).await?
         })
+    }
+
+    /// Has a poll ended well since `start`? The state has times to the millisecond, so a poll in the millisecond of the
+    /// start counts.
+    pub fn has_polled_since(&self, start: Timestamp) -> bool {
+        let polled_at = self.last_poll_ok_at().and_then(|at| clock::parse_timestamp(at).ok());
+        polled_at.is_some_and(|at| at.as_millisecond() >= start.as_millisecond())
     }
 
     /// The last good poll; `None` if there never was one.
@@ -193,7 +216,7 @@ impl Standing {
         list
     }
 
-    /// How many things [`Standing::attention`] would name if it named everything.
+    /// How many things [`Health::attention`] would name if it named everything.
     pub fn attention_count(&self, listed: &[Attention]) -> usize {
         let beyond = |count: i64, listed: usize| usize::try_from(count).unwrap_or(0).saturating_sub(listed);
         let more = self.status.as_ref().map_or(0, |status| {
@@ -250,8 +273,8 @@ mod tests {
         "*/15 * * * * *".parse().unwrap()
     }
 
-    fn well() -> Standing {
-        Standing {
+    fn well() -> Health {
+        Health {
             status: Some(StatusRow {
                 version: "0.1.0".to_owned(),
                 okta_url: "https://acme.okta.com".to_owned(),
@@ -279,7 +302,7 @@ mod tests {
                 enforcement_checked_at: None,
             }),
             remotes: vec![remote("okta", None), remote("auth0", None)],
-            ..Standing::default()
+            ..Health::default()
         }
     }
 
@@ -323,9 +346,9 @@ mod tests {
         }
     }
 
-    fn rules(standing: &Standing, now: &str) -> Vec<&'static str> {
+    fn rules(health: &Health, now: &str) -> Vec<&'static str> {
         let now = clock::parse_timestamp(now).unwrap();
-        standing.violations(&poll(), now).iter().map(|violation| violation.rule).collect()
+        health.violations(&poll(), now).iter().map(|violation| violation.rule).collect()
     }
 
     #[test]
@@ -336,10 +359,10 @@ mod tests {
 
     #[test]
     fn nothing_ran_is_a_violation_and_so_is_a_run_without_a_poll() {
-        assert_eq!(rules(&Standing::default(), NOON), ["never_ran"]);
-        let mut standing = well();
-        standing.status.as_mut().unwrap().last_poll_ok_at = None;
-        assert_eq!(rules(&standing, NOON), ["never_ran"]);
+        assert_eq!(rules(&Health::default(), NOON), ["never_ran"]);
+        let mut health = well();
+        health.status.as_mut().unwrap().last_poll_ok_at = None;
+        assert_eq!(rules(&health, NOON), ["never_ran"]);
     }
 
     #[test]
@@ -358,11 +381,11 @@ mod tests {
         assert_eq!(rules(&unreadable, NOON), ["poll_late"]);
         // Nights without polls are no lateness.
         let office: Schedule = "0 0 9-17 * * *".parse().unwrap();
-        let mut standing = well();
-        standing.status.as_mut().unwrap().last_poll_ok_at = Some("2026-11-22T17:00:00.000Z".to_owned());
+        let mut health = well();
+        health.status.as_mut().unwrap().last_poll_ok_at = Some("2026-11-22T17:00:00.000Z".to_owned());
         for (now, late) in [("2026-11-23T10:59:59Z", false), ("2026-11-23T11:00:00Z", true)] {
             let now = clock::parse_timestamp(now).unwrap();
-            assert_eq!(!standing.violations(&office, now).is_empty(), late, "{now}");
+            assert_eq!(!health.violations(&office, now).is_empty(), late, "{now}");
         }
     }
 
@@ -371,42 +394,42 @@ mod tests {
         for (kind, expected) in
             [("unauthorized", true), ("forbidden", true), ("unreachable", false), ("server error", false)]
         {
-            let standing = Standing { remotes: vec![remote("okta", Some(kind))], ..well() };
-            assert_eq!(rules(&standing, NOON) == ["refused"], expected, "{kind}");
+            let health = Health { remotes: vec![remote("okta", Some(kind))], ..well() };
+            assert_eq!(rules(&health, NOON) == ["refused"], expected, "{kind}");
         }
         let over =
             RemoteRow { ok_at: Some("2026-11-23T12:00:01.000Z".to_owned()), ..remote("okta", Some("forbidden")) };
-        assert_eq!(rules(&Standing { remotes: vec![over], ..well() }, NOON), [""; 0]);
+        assert_eq!(rules(&Health { remotes: vec![over], ..well() }, NOON), [""; 0]);
     }
 
     #[test]
     fn failed_held_quarantined_and_alarms_are_violations_each() {
         for rule in ["failed", "held", "quarantined"] {
-            let mut standing = well();
-            let status = standing.status.as_mut().unwrap();
+            let mut health = well();
+            let status = health.status.as_mut().unwrap();
             match rule {
                 "failed" => status.failed = 1,
                 "held" => status.held = 2,
                 _ => status.quarantined = 3,
             }
-            assert_eq!(rules(&standing, NOON), [rule]);
+            assert_eq!(rules(&health, NOON), [rule]);
         }
-        let standing = Standing { alarms: vec![alarm("gap", ""), alarm("gap", "x")], ..well() };
-        let violations = standing.violations(&poll(), noon());
+        let health = Health { alarms: vec![alarm("gap", ""), alarm("gap", "x")], ..well() };
+        let violations = health.violations(&poll(), noon());
         assert_eq!((violations[0].rule, violations[0].detail.as_str()), ("alarm", "2 open alarms: gap"));
     }
 
     #[test]
     fn each_thing_is_told_once_with_what_mends_it() {
-        let mut standing = Standing {
+        let mut health = Health {
             remotes: vec![remote("okta", Some("unauthorized")), remote("auth0", Some("forbidden"))],
             alarms: vec![alarm("remote_refuses", "okta"), alarm("failed", "u1"), alarm("held", "u2"), alarm("gap", "")],
             failed: vec![person("u1", "500")],
             held: vec![person("u2", "vanished"), person("u3", "guard"), person("u4", "address_reused: u9")],
             ..well()
         };
-        standing.status.as_mut().unwrap().failed = 5;
-        let list = standing.attention(&poll(), noon());
+        health.status.as_mut().unwrap().failed = 5;
+        let list = health.attention(&poll(), noon());
         let told: Vec<(&str, &str)> = list.iter().map(|item| (item.kind.as_str(), item.subject.as_str())).collect();
         assert_eq!(
             told,
@@ -420,7 +443,7 @@ mod tests {
                 ("held", "u4")
             ]
         );
-        assert_eq!(standing.attention_count(&list), 7 + 4, "four more have failed than were read");
+        assert_eq!(health.attention_count(&list), 7 + 4, "four more have failed than were read");
         assert!(list[3].remedy.contains("okta-auth0-sync retry u1"));
         assert!(list[4..].iter().all(|item| item.remedy.contains("okta-auth0-sync approve u")));
     }

@@ -1,0 +1,43 @@
+//! SIGTERM and SIGINT: the first ends the work in order.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, screen};
+
+/// Cancels the token at the first signal, after calling `first`; calls `second` at the second.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub(crate) fn listen(
+    first: impl FnOnce() + Send + 'static,
+    second: impl FnOnce() + Send + 'static,
+) -> Result<CancellationToken, Error> {
+    let stop = CancellationToken::new();
+    let setup = |error| Error::Setup(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        first();
+        token.cancel();
+        next().await;
+        second();
+    });
+    Ok(stop)
+}
+
+/// For commands: the first Ctrl-C ends the command in order, the rest is left for the next run. Further ones are ignored.
+///
+/// # Errors
+/// As [`listen`].
+pub(crate) fn stop_on_signal() -> Result<CancellationToken, Error> {
+    listen(|| screen::remark("stopping: what is in flight is finished, the rest is done next time"), || ())
+}
