@@ -321,7 +321,7 @@ impl Looking<'_> {
 
     fn mirror_refused(&mut self, account: &Account, why: &str) {
         warn!(event = "mirror_refused", user = %self.start.id, account = %account.id, "the mirror was refused, the mark is in force: {why}");
-        self.alarms.push(Alarm::mirror_refused(&self.start.id, &account.id, &why));
+        self.alarms.push(Alarm::mirror_refused(&self.start.id, &account.id, why));
     }
 
     /// Ends what an earlier look owed and did not come to.

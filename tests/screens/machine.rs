@@ -76,6 +76,7 @@ fn log_lines(log: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "waits for a process, in real time")]
 async fn metrics_log_and_webhook_messages() {
     let (harness, [ann, ..]) = furnished().await;
     let messages: Arc<Mutex<Vec<Value>>> = Arc::default();
