@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::Schedule;
-use crate::domain::{Timestamp, clock};
+use crate::domain::{OutcomeKind, Timestamp, clock};
 use crate::store::{AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
 
 /// The most people or events of a kind that are read; how many there are is counted apart.
@@ -79,8 +79,8 @@ impl Health {
     /// When the state cannot be read.
     pub async fn read(store: &Store) -> Result<Self, StoreError> {
         Ok(Self {
-            failed: store.users_with_outcome("failed", LISTED_MAX).await?,
-            held: store.users_with_outcome("held", LISTED_MAX).await?,
+            failed: store.users_with_outcome(OutcomeKind::Failed, LISTED_MAX).await?,
+            held: store.users_with_outcome(OutcomeKind::Held, LISTED_MAX).await?,
             quarantined: store.quarantined(LISTED_MAX).await?,
             ..Self::counts(store).await?
         })

@@ -7,7 +7,7 @@ use super::ask::{self, Request};
 use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
-use crate::domain::Clock;
+use crate::domain::{Clock, OutcomeKind};
 use crate::store::{Access, Store, Who};
 
 /// Lets them through, and says what came of it.
@@ -20,12 +20,12 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
         Some(who) => Some((who, UserMatch::find(&store, who).await?)),
         None => None,
     };
-    let nobody_held = store.users_with_outcome("held", 1).await?.is_empty();
+    let nobody_held = store.users_with_outcome(OutcomeKind::Held, 1).await?.is_empty();
     store.close().await;
     let answers = match found {
         None if nobody_held => return told("nobody is held: there is nothing to approve"),
         None => ask::ask(config, Request::Approve(Who::Held), clock).await?,
-        Some((_, UserMatch::One(person))) if person.outcome.as_deref() == Some("held") => {
+        Some((_, UserMatch::One(person))) if person.outcome == Some(OutcomeKind::Held) => {
             let id = user_match::id_of(&person)?;
             ask::ask(config, Request::Approve(Who::User(&id)), clock).await?
         }

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
-use crate::domain::{Clock, OktaUserId};
+use crate::domain::{Clock, OktaUserId, OutcomeKind};
 use crate::engine::Engine;
-use crate::store::{Access, Made, Progress, Store, StoreError, Who, is_in_use};
+use crate::store::{Access, Progress, Requested, Store, StoreError, Who, is_in_use};
 
 /// How often the state is asked how far a daemon has come. It takes a request up within a second.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -36,15 +36,15 @@ pub(crate) struct Answer {
     /// By what a person knows them: the address or login last read.
     pub(crate) name: Option<String>,
     /// How the look ended; `None`: it has not.
-    pub(crate) outcome: Option<String>,
+    pub(crate) outcome: Option<OutcomeKind>,
     /// Its reason, or why there is none yet.
     pub(crate) why: Option<String>,
 }
 
 impl Answer {
-    /// Is what was asked for dealt with? As [`crate::domain::Outcome::settles`].
+    /// Is what was asked for dealt with? As [`OutcomeKind::settles`].
     pub(crate) fn settles(&self) -> bool {
-        matches!(self.outcome.as_deref(), Some("applied" | "unchanged" | "no_account" | "skipped"))
+        self.outcome.is_some_and(OutcomeKind::settles)
     }
 }
 
@@ -87,16 +87,16 @@ async fn named(store: &Store, mut answers: Vec<Answer>) -> Result<Vec<Answer>, E
     Ok(answers)
 }
 
-async fn make(store: &Store, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Made>, Error> {
+async fn make(store: &Store, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Requested>, Error> {
     Ok(match request {
         Request::Look(who) => store.request_look(who, clock.now()).await?,
         Request::Approve(who) => store.approve(who, clock.now()).await?,
     })
 }
 
-async fn look(engine: &Engine, made: &[Made], stop: &CancellationToken) -> Result<Vec<Answer>, Error> {
+async fn look(engine: &Engine, made: &[Requested], stop: &CancellationToken) -> Result<Vec<Answer>, Error> {
     let mut answers = Vec::with_capacity(made.len());
-    for Made { id, .. } in made {
+    for Requested { id, .. } in made {
         if stop.is_cancelled() {
             answers.push(waiting(id));
             continue;
@@ -111,12 +111,9 @@ async fn look(engine: &Engine, made: &[Made], stop: &CancellationToken) -> Resul
             Err(error) => return Err(error.into()),
         };
         answers.push(match report {
-            Some(report) => Answer {
-                id: id.clone(),
-                name: None,
-                outcome: Some(report.outcome.as_str().to_owned()),
-                why: report.outcome.why(),
-            },
+            Some(report) => {
+                Answer { id: id.clone(), name: None, outcome: Some(report.outcome.kind()), why: report.outcome.why() }
+            }
             None => waiting(id),
         });
     }
@@ -125,7 +122,7 @@ async fn look(engine: &Engine, made: &[Made], stop: &CancellationToken) -> Resul
 
 async fn wait(
     store: &Store,
-    made: &[Made],
+    made: &[Requested],
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<Vec<Answer>, Error> {
@@ -151,13 +148,13 @@ async fn wait(
 }
 
 /// The answer to a request, once a look has been through it.
-fn answer(made: &Made, progress: Option<&Progress>) -> Option<Answer> {
+fn answer(made: &Requested, progress: Option<&Progress>) -> Option<Answer> {
     let Some(progress) = progress else { return Some(gone(&made.id)) };
     // Without an outcome the look met an obstacle and a newer reason at once: the next look answers.
     (progress.looked_seq >= made.due_seq && progress.outcome.is_some()).then(|| Answer {
         id: made.id.clone(),
         name: progress.name.clone(),
-        outcome: progress.outcome.clone(),
+        outcome: progress.outcome,
         why: progress.why.clone(),
     })
 }
@@ -186,7 +183,7 @@ pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
             [
                 answer.name.clone().unwrap_or_else(|| "-".to_owned()),
                 answer.id.to_string(),
-                answer.outcome.as_deref().unwrap_or("waiting").replace('_', " "),
+                answer.outcome.map_or("waiting", OutcomeKind::as_str).replace('_', " "),
                 answer.why.clone().unwrap_or_default(),
             ]
         }),
@@ -211,40 +208,43 @@ mod tests {
         OktaUserId::parse(text).unwrap()
     }
 
-    fn answered(outcome: Option<&str>) -> Answer {
-        Answer { id: id("u1"), name: None, outcome: outcome.map(str::to_owned), why: None }
+    fn answered(outcome: Option<OutcomeKind>) -> Answer {
+        Answer { id: id("u1"), name: None, outcome, why: None }
     }
 
     #[test]
     fn only_settled_outcomes_are_a_success() {
         for (outcome, exit) in [
-            (Some("applied"), Exit::Done),
-            (Some("unchanged"), Exit::Done),
-            (Some("no_account"), Exit::Done),
-            (Some("skipped"), Exit::Done),
-            (Some("held"), Exit::Failed),
-            (Some("retry"), Exit::Failed),
-            (Some("snooze"), Exit::Failed),
-            (Some("failed"), Exit::Failed),
+            (Some(OutcomeKind::Applied), Exit::Done),
+            (Some(OutcomeKind::Unchanged), Exit::Done),
+            (Some(OutcomeKind::NoAccount), Exit::Done),
+            (Some(OutcomeKind::Skipped), Exit::Done),
+            (Some(OutcomeKind::Held), Exit::Failed),
+            (Some(OutcomeKind::Retry), Exit::Failed),
+            (Some(OutcomeKind::Snooze), Exit::Failed),
+            (Some(OutcomeKind::Failed), Exit::Failed),
             (None, Exit::Failed),
         ] {
-            assert_eq!(verdict(&[answered(Some("applied")), answered(outcome)]), exit, "{outcome:?}");
+            assert_eq!(verdict(&[answered(Some(OutcomeKind::Applied)), answered(outcome)]), exit, "{outcome:?}");
         }
     }
 
     #[test]
     fn a_request_is_answered_by_a_look_that_went_through_it() {
-        let made = Made { id: id("u1"), due_seq: 5 };
-        let progress = |looked_seq, outcome: Option<&str>| Progress {
+        let made = Requested { id: id("u1"), due_seq: 5 };
+        let progress = |looked_seq, outcome: Option<OutcomeKind>| Progress {
             id: id("u1"),
             looked_seq,
             name: None,
-            outcome: outcome.map(str::to_owned),
+            outcome,
             why: None,
         };
-        assert_eq!(answer(&made, Some(&progress(4, Some("held")))), None, "an older look");
+        assert_eq!(answer(&made, Some(&progress(4, Some(OutcomeKind::Held)))), None, "an older look");
         assert_eq!(answer(&made, Some(&progress(5, None))), None);
-        assert_eq!(answer(&made, Some(&progress(5, Some("applied")))), Some(answered(Some("applied"))));
+        assert_eq!(
+            answer(&made, Some(&progress(5, Some(OutcomeKind::Applied)))),
+            Some(answered(Some(OutcomeKind::Applied)))
+        );
         assert!(!answer(&made, None).unwrap().settles(), "forgotten");
     }
 
@@ -252,11 +252,11 @@ mod tests {
     fn who_is_not_settled_is_named_first() {
         let text = to_text(
             &[
-                Answer { id: id("u1"), name: None, outcome: Some("applied".to_owned()), why: None },
+                Answer { id: id("u1"), name: None, outcome: Some(OutcomeKind::Applied), why: None },
                 Answer {
                     id: id("u2"),
                     name: Some("ann@example.com".to_owned()),
-                    outcome: Some("snooze".to_owned()),
+                    outcome: Some(OutcomeKind::Snooze),
                     why: Some("Okta is\u{1b} away".to_owned()),
                 },
             ],

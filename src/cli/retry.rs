@@ -7,7 +7,7 @@ use super::ask::{self, Request};
 use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
-use crate::domain::Clock;
+use crate::domain::{Clock, OutcomeKind};
 use crate::store::Who;
 
 /// Looks again, and says what came of it.
@@ -20,7 +20,7 @@ pub(crate) async fn run(config: &Config, arguments: &RetryArgs, clock: &Arc<dyn 
         Some(who) => Some((who, UserMatch::find(&store, who).await?)),
         None => None,
     };
-    let nobody_failed = store.users_with_outcome("failed", 1).await?.is_empty();
+    let nobody_failed = store.users_with_outcome(OutcomeKind::Failed, 1).await?.is_empty();
     store.close().await;
     let answers = match found {
         None if nobody_failed => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Error, events::short_type, screen, user_match};
 use crate::domain::clock::{parse_timestamp, since};
-use crate::domain::{OktaUserId, Timestamp};
+use crate::domain::{OktaUserId, OutcomeKind, Timestamp};
 use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, KeptDecisions, Store, UserRow};
 
 /// The most events that are read, the newest.
@@ -121,7 +121,7 @@ impl Story {
         let Some(outcome) = &person.outcome else { return "none has ended yet".to_owned() };
         let why = person.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         let since = screen::relative_text(Some(&person.since), now);
-        format!("{}{why}, so since {since}", outcome.replace('_', " "))
+        format!("{}{why}, so since {since}", outcome.as_str().replace('_', " "))
     }
 
     /// What is due, and why.
@@ -142,8 +142,8 @@ impl Story {
             1 => ", after 1 failed attempt".to_owned(),
             many => format!(", after {many} failed attempts"),
         };
-        match (&person.due_at, person.outcome.as_deref()) {
-            (None, Some("held")) => {
+        match (&person.due_at, person.outcome) {
+            (None, Some(OutcomeKind::Held)) => {
                 format!("none until a person decides: okta-auth0-sync approve {id} (or retry {id})")
             }
             (None, _) => "none is due; the next event or reconcile brings one".to_owned(),
@@ -314,7 +314,7 @@ mod tests {
             email: Some("ann@example.com".to_owned()),
             status: Some("DEPROVISIONED".to_owned()),
             status_at: Some("2026-11-23T11:59:00.000Z".to_owned()),
-            outcome: Some("applied".to_owned()),
+            outcome: Some(OutcomeKind::Applied),
             why: None,
             since: "2026-11-23T11:00:00.000Z".to_owned(),
             due_at: None,
@@ -384,14 +384,14 @@ mod tests {
             event_id: None,
         };
         let failing = UserRow {
-            outcome: Some("failed".to_owned()),
+            outcome: Some(OutcomeKind::Failed),
             why: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
             due_at: Some("2026-11-24T11:00:00.000Z".to_owned()),
             attempts: 12,
             last_error: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
             ..person()
         };
-        let held = UserRow { outcome: Some("held".to_owned()), why: Some("guard".to_owned()), ..person() };
+        let held = UserRow { outcome: Some(OutcomeKind::Held), why: Some("guard".to_owned()), ..person() };
         let fresh = UserRow { outcome: None, status: None, due_at: Some(person().since), ..person() };
         let alarm = AlarmRow {
             id: 1,
@@ -451,7 +451,7 @@ mod tests {
             story.next_look(now)
         };
         assert!(told(|_| {}).starts_with("none is due"));
-        assert!(told(|person| person.outcome = Some("held".to_owned())).contains("approve 00ud384zryL1GFAg30h7"));
+        assert!(told(|person| person.outcome = Some(OutcomeKind::Held)).contains("approve 00ud384zryL1GFAg30h7"));
         assert_eq!(
             told(|person| {
                 person.due_at = Some("2026-11-23T11:59:59.000Z".to_owned());

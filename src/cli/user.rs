@@ -11,7 +11,7 @@ use super::story::Story;
 use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, sync, wiring};
 use crate::config::Config;
-use crate::domain::{Clock, OktaUserId};
+use crate::domain::{Clock, OktaUserId, OutcomeKind};
 use crate::engine::look::Report;
 use crate::store::{StoreError, UserRow, Who};
 
@@ -73,7 +73,7 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
         return user_match::report_no_match(id.as_str(), &UserMatch::None, clock.now());
     };
     // Who is skipped is not denied, rightly: the story says why.
-    let skipped = person.outcome.as_deref() == Some("skipped");
+    let skipped = person.outcome == Some(OutcomeKind::Skipped);
     let story = Story::read(&store, *person).await?;
     let live = match arguments.live {
         true => Some(Tenants::new(config, clock)?.look(&store, id).await?),
@@ -106,7 +106,7 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
 
 fn looked(answer: &Answer, width: Option<u16>) -> String {
     let why = answer.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-    let outcome = answer.outcome.as_deref().unwrap_or("waiting").replace('_', " ");
+    let outcome = answer.outcome.map_or("waiting", OutcomeKind::as_str).replace('_', " ");
     format!("\n{}", screen::paragraph("", &format!("looked at now: {outcome}{why}"), width))
 }
 

@@ -1,7 +1,7 @@
 //! UserMatch a command is about: from what was typed to one person that the state knows.
 
 use super::{Error, Exit, screen};
-use crate::domain::{OktaUserId, Timestamp, escape};
+use crate::domain::{OktaUserId, OutcomeKind, Timestamp, escape};
 use crate::store::{Store, UserRow};
 
 /// Who may be meant.
@@ -76,7 +76,7 @@ pub(crate) fn ambiguous(who: &str, people: &[UserRow], now: Timestamp) -> String
                 shown(&person.login),
                 shown(&person.status),
                 screen::relative_text(person.status_at.as_deref(), now),
-                shown(&person.outcome).replace('_', " "),
+                person.outcome.map_or("-", OutcomeKind::as_str).replace('_', " "),
             ]
         }),
     );

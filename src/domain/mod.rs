@@ -19,6 +19,6 @@ pub use event::{Event, EventSeen, Signal};
 pub use mark::{Mark, Patch};
 pub use okta_auth0_sync_clock as clock;
 pub use okta_auth0_sync_clock::{Clock, ManualClock, SystemClock, Timestamp, timestamp_text};
-pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, Skipped};
+pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, OutcomeKind, Skipped};
 pub use policy::{Policy, Verdict};
 pub use user::{OktaUser, OktaUserId, Status};

@@ -156,18 +156,23 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The outcome without its reason.
+    pub const fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Applied => OutcomeKind::Applied,
+            Self::Unchanged => OutcomeKind::Unchanged,
+            Self::NoAccount => OutcomeKind::NoAccount,
+            Self::Skipped(_) => OutcomeKind::Skipped,
+            Self::Held(_) => OutcomeKind::Held,
+            Self::Retry { .. } => OutcomeKind::Retry,
+            Self::Snooze { .. } => OutcomeKind::Snooze,
+            Self::Failed(_) => OutcomeKind::Failed,
+        }
+    }
+
     /// The word used in the store and on screens.
     pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Unchanged => "unchanged",
-            Self::NoAccount => "no_account",
-            Self::Skipped(_) => "skipped",
-            Self::Held(_) => "held",
-            Self::Retry { .. } => "retry",
-            Self::Snooze { .. } => "snooze",
-            Self::Failed(_) => "failed",
-        }
+        self.kind().as_str()
     }
 
     /// The reason, for the outcomes that have one.
@@ -202,7 +207,66 @@ impl Outcome {
 
     /// Is what made the user due dealt with?
     pub const fn settles(&self) -> bool {
-        matches!(self, Self::Applied | Self::Unchanged | Self::NoAccount | Self::Skipped(_))
+        self.kind().settles()
+    }
+}
+
+/// How a look ended, without its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutcomeKind {
+    /// [`Outcome::Applied`].
+    Applied,
+    /// [`Outcome::Unchanged`].
+    Unchanged,
+    /// [`Outcome::NoAccount`].
+    NoAccount,
+    /// [`Outcome::Skipped`].
+    Skipped,
+    /// [`Outcome::Held`].
+    Held,
+    /// [`Outcome::Retry`].
+    Retry,
+    /// [`Outcome::Snooze`].
+    Snooze,
+    /// [`Outcome::Failed`].
+    Failed,
+}
+
+impl OutcomeKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Applied,
+        Self::Unchanged,
+        Self::NoAccount,
+        Self::Skipped,
+        Self::Held,
+        Self::Retry,
+        Self::Snooze,
+        Self::Failed,
+    ];
+
+    /// The word used in the store and on screens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::NoAccount => "no_account",
+            Self::Skipped => "skipped",
+            Self::Held => "held",
+            Self::Retry => "retry",
+            Self::Snooze => "snooze",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads what [`OutcomeKind::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+
+    /// Does the look settle the reasons that made the user due?
+    pub const fn settles(self) -> bool {
+        matches!(self, Self::Applied | Self::Unchanged | Self::NoAccount | Self::Skipped)
     }
 }
 

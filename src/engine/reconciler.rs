@@ -24,7 +24,7 @@ use super::error::PassError;
 use super::{Engine, Note, notifier};
 use crate::auth0::{self, AccountQuery, AccountRecord};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
-use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, Status, Timestamp, Verdict};
+use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, OutcomeKind, Status, Timestamp, Verdict};
 use crate::http::pacing::Priority;
 use crate::okta::{self, UserQuery};
 use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
@@ -198,7 +198,7 @@ impl Engine {
         let mut owing = if refused { 1 } else { usize::MAX };
         // Who is held, skipped or failed is looked at whatever the listings say: that is what they wait for.
         let (unfinished, settled): (Vec<&Known>, Vec<&Known>) = known.values().partition(|user| {
-            if matches!(user.outcome.as_deref(), Some("held" | "skipped" | "failed")) {
+            if matches!(user.outcome, Some(OutcomeKind::Held | OutcomeKind::Skipped | OutcomeKind::Failed)) {
                 return true;
             }
             let asked = user.owing && owing > 0;
@@ -247,7 +247,10 @@ impl Engine {
             let dealt_with = before.is_some_and(|before| {
                 before.open
                     || !before.denied.is_empty()
-                    || matches!(before.outcome.as_deref(), Some("held" | "skipped" | "failed" | "no_account"))
+                    || matches!(
+                        before.outcome,
+                        Some(OutcomeKind::Held | OutcomeKind::Skipped | OutcomeKind::Failed | OutcomeKind::NoAccount)
+                    )
             });
             if !dealt_with {
                 let mut addresses = before.map(|before| before.addresses.clone()).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What a person should know of: raised once, open until it is over.
 
-use sqlx::Row;
+use sqlx::FromRow;
 
 use super::write::{Tx, Write};
 use super::{Store, StoreError};
@@ -111,7 +111,7 @@ pub struct Alarm {
 }
 
 /// An alarm as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct AlarmRow {
     /// Its number.
     pub id: i64,
@@ -130,9 +130,10 @@ pub struct AlarmRow {
 }
 
 /// An alarm of which the webhook has still to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct PendingNotification {
     /// The alarm.
+    #[sqlx(flatten)]
     pub alarm: AlarmRow,
     /// Its end is to be told; the beginning was.
     pub over: bool,
@@ -145,17 +146,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn pending_notification(&self) -> Result<Option<PendingNotification>, StoreError> {
-        let row = sqlx::query(
+        Ok(sqlx::query_as(
             "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at, told_at IS NOT NULL AS over FROM alarms
              WHERE told_at IS NULL OR (cleared_at IS NOT NULL AND told_over_at IS NULL) ORDER BY id LIMIT 1",
         )
         .fetch_optional(self.reader())
-        .await?;
-        row.map(|row| {
-            let over = row.try_get("over")?;
-            Ok(PendingNotification { alarm: alarm_row(&row)?, over })
-        })
-        .transpose()
+        .await?)
     }
 
     /// Notes that somebody was told.
@@ -228,13 +224,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn open_alarms(&self) -> Result<Vec<AlarmRow>, StoreError> {
-        let rows = sqlx::query(
+        Ok(sqlx::query_as(
             "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at FROM alarms WHERE cleared_at IS NULL
              ORDER BY id LIMIT 1000",
         )
         .fetch_all(self.reader())
-        .await?;
-        Ok(rows.iter().map(alarm_row).collect::<Result<_, _>>()?)
+        .await?)
     }
 
     pub(super) async fn raise_in(&self, tx: &mut Tx, alarm: &Alarm, now: Timestamp) -> Result<bool, StoreError> {
@@ -263,16 +258,4 @@ impl Store {
             .await?;
         Ok(true)
     }
-}
-
-pub(super) fn alarm_row(row: &sqlx::sqlite::SqliteRow) -> Result<AlarmRow, sqlx::Error> {
-    Ok(AlarmRow {
-        id: row.try_get("id")?,
-        kind: row.try_get("kind")?,
-        subject: row.try_get("subject")?,
-        detail: row.try_get("detail")?,
-        remedy: row.try_get("remedy")?,
-        raised_at: row.try_get("raised_at")?,
-        cleared_at: row.try_get("cleared_at")?,
-    })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sqlx::sqlite::SqlitePool;
 
-use super::open::{connect, reading};
+use super::connect::{connect, reading};
 use super::{Store, StoreError, Verified};
 
 /// What is counted here and there.

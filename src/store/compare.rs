@@ -2,29 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::Row;
+use sqlx::FromRow;
 
-use super::looks::user_id;
 use super::write::Write;
-use super::{Store, StoreError};
-use crate::domain::{AccountId, Address, OktaUserId, Status, Timestamp, timestamp_text};
+use super::{Store, StoreError, json_list};
+use crate::domain::{AccountId, Address, OktaUserId, OutcomeKind, Status, Timestamp, timestamp_text};
 
 /// A user, as far as a comparison by pages needs to know them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Known {
     /// Who.
     pub id: OktaUserId,
     /// The status when last read.
     pub status: Option<Status>,
     /// How the last look ended.
-    pub outcome: Option<String>,
+    pub outcome: Option<OutcomeKind>,
     /// Is there a reason to look that is not settled yet?
     pub open: bool,
     /// Every address ever read for them.
+    #[sqlx(skip)]
     pub addresses: Vec<Address>,
     /// Accounts that carry our mark for them, as far as we know.
+    #[sqlx(skip)]
     pub denied: Vec<AccountId>,
     /// The end of sessions is still owed to one of their accounts.
+    #[sqlx(skip)]
     pub owing: bool,
 }
 
@@ -34,32 +36,17 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn known(&self, ids: &[OktaUserId]) -> Result<BTreeMap<OktaUserId, Known>, StoreError> {
-        let list = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
+        let list = json_list(ids.iter().map(OktaUserId::as_str));
         let mut tx = self.reader().begin().await?;
-        let mut known = BTreeMap::new();
-        let users = sqlx::query(
-            "SELECT okta_user_id, status, outcome, due_seq > settled_seq AS open FROM users
+        let users: Vec<Known> = sqlx::query_as(
+            "SELECT okta_user_id AS id, status, outcome, due_seq > settled_seq AS open FROM users
              WHERE okta_user_id IN (SELECT value FROM json_each(?))",
         )
         .bind(&list)
         .fetch_all(&mut *tx)
         .await?;
-        for user in users {
-            let id = user_id(&user.try_get::<String, _>("okta_user_id")?)?;
-            known.insert(
-                id.clone(),
-                Known {
-                    id,
-                    status: user.try_get::<Option<String>, _>("status")?.map(|status| Status::parse(&status)),
-                    outcome: user.try_get("outcome")?,
-                    open: user.try_get("open")?,
-                    addresses: Vec::new(),
-                    denied: Vec::new(),
-                    owing: false,
-                },
-            );
-        }
-        let addresses: Vec<(String, String)> = sqlx::query_as(
+        let mut known: BTreeMap<_, _> = users.into_iter().map(|user| (user.id.clone(), user)).collect();
+        let addresses: Vec<(OktaUserId, String)> = sqlx::query_as(
             "SELECT u.okta_user_id, a.address FROM users u JOIN addresses a USING (user_seq)
              WHERE u.okta_user_id IN (SELECT value FROM json_each(?)) ORDER BY u.okta_user_id, a.seen_at, a.address",
         )
@@ -67,11 +54,11 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         for (id, address) in addresses {
-            if let (Some(user), Some(address)) = (known.get_mut(&user_id(&id)?), Address::parse(&address)) {
+            if let (Some(user), Some(address)) = (known.get_mut(&id), Address::parse(&address)) {
                 user.addresses.push(address);
             }
         }
-        let accounts: Vec<(String, String, bool, bool)> = sqlx::query_as(
+        let accounts: Vec<(OktaUserId, AccountId, bool, bool)> = sqlx::query_as(
             "SELECT okta_user_id, auth0_user_id, denied, sessions_owed FROM accounts
              WHERE okta_user_id IN (SELECT value FROM json_each(?)) AND (denied = 1 OR sessions_owed = 1)",
         )
@@ -79,10 +66,10 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         for (id, account, denied, owing) in accounts {
-            if let Some(user) = known.get_mut(&user_id(&id)?) {
+            if let Some(user) = known.get_mut(&id) {
                 user.owing |= owing;
                 if denied {
-                    user.denied.push(AccountId::new(account));
+                    user.denied.push(account);
                 }
             }
         }
@@ -94,14 +81,14 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn denied_among(&self, accounts: &[AccountId]) -> Result<BTreeSet<AccountId>, StoreError> {
-        let list = serde_json::Value::from(accounts.iter().map(AccountId::as_str).collect::<Vec<_>>()).to_string();
-        let ids: Vec<String> = sqlx::query_scalar(
+        let list = json_list(accounts.iter().map(AccountId::as_str));
+        let ids: Vec<AccountId> = sqlx::query_scalar(
             "SELECT auth0_user_id FROM accounts WHERE denied = 1 AND auth0_user_id IN (SELECT value FROM json_each(?))",
         )
         .bind(list)
         .fetch_all(self.reader())
         .await?;
-        Ok(ids.into_iter().map(AccountId::new).collect())
+        Ok(ids.into_iter().collect())
     }
 
     /// Did we block this account, for whomever?

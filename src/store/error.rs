@@ -6,6 +6,9 @@ use std::sync::OnceLock;
 
 use sqlx::migrate::MigrateError;
 
+use super::types::UnreadableValue;
+use crate::domain::OktaUserId;
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -160,6 +163,11 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(source: sqlx::Error) -> Self {
+        if let sqlx::Error::ColumnDecode { source: cause, .. } | sqlx::Error::Decode(cause) = &source
+            && let Some(UnreadableValue { what, value }) = cause.downcast_ref()
+        {
+            return Self::Unreadable { what, value: value.clone() };
+        }
         Self::Sqlite { path: None, source }
     }
 }
@@ -178,6 +186,20 @@ fn file_name(path: Option<&Path>) -> String {
 }
 
 impl StoreError {
+    /// The user was removed.
+    pub(super) fn gone_user(id: &OktaUserId) -> Self {
+        Self::Gone { what: "user", id: id.to_string() }
+    }
+
+    /// Why a command that only reads cannot read the file at `path`.
+    pub(super) fn unreadable(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Forbidden { path, source },
+            _ => Self::Place { path, source },
+        }
+    }
+
     /// A SQLite error about the file at `path`.
     pub(super) fn at(path: &Path) -> impl Fn(sqlx::Error) -> Self + Copy {
         move |source| Self::Sqlite { path: Some(path.to_owned()), source }

@@ -16,17 +16,21 @@ mod alarms;
 mod audit;
 mod backup;
 mod compare;
+mod connect;
 mod enforcement;
 mod error;
+mod files;
 mod forget;
 mod intake;
 mod looks;
+mod migrate;
 mod open;
 mod purge;
 mod reconciles;
 mod reports;
 mod requests;
 mod runs;
+mod types;
 mod write;
 
 #[cfg(test)]
@@ -37,19 +41,30 @@ pub use audit::Verified;
 pub use compare::Known;
 pub use enforcement::Enforcement;
 pub use error::{StoreError, name_state};
+pub use files::is_in_use;
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use looks::{
     AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart, UserRead,
 };
-pub use open::{Access, Binding, Opened, Store, is_in_use};
+pub use open::{Access, Binding, Opened, Store};
 pub use purge::MarkedByUs;
 pub use reconciles::ReconcileRun;
 pub use reports::{
     AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, Progress, QuarantinedRow, RemoteRow, StatusRow,
     UserRow,
 };
-pub use requests::{Made, Who};
+pub use requests::{Requested, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
 pub use write::Write;
 #[cfg(feature = "failpoints")]
 pub(crate) use write::{COMPONENT, STEPS};
+
+/// A number of rows, as it is reported.
+fn count(rows: usize) -> u64 {
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+/// A list for `json_each`.
+fn json_list<T: Into<serde_json::Value>>(values: impl IntoIterator<Item = T>) -> String {
+    serde_json::Value::from(values.into_iter().map(Into::into).collect::<Vec<serde_json::Value>>()).to_string()
+}

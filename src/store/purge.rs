@@ -1,18 +1,20 @@
 //! The end: accounts from which everything of ours is taken.
 
-use sqlx::Row;
+use sqlx::FromRow;
 
-use super::looks::{Decision, user_id};
+use super::looks::Decision;
 use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{AccountId, OktaUserId, Timestamp};
 
 /// An account that carries, or carried, a mark of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct MarkedByUs {
     /// Auth0's id.
+    #[sqlx(rename = "auth0_user_id")]
     pub account: AccountId,
     /// For whom.
+    #[sqlx(rename = "okta_user_id")]
     pub user: OktaUserId,
     /// Is it denied, as far as the state knows?
     pub denied: bool,
@@ -24,22 +26,14 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn marked_by_us(&self, after: Option<&AccountId>, limit: u32) -> Result<Vec<MarkedByUs>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT auth0_user_id, okta_user_id, denied FROM accounts WHERE auth0_user_id > ? ORDER BY auth0_user_id LIMIT ?",
+        Ok(sqlx::query_as(
+            "SELECT auth0_user_id, okta_user_id, denied FROM accounts WHERE auth0_user_id > ?
+             ORDER BY auth0_user_id LIMIT ?",
         )
         .bind(after.map_or("", AccountId::as_str))
         .bind(limit)
         .fetch_all(self.reader())
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(MarkedByUs {
-                    account: AccountId::new(row.try_get::<String, _>("auth0_user_id")?),
-                    user: user_id(&row.try_get::<String, _>("okta_user_id")?)?,
-                    denied: row.try_get("denied")?,
-                })
-            })
-            .collect()
+        .await?)
     }
 
     /// Nothing of ours is on the account any more: the state lets go of it, with the decision that did it, if something

@@ -1,11 +1,9 @@
 //! Where a reconcile stands, so that a restart goes on and does not begin anew.
 
-use super::intake::read_time;
+use super::types::StoredTime;
 use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{OktaUserId, Timestamp, timestamp_text};
-
-use super::looks::user_id;
 
 /// A reconcile, under way or done.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -122,7 +120,7 @@ impl Store {
         accountless_since: Timestamp,
         limit: u32,
     ) -> Result<Vec<OktaUserId>, StoreError> {
-        let ids: Vec<String> = sqlx::query_scalar(
+        Ok(sqlx::query_scalar(
             "SELECT okta_user_id FROM users u
              WHERE okta_user_id > ?1
                AND (outcome IN ('held', 'skipped', 'failed')
@@ -136,8 +134,7 @@ impl Store {
         .bind(timestamp_text(accountless_since))
         .bind(limit)
         .fetch_all(self.reader())
-        .await?;
-        ids.iter().map(|id| user_id(id)).collect()
+        .await?)
     }
 
     /// When the last reconcile came to its end.
@@ -145,8 +142,8 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn last_reconcile_ok_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        let text: Option<String> =
+        let at: Option<StoredTime> =
             sqlx::query_scalar("SELECT last_reconcile_ok_at FROM installation").fetch_one(self.reader()).await?;
-        text.map(|text| read_time("the time of the last reconcile", &text)).transpose()
+        Ok(at.map(Timestamp::from))
     }
 }

@@ -3,10 +3,8 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::alarms::alarm_row;
-use super::looks::user_id;
-use super::{AlarmRow, Store, StoreError};
-use crate::domain::{Address, OktaUserId};
+use super::{AlarmRow, Store, StoreError, json_list};
+use crate::domain::{Address, OktaUserId, OutcomeKind};
 
 /// The one row of the view `status`.
 #[derive(Clone, Debug, PartialEq, FromRow, Serialize)]
@@ -120,7 +118,7 @@ pub struct UserRow {
     /// When that was.
     pub status_at: Option<String>,
     /// The last outcome.
-    pub outcome: Option<String>,
+    pub outcome: Option<OutcomeKind>,
     /// Its reason.
     pub why: Option<String>,
     /// Since when.
@@ -138,16 +136,17 @@ pub struct UserRow {
 }
 
 /// How far a requested look has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Progress {
     /// Who.
+    #[sqlx(rename = "okta_user_id")]
     pub id: OktaUserId,
     /// The reasons that a look has been through, settled or not.
     pub looked_seq: i64,
     /// The address, or else the login, that Okta told last.
     pub name: Option<String>,
     /// The outcome.
-    pub outcome: Option<String>,
+    pub outcome: Option<OutcomeKind>,
     /// Its reason.
     pub why: Option<String>,
 }
@@ -331,7 +330,7 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn open_alarms_of(&self, id: &OktaUserId) -> Result<Vec<AlarmRow>, StoreError> {
-        let rows = sqlx::query(
+        Ok(sqlx::query_as(
             "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at FROM alarms
              WHERE cleared_at IS NULL AND (subject = ?1
                  OR subject IN (SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1))
@@ -339,8 +338,7 @@ impl Store {
         )
         .bind(id.as_str())
         .fetch_all(self.reader())
-        .await?;
-        Ok(rows.iter().map(alarm_row).collect::<Result<_, _>>()?)
+        .await?)
     }
 
     /// The number of the last decision and its chain value in hexadecimal: noted elsewhere, it proves that nothing before
@@ -406,7 +404,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn users_with_outcome(&self, outcome: &str, limit: u32) -> Result<Vec<UserRow>, StoreError> {
+    pub async fn users_with_outcome(&self, outcome: OutcomeKind, limit: u32) -> Result<Vec<UserRow>, StoreError> {
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!("{PERSON} WHERE outcome = ? ORDER BY since LIMIT ?")))
             .bind(outcome)
             .bind(limit)
@@ -479,19 +477,12 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn progress(&self, ids: &[OktaUserId]) -> Result<Vec<Progress>, StoreError> {
-        let ids = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
-        type Row = (String, i64, Option<String>, Option<String>, Option<String>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT okta_user_id, looked_seq, coalesce(email, login), outcome, why FROM users
+        Ok(sqlx::query_as(
+            "SELECT okta_user_id, looked_seq, coalesce(email, login) AS name, outcome, why FROM users
              WHERE okta_user_id IN (SELECT value FROM json_each(?)) ORDER BY okta_user_id",
         )
-        .bind(ids)
+        .bind(json_list(ids.iter().map(OktaUserId::as_str)))
         .fetch_all(self.reader())
-        .await?;
-        rows.into_iter()
-            .map(|(id, looked_seq, name, outcome, why)| {
-                Ok(Progress { id: user_id(&id)?, looked_seq, name, outcome, why })
-            })
-            .collect()
+        .await?)
     }
 }

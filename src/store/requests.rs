@@ -1,9 +1,11 @@
 //! What people and the configuration ask for: looks, approvals, comparisons.
 
-use super::looks::{Selection, count, user_id};
+use sqlx::FromRow;
+
+use super::looks::Selection;
 use super::write::{Tx, Write};
-use super::{Store, StoreError};
-use crate::domain::{Cause, Lane, OktaUserId, Timestamp, timestamp_text};
+use super::{Store, StoreError, count, json_list};
+use crate::domain::{Cause, Lane, OktaUserId, OutcomeKind, Timestamp, timestamp_text};
 
 /// Whom a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +19,10 @@ pub enum Who<'a> {
 }
 
 /// Users that a request made due, with the number that a look has to reach for the request to be answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
-    /// Who.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Requested {
+    /// Okta's id.
+    #[sqlx(rename = "okta_user_id")]
     pub id: OktaUserId,
     /// [`super::Progress::looked_seq`] must reach this.
     pub due_seq: i64,
@@ -30,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn request_look(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Made>, StoreError> {
+    pub async fn request_look(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Requested>, StoreError> {
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::RequestLook).await?;
         let selection = match who {
@@ -38,19 +41,19 @@ impl Store {
                 self.know(&mut tx, id, &now_text).await?;
                 Selection::One(id)
             }
-            Who::Failed => Selection::Outcome("failed"),
-            Who::Held => Selection::Outcome("held"),
+            Who::Failed => Selection::Outcome(OutcomeKind::Failed),
+            Who::Held => Selection::Outcome(OutcomeKind::Held),
         };
         let rows = self.make_due_in(&mut tx, selection, Lane::Reactivation, Cause::Command, &now_text).await?;
         self.commit(tx).await?;
-        made(rows)
+        Ok(rows)
     }
 
     /// Lets held users through: their next look does not ask what held them. Returns those it was asked for.
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn approve(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Made>, StoreError> {
+    pub async fn approve(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Requested>, StoreError> {
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::Approve).await?;
         let id = match who {
@@ -70,7 +73,7 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         self.commit(tx).await?;
-        made(rows)
+        Ok(rows)
     }
 
     /// Puts a quarantined event aside: a person has seen it. Its text is dropped. Returns whether there was one.
@@ -105,7 +108,7 @@ impl Store {
     /// When the state cannot be written.
     pub async fn queue_for_reconcile(&self, ids: &[OktaUserId], now: Timestamp) -> Result<u64, StoreError> {
         let now_text = timestamp_text(now);
-        let ids = serde_json::Value::from(ids.iter().map(OktaUserId::as_str).collect::<Vec<_>>()).to_string();
+        let ids = json_list(ids.iter().map(OktaUserId::as_str));
         let mut tx = self.begin(Write::QueueForReconcile).await?;
         sqlx::query(
             "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
@@ -152,8 +155,4 @@ impl Store {
         .await?;
         Ok(())
     }
-}
-
-fn made(rows: Vec<(String, i64)>) -> Result<Vec<Made>, StoreError> {
-    rows.into_iter().map(|(id, due_seq)| Ok(Made { id: user_id(&id)?, due_seq })).collect()
 }

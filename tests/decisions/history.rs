@@ -388,7 +388,8 @@ impl History {
     }
 
     async fn held(&self) -> BTreeSet<String> {
-        let held = self.world.store().users_with_outcome("held", 100).await.unwrap();
+        let held =
+            self.world.store().users_with_outcome(okta_auth0_sync::domain::OutcomeKind::Held, 100).await.unwrap();
         held.into_iter().map(|person| person.okta_user_id).collect()
     }
 

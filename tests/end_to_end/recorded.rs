@@ -128,7 +128,10 @@ async fn ending(harness: &Harness, id: &str) -> (Option<String>, Option<String>)
     let person = store.find_users(id).await.unwrap().into_iter().next().expect("the user is known");
     let decisions = store.decisions(Some(&parsed(id)), None, 0, 1000).await.unwrap();
     store.close().await;
-    (person.outcome, decisions.last().and_then(|decision| decision.verdict.clone()))
+    (
+        person.outcome.map(|outcome| outcome.as_str().to_owned()),
+        decisions.last().and_then(|decision| decision.verdict.clone()),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -331,9 +331,9 @@ impl World {
     /// The outcome and its reason, e.g. `held: guard`.
     pub(crate) async fn outcome(&self, who: &OktaUserId) -> String {
         let row = self.row(who).await;
-        match (row.outcome, row.why) {
+        match (row.outcome.map(|outcome| outcome.as_str()), row.why) {
             (Some(outcome), Some(why)) => format!("{outcome}: {why}"),
-            (outcome, _) => outcome.unwrap_or_else(|| "none".to_owned()),
+            (outcome, _) => outcome.unwrap_or("none").to_owned(),
         }
     }
 

@@ -35,7 +35,11 @@ impl House {
 
     async fn outcome(&self, who: &OktaUserId) -> String {
         let row = self.row(who).await;
-        [row.outcome, row.why].into_iter().flatten().collect::<Vec<_>>().join(": ")
+        [row.outcome.map(|outcome| outcome.as_str().to_owned()), row.why]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(": ")
     }
 
     async fn decisions(&self, who: &OktaUserId) -> Vec<crate::store::DecisionRow> {
@@ -178,7 +182,7 @@ async fn every_look_leaves_a_row_of_evidence_unless_it_could_not_be_tried() {
     house.okta().revoke_token();
     let outcomes = async || house.decisions(&ann).await.into_iter().map(|row| row.outcome).collect::<Vec<_>>();
     house.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
-    assert_eq!(house.row(&ann).await.outcome.as_deref(), Some("snooze"));
+    assert_eq!(house.row(&ann).await.outcome.map(|outcome| outcome.as_str()), Some("snooze"));
     assert_eq!(outcomes().await, Vec::<String>::new(), "nothing was decided");
     house.okta().restore_token();
     house.passes(120 * SECOND).await;

@@ -1,9 +1,9 @@
 //! What a look leaves behind: one transaction.
 
 use super::super::write::{Tx, Write};
-use super::super::{Store, StoreError};
+use super::super::{Store, StoreError, count};
 use super::due::Selection;
-use super::{AccountChange, Finished, LookFinish, UserRead, count};
+use super::{AccountChange, Finished, LookFinish, UserRead};
 use crate::domain::{Address, Cause, Held, Lane, OktaUserId, Outcome, Timestamp, clock, timestamp_text};
 
 impl Store {

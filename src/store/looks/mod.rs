@@ -7,25 +7,20 @@ mod guard;
 
 use std::time::Duration;
 
-use super::{Alarm, StoreError};
+use sqlx::FromRow;
+
+use super::Alarm;
+use super::types::OptionalTime;
 use crate::domain::{
-    AccountId, Address, Cause, DecisionOutcome, EventSeen, Lane, MarkedAccount, OktaUserId, Outcome, Status, Timestamp,
-    Verdict,
+    AccountId, Address, Cause, DecisionOutcome, EventSeen, Lane, MarkedAccount, OktaUserId, Outcome, OutcomeKind,
+    Status, Timestamp, Verdict,
 };
 
+pub use due::DueUser;
 pub(super) use due::Selection;
 
-/// A user whose turn it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DueUser {
-    /// Who.
-    pub id: OktaUserId,
-    /// How urgent.
-    pub lane: Lane,
-}
-
 /// All that the store knows of a user when a look begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct LookStart {
     /// Who.
     pub id: OktaUserId,
@@ -42,7 +37,7 @@ pub struct LookStart {
     /// Which later look this is.
     pub recheck_step: u32,
     /// The outcome before.
-    pub outcome: Option<String>,
+    pub outcome: Option<OutcomeKind>,
     /// The login when last read.
     pub login: Option<String>,
     /// The e-mail when last read.
@@ -52,12 +47,16 @@ pub struct LookStart {
     /// Did the log or Okta ever say that this user was deactivated?
     pub left_seen: bool,
     /// When the first good page was recorded: lag is told for events published after it.
+    #[sqlx(try_from = "OptionalTime")]
     pub first_poll_at: Option<Timestamp>,
     /// Every address ever read for them.
+    #[sqlx(skip)]
     pub addresses: Vec<Address>,
     /// Accounts that carry, or carried, a mark for them.
+    #[sqlx(skip)]
     pub accounts: Vec<MarkedAccount>,
     /// Open events, and of the last few those that were recorded within the last hour; oldest published first.
+    #[sqlx(skip)]
     pub events: Vec<EventSeen>,
 }
 
@@ -223,14 +222,4 @@ pub struct Finished {
     pub woken: u64,
     /// The alarms of the look that were not open before.
     pub raised: Vec<crate::store::AlarmKind>,
-}
-
-/// A number of things in memory, as it is told.
-pub(super) fn count(things: usize) -> u64 {
-    u64::try_from(things).unwrap_or(u64::MAX)
-}
-
-/// Reads a stored id.
-pub(super) fn user_id(text: &str) -> Result<OktaUserId, StoreError> {
-    OktaUserId::parse(text).ok_or_else(|| StoreError::Unreadable { what: "an Okta user id", value: text.to_owned() })
 }

@@ -138,11 +138,11 @@ async fn a_comparison_neither_hides_who_has_failed_nor_renews_since_when_nobody_
 async fn a_request_names_those_it_was_made_for_and_no_others() {
     let (_dir, store) = store().await;
     let one = store.request_look(Who::User(&id("u1")), noon()).await.unwrap();
-    assert_eq!(one, [Made { id: id("u1"), due_seq: 1 }]);
+    assert_eq!(one, [Requested { id: id("u1"), due_seq: 1 }]);
     // In the same millisecond.
     assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), []);
     look_at(&store, "u1", &Outcome::Failed("x".to_owned()), noon()).await;
-    assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), [Made { id: id("u1"), due_seq: 2 }]);
+    assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), [Requested { id: id("u1"), due_seq: 2 }]);
     assert_eq!(store.progress(&[id("u1")]).await.unwrap()[0].looked_seq, 1);
 }
 
@@ -220,7 +220,10 @@ async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_add
         .unwrap();
     assert_eq!(finished.woken, 1);
     let row = person(&store, "u1").await;
-    assert_eq!((row.cause.as_str(), row.open, row.outcome.as_deref()), ("neighbour", true, Some("skipped")));
+    assert_eq!(
+        (row.cause.as_str(), row.open, row.outcome.map(|outcome| outcome.as_str())),
+        ("neighbour", true, Some("skipped"))
+    );
     let finished = store
         .finish_look(LookFinish { wake_sharers: true, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
         .await

@@ -437,10 +437,10 @@ async fn a_file_system_without_shared_memory_is_refused() {
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let pool = |options| sqlx::SqlitePool::connect_with(options);
     let shared_nothing = options.clone().vfs("unix-dotfile").pragma("journal_mode", "WAL");
-    let error = open::require_wal(&pool(shared_nothing).await.unwrap(), &path).await.unwrap_err();
+    let error = connect::require_wal(&pool(shared_nothing).await.unwrap(), &path).await.unwrap_err();
     assert!(error.to_string().contains("no shared memory") && error.is_configuration(), "{error}");
     let shared = options.pragma("journal_mode", "WAL");
-    open::require_wal(&pool(shared).await.unwrap(), &path).await.unwrap();
+    connect::require_wal(&pool(shared).await.unwrap(), &path).await.unwrap();
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn people_are_listed_by_how_their_last_look_ended_the_longest_first() {
     look_at(&store, "u1", &Outcome::NoAccount, later).await;
     look_at(&store, "u3", &Outcome::Applied, noon()).await;
     let ids = async |limit| {
-        let people = store.users_with_outcome("no_account", limit).await.unwrap();
+        let people = store.users_with_outcome(crate::domain::OutcomeKind::NoAccount, limit).await.unwrap();
         people.into_iter().map(|row| row.okta_user_id).collect::<Vec<_>>()
     };
     assert_eq!(ids(10).await, ["u2", "u1"]);
