@@ -1,9 +1,10 @@
 //! Every Auth0 endpoint that this program calls.
 
+use super::remedy::remedy;
 use crate::http::{Bucket, Endpoint, Remote};
 
 const fn auth0(name: &'static str, bucket: Bucket) -> Endpoint {
-    Endpoint::new(Remote::Auth0, name, bucket)
+    Endpoint::new(Remote::Auth0, name, bucket, remedy)
 }
 
 /// An access token.

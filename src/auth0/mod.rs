@@ -20,6 +20,7 @@ mod body;
 pub mod endpoints;
 mod read;
 mod record;
+pub(crate) mod remedy;
 mod shipped;
 mod standing;
 mod token;

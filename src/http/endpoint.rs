@@ -1,10 +1,11 @@
 //! One operation of a remote's API. Each remote lists its own in one table.
 
 use super::pacing::Bucket;
+use super::remedy::Remedy;
 use super::{Call, Failure, Limits, Remote};
 
 /// An API operation. The rate-limit permit, the record of the request and the name in logs all come from this one value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Endpoint {
     /// The remote that serves it.
     pub remote: Remote,
@@ -14,12 +15,14 @@ pub struct Endpoint {
     pub bucket: Bucket,
     /// Time and size of one call.
     pub limits: Limits,
+    /// What an operator can do about its errors.
+    pub remedy: Remedy,
 }
 
 impl Endpoint {
     /// An endpoint with [`Limits::PLAIN`].
-    pub const fn new(remote: Remote, name: &'static str, bucket: Bucket) -> Self {
-        Self { remote, name, bucket, limits: Limits::PLAIN }
+    pub const fn new(remote: Remote, name: &'static str, bucket: Bucket, remedy: Remedy) -> Self {
+        Self { remote, name, bucket, limits: Limits::PLAIN, remedy }
     }
 
     /// The same endpoint with other limits.
@@ -29,7 +32,7 @@ impl Endpoint {
 
     /// One call of it.
     pub const fn call(self) -> Call {
-        Call { remote: self.remote, endpoint: self.name, limits: self.limits }
+        Call { remote: self.remote, endpoint: self.name, limits: self.limits, remedy: self.remedy }
     }
 
     /// A request that this program does not send.

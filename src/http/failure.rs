@@ -199,7 +199,7 @@ impl Failure {
             .then(|| headers::retry_after(headers, now).or_else(|| headers::reset_in(headers, now)))
             .flatten();
         let message = escape_bounded(&message, MESSAGE_CHARS_MAX);
-        let remedy = remedy::of(remote, kind, status.as_u16(), code.as_deref(), &message);
+        let remedy = remedy::of_status(status.as_u16());
         Self {
             kind,
             remote,
@@ -211,6 +211,13 @@ impl Failure {
             retry_after,
             remedy,
         }
+    }
+
+    /// The same with the remedy that its remote knows for it, unless it has one.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: remedy::Remedy) -> Self {
+        self.remedy = self.remedy.or_else(|| remedy(self.kind, self.code.as_deref(), &self.message));
+        self
     }
 
     /// What a connection that gave no complete answer means. The address is left out: it may carry e-mails.

@@ -1,9 +1,10 @@
 //! Every Okta endpoint that this program calls.
 
+use super::remedy::remedy;
 use crate::http::{Bucket, Endpoint, Limits, Remote};
 
 const fn okta(name: &'static str, bucket: Bucket) -> Endpoint {
-    Endpoint::new(Remote::Okta, name, bucket)
+    Endpoint::new(Remote::Okta, name, bucket, remedy)
 }
 
 /// An access token. The org authorization server is the only one that grants Okta's own scopes.

@@ -17,6 +17,7 @@ pub mod endpoints;
 mod entry;
 mod log;
 mod org;
+pub(crate) mod remedy;
 mod users;
 
 pub use auth::{Credentials, DpopMode, SCOPES};

@@ -17,7 +17,7 @@ use crate::domain::{Address, Clock, clock};
 use crate::engine::calls::paced;
 use crate::engine::deploy::Deployment;
 use crate::http::pacing::{Bucket, Pacer};
-use crate::http::{Call, Failure, Http, Kind, Limits, Remote, headers};
+use crate::http::{Call, Failure, Http, Kind, Remote, headers};
 use crate::okta::{self, CredentialReport, LogPosition, Okta, SCOPES};
 use crate::store::{Access, Store, StoreError, is_in_use, name_state};
 
@@ -107,7 +107,7 @@ impl Online<'_> {
         self.resolve(name, url).await;
         let mut address = url.clone();
         address.set_path(path);
-        let call = Call { remote, endpoint: "connection", limits: Limits::PLAIN };
+        let call = Call::plain(remote, "connection");
         let before = self.clock.monotonic();
         let answer = self.http.send(call, self.http.client().get(address), None, self.clock).await;
         let took = self.clock.monotonic().saturating_sub(before);

@@ -11,7 +11,11 @@ fn now() -> Timestamp {
 
 fn of(remote: Remote, status: u16, body: &str) -> Failure {
     let status = StatusCode::from_u16(status).unwrap();
-    Failure::of_answer(remote, "GET /x", status, &HeaderMap::new(), body.as_bytes(), now())
+    let remedy = match remote {
+        Remote::Okta => crate::okta::remedy::remedy,
+        Remote::Auth0 => crate::auth0::remedy::remedy,
+    };
+    Failure::of_answer(remote, "GET /x", status, &HeaderMap::new(), body.as_bytes(), now()).with_remedy(remedy)
 }
 
 /// Every status there is, as runs of one kind.
@@ -133,7 +137,7 @@ async fn every_transport_error_has_its_kind() {
         let timeout = if stays { Duration::from_millis(50) } else { Limits::PLAIN.timeout };
         for (remote, text) in [Remote::Okta, Remote::Auth0].into_iter().zip(&mut texts) {
             let limits = Limits { timeout, body_bytes_max: 10 };
-            let call = Call { remote, endpoint: "GET /x", limits };
+            let call = Call { limits, ..Call::plain(remote, "GET /x") };
             let failure = http.send(call, http.client().get(&url), None, &clock).await.unwrap_err();
             assert_eq!(failure.remote, remote);
             assert!(!failure.to_string().contains("canary"), "{failure}");
@@ -330,7 +334,8 @@ fn one_line_says_what_to_whom_and_what_to_do() {
     let mut headers = HeaderMap::new();
     headers.insert("x-okta-request-id", HeaderValue::from_static("X0f5RrZD9OSTRQFRMU-oqAAAB1Y"));
     let body = br#"{"errorCode":"E0000006","errorSummary":"No.\n\u001b[31m","errorCauses":[{"errorSummary":"Why"}]}"#;
-    let failure = Failure::of_answer(Remote::Okta, "GET /x", StatusCode::FORBIDDEN, &headers, body, now());
+    let failure = Failure::of_answer(Remote::Okta, "GET /x", StatusCode::FORBIDDEN, &headers, body, now())
+        .with_remedy(crate::okta::remedy::remedy);
     assert_eq!(
         failure.to_string(),
         "Okta GET /x: forbidden (403 E0000006): No.\\u{a}\\u{1b}[31m; Why — give the credential an administrator role \

@@ -25,6 +25,7 @@ use crate::domain::Clock;
 mod rate_limit_headers;
 mod state;
 mod tokens;
+mod turn;
 mod window;
 
 use rate_limit_headers::RateLimitHeaders;
@@ -216,7 +217,7 @@ impl Drop for Queued<'_> {
 #[must_use = "a permit that is dropped at once accounts for nothing"]
 pub struct Permit {
     shared: Arc<Shared>,
-    meter: state::MeterId,
+    meter: turn::MeterId,
 }
 
 impl fmt::Debug for Permit {
@@ -235,7 +236,7 @@ impl Drop for Permit {
 /// A call under way.
 pub struct InFlight {
     shared: Arc<Shared>,
-    departure: Option<state::Departure>,
+    departure: Option<turn::Departure>,
     bucket: Bucket,
 }
 

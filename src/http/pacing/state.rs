@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::rate_limit_headers::RateLimitHeaders;
 use super::tokens::Tokens;
+use super::turn::{Departure, MeterId, Turn};
 use super::window::Window;
 use super::{Bucket, BucketSnapshot, Priority, Shares};
 
@@ -19,40 +20,9 @@ const IN_FLIGHT_MAX: f64 = 16.0;
 /// A limit that no answer has shown for so long is no longer one.
 const LIMIT_KEPT: Duration = Duration::from_secs(120);
 
-/// What counts a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum MeterId {
-    /// One bucket by itself. For Auth0: as long as no answer has shown its limit.
-    Bucket(Bucket),
-    /// Auth0: all buckets whose answers show this limit as their smallest. Where a plan counts all calls together, all show the same one;
-    /// where it counts kinds of calls, their limits differ (Auth0 docs: Rate Limit Configurations). Two kinds that
-    /// happen to have equal limits are counted together, which is merely slower.
-    Limit(u32),
-}
-
 enum Meter {
     Window(Window),
     Tokens(Tokens),
-}
-
-/// A call under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Departure {
-    meter: MeterId,
-    pub(super) departed_at: Duration,
-    /// How many calls of this meter had been answered when this one departed.
-    pub(super) answered_before: u64,
-}
-
-/// What a meter says to a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// Go.
-    Now,
-    /// Not before this span has passed.
-    After(Duration),
-    /// Not before a call that is under way has been answered.
-    NextAnswer,
 }
 
 /// May a waiter go?

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::rate_limit_headers::RateLimitHeaders;
-use super::state::{Departure, Turn};
+use super::turn::{Departure, Turn};
 use super::{BucketSnapshot, Priority, Shares};
 
 /// Calls a second before anything is known, and the least that is ever believed.

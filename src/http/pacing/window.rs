@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rate_limit_headers::RateLimitHeaders;
-use super::state::Turn;
+use super::turn::Turn;
 use super::{BucketSnapshot, Priority, Shares};
 
 /// The longest that a window can still last: 60 s, and something for a `Date` that is cut to the second.

@@ -6,7 +6,8 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::rate_limit_headers::RateLimitHeaders;
-use super::super::state::{self, Admission, State};
+use super::super::state::{Admission, State};
+use super::super::turn;
 use super::super::{Bucket, Priority};
 use crate::domain::{Timestamp, clock};
 
@@ -126,8 +127,8 @@ pub(super) struct Load {
 
 enum Doing {
     Waiting { ticket: u64, until: Duration },
-    Asking { meter: state::MeterId, departure: state::Departure, arrives: Duration },
-    Hearing { meter: state::MeterId, departure: state::Departure, advice: RateLimitHeaders, at: Duration },
+    Asking { meter: turn::MeterId, departure: turn::Departure, arrives: Duration },
+    Hearing { meter: turn::MeterId, departure: turn::Departure, advice: RateLimitHeaders, at: Duration },
 }
 
 #[derive(Debug, Default, PartialEq)]

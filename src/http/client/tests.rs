@@ -1,0 +1,148 @@
+//! Calls to servers that break off, stall, drip, and send too much.
+
+use std::io::Write;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::super::Kind;
+use super::super::playback::{Playback, Reply};
+use super::*;
+use crate::domain::ManualClock;
+
+const CALL: Call = Call::plain(Remote::Okta, "GET /x");
+
+fn http() -> Http {
+    Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap()
+}
+
+async fn get(call: Call, url: &str) -> Result<Answer, Failure> {
+    let http = http();
+    let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
+    http.send(call, http.client().get(url), None, &clock).await
+}
+
+/// Writes `answer` to the first caller and then, if told so, hangs up.
+async fn raw(answer: &'static str, hang_up: bool) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/canary?email=canary", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        if !hang_up {
+            std::future::pending::<()>().await;
+        }
+    });
+    (url, server)
+}
+
+#[tokio::test]
+async fn a_cut_body_is_unreachable_and_a_stalled_one_a_timeout() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[";
+    let (url, _server) = raw(answer, true).await;
+    let failure = get(CALL, &url).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Unreachable, "{failure}");
+    assert!(!failure.to_string().contains("canary"), "{failure}");
+
+    let (url, _server) = raw(answer, false).await;
+    let limits = Limits { timeout: Duration::from_millis(50), ..Limits::PLAIN };
+    let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Timeout, "{failure}");
+    assert!(!failure.to_string().contains("canary"), "{failure}");
+}
+
+/// Writes `head` to the first caller, and then `piece` again and again for as long as they listen.
+async fn without_end(head: &'static str, piece: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut drip = tokio::time::interval(Duration::from_millis(5));
+        while stream.write_all(&piece).await.is_ok() {
+            drip.tick().await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_drip_ends_with_its_time_and_an_endless_body_at_its_size() {
+    // Each byte comes soon enough for a time that is counted from the last one: the whole answer has a time too.
+    let limits = Limits { timeout: Duration::from_millis(100), ..Limits::PLAIN };
+    let url = without_end("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n[", b" ".to_vec()).await;
+    let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Timeout, "{failure}");
+    // Headers drip as well.
+    let url = without_end("HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n".to_vec()).await;
+    let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+    assert_eq!((failure.kind, failure.status), (Kind::Timeout, None), "{failure}");
+
+    let limits = Limits { body_bytes_max: 1 << 16, ..Limits::PLAIN };
+    let chunks = b"8\r\n[[[[[[[[\r\n".repeat(1000);
+    let url = without_end("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunks).await;
+    let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
+    assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let failure = get(CALL, &url).await.unwrap_err();
+    assert_eq!((failure.kind, failure.status), (Kind::Unreachable, None), "{failure}");
+}
+
+#[tokio::test]
+async fn a_body_is_bounded_by_its_size_after_decompression() {
+    // 4 MiB of zeros as 4 KiB of gzip.
+    let limits = Limits { body_bytes_max: 1 << 20, ..Limits::PLAIN };
+    let bomb = Reply::bytes(200, gzip_of_zeros(64)).with("content-encoding", "gzip");
+    let server = Playback::start([bomb.clone(), bomb]).await;
+    let failure = get(Call { limits, ..CALL }, server.url.as_str()).await.unwrap_err();
+    assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
+    assert_eq!(get(CALL, server.url.as_str()).await.unwrap().body.len(), 64 * 65_535);
+}
+
+#[tokio::test]
+async fn bad_compression_is_malformed() {
+    let mut bytes = gzip_of_zeros(1);
+    let middle = bytes.len() / 2;
+    bytes[10..middle].fill(0xff);
+    let server = Playback::start([Reply::bytes(200, bytes).with("content-encoding", "gzip")]).await;
+    let failure = get(CALL, server.url.as_str()).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Malformed, "{failure}");
+}
+
+/// Zeros, gzipped: some 64 KiB for each of `blocks`.
+fn gzip_of_zeros(blocks: usize) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(&vec![0; blocks * 65_535]).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn no_redirect_is_followed() {
+    let elsewhere = Playback::start([]).await;
+    let server = Playback::start([Reply::json(302, "").with("location", &elsewhere.url)]).await;
+    let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
+    let answer = get(CALL, server.url.as_str()).await.unwrap();
+    let failure = answer.success(&clock).unwrap_err();
+    assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(302)));
+    assert!(failure.remedy.unwrap().contains("redirected"));
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[test]
+fn roots_that_are_none_are_refused() {
+    for pem in ["", "canary", "-----BEGIN CERTIFICATE-----\ncanary\n-----END CERTIFICATE-----\n"] {
+        let options = HttpOptions { ca_file: Some(pem.into()), user_agent: "test".to_owned() };
+        let error = Http::new(&options).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    }
+}
