@@ -338,7 +338,7 @@ fn one_line_says_what_to_whom_and_what_to_do() {
         .with_remedy(crate::okta::remedy::remedy);
     assert_eq!(
         failure.to_string(),
-        "Okta GET /x: forbidden (403 E0000006): No.\\u{a}\\u{1b}[31m; Why — give the credential an administrator role \
+        "Okta GET /x: forbidden (403 E0000006): No.\\n\\u{1b}[31m; Why — give the credential an administrator role \
          that may read users and the System Log (least standard role: Read-only Administrator); a granted scope alone \
          is not enough [request X0f5RrZD9OSTRQFRMU-oqAAAB1Y]"
     );
