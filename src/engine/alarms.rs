@@ -56,7 +56,7 @@ impl Alarm {
             AlarmKind::Failed,
             user.to_string(),
             format!("{attempts} attempts failed: {why}"),
-            format!("mend the cause, then `retry {user}`; it is also tried once a day"),
+            format!("fix the cause, then `retry {user}`; it is also tried once a day"),
         )
     }
 
@@ -76,8 +76,8 @@ impl Alarm {
         Self::new(
             AlarmKind::ExemptLeft,
             user.to_string(),
-            format!("{user} is exempt from denial and has left in Okta ({status})"),
-            "deny them by hand in Auth0 if that is what you want, or take them off [scope] exempt",
+            format!("{user} left Okta ({status}) but is exempt from denial"),
+            "deny the user by hand in Auth0 if you want that, or remove the user from [scope] exempt",
         )
     }
 
@@ -97,7 +97,7 @@ impl Alarm {
             AlarmKind::Reanchored,
             INSTALLATION,
             format!("{why}; the log was read again from {}", timestamp_text(since)),
-            "nothing is lost and nothing needs to be done; tell us if it happens often",
+            "no event is lost and no action is needed; report it if it happens often",
         )
         .momentary()
     }
@@ -111,7 +111,7 @@ impl Alarm {
                 "the log was last read at {}; Okta keeps it for 90 days, so events may be gone",
                 timestamp_text(last_read)
             ),
-            "everybody is compared by itself now (`reconcile --all`); the alarm ends when that is done",
+            "a full reconcile (`reconcile --all`) has started; the alarm clears when it is done",
         )
     }
 
@@ -123,14 +123,14 @@ impl Alarm {
             format!(
                 "Okta says the status of {user} is {status}, which this version does not know: nothing was written"
             ),
-            "install a newer version, which knows it; until then deny them by hand in Auth0 if they have left",
+            "install a newer version; until then, deny the user by hand in Auth0 if they left",
         )
     }
 
     /// A remote refuses us, or has been unreachable for a while.
     pub(super) fn remote(kind: AlarmKind, remote: Remote, subject: &str, failure: &Failure) -> Self {
         let remedy = failure.remedy.clone().unwrap_or_else(|| {
-            format!("look at the network and at the status page of {remote}; work goes on by itself when it is back")
+            format!("check the network and the status page of {remote}; work resumes automatically when it is back")
         });
         Self::new(kind, subject, failure.to_string(), remedy)
     }
@@ -165,7 +165,7 @@ impl Alarm {
             AlarmKind::PollLate,
             INSTALLATION,
             format!("the log could not be read for {minutes} minutes: {error}"),
-            "deactivations are not noticed meanwhile and will be when it is back; `check` shows what is wrong",
+            "deactivations are delayed until polling works again; `check` shows what is wrong",
         )
     }
 
@@ -175,7 +175,7 @@ impl Alarm {
             AlarmKind::DenialLate,
             user.to_string(),
             format!("{user} was denied {} s after the deactivation was published", lag_ms / 1000),
-            "`status` shows what was in the way: a remote that was down, a limit, an outage of ours",
+            "`status` shows the cause: a remote that was down, a rate limit, or downtime of this daemon",
         )
         .momentary()
     }
@@ -196,7 +196,7 @@ impl Alarm {
         Self::new(
             AlarmKind::SessionsUnavailable,
             INSTALLATION,
-            format!("sessions or refresh tokens could not be ended: {why}"),
+            format!("failed to end sessions or refresh tokens: {why}"),
             "the marks are in force; set [auth0] end_sessions = false if the tenant's plan has no such endpoint, or grant \
              delete:sessions and delete:refresh_tokens",
         )
