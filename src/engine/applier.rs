@@ -81,7 +81,7 @@ impl Engine {
                     Ok(Begun::Some) => {}
                     Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY),
                     Err(error) if until == Until::Stopped => {
-                        error!(event = "store_failed", %error, "the state fails; nothing is lost, trying again");
+                        error!(event = "store_failed", %error, "the state fails; retrying");
                         wait = STORE_AGAIN;
                     }
                     Err(error) => {
@@ -123,7 +123,7 @@ impl Engine {
                             done.writes += report.map_or(0, |report| report.writes);
                         }
                         Err(error) if until == Until::Stopped => {
-                            error!(event = "store_failed", %error, "a look could not be recorded; it will be repeated");
+                            error!(event = "store_failed", %error, "failed to record a look; it will be repeated");
                             self.clock.sleep(STORE_AGAIN).await;
                         }
                         Err(error) => {
@@ -213,8 +213,8 @@ impl Engine {
     /// A defect of ours must not take everybody down with it, and must not spin: it is this user's failed attempt.
     async fn note_panic(&self, start: Option<&LookStart>) -> Result<Option<Report>, StoreError> {
         let Some(start) = start else { return Ok(None) };
-        error!(event = "panicked", user = %start.id, "a look ended in a defect of this program; please report it");
-        let why = "a defect of okta-auth0-sync: see the log".to_owned();
+        error!(event = "panicked", user = %start.id, "panic while processing user; please report this bug");
+        let why = "a bug in okta-auth0-sync; see its log".to_owned();
         let now = self.clock.now();
         let failed = start.attempts.saturating_add(1) >= self.options.max_attempts;
         let after = crate::domain::backoff::LOOKS.wait(start.attempts.saturating_add(1), fastrand::f64());

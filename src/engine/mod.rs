@@ -226,11 +226,11 @@ impl Engine {
             let due = self.store.enforcement_switched_on(self.now()).await?;
             info!(
                 event = "enforcement_on",
-                due, "enforcement was switched on: who was only left out because of it is due"
+                due, "enforcement enabled; re-queued users that were skipped while it was off"
             );
         }
         if opened.policy_changed {
-            info!(event = "policy_changed", "who is denied was configured differently: everybody is compared");
+            info!(event = "policy_changed", "deny policy changed; starting a full reconcile");
             self.request_reconcile_all("the policy changed").await?;
         }
         if !self.options.end_sessions {

@@ -37,7 +37,7 @@ impl Engine {
             }
             if let Err(error) = alert.beat().await {
                 // The other end notices a missing beat; that is what it is for.
-                debug!(%error, "the heartbeat was not taken");
+                debug!(%error, "heartbeat failed");
             }
         }
     }
@@ -56,11 +56,11 @@ impl Engine {
                     failures = failures.saturating_add(1);
                     wait = AGAIN.wait(failures, fastrand::f64());
                     if failures == 1 {
-                        warn!(event = "webhook_failed", %error, "an alarm could not be told; it is told later");
+                        warn!(event = "webhook_failed", %error, "webhook delivery failed; will retry");
                     }
                 }
                 Err(error) => {
-                    warn!(event = "store_failed", %error, "alarms cannot be read");
+                    warn!(event = "store_failed", %error, "failed to read alarms");
                     wait = AGAIN.longest;
                 }
             }

@@ -240,7 +240,7 @@ impl Engine {
     async fn reanchor(&self, checkpoint: &Checkpoint, fingerprint: &str, why: &str) -> Result<(), PassError> {
         let now = self.now();
         let since = clock::sub(checkpoint.anchor_at, OVERLAP);
-        warn!(event = "reanchored", since = %timestamp_text(since), "{why}: the log is read again from a time; known events are recognised");
+        warn!(event = "reanchored", since = %timestamp_text(since), "{why}; resuming by timestamp, duplicates are ignored");
         self.store.reanchor(checkpoint.seq, fingerprint, since, now).await?;
         let alarm = Alarm::reanchored(why, since);
         self.store.raise_alarm(&alarm, now).await?;

@@ -65,7 +65,7 @@ impl Engine {
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
             if let Some(error) = task_exit_error(ended, stop.is_cancelled()) {
-                error!(event = "ended", %error, "stopping: a part of the work has ended");
+                error!(event = "ended", %error, "a task exited unexpectedly; shutting down");
                 first_error.get_or_insert(error);
                 stop.cancel();
             }
@@ -112,7 +112,7 @@ impl Engine {
                     }
                     if failing {
                         failing = false;
-                        info!(event = "poll_back", "the log is read again");
+                        info!(event = "poll_back", "polling works again");
                         self.poll_alarm_over().await;
                     } else if std::mem::take(&mut inherited) {
                         self.poll_alarm_over().await;
@@ -128,7 +128,7 @@ impl Engine {
                     }
                     if !failing {
                         failing = true;
-                        warn!(event = "poll_failed", "the log could not be read on: {error}");
+                        warn!(event = "poll_failed", "failed to poll the System Log: {error}");
                     }
                     if self.clock.monotonic().saturating_sub(last_good) > POLL_LATE {
                         self.poll_is_late(&error).await;
@@ -185,7 +185,7 @@ impl Engine {
             if under_way {
                 match self.reconcile(stop).await {
                     Ok(compared) => under_way = !compared.done,
-                    Err(error) => warn!(event = "reconcile_failed", "the comparison waits and goes on later: {error}"),
+                    Err(error) => warn!(event = "reconcile_failed", "reconcile paused; it resumes later: {error}"),
                 }
                 if stop.is_cancelled() {
                     return Ok(());
