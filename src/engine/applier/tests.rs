@@ -25,7 +25,7 @@ async fn a_defect_is_a_failed_attempt_of_its_user_who_is_tried_daily_in_the_end(
         let expected = if attempt < engine.options.max_attempts { "retry" } else { "failed" };
         let row = row().await;
         assert_eq!(row.outcome.map(|outcome| outcome.as_str()), Some(expected), "attempt {attempt}");
-        assert!(row.why.is_some_and(|why| why.contains("a defect of okta-auth0-sync")));
+        assert!(row.why.is_some_and(|why| why.contains("a bug in okta-auth0-sync")));
     }
     let tomorrow = clock::add(engine.clock().now(), DAY);
     assert_eq!(row().await.due_at, Some(timestamp_text(tomorrow)));
