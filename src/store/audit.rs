@@ -7,6 +7,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::looks::Decision;
 use super::write::Tx;
@@ -16,6 +17,14 @@ use crate::domain::{Timestamp, timestamp_text};
 /// The columns that the digest covers, in its order.
 const COLUMNS: &str = "at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before, after, \
                        outcome, why, request_id, version, policy, lag_ms";
+
+const LAST_CHAIN: &str = "
+    SELECT coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))";
+
+const APPEND: &str = "
+    INSERT INTO decision_log (at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before,
+        after, outcome, why, request_id, version, policy, lag_ms, digest, chain)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// What [`Store::verify_decisions`] went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,23 +44,10 @@ impl Store {
         policy: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let chain = sqlx::query_scalar(
-            "SELECT coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))",
-        )
-        .fetch_one(&mut **tx)
-        .await?;
-        self.append_decisions_behind(tx, chain, decisions, policy, now).await
-    }
-
-    /// Appends decisions in a transaction that is under way and has read the last row's `chain`.
-    pub(super) async fn append_decisions_behind(
-        &self,
-        tx: &mut Tx,
-        mut chain: Vec<u8>,
-        decisions: &[Decision],
-        policy: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        let mut chain: Vec<u8> = sqlx::query_scalar(LAST_CHAIN).fetch_one(&mut **tx).await?;
         let at = timestamp_text(now);
         for decision in decisions {
             let lag = decision.lag_ms.map(|lag| lag.to_string());
@@ -76,32 +72,10 @@ impl Store {
             ];
             let digest = digest_of(&values);
             chain = chained(&chain, &digest);
-            sqlx::query(
-                "INSERT INTO decision_log (at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict,
-                     before, after, outcome, why, request_id, version, policy, lag_ms, digest, chain)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&at)
-            .bind(&decision.okta_user_id)
-            .bind(&decision.email)
-            .bind(&decision.auth0_user_id)
-            .bind(&decision.cause)
-            .bind(&decision.event_id)
-            .bind(&decision.actor)
-            .bind(&decision.status)
-            .bind(decision.verdict.map(crate::domain::Verdict::as_str))
-            .bind(&decision.before)
-            .bind(&decision.after)
-            .bind(decision.outcome.as_str())
-            .bind(&decision.why)
-            .bind(&decision.request_id)
-            .bind(env!("CARGO_PKG_VERSION"))
-            .bind(policy)
-            .bind(decision.lag_ms)
-            .bind(&digest)
-            .bind(&chain)
-            .execute(&mut **tx)
-            .await?;
+            // The values in the order of the columns; the last one is a number there.
+            let text_values = &values[..values.len() - 1];
+            let query = text_values.iter().fold(sqlx::query(APPEND), |query, value| query.bind(*value));
+            query.bind(decision.lag_ms).bind(&digest).bind(&chain).execute(&mut **tx).await?;
         }
         Ok(())
     }
@@ -136,20 +110,7 @@ impl Store {
                 if row.try_get::<bool, _>("forgotten")? {
                     verified.forgotten += 1;
                 } else {
-                    let mut values = Vec::with_capacity(17);
-                    for column in COLUMNS.split(", ") {
-                        values.push(if column == "lag_ms" {
-                            row.try_get::<Option<i64>, _>(column)?.map(|lag| lag.to_string())
-                        } else {
-                            row.try_get::<Option<String>, _>(column)?
-                        });
-                    }
-                    let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
-                    if digest_of(&values) != digest {
-                        return Err(StoreError::Tampered(format!(
-                            "row {last} does not have the values it was written with"
-                        )));
-                    }
+                    require_digest(&row, last, &digest)?;
                     verified.rows += 1;
                 }
                 chain = chained(&chain, &digest);
@@ -165,6 +126,23 @@ impl Store {
         }
         Ok(verified)
     }
+}
+
+/// Refuses a row whose values are not those that were hashed.
+fn require_digest(row: &SqliteRow, id: i64, digest: &[u8]) -> Result<(), StoreError> {
+    let mut values = Vec::with_capacity(17);
+    for column in COLUMNS.split(", ") {
+        values.push(if column == "lag_ms" {
+            row.try_get::<Option<i64>, _>(column)?.map(|lag| lag.to_string())
+        } else {
+            row.try_get::<Option<String>, _>(column)?
+        });
+    }
+    let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
+    if digest_of(&values) == digest {
+        return Ok(());
+    }
+    Err(StoreError::Tampered(format!("row {id} does not have the values it was written with")))
 }
 
 /// Each value with its length before it, so that no two rows of different values look alike.

@@ -6,6 +6,46 @@ use super::{Store, StoreError};
 use crate::domain::{Cause, DecisionOutcome, OktaUserId, Timestamp, timestamp_text};
 use crate::failpoint::{self, Phase};
 
+/// Every text that identifies the user ?1 inside free text.
+const NEEDLES: &str = "
+    SELECT json_group_array(needle) FROM (
+        SELECT ?1 AS needle
+        UNION SELECT login FROM users WHERE okta_user_id = ?1 AND login <> ''
+        UNION SELECT login_key FROM users WHERE okta_user_id = ?1 AND login_key <> ''
+        UNION SELECT email FROM users WHERE okta_user_id = ?1 AND email <> ''
+        UNION SELECT address FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
+        UNION SELECT address_key FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
+        UNION SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1)";
+
+/// Removes the values of the user ?1, and ?2, the list of [`NEEDLES`], from free text.
+const FORGET_VALUES: [&str; 8] = [
+    // An alarm about the whole installation stays open: it is still true for the others.
+    "UPDATE alarms SET detail = 'forgotten'
+     WHERE subject = '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(detail, value))",
+    "DELETE FROM alarms
+     WHERE subject <> '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE subject = value OR instr(detail, value))",
+    "UPDATE events SET state = 'dismissed', raw = NULL, why = 'forgotten'
+     WHERE state = 'quarantined' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(raw, value))",
+    "UPDATE remotes SET error = 'forgotten'
+     WHERE EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
+    "UPDATE run_log SET error = 'forgotten'
+     WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
+    "DELETE FROM addresses WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)",
+    "DELETE FROM first_denials WHERE okta_user_id = ?1",
+    "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
+];
+
+/// Removes the user, unless an account still carries a mark for them. A user who stays gets a `due_seq` above every number
+/// that a running look may have claimed.
+const FORGET_USER: [&str; 3] = [
+    "DELETE FROM accounts WHERE okta_user_id = ?1 AND denied = 0 AND sessions_owed = 0",
+    "UPDATE users SET login = NULL, login_key = NULL, email = NULL, last_error = NULL,
+         why = iif(outcome IN ('retry', 'snooze', 'failed'), 'forgotten', why),
+         due_seq = due_seq + 1 + (due_seq > settled_seq), settled_seq = due_seq + 1
+     WHERE okta_user_id = ?1",
+    "DELETE FROM users WHERE okta_user_id = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE okta_user_id = ?1)",
+];
+
 impl Store {
     /// Takes a person's data out of the state: names, addresses, events, and the personal part of their decisions. That it
     /// was done, and by whom, is itself a decision.
@@ -26,67 +66,22 @@ impl Store {
             .bind(id.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-        let due_seq = due_seq.ok_or_else(|| StoreError::Gone { what: "user", id: id.to_string() })?;
+        let due_seq = due_seq.ok_or_else(|| StoreError::gone_user(id))?;
         // Whoever comes again under this id starts above every number that a look under way may have claimed.
         sqlx::query("UPDATE installation SET seq_floor = max(seq_floor, ? + 1)")
             .bind(due_seq)
             .execute(&mut *tx)
             .await?;
 
-        // By this everything is known that can stand in a free text.
-        let needles: String = sqlx::query_scalar(
-            "SELECT json_group_array(needle) FROM (
-                 SELECT ?1 AS needle
-                 UNION SELECT login FROM users WHERE okta_user_id = ?1 AND login <> ''
-                 UNION SELECT login_key FROM users WHERE okta_user_id = ?1 AND login_key <> ''
-                 UNION SELECT email FROM users WHERE okta_user_id = ?1 AND email <> ''
-                 UNION SELECT address FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
-                 UNION SELECT address_key FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
-                 UNION SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1)",
-        )
-        .bind(id.as_str())
-        .fetch_one(&mut *tx)
-        .await?;
-        for statement in [
-            // One of the whole installation is rephrased, not ended: what it says of the rest is still true.
-            "UPDATE alarms SET detail = 'forgotten'
-             WHERE subject = '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(detail, value))",
-            "DELETE FROM alarms
-             WHERE subject <> '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE subject = value OR instr(detail, value))",
-            "UPDATE events SET state = 'dismissed', raw = NULL, why = 'forgotten'
-             WHERE state = 'quarantined' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(raw, value))",
-            "UPDATE remotes SET error = 'forgotten'
-             WHERE EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
-            "UPDATE run_log SET error = 'forgotten'
-             WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
-            "DELETE FROM addresses WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)",
-            "DELETE FROM first_denials WHERE okta_user_id = ?1",
-            "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
-        ] {
-            sqlx::query(statement).bind(id.as_str()).bind(&needles).execute(&mut *tx).await?;
+        let needles: String = sqlx::query_scalar(NEEDLES).bind(id).fetch_one(&mut *tx).await?;
+        for sql in FORGET_VALUES {
+            sqlx::query(sql).bind(id).bind(&needles).execute(&mut *tx).await?;
         }
         self.forget_events(&mut tx, id).await?;
         self.forget_decisions(&mut tx, id, now).await?;
-        // Who has no mark left has no reason to stay at all. Who stays is moved above what a look under way has claimed.
-        sqlx::query("DELETE FROM accounts WHERE okta_user_id = ? AND denied = 0 AND sessions_owed = 0")
-            .bind(id.as_str())
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query(
-            "UPDATE users SET login = NULL, login_key = NULL, email = NULL, last_error = NULL,
-                 why = iif(outcome IN ('retry', 'snooze', 'failed'), 'forgotten', why),
-                 due_seq = due_seq + 1 + (due_seq > settled_seq), settled_seq = due_seq + 1
-             WHERE okta_user_id = ?",
-        )
-        .bind(id.as_str())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "DELETE FROM users WHERE okta_user_id = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE okta_user_id = ?1)",
-        )
-        .bind(id.as_str())
-        .execute(&mut *tx)
-        .await?;
+        for sql in FORGET_USER {
+            sqlx::query(sql).bind(id).execute(&mut *tx).await?;
+        }
         let done = Decision {
             cause: Cause::Command.as_str().to_owned(),
             actor: Some(actor.to_owned()),

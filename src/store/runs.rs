@@ -1,6 +1,6 @@
 //! The record of runs, and how the remotes are.
 
-use super::write::Write;
+use super::write::{Tx, Write};
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -55,6 +55,22 @@ pub struct RemoteError<'a> {
     /// What it said.
     pub text: &'a str,
 }
+
+const LAST_EXPIRED_DECISION: &str = "
+    WITH oldest AS MATERIALIZED (SELECT id, at FROM decision_log ORDER BY id LIMIT ?2)
+    SELECT max(id) FROM oldest
+    WHERE id < coalesce((SELECT min(id) FROM oldest WHERE at >= ?1), 9223372036854775807)";
+
+/// Settled events, finished runs and cleared alarms before ?1, at most ?2 of each.
+const EXPIRE: [&str; 3] = [
+    "DELETE FROM events WHERE seq IN (
+         SELECT seq FROM events e WHERE received_at < ?1 AND state <> 'quarantined'
+           AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = e.seq AND eu.settled_at IS NULL)
+         ORDER BY received_at LIMIT ?2)",
+    "DELETE FROM run_log WHERE id IN (
+         SELECT id FROM run_log WHERE started_at < ?1 AND finished_at IS NOT NULL LIMIT ?2)",
+    "DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ?1 LIMIT ?2)",
+];
 
 impl Store {
     /// Notes that a run began; the number is for [`Store::finish_run`].
@@ -151,59 +167,27 @@ impl Store {
     pub async fn expire(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let before = timestamp_text(before);
         let mut tx = self.begin(Write::Expire).await?;
-        let mut gone = 0;
-        gone += sqlx::query(
-            "DELETE FROM events WHERE seq IN (
-                 SELECT seq FROM events e WHERE received_at < ? AND state <> 'quarantined'
-                   AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = e.seq AND eu.settled_at IS NULL)
-                 ORDER BY received_at LIMIT ?)",
-        )
-        .bind(&before)
-        .bind(limit)
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
-        // The chain value of the last row that goes is the root of those that stay.
-        // Only an unbroken row of old ones goes, even if a clock was set back in between.
-        let last: Option<i64> = sqlx::query_scalar(
-            "WITH oldest AS MATERIALIZED (SELECT id, at FROM decision_log ORDER BY id LIMIT ?2)
-             SELECT max(id) FROM oldest
-             WHERE id < coalesce((SELECT min(id) FROM oldest WHERE at >= ?1), 9223372036854775807)",
-        )
-        .bind(&before)
-        .bind(limit)
-        .fetch_one(&mut *tx)
-        .await?;
-        if let Some(last) = last {
-            sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut *tx).await?;
-            sqlx::query(
-                "UPDATE decision_log_root SET last = ?1, chain = (SELECT chain FROM decision_log WHERE id = ?1)",
-            )
-            .bind(last)
-            .execute(&mut *tx)
-            .await?;
-            gone += sqlx::query("DELETE FROM decision_log WHERE id <= ?")
-                .bind(last)
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
-            sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut *tx).await?;
+        let mut gone = expire_decisions(&mut tx, &before, limit).await?;
+        for sql in EXPIRE {
+            gone += sqlx::query(sql).bind(&before).bind(limit).execute(&mut *tx).await?.rows_affected();
         }
-        gone += sqlx::query(
-            "DELETE FROM run_log WHERE id IN (SELECT id FROM run_log WHERE started_at < ? AND finished_at IS NOT NULL LIMIT ?)",
-        )
-        .bind(&before)
-        .bind(limit)
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
-        gone += sqlx::query("DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ? LIMIT ?)")
-            .bind(&before)
-            .bind(limit)
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
         self.commit(tx).await?;
         Ok(gone)
     }
+}
+
+/// Removes the oldest decisions. Only an unbroken run of old ones goes, even if a clock was set back in between. The chain
+/// value of the last one that goes becomes the root of those that stay.
+async fn expire_decisions(tx: &mut Tx, before: &str, limit: u32) -> Result<u64, StoreError> {
+    let last: Option<i64> =
+        sqlx::query_scalar(LAST_EXPIRED_DECISION).bind(before).bind(limit).fetch_one(&mut **tx).await?;
+    let Some(last) = last else { return Ok(0) };
+    sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await?;
+    sqlx::query("UPDATE decision_log_root SET last = ?1, chain = (SELECT chain FROM decision_log WHERE id = ?1)")
+        .bind(last)
+        .execute(&mut **tx)
+        .await?;
+    let gone = sqlx::query("DELETE FROM decision_log WHERE id <= ?").bind(last).execute(&mut **tx).await?;
+    sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut **tx).await?;
+    Ok(gone.rows_affected())
 }

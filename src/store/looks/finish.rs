@@ -1,10 +1,58 @@
 //! What a look leaves behind: one transaction.
 
 use super::super::write::{Tx, Write};
-use super::super::{Store, StoreError, count};
+use super::super::{Store, StoreError, count, json_list};
 use super::due::Selection;
 use super::{AccountChange, Finished, LookFinish, UserRead};
-use crate::domain::{Address, Cause, Held, Lane, OktaUserId, Outcome, Timestamp, clock, timestamp_text};
+use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Timestamp, clock, timestamp_text};
+
+/// Settles the user's events up to the claimed one. Only events behind the last look that settled can be open.
+const SETTLE_EVENTS: &str = "
+    UPDATE event_users SET settled_at = ?1, outcome = ?2
+    FROM (SELECT user_seq, settled_seq FROM users WHERE okta_user_id = ?3) u
+    WHERE event_users.user_seq = u.user_seq AND event_users.due_seq > u.settled_seq
+      AND event_users.due_seq <= ?4 AND settled_at IS NULL";
+
+/// Clears the user's alarms that this look did not raise: the newest look knows whether the reason still holds.
+const CLEAR_ALARMS: &str = "
+    UPDATE alarms SET cleared_at = ?1
+    WHERE subject = ?2 AND cleared_at IS NULL AND kind NOT IN (SELECT value FROM json_each(?3))";
+
+/// Clears the guard's alarm when the guard holds no other user.
+const CLEAR_GUARD_ALARM: &str = "
+    UPDATE alarms SET cleared_at = ?1 WHERE kind = 'guard' AND cleared_at IS NULL
+      AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard' AND okta_user_id <> ?2)";
+
+/// Ends the look. ?1 is the time, ?2 whether it settles, ?3 the user and ?4 the claimed number.
+///
+/// `due_seq > ?4`: a reason arrived during the look. It set `due_at` itself and starts afresh: this look's failure neither
+/// delays it nor counts against it. `?4 BETWEEN settled_seq AND due_seq`: a look that a `forget` overtook does not bring the
+/// user back.
+const END_LOOK: &str = "
+    UPDATE users SET
+        settled_seq = iif(?2, max(settled_seq, ?4), settled_seq),
+        looked_seq = ?4,
+        due_seq = iif(NOT ?2 AND due_seq = settled_seq, due_seq + 1, due_seq),
+        due_since = CASE WHEN due_seq > ?4 THEN due_since WHEN ?2 THEN NULL ELSE coalesce(due_since, ?1) END,
+        due_at = iif(due_seq > ?4, due_at, ?5),
+        recheck_step = iif(due_seq > ?4, 0, ?6),
+        cause = iif(due_seq = ?4 AND ?2 AND ?5 IS NOT NULL, 'recheck', cause),
+        attempts = CASE WHEN ?2 OR due_seq > ?4 THEN 0 ELSE attempts + ?7 END,
+        approved = iif(?2, 0, approved),
+        since = iif(outcome IS ?8 AND why IS ?9, since, ?1),
+        why = iif(due_seq > ?4 AND ?8 IN ('retry', 'snooze', 'failed'), NULL, ?9),
+        depends_on = ?10,
+        last_error = ?11,
+        outcome = iif(due_seq > ?4 AND ?8 IN ('retry', 'snooze', 'failed'), NULL, ?8)
+    WHERE okta_user_id = ?3 AND ?4 BETWEEN settled_seq AND due_seq
+    RETURNING due_seq > ?4 AND due_at IS NOT NULL AND due_at <= ?1";
+
+/// Gives an event that an earlier look settled as `unchanged` the outcome of the look that acted on it.
+const SETTLE_BELATED_EVENT: &str = "
+    UPDATE event_users SET settled_at = ?1, outcome = ?2
+    WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?3) AND settled_at IS NOT NULL
+      AND event_seq = (SELECT seq FROM events WHERE event_order = substr(?4, 15, 4) || substr(?4, 10, 4)
+                         AND event_id = ?4)";
 
 impl Store {
     /// Ends a look: outcome, decisions, accounts, and the user's events up to the one that the look had claimed.
@@ -13,129 +61,31 @@ impl Store {
     /// [`StoreError::Gone`] when the user was removed (or forgotten) meanwhile; nothing is stored then.
     pub async fn finish_look(&self, look: LookFinish<'_>, now: Timestamp) -> Result<Finished, StoreError> {
         let now_text = timestamp_text(now);
-        let settles = look.outcome.settles();
-        let attempts: Option<u32> = matches!(look.outcome, Outcome::Retry { .. }).then_some(1);
-        let last_error = match look.outcome {
-            Outcome::Retry { why, .. } | Outcome::Snooze { why, .. } | Outcome::Failed(why) => Some(why.as_str()),
-            _ => None,
-        };
-        let next_look = look.next_look.or(match look.outcome {
-            Outcome::Retry { after, .. } => Some(clock::add(now, *after)),
-            Outcome::Snooze { until, .. } => Some(*until),
-            _ => None,
-        });
         let mut tx = self.begin(Write::FinishLook).await?;
         if let Some(read) = look.read {
             self.keep_read(&mut tx, look.user, read, &now_text).await?;
         }
-        // The newest look knows whether what an older one complained of still is so.
-        let kinds = look.alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>();
-        let held_by_guard = matches!(look.outcome, Outcome::Held(Held::Guard));
-        // `due_seq > ?claimed`: a reason arrived during the look. It has set due_at itself, and starts afresh: it is not
-        // kept waiting, and not given up, because of what this look met. How a look ended otherwise is shown until then.
-        // `settled_seq <= ?claimed`: no look that a `forget` overtook brings the person back.
-        // Open are only events behind the last look that settled, so the user is asked for that before it is told of this
-        // one. All of it is one text, as each is a way to the thread that has the connection, and back; the values are numbered
-        // so that a statement leaves out few below its highest one, since sqlx counts what is left out across the text.
-        let done: Option<(bool, bool, Vec<u8>)> = sqlx::query_as(
-            "UPDATE installation SET last_apply_ok_at = ?1 WHERE ?2;
-             UPDATE alarms SET cleared_at = ?1 WHERE ?2 AND subject = ?3 AND cleared_at IS NULL
-               AND kind NOT IN (SELECT value FROM json_each(?4));
-             UPDATE alarms SET cleared_at = ?1 WHERE ?2 AND kind = 'guard' AND cleared_at IS NULL AND NOT ?5
-               AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard' AND okta_user_id <> ?3);
-             UPDATE event_users SET settled_at = ?1, outcome = ?6
-             FROM (SELECT user_seq, settled_seq FROM users WHERE okta_user_id = ?3) u
-             WHERE ?2 AND event_users.user_seq = u.user_seq AND event_users.due_seq > u.settled_seq
-               AND event_users.due_seq <= ?7 AND settled_at IS NULL;
-             UPDATE users SET
-                 settled_seq = iif(?2, max(settled_seq, ?7), settled_seq),
-                 looked_seq = ?7,
-                 due_seq = iif(NOT ?2 AND due_seq = settled_seq, due_seq + 1, due_seq),
-                 due_since = CASE WHEN due_seq > ?7 THEN due_since WHEN ?2 THEN NULL ELSE coalesce(due_since, ?1) END,
-                 due_at = iif(due_seq > ?7, due_at, ?8),
-                 recheck_step = iif(due_seq > ?7, 0, ?9),
-                 cause = iif(due_seq = ?7 AND ?2 AND ?8 IS NOT NULL, 'recheck', cause),
-                 attempts = CASE WHEN ?2 OR due_seq > ?7 THEN 0 ELSE attempts + coalesce(?10, 0) END,
-                 approved = iif(?2, 0, approved),
-                 since = iif(outcome IS ?6 AND why IS ?11, since, ?1),
-                 why = iif(due_seq > ?7 AND ?6 IN ('retry', 'snooze', 'failed'), NULL, ?11),
-                 depends_on = ?12,
-                 last_error = ?13,
-                 outcome = iif(due_seq > ?7 AND ?6 IN ('retry', 'snooze', 'failed'), NULL, ?6)
-             WHERE okta_user_id = ?3 AND ?7 BETWEEN settled_seq AND due_seq
-             RETURNING due_seq > ?7 AND due_at IS NOT NULL AND due_at <= ?1,
-                 EXISTS (SELECT 1 FROM users WHERE depends_on = ?3),
-                 coalesce((SELECT chain FROM decision_log ORDER BY id DESC LIMIT 1), (SELECT chain FROM decision_log_root))",
-        )
-        .bind(&now_text)
-        .bind(settles)
-        .bind(look.user.as_str())
-        .bind(serde_json::Value::from(kinds).to_string())
-        .bind(held_by_guard)
-        .bind(look.outcome.as_str())
-        .bind(look.claimed_seq)
-        .bind(next_look.map(timestamp_text))
-        .bind(look.recheck_step)
-        .bind(attempts)
-        .bind(look.outcome.why())
-        .bind(look.depends_on.map(OktaUserId::as_str))
-        .bind(last_error)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let (due_again, has_dependants, chain) =
-            done.ok_or_else(|| StoreError::Gone { what: "user", id: look.user.to_string() })?;
+        if look.outcome.settles() {
+            settle(&mut tx, &look, &now_text).await?;
+        }
+        let due_again = end_look(&mut tx, &look, now).await?;
         if let Some(event_id) = look.belated_event {
-            sqlx::query(
-                "UPDATE event_users SET settled_at = ?1, outcome = ?2
-                 WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?3) AND settled_at IS NOT NULL
-                   AND event_seq = (SELECT seq FROM events WHERE event_order = substr(?4, 15, 4) || substr(?4, 10, 4)
-                                      AND event_id = ?4)",
-            )
-            .bind(&now_text)
-            .bind(look.outcome.as_str())
-            .bind(look.user.as_str())
-            .bind(event_id)
-            .execute(&mut *tx)
-            .await?;
+            sqlx::query(SETTLE_BELATED_EVENT)
+                .bind(&now_text)
+                .bind(look.outcome.as_str())
+                .bind(look.user)
+                .bind(event_id)
+                .execute(&mut *tx)
+                .await?;
         }
         for account in look.accounts {
             self.keep_account(&mut tx, look.user, account, &now_text).await?;
         }
-        self.append_decisions_behind(&mut tx, chain, look.decisions, look.policy, now).await?;
+        self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
         if look.forget_guard {
-            sqlx::query(
-                "UPDATE users SET guarded = 0 WHERE okta_user_id = ?1 AND guarded = 1;
-                 DELETE FROM first_denials WHERE okta_user_id = ?1",
-            )
-            .bind(look.user.as_str())
-            .execute(&mut *tx)
-            .await?;
+            forget_guard(&mut tx, look.user).await?;
         }
-        let mut woken = 0;
-        if look.wake_dependants && has_dependants {
-            woken += self
-                .make_due_in(
-                    &mut tx,
-                    Selection::DependingOn(look.user),
-                    Lane::Reactivation,
-                    Cause::Neighbour,
-                    &now_text,
-                )
-                .await?
-                .len();
-        }
-        if look.wake_sharers {
-            woken += self
-                .make_due_in(
-                    &mut tx,
-                    Selection::SharingWith(look.user),
-                    Lane::Reactivation,
-                    Cause::Neighbour,
-                    &now_text,
-                )
-                .await?
-                .len();
-        }
+        let woken = self.wake_others(&mut tx, &look, &now_text).await?;
         let mut raised = Vec::new();
         for alarm in look.alarms {
             if self.raise_in(&mut tx, alarm, now).await? {
@@ -143,7 +93,21 @@ impl Store {
             }
         }
         self.commit(tx).await?;
-        Ok(Finished { due_again, woken: count(woken), raised })
+        Ok(Finished { due_again, woken, raised })
+    }
+
+    async fn wake_others(&self, tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<u64, StoreError> {
+        let mut woken = 0;
+        for (wakes, selection) in [
+            (look.wake_dependants, Selection::DependingOn(look.user)),
+            (look.wake_sharers, Selection::SharingWith(look.user)),
+        ] {
+            if wakes {
+                let made = self.make_due_in(tx, selection, Lane::Reactivation, Cause::Neighbour, now_text).await?;
+                woken += made.len();
+            }
+        }
+        Ok(count(woken))
     }
 
     /// What Okta said of a user, and every address in it.
@@ -179,6 +143,7 @@ impl Store {
         }
         Ok(())
     }
+
     async fn keep_account(
         &self,
         tx: &mut Tx,
@@ -218,4 +183,62 @@ impl Store {
         .await?;
         Ok(())
     }
+}
+
+/// Clears what the look no longer complains of, and settles the user's events.
+async fn settle(tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE installation SET last_apply_ok_at = ?").bind(now_text).execute(&mut **tx).await?;
+    sqlx::query(CLEAR_ALARMS)
+        .bind(now_text)
+        .bind(look.user)
+        .bind(json_list(look.alarms.iter().map(|alarm| alarm.kind.as_str())))
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(CLEAR_GUARD_ALARM).bind(now_text).bind(look.user).execute(&mut **tx).await?;
+    sqlx::query(SETTLE_EVENTS)
+        .bind(now_text)
+        .bind(look.outcome.as_str())
+        .bind(look.user)
+        .bind(look.claimed_seq)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Writes the outcome. Returns whether the user is due again at once.
+async fn end_look(tx: &mut Tx, look: &LookFinish<'_>, now: Timestamp) -> Result<bool, StoreError> {
+    let next_look = look.next_look.or(match look.outcome {
+        Outcome::Retry { after, .. } => Some(clock::add(now, *after)),
+        Outcome::Snooze { until, .. } => Some(*until),
+        _ => None,
+    });
+    let last_error = match look.outcome {
+        Outcome::Retry { why, .. } | Outcome::Snooze { why, .. } | Outcome::Failed(why) => Some(why.as_str()),
+        _ => None,
+    };
+    sqlx::query_scalar(END_LOOK)
+        .bind(timestamp_text(now))
+        .bind(look.outcome.settles())
+        .bind(look.user)
+        .bind(look.claimed_seq)
+        .bind(next_look.map(timestamp_text))
+        .bind(look.recheck_step)
+        .bind(u32::from(matches!(look.outcome, Outcome::Retry { .. })))
+        .bind(look.outcome.as_str())
+        .bind(look.outcome.why())
+        .bind(look.depends_on)
+        .bind(last_error)
+        .fetch_optional(&mut **tx)
+        .await?
+        .ok_or_else(|| StoreError::gone_user(look.user))
+}
+
+async fn forget_guard(tx: &mut Tx, user: &OktaUserId) -> Result<(), StoreError> {
+    for sql in [
+        "UPDATE users SET guarded = 0 WHERE okta_user_id = ? AND guarded = 1",
+        "DELETE FROM first_denials WHERE okta_user_id = ?",
+    ] {
+        sqlx::query(sql).bind(user).execute(&mut **tx).await?;
+    }
+    Ok(())
 }
