@@ -66,7 +66,7 @@ async fn resources_stay_flat_over_days() {
     };
     // A third of the days: the state stops growing in the second third.
     let retention = DAY * u32::try_from(days / 3).unwrap();
-    let world = World::with(|setup| setup.options.end_sessions = true).await;
+    let world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let mut people: Vec<Person> = (0..PEOPLE)
         .map(|number| {
             let address = format!("p{number}@example.com");

@@ -9,7 +9,7 @@ use super::Error;
 use crate::alert::Alert;
 use crate::auth0::{self, Auth0, Auth0Options};
 use crate::config::{self, Auth0Credentials, Config, Dpop, Listen, OktaCredentials};
-use crate::domain::Clock;
+use crate::domain::{Clock, Rules};
 use crate::engine::{Engine, Options};
 use crate::http::jws::SigningKey;
 use crate::http::pacing::{Pacer, Shares};
@@ -164,13 +164,15 @@ pub(crate) fn binding(config: &Config) -> Binding {
 /// The engine's part of the configuration.
 pub(crate) fn options(config: &Config) -> Options {
     Options {
-        policy: config.policy.clone(),
-        mark: config.auth0.mark,
+        rules: Rules {
+            policy: config.policy.clone(),
+            mark: config.auth0.mark,
+            connections: config.auth0.connections.clone(),
+            require_verified_email: config.auth0.require_verified_email,
+            end_sessions: config.auth0.end_sessions,
+        },
         action_code: action_code(config),
-        connections: config.auth0.connections.clone(),
-        require_verified_email: config.auth0.require_verified_email,
         search: config.auth0.search,
-        end_sessions: config.auth0.end_sessions,
         enforce: config.engine.enforce,
         concurrency: config.engine.concurrency,
         max_attempts: config.engine.max_attempts,

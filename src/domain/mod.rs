@@ -5,6 +5,7 @@
 pub mod account;
 pub mod address;
 pub mod backoff;
+pub mod decide;
 pub mod escape;
 pub mod event;
 pub mod mark;
@@ -19,6 +20,6 @@ pub use event::{Event, EventSeen, Signal};
 pub use mark::{Mark, Patch};
 pub use okta_auth0_sync_clock as clock;
 pub use okta_auth0_sync_clock::{Clock, ManualClock, SystemClock, Timestamp, timestamp_text};
-pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, OutcomeKind, Skipped};
-pub use policy::{Policy, Verdict};
-pub use user::{OktaUser, OktaUserId, Status};
+pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, OutcomeKind, Skipped, Wake};
+pub use policy::{Policy, Rules, Verdict};
+pub use user::{KnownUser, OktaUser, OktaUserId, Status, UserRead};

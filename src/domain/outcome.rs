@@ -270,6 +270,42 @@ impl OutcomeKind {
     }
 }
 
+/// Which other users a look makes due when it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wake {
+    /// None.
+    #[default]
+    Nobody,
+    /// Users who are skipped or held because of this one.
+    Dependents,
+    /// Users who share an address with this one.
+    Sharers,
+    /// Both.
+    Everyone,
+}
+
+impl Wake {
+    /// Both questions as one value.
+    pub const fn new(dependents: bool, sharers: bool) -> Self {
+        match (dependents, sharers) {
+            (false, false) => Self::Nobody,
+            (true, false) => Self::Dependents,
+            (false, true) => Self::Sharers,
+            (true, true) => Self::Everyone,
+        }
+    }
+
+    /// Are users due who are skipped or held because of this one?
+    pub const fn includes_dependents(self) -> bool {
+        matches!(self, Self::Dependents | Self::Everyone)
+    }
+
+    /// Are users due who share an address with this one?
+    pub const fn includes_sharers(self) -> bool {
+        matches!(self, Self::Sharers | Self::Everyone)
+    }
+}
+
 /// How a decision about one account, or about a user without one, ended: the `outcome` of a row of `decisions`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DecisionOutcome {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Address, OktaUser, OktaUserId, Signal, Status};
+use super::mark::MarkOptions;
+use super::{Account, Address, OktaUser, OktaUserId, Signal, Status};
 
 /// What shall be true of a user's accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +122,57 @@ impl Policy {
             list(self.deny_statuses.iter().map(Status::as_str).collect()),
             list(self.email_domains.iter().map(String::as_str).collect()),
         )
+    }
+}
+
+/// Everything of the configuration that a decision depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Which users are denied.
+    pub policy: Policy,
+    /// What a mark consists of.
+    pub mark: MarkOptions,
+    /// Only accounts with an identity in one of these connections are denied. Empty: all.
+    pub connections: Vec<String>,
+    /// Only accounts whose address Auth0 has verified are denied.
+    pub require_verified_email: bool,
+    /// End sessions and refresh tokens of denied accounts.
+    pub end_sessions: bool,
+}
+
+/// Why the configuration leaves an account alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfScope {
+    /// None of its identities is in a configured connection.
+    Connection,
+    /// Auth0 has not verified its address.
+    Unverified,
+}
+
+impl OutOfScope {
+    /// The reason that decisions show.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection_out_of_scope",
+            Self::Unverified => "email_not_verified",
+        }
+    }
+}
+
+impl Rules {
+    /// May this account be denied, if it is not denied already?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn accepts(&self, account: &Account) -> Result<(), OutOfScope> {
+        let wanted = |connection| self.connections.contains(connection);
+        if !self.connections.is_empty() && !account.connections.iter().any(wanted) {
+            return Err(OutOfScope::Connection);
+        }
+        if self.require_verified_email && !account.email_verified {
+            return Err(OutOfScope::Unverified);
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Address;
+use super::{Address, Cause, EventSeen, MarkedAccount};
 
 /// Okta's id of a user, `00u…`: the only name of a person that never changes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +148,42 @@ impl OktaUser {
     pub fn holds(&self, address: &Address) -> bool {
         self.addresses().iter().any(|held| held.same(address.as_str()))
     }
+}
+
+/// What a look learned of a user from Okta: what the store keeps of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRead {
+    /// The login; unknown for a deleted user.
+    pub login: Option<String>,
+    /// The e-mail; unknown for a deleted user.
+    pub email: Option<Address>,
+    /// The status.
+    pub status: Status,
+    /// All addresses that count for this user.
+    pub addresses: Vec<Address>,
+}
+
+/// What the store knows of a user, as far as a decision depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownUser {
+    /// Okta's id.
+    pub id: OktaUserId,
+    /// What made the user due last.
+    pub cause: Cause,
+    /// An operator approved the denial.
+    pub approved: bool,
+    /// Which recheck this look is.
+    pub recheck_step: u32,
+    /// The status when last read.
+    pub status: Option<Status>,
+    /// Did the log or Okta ever say that this user was deactivated?
+    pub left_seen: bool,
+    /// Every address ever read for them.
+    pub addresses: Vec<Address>,
+    /// Accounts that carry, or carried, a mark for them.
+    pub accounts: Vec<MarkedAccount>,
+    /// Open events, and of the last few those that were recorded within the last hour; oldest published first.
+    pub events: Vec<EventSeen>,
 }
 
 #[cfg(test)]

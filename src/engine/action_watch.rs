@@ -65,7 +65,7 @@ impl Engine {
         // An alarm ends when the Action was seen in the flow, not when we may no longer look.
         match standing {
             // With blocks, everybody who is marked is denied without any Action.
-            Some(standing) if enforcement == Enforcement::Missing && !self.options.mark.block => {
+            Some(standing) if enforcement == Enforcement::Missing && !self.options.rules.mark.block => {
                 self.store.raise_alarm(&Alarm::action_missing(&standing), now).await?;
             }
             Some(_) => {

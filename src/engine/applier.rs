@@ -14,7 +14,7 @@ use tracing::error;
 use super::Engine;
 use super::look::Report;
 use crate::domain::clock;
-use crate::domain::{OktaUserId, Outcome};
+use crate::domain::{OktaUserId, Outcome, Wake};
 use crate::http::Endpoint;
 use crate::store::{DueUser, LookFinish, LookStart, StoreError};
 use crate::{auth0, okta};
@@ -236,8 +236,7 @@ impl Engine {
                     decisions: &[],
                     accounts: &[],
                     belated_event: None,
-                    wake_dependants: false,
-                    wake_sharers: false,
+                    wake: Wake::Nobody,
                     forget_guard: false,
                     alarms: &[],
                     policy: &self.policy_text,

@@ -100,9 +100,9 @@ impl<'a> Looking<'a> {
                 continue;
             }
             let options = &self.engine.options;
-            let outside = !options.connections.is_empty()
-                && !account.connections.iter().any(|connection| options.connections.contains(connection));
-            let unverified = options.require_verified_email && !account.email_verified;
+            let outside = !options.rules.connections.is_empty()
+                && !account.connections.iter().any(|connection| options.rules.connections.contains(connection));
+            let unverified = options.rules.require_verified_email && !account.email_verified;
             let ours = self.start.accounts.iter().any(|known| known.denied && known.id == account.id);
             if (outside || unverified) && !ours {
                 let why = if outside { "connection_out_of_scope" } else { "email_not_verified" };
@@ -297,7 +297,7 @@ impl<'a> Looking<'a> {
     /// the store (everybody who ever had it), each confirmed by id (never lagging).
     async fn sharers(&self, addresses: &[Address]) -> Result<Sharers, Interrupted> {
         let me = &self.start.id;
-        let (okta, policy) = (&self.engine.okta, &self.engine.options.policy);
+        let (okta, policy) = (&self.engine.okta, &self.engine.options.rules.policy);
         let together = match self.searched(&self.searches().holders, addresses).await? {
             Ahead::Found(users) => Some(users),
             Ahead::Many(turn) => match self.holders(turn.addresses()).await {

@@ -16,11 +16,11 @@ use crate::domain::clock::{self, timestamp_text};
 use crate::domain::mark::Reason;
 use crate::domain::{
     Address, Cause, DecisionOutcome, EventSeen, Held, Lane, OktaUserId, Outcome, Signal, Skipped, Status, Timestamp,
-    Verdict,
+    UserRead, Verdict, Wake,
 };
 use crate::http::pacing::Priority;
 use crate::okta;
-use crate::store::{AccountChange, Alarm, AlarmKind, Decision, LookFinish, LookStart, StoreError, UserRead};
+use crate::store::{AccountChange, Alarm, AlarmKind, Decision, LookFinish, LookStart, StoreError};
 
 /// When the log and Okta's answer disagree, Okta's answer may be old: it is asked again after these.
 const RECHECKS: [Duration; 4] =
@@ -179,7 +179,7 @@ impl<'a> Looking<'a> {
                 return Ok(());
             }
         };
-        let verdict = self.engine.options.policy.verdict(&status);
+        let verdict = self.engine.options.rules.policy.verdict(&status);
         if let Status::Unknown(text) = &status {
             self.alarms.push(Alarm::unknown_status(id, text));
         }
@@ -221,7 +221,7 @@ impl<'a> Looking<'a> {
     }
 
     async fn deny(&mut self, addresses: &[Address]) -> Result<(), Interrupted> {
-        let policy = &self.engine.options.policy;
+        let policy = &self.engine.options.rules.policy;
         if policy.is_exempt(&self.start.id, addresses) {
             let alarm = Alarm::exempt_left(&self.start.id, &self.status_text());
             self.alarms.push(alarm);
@@ -274,7 +274,7 @@ impl<'a> Looking<'a> {
     /// Does the newest event of the last hour (or one that happened with it) say the opposite of Okta's answer?
     fn is_contradicted(&self, verdict: Verdict) -> bool {
         let Some(newest) = self.start.events.iter().map(|event| event.published).max() else { return false };
-        let policy = &self.engine.options.policy;
+        let policy = &self.engine.options.rules.policy;
         let now = self.engine.now();
         self.start.events.iter().any(|event| {
             newest.duration_since(event.published) <= DISORDER
@@ -416,9 +416,8 @@ impl<'a> Looking<'a> {
                     decisions: &decisions,
                     accounts: &self.accounts,
                     belated_event: belated,
-                    wake_dependants: wakes,
                     // Also when somebody new holds the address of a denied account: a person has to decide then.
-                    wake_sharers: self.lifted || came_or_went,
+                    wake: Wake::new(wakes, self.lifted || came_or_went),
                     forget_guard: self.verdict == Some(Verdict::Allow) && settled,
                     alarms: &alarms,
                     policy: &engine.policy_text,

@@ -47,8 +47,7 @@ use tracing::info;
 
 use crate::alert::Alert;
 use crate::auth0::Auth0;
-use crate::domain::mark::MarkOptions;
-use crate::domain::{Clock, Policy, Timestamp};
+use crate::domain::{Clock, Rules, Timestamp};
 use crate::http::Remote;
 use crate::http::pacing::Pacer;
 use crate::okta::Okta;
@@ -63,20 +62,12 @@ use searched::Searches;
 /// How the work is done: the part of the configuration that the engine needs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who is denied, and who never is.
-    pub policy: Policy,
-    /// What a mark consists of.
-    pub mark: MarkOptions,
+    /// What a decision depends on.
+    pub rules: Rules,
     /// The code that the Action should have.
     pub action_code: String,
-    /// Only accounts with an identity in one of these connections. Empty: all.
-    pub connections: Vec<String>,
-    /// Only accounts whose address Auth0 has verified.
-    pub require_verified_email: bool,
     /// Also use the case-insensitive search.
     pub search: bool,
-    /// End sessions and refresh tokens of denied accounts.
-    pub end_sessions: bool,
     /// Write to Auth0 at all.
     pub enforce: bool,
     /// Looks at the same time.
@@ -186,7 +177,7 @@ impl Engine {
             foreign_next: std::sync::atomic::AtomicBool::new(true),
             heartbeats,
             metrics: metrics::Metrics::default(),
-            policy_text: options.policy.fingerprint(),
+            policy_text: options.rules.policy.fingerprint(),
             alert: None,
             notes: std::sync::Mutex::default(),
             store,
@@ -233,7 +224,7 @@ impl Engine {
             info!(event = "policy_changed", "deny policy changed; starting a full reconcile");
             self.request_reconcile_all("the policy changed").await?;
         }
-        if !self.options.end_sessions {
+        if !self.options.rules.end_sessions {
             // Nobody asks for it any more, so no look would find out that it is over.
             self.store.clear_alarm(AlarmKind::SessionsUnavailable, "", self.now()).await?;
         }

@@ -213,7 +213,7 @@ impl Engine {
         for user in settled {
             // Who is not listed was deleted, or so it looks: who was known to be is as before, anybody else has changed.
             let status = now_there.get(&user.id).map_or(Status::Deleted, |there| there.status.clone());
-            if self.options.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
+            if self.options.rules.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
                 let mut addresses = user.addresses.clone();
                 addresses.extend(now_there.get(&user.id).map(OktaUser::addresses).unwrap_or_default());
                 denied.push((user.id.clone(), addresses, user.denied.clone()));
@@ -229,7 +229,7 @@ impl Engine {
     /// Everybody Okta lists as someone to deny.
     async fn compare_deniable(&self, sweep: &ReconcileRun) -> Result<Step, PassError> {
         let changed_since = if sweep.scope == ALL { None } else { parse_timestamp(&sweep.scope).ok() };
-        let statuses: Vec<Status> = self.options.policy.deny_statuses.iter().cloned().collect();
+        let statuses: Vec<Status> = self.options.rules.policy.deny_statuses.iter().cloned().collect();
         let page = self.list(&UserQuery::Status { statuses, changed_since }, sweep.next.as_deref()).await?;
         if page.unreadable > 0 {
             warn!(
@@ -339,11 +339,11 @@ impl Engine {
         let mut batch: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)> = Vec::new();
         let mut addresses = 0;
         for mut user in users {
-            if self.options.policy.is_exempt(&user.0, &user.1) {
+            if self.options.rules.policy.is_exempt(&user.0, &user.1) {
                 due.insert(user.0);
                 continue;
             }
-            let in_scope: Vec<Address> = self.options.policy.in_scope(&user.1).into_iter().cloned().collect();
+            let in_scope: Vec<Address> = self.options.rules.policy.in_scope(&user.1).into_iter().cloned().collect();
             user.1 = distinct(in_scope);
             if !batch.is_empty() && addresses + user.1.len() > ADDRESSES_A_SEARCH {
                 due.extend(self.disagreeing_batch(&batch).await?);
@@ -384,7 +384,7 @@ impl Engine {
                     .copied()
                     .filter(|account| denied.contains(&account.id) || self.counts(account))
                     .collect();
-                !complete || !agrees(id, &hits, denied, self.options.mark.mirror, self.options.mark.block)
+                !complete || !agrees(id, &hits, denied, self.options.rules.mark.mirror, self.options.rules.mark.block)
             })
             .map(|(id, ..)| id.clone())
             .collect())
@@ -392,9 +392,9 @@ impl Engine {
 
     /// Is this an account that the configuration lets us deny?
     fn counts(&self, account: &Account) -> bool {
-        let connections = &self.options.connections;
+        let connections = &self.options.rules.connections;
         (connections.is_empty() || account.connections.iter().any(|connection| connections.contains(connection)))
-            && (!self.options.require_verified_email || account.email_verified)
+            && (!self.options.rules.require_verified_email || account.email_verified)
     }
 
     async fn sweep(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {

@@ -14,7 +14,7 @@ use super::look::Report;
 use super::{Engine, Options};
 use crate::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options, action_code};
 use crate::domain::mark::MarkOptions;
-use crate::domain::{ManualClock, OktaUserId, Policy, Timestamp};
+use crate::domain::{ManualClock, OktaUserId, Policy, Rules, Timestamp};
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
 use crate::okta::{self, Okta, OktaOptions};
@@ -92,13 +92,9 @@ impl Stage {
             clock.clone(),
         );
         let options = Options {
-            policy,
-            mark,
+            rules: Rules { policy, mark, connections: Vec::new(), require_verified_email: false, end_sessions: false },
             action_code: action_code("account_deactivated", "okta_sync"),
-            connections: Vec::new(),
-            require_verified_email: false,
             search: true,
-            end_sessions: false,
             enforce: true,
             concurrency: 4,
             max_attempts: 12,

@@ -56,7 +56,7 @@ impl Looking<'_> {
         if account.blocked && !ours.blocked && account.mark.as_ref().is_none_or(|mark| mark.okta_user_id.is_none()) {
             ours.blocked = self.engine.store.is_blocked_by_us(&account.id).await?;
         }
-        let patch = match mark::deny(account, &self.reason(), self.engine.options.mark, ours) {
+        let patch = match mark::deny(account, &self.reason(), self.engine.options.rules.mark, ours) {
             Difference::None if known_denied => {
                 self.decide(account, account.summary(), DecisionOutcome::Unchanged, None, None);
                 self.weigh(Outcome::Unchanged);
@@ -85,7 +85,7 @@ impl Looking<'_> {
             Difference::Patch(patch) => patch,
         };
         let enforce = self.engine.options.enforce;
-        let owing = self.engine.options.end_sessions || known.is_some_and(|known| known.sessions_owed);
+        let owing = self.engine.options.rules.end_sessions || known.is_some_and(|known| known.sessions_owed);
         let intent = Intent {
             account: &account.id,
             email: account.email.as_ref(),
@@ -329,7 +329,7 @@ impl Looking<'_> {
         if !self.start.accounts.iter().any(|known| known.id == *id && known.sessions_owed) {
             return Ok(());
         }
-        if self.engine.options.end_sessions {
+        if self.engine.options.rules.end_sessions {
             return self.end_sessions(id).await;
         }
         // It is not asked for any more: the debt is forgiven.

@@ -44,7 +44,7 @@ pub use error::{StoreError, name_state};
 pub use files::is_in_use;
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use looks::{
-    AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart, UserRead,
+    AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart,
 };
 pub use open::{Access, Binding, Opened, Store};
 pub use purge::MarkedByUs;

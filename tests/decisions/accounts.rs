@@ -52,7 +52,7 @@ async fn denied_account_linked_later_moves_to_primary() {
 
 #[tokio::test]
 async fn only_configured_connections() {
-    let world = World::with(|setup| setup.options.connections = vec!["acme-okta".to_owned()]).await;
+    let world = World::with(|setup| setup.options.rules.connections = vec!["acme-okta".to_owned()]).await;
     let ann = world.person("ann@example.com");
     let inside = world.auth0().create_user(json!({ "connection": "acme-okta", "email": "ann@example.com" }));
     let outside = world.account("ann@example.com");
@@ -71,7 +71,7 @@ async fn narrowed_connections_keep_denials() {
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
-    world.restart(|options| options.connections = vec!["acme-okta".to_owned()]).await;
+    world.restart(|options| options.rules.connections = vec!["acme-okta".to_owned()]).await;
     world.reconcile().await;
     world.request(&ann).await;
     world.assert_denied_for(&account, &ann);
@@ -84,7 +84,7 @@ async fn narrowed_connections_keep_denials() {
 
 #[tokio::test]
 async fn only_verified_addresses_if_required() {
-    let world = World::with(|setup| setup.options.require_verified_email = true).await;
+    let world = World::with(|setup| setup.options.rules.require_verified_email = true).await;
     let ann = world.person("ann@example.com");
     let verified = world.account("ann@example.com");
     let squatter = world.auth0().create_user(json!({
@@ -98,7 +98,7 @@ async fn only_verified_addresses_if_required() {
 #[tokio::test]
 async fn only_configured_domains() {
     let world = World::with(|setup| {
-        setup.options.policy.email_domains = BTreeSet::from(["example.com".to_owned()]);
+        setup.options.rules.policy.email_domains = BTreeSet::from(["example.com".to_owned()]);
     })
     .await;
     let (ann, eve) = (world.person("ann@EXAMPLE.com"), world.person("eve@example.com.evil.example"));
@@ -116,7 +116,7 @@ fn exempting(names: &[&str]) -> Policy {
 
 #[tokio::test]
 async fn exempt_users_are_reported_never_denied() {
-    let mut world = World::with(|setup| setup.options.policy = exempting(&["boss@example.com"])).await;
+    let mut world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
     let (boss, deputy) = (world.person("Boss@Example.com"), world.person("deputy@example.com"));
     let (bosses, deputies) = (world.account("boss@example.com"), world.account("deputy@example.com"));
     world.leaves(&boss).await;
@@ -127,13 +127,13 @@ async fn exempt_users_are_reported_never_denied() {
     assert_eq!(world.alarms().await, [format!("exempt_left of {boss}")]);
     // Exempted after the denial, by id: what was done is undone.
     let id = deputy.to_string();
-    world.restart(|options| options.policy = exempting(&["boss@example.com", &id])).await;
+    world.restart(|options| options.rules.policy = exempting(&["boss@example.com", &id])).await;
     world.reconcile().await;
     world.assert_open(&deputies);
     assert_eq!(world.outcome(&deputy).await, "skipped: exempt");
     assert_eq!(world.alarms().await.len(), 2);
     // And no longer.
-    world.restart(|options| options.policy = exempting(&[])).await;
+    world.restart(|options| options.rules.policy = exempting(&[])).await;
     world.reconcile().await;
     world.assert_denied_for(&bosses, &boss);
     world.assert_denied_for(&deputies, &deputy);
@@ -142,14 +142,14 @@ async fn exempt_users_are_reported_never_denied() {
 
 #[tokio::test]
 async fn policy_change_reconciles_at_next_start() {
-    let mut world = World::with(|setup| setup.options.policy = exempting(&["boss@example.com"])).await;
+    let mut world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
     let ann = world.person("ann@example.com");
     world.account("ann@example.com");
     world.leaves(&ann).await;
     let decisions = world.store().decisions(None, None, 0, 100).await.unwrap();
     assert!(!decisions.is_empty() && decisions.iter().all(|decision| !decision.policy.contains("boss")));
     assert!(world.store().current_reconcile().await.unwrap().is_none());
-    world.restart(|options| options.policy = exempting(&["chief@example.com"])).await;
+    world.restart(|options| options.rules.policy = exempting(&["chief@example.com"])).await;
     assert_eq!(world.store().current_reconcile().await.unwrap().unwrap().scope, "all");
 }
 

@@ -37,7 +37,7 @@ fn states(row: &DecisionRow) -> (&str, &str) {
 
 #[tokio::test]
 async fn decision_links_okta_event_to_auth0_log() {
-    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let world = World::with(|setup| setup.options.rules.mark.block = true).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
@@ -59,7 +59,7 @@ async fn decision_links_okta_event_to_auth0_log() {
         assert_eq!(row.why, None, "{row:?}");
         assert!(row.actor.is_some(), "who did it in Okta: {row:?}");
         assert_eq!(row.version, env!("CARGO_PKG_VERSION"));
-        assert_eq!(row.policy, world.options.policy.fingerprint());
+        assert_eq!(row.policy, world.options.rules.policy.fingerprint());
         // The entry of Okta's log, and the write as Auth0 knows it: by its own name and by ours.
         assert_eq!(row.event_id.as_deref(), Some(logged(&world, &ann, kind).as_str()));
         let requests = world.auth0().journal().requests();
@@ -94,8 +94,8 @@ async fn eventless_write_correlates_by_user() {
 #[tokio::test]
 async fn skipped_accounts_have_reasons() {
     let world = World::with(|setup| {
-        setup.options.connections = vec!["Username-Password-Authentication".to_owned()];
-        setup.options.require_verified_email = true;
+        setup.options.rules.connections = vec!["Username-Password-Authentication".to_owned()];
+        setup.options.rules.require_verified_email = true;
     })
     .await;
     let ann = world.person("ann@example.com");

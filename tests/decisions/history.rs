@@ -84,8 +84,8 @@ impl History {
         // What the smaller plans allow, or as much as one likes.
         let limited = kind == Kind::Weeks && rng.bool();
         let world = World::with(|setup| {
-            setup.options.mark.block = block;
-            setup.options.end_sessions = sessions;
+            setup.options.rules.mark.block = block;
+            setup.options.rules.end_sessions = sessions;
             setup.options.search = search;
             setup.options.guard.denials_max = if tight { 2 } else { 200 };
             setup.sandbox.okta.search_lag = if lag_okta { SECOND } else { Duration::ZERO };
@@ -384,7 +384,7 @@ impl History {
     }
 
     fn suspension_denies(&self) -> bool {
-        self.world.options.policy.deny_statuses.contains(&Status::Suspended)
+        self.world.options.rules.policy.deny_statuses.contains(&Status::Suspended)
     }
 
     async fn held(&self) -> BTreeSet<String> {

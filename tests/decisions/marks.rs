@@ -7,7 +7,7 @@ use super::world::{DAY, HOUR, World};
 
 #[tokio::test]
 async fn our_block_follows_the_mark() {
-    let mut world = World::with(|setup| setup.options.mark.block = true).await;
+    let mut world = World::with(|setup| setup.options.rules.mark.block = true).await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
@@ -15,7 +15,7 @@ async fn our_block_follows_the_mark() {
     assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
     assert_eq!(world.mark(&account)["blocked"], true);
     // Unblocked by hand while denied, and blocking is not even asked for any more: it is restored.
-    world.restart(|options| options.mark.block = false).await;
+    world.restart(|options| options.rules.mark.block = false).await;
     world.auth0().set_user(&account, |user| user["blocked"] = json!(false));
     world.request(&ann).await;
     assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
@@ -30,7 +30,7 @@ async fn enabling_block_updates_denied_accounts() {
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
-    world.restart(|options| options.mark.block = true).await;
+    world.restart(|options| options.rules.mark.block = true).await;
     world.reconcile().await;
     assert_eq!(world.mark(&account)["blocked"], true);
     world.returns(&ann).await;
@@ -39,7 +39,7 @@ async fn enabling_block_updates_denied_accounts() {
 
 #[tokio::test]
 async fn foreign_block_is_kept() {
-    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let world = World::with(|setup| setup.options.rules.mark.block = true).await;
     let ann = world.person("ann@example.com");
     let before = world.auth0().create_user(json!({ "email": "ann@example.com", "blocked": true }));
     world.leaves(&ann).await;
@@ -61,7 +61,7 @@ async fn foreign_block_is_kept() {
 #[tokio::test]
 async fn our_block_is_lifted_after_metadata_wipe() {
     for restored_first in [true, false] {
-        let world = World::with(|setup| setup.options.mark.block = true).await;
+        let world = World::with(|setup| setup.options.rules.mark.block = true).await;
         let ann = world.person("ann@example.com");
         let account = world.account("ann@example.com");
         world.leaves(&ann).await;
@@ -80,7 +80,7 @@ async fn our_block_is_lifted_after_metadata_wipe() {
 
 #[tokio::test]
 async fn our_block_survives_owner_change() {
-    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let world = World::with(|setup| setup.options.rules.mark.block = true).await;
     let ann = world.person_called("ann", "team@example.com");
     let bob = world.person_called("bob", "team@example.com");
     let account = world.account("team@example.com");
@@ -277,7 +277,7 @@ async fn account_deleted_before_write_is_no_failure() {
 #[tokio::test]
 async fn lost_response_is_undone_when_user_returns() {
     for enforced_sessions in [false, true] {
-        let mut world = World::with(|setup| setup.options.end_sessions = enforced_sessions).await;
+        let mut world = World::with(|setup| setup.options.rules.end_sessions = enforced_sessions).await;
         let ann = world.person("ann@example.com");
         let account = world.account("ann@example.com");
         world.sync().await;
@@ -343,7 +343,7 @@ async fn removed_mark_is_restored_then_alarms() {
 
 #[tokio::test]
 async fn correct_account_gets_no_write() {
-    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let world = World::with(|setup| setup.options.rules.mark.block = true).await;
     let ann = world.person("ann@example.com");
     world.account("ann@example.com");
     world.leaves(&ann).await;
@@ -366,7 +366,7 @@ async fn forgotten_user_mark_is_kept_then_lifted() {
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
-    let policy = world.options.policy.fingerprint();
+    let policy = world.options.rules.policy.fingerprint();
     world.store().forget(&ann, "a test", &policy, world.now()).await.unwrap();
     world.assert_denied_for(&account, &ann);
     world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));

@@ -8,7 +8,7 @@ use super::world::{DAY, HOUR, World};
 
 #[tokio::test]
 async fn reconcile_repairs_ours_and_reports_foreign() {
-    let world = World::with(|setup| setup.options.mark.block = true).await;
+    let world = World::with(|setup| setup.options.rules.mark.block = true).await;
     let people: Vec<(OktaUserId, String)> = ["user", "import", "tool", "scim", "fine"]
         .into_iter()
         .map(|name| {

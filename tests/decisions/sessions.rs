@@ -22,7 +22,7 @@ fn asked(world: &World) -> usize {
 
 #[tokio::test]
 async fn denial_revokes_sessions_once() {
-    let world = World::with(|setup| setup.options.end_sessions = true).await;
+    let world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.leaves(&ann).await;
     assert_eq!(world.auth0().open_sessions(&account), (0, 0));
@@ -34,7 +34,7 @@ async fn denial_revokes_sessions_once() {
 
 #[tokio::test]
 async fn owed_revocation_survives_restart() {
-    let mut world = World::with(|setup| setup.options.end_sessions = true).await;
+    let mut world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.auth0().faults().add(Fault::new(SESSIONS, "/api/v2/users/", Effect::Drop).times(1));
     world.leaves(&ann).await;
@@ -49,7 +49,7 @@ async fn owed_revocation_survives_restart() {
 #[tokio::test]
 async fn refused_revocation_alarms_once() {
     let world = World::with(|setup| {
-        setup.options.end_sessions = true;
+        setup.options.rules.end_sessions = true;
         setup.sandbox.auth0.has_session_api = false;
     })
     .await;
@@ -91,7 +91,7 @@ async fn refused_revocation_alarms_once() {
 
 #[tokio::test]
 async fn missing_revocation_endpoint_owes_nothing() {
-    let world = World::with(|setup| setup.options.end_sessions = true).await;
+    let world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.auth0().faults().add(Fault::status(SESSIONS, "/api/v2/users/", 404));
     world.leaves(&ann).await;
@@ -104,14 +104,14 @@ async fn missing_revocation_endpoint_owes_nothing() {
 
 #[tokio::test]
 async fn disabling_revocation_clears_alarm() {
-    let mut world = World::with(|setup| setup.options.end_sessions = true).await;
+    let mut world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let (ann, _) = logged_in(&world).await;
     world.auth0().set_has_session_api(false);
     world.leaves(&ann).await;
     assert!(world.alarms().await.contains(&"sessions_unavailable".to_owned()));
     world.restart(|_| ()).await;
     assert!(world.alarms().await.contains(&"sessions_unavailable".to_owned()), "it is asked for still");
-    world.restart(|options| options.end_sessions = false).await;
+    world.restart(|options| options.rules.end_sessions = false).await;
     assert!(!world.alarms().await.contains(&"sessions_unavailable".to_owned()));
     let before = asked(&world);
     world.reconcile().await;

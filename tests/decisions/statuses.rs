@@ -41,7 +41,7 @@ async fn every_status_reaches_its_verdict() {
 #[tokio::test]
 async fn suspension_denies_if_configured() {
     let world = World::with(|setup| {
-        setup.options.policy =
+        setup.options.rules.policy =
             Policy { deny_statuses: [Status::Suspended, Status::Deprovisioned].into(), ..Policy::default() };
     })
     .await;
@@ -186,7 +186,7 @@ async fn newly_denying_status_reaches_existing_users() {
     world.assert_open(&account);
     world
         .restart(|options| {
-            options.policy.deny_statuses.insert(Status::Suspended);
+            options.rules.policy.deny_statuses.insert(Status::Suspended);
         })
         .await;
     // Nobody asks for this comparison: the start has begun it.

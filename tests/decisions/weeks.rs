@@ -336,7 +336,7 @@ impl History {
 
     async fn forget(&mut self) {
         let (id, _) = self.rng.choice(&self.people).cloned().unwrap();
-        let policy = self.world.options.policy.fingerprint();
+        let policy = self.world.options.rules.policy.fingerprint();
         if self.world.store().forget(&id, "a history", &policy, self.world.now()).await.is_ok() {
             self.say(format!("forget {id}"));
             self.forgotten.insert(id);
@@ -349,12 +349,12 @@ impl History {
         self.world
             .restart(|options| match choice {
                 0 => options.enforce = on,
-                1 => options.mark.block = on,
+                1 => options.rules.mark.block = on,
                 _ if on => {
-                    options.policy.deny_statuses.insert(Status::Suspended);
+                    options.rules.policy.deny_statuses.insert(Status::Suspended);
                 }
                 _ => {
-                    options.policy.deny_statuses.remove(&Status::Suspended);
+                    options.rules.policy.deny_statuses.remove(&Status::Suspended);
                 }
             })
             .await;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use assert_cmd::Command;
 use okta_auth0_sync::domain::event::EventUser;
 use okta_auth0_sync::domain::{
-    AccountId, Address, Clock, Event, Held, OktaUserId, Outcome, Status, SystemClock, Timestamp, Verdict, clock,
+    AccountId, Address, Clock, Event, Held, OktaUserId, Outcome, Status, SystemClock, Timestamp, UserRead, Verdict,
+    Wake, clock,
 };
 use okta_auth0_sync::store::{
-    AccountChange, Alarm, AlarmKind, Binding, Decision, LookFinish, Page, QuarantinedEvent, Store, UserRead,
+    AccountChange, Alarm, AlarmKind, Binding, Decision, LookFinish, Page, QuarantinedEvent, Store,
 };
 use tempfile::TempDir;
 
@@ -212,8 +213,7 @@ async fn look(
         decisions,
         accounts,
         belated_event: None,
-        wake_dependants: false,
-        wake_sharers: false,
+        wake: Wake::Nobody,
         forget_guard: false,
         alarms: &[],
         policy: "p",

@@ -10,7 +10,7 @@ use std::time::Duration;
 use okta_auth0_sync::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options};
 use okta_auth0_sync::domain::clock::{Sleep, Waiting};
 use okta_auth0_sync::domain::mark::MarkOptions;
-use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Timestamp, clock};
+use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Rules, Timestamp, clock};
 use okta_auth0_sync::engine::look::Report;
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::{Engine, Options};
@@ -111,13 +111,15 @@ impl World {
         sandbox.okta.limits = Limits::unlimited();
         sandbox.auth0.bucket = Bucket::UNLIMITED;
         let options = Options {
+            rules: Rules {
+                policy: Policy::default(),
+                mark: MarkOptions { mirror: true, block: false },
+                connections: Vec::new(),
+                require_verified_email: false,
+                end_sessions: false,
+            },
             action_code: okta_auth0_sync::auth0::action_code("account_deactivated", "okta_sync"),
-            policy: Policy::default(),
-            mark: MarkOptions { mirror: true, block: false },
-            connections: Vec::new(),
-            require_verified_email: false,
             search: true,
-            end_sessions: false,
             enforce: true,
             concurrency: 1,
             max_attempts: 12,
@@ -153,7 +155,7 @@ impl World {
             auth0_url: auth0_url.origin().ascii_serialization(),
             auth0_audience: auth0.audience(),
             enforce: self.options.enforce,
-            policy: self.options.policy.fingerprint(),
+            policy: self.options.rules.policy.fingerprint(),
         };
         let everything = Shares { ours: 1.0, sweeps: 1.0 };
         let (okta_shares, auth0_shares) = network.shares.unwrap_or((everything, everything));

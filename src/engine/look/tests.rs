@@ -140,7 +140,7 @@ async fn what_is_held_by_the_guard_is_one_alarm_that_names_nobody() {
 async fn a_look_leaves_one_line_that_is_as_loud_as_it_is_important_and_no_address() {
     let exempt = "eve@example.com";
     let house = House::with(|options| {
-        options.policy.exempt = [exempt.to_owned()].into();
+        options.rules.policy.exempt = [exempt.to_owned()].into();
         options.max_attempts = 2;
     })
     .await;

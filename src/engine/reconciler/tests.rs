@@ -194,8 +194,8 @@ async fn an_account_that_the_configuration_leaves_alone_brings_no_looks_and_any_
     ] {
         let case = format!("{connections:?}, verified only: {verified_only}: {appeared}");
         let house = House::with(|options| {
-            options.connections = connections.into_iter().map(str::to_owned).collect();
-            options.require_verified_email = verified_only;
+            options.rules.connections = connections.into_iter().map(str::to_owned).collect();
+            options.rules.require_verified_email = verified_only;
         })
         .await;
         let ann = silent_leaver(&house, "ann@example.com");
@@ -212,7 +212,7 @@ async fn an_account_that_the_configuration_leaves_alone_brings_no_looks_and_any_
 
 #[tokio::test]
 async fn who_went_from_one_status_that_is_denied_to_another_is_looked_at_once() {
-    let house = House::with(|options| _ = options.policy.deny_statuses.insert(Status::Suspended)).await;
+    let house = House::with(|options| _ = options.rules.policy.deny_statuses.insert(Status::Suspended)).await;
     let ann = house.person("ann@example.com");
     house.account("ann@example.com");
     house.okta().suspend(&ann);
@@ -244,7 +244,7 @@ async fn only_when_somebody_is_due_the_looks_are_woken_and_then_at_once() {
 
 #[tokio::test]
 async fn an_alarm_about_something_else_lets_nobody_wait_for_the_end_of_their_sessions() {
-    let house = House::with(|options| options.end_sessions = true).await;
+    let house = House::with(|options| options.rules.end_sessions = true).await;
     house.auth0().set_has_session_api(false);
     for name in ["ann", "bob", "carol"] {
         silent_leaver(&house, &format!("{name}@example.com"));

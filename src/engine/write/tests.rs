@@ -158,7 +158,7 @@ async fn a_write_that_failed_says_what_auth0_said_and_one_that_came_too_late_say
 
 #[tokio::test]
 async fn a_rehearsal_says_what_a_write_would_make_of_an_account() {
-    let mut house = House::with(|options| options.mark.block = true).await;
+    let mut house = House::with(|options| options.rules.mark.block = true).await;
     let (ann, account) = ann(&house).await;
     house.change(|options| options.enforce = false);
     leaves(&house, &ann).await;
@@ -199,7 +199,7 @@ async fn a_denial_whose_answer_was_lost_is_taken_up_as_it_was_made() {
 #[tokio::test]
 async fn sessions_that_auth0_failed_to_end_are_ended_by_the_next_look_and_no_plan_is_blamed() {
     for failure in [Effect::Drop, Effect::Status { code: 500, body: json!({}), headers: Vec::new() }] {
-        let house = House::with(|options| options.end_sessions = true).await;
+        let house = House::with(|options| options.rules.end_sessions = true).await;
         let (ann, account) = ann(&house).await;
         assert!(house.auth0().login(&account).is_granted());
         house.auth0().faults().add(Fault::new("DELETE", USERS, failure.clone()).times(1));
@@ -216,7 +216,7 @@ async fn sessions_that_auth0_failed_to_end_are_ended_by_the_next_look_and_no_pla
 
 #[tokio::test]
 async fn that_a_tenant_has_no_such_endpoint_is_told_once_for_all_who_leave() {
-    let house = House::with(|options| options.end_sessions = true).await;
+    let house = House::with(|options| options.rules.end_sessions = true).await;
     let (ann, _) = ann(&house).await;
     let bob = house.person("bob@example.com");
     house.account("bob@example.com");
@@ -231,7 +231,7 @@ async fn that_a_tenant_has_no_such_endpoint_is_told_once_for_all_who_leave() {
 
 #[tokio::test]
 async fn what_is_owed_to_one_account_is_not_owed_to_another() {
-    let house = House::with(|options| options.end_sessions = true).await;
+    let house = House::with(|options| options.rules.end_sessions = true).await;
     let (ann, account) = ann(&house).await;
     house.auth0().set_has_session_api(false);
     leaves(&house, &ann).await;
@@ -258,7 +258,7 @@ async fn what_is_owed_to_one_account_is_not_owed_to_another() {
 
 #[tokio::test]
 async fn what_somebody_unblocked_is_not_blocked_again_for_the_next_one_where_nobody_asks_for_blocks() {
-    let mut house = House::with(|options| options.mark.block = true).await;
+    let mut house = House::with(|options| options.rules.mark.block = true).await;
     let people = ["ann", "bob"].map(|login| create_user(house.okta(), login, "team@example.com"));
     let account = house.account("team@example.com");
     house.sync().await;
@@ -268,7 +268,7 @@ async fn what_somebody_unblocked_is_not_blocked_again_for_the_next_one_where_nob
     assert!(is_blocked(&house, &account));
     let owner = mark(&house, &account)["okta_user_id"].clone();
     let other = people.iter().find(|who| owner != who.as_str()).unwrap();
-    house.change(|options| options.mark.block = false);
+    house.change(|options| options.rules.mark.block = false);
     wipe(&house, &account);
     house.auth0().set_user(&account, |user| user["blocked"] = json!(false));
     request(&house, other).await;
@@ -278,7 +278,7 @@ async fn what_somebody_unblocked_is_not_blocked_again_for_the_next_one_where_nob
 
 #[tokio::test]
 async fn a_block_of_ours_is_lifted_even_if_only_a_lost_state_knew_of_it_and_the_mark_is_gone() {
-    let house = House::with(|options| options.mark.block = true).await;
+    let house = House::with(|options| options.rules.mark.block = true).await;
     let ann = house.person("ann@example.com");
     house.sync().await;
     house.passes(DAY).await;
@@ -301,7 +301,7 @@ async fn a_block_of_ours_is_lifted_even_if_only_a_lost_state_knew_of_it_and_the_
 
 #[tokio::test]
 async fn while_an_account_is_held_the_state_knows_whose_its_block_is_though_its_mark_does_not() {
-    let house = House::with(|options| options.mark.block = true).await;
+    let house = House::with(|options| options.rules.mark.block = true).await;
     let (ann, account) = ann(&house).await;
     leaves(&house, &ann).await;
     house.passes(DAY).await;

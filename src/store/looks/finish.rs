@@ -3,8 +3,8 @@
 use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError, count, json_list};
 use super::due::Selection;
-use super::{AccountChange, Finished, LookFinish, UserRead};
-use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Timestamp, clock, timestamp_text};
+use super::{AccountChange, Finished, LookFinish};
+use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Timestamp, UserRead, clock, timestamp_text};
 
 /// Settles the user's events up to the claimed one. Only events behind the last look that settled can be open.
 const SETTLE_EVENTS: &str = "
@@ -99,8 +99,8 @@ impl Store {
     async fn wake_others(&self, tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<u64, StoreError> {
         let mut woken = 0;
         for (wakes, selection) in [
-            (look.wake_dependants, Selection::DependingOn(look.user)),
-            (look.wake_sharers, Selection::SharingWith(look.user)),
+            (look.wake.includes_dependents(), Selection::DependingOn(look.user)),
+            (look.wake.includes_sharers(), Selection::SharingWith(look.user)),
         ] {
             if wakes {
                 let made = self.make_due_in(tx, selection, Lane::Reactivation, Cause::Neighbour, now_text).await?;

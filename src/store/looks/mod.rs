@@ -12,8 +12,8 @@ use sqlx::FromRow;
 use super::Alarm;
 use super::types::OptionalTime;
 use crate::domain::{
-    AccountId, Address, Cause, DecisionOutcome, EventSeen, Lane, MarkedAccount, OktaUserId, Outcome, OutcomeKind,
-    Status, Timestamp, Verdict,
+    AccountId, Address, Cause, DecisionOutcome, EventSeen, KnownUser, Lane, MarkedAccount, OktaUserId, Outcome,
+    OutcomeKind, Status, Timestamp, UserRead, Verdict, Wake,
 };
 
 pub use due::DueUser;
@@ -60,6 +60,23 @@ pub struct LookStart {
     pub events: Vec<EventSeen>,
 }
 
+impl LookStart {
+    /// What a decision depends on.
+    pub fn known_user(&self) -> KnownUser {
+        KnownUser {
+            id: self.id.clone(),
+            cause: self.cause,
+            approved: self.approved,
+            recheck_step: self.recheck_step,
+            status: self.status.clone(),
+            left_seen: self.left_seen,
+            addresses: self.addresses.clone(),
+            accounts: self.accounts.clone(),
+            events: self.events.clone(),
+        }
+    }
+}
+
 /// What the guard says to a first denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -104,19 +121,6 @@ pub struct Intent<'a> {
     pub with_block: bool,
     /// Are its sessions to be ended after it?
     pub owe_sessions: bool,
-}
-
-/// What is known of a user from Okta.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserRead {
-    /// The login; unknown for a deleted user.
-    pub login: Option<String>,
-    /// The e-mail; unknown for a deleted user.
-    pub email: Option<Address>,
-    /// The status.
-    pub status: Status,
-    /// All addresses that count for this user.
-    pub addresses: Vec<Address>,
 }
 
 /// One decision: what was found, what was decided, what was written.
@@ -201,10 +205,8 @@ pub struct LookFinish<'a> {
     pub accounts: &'a [AccountChange],
     /// An event that was settled as `unchanged` and has its effect only now.
     pub belated_event: Option<&'a str>,
-    /// Look at those who are skipped or held because of this user.
-    pub wake_dependants: bool,
-    /// Look at those who share an address: the account they share is open again, or somebody came back or was suspended.
-    pub wake_sharers: bool,
+    /// Which other users become due.
+    pub wake: Wake,
     /// The user is allowed: the guard forgets them.
     pub forget_guard: bool,
     /// What a person should know.

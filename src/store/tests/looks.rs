@@ -215,7 +215,7 @@ async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_add
         store.known_holders(&[crate::domain::Address::parse("SHARED@example.com").unwrap()], &u1).await.unwrap();
     assert_eq!(holders, [(u2.clone(), None)]);
     let finished = store
-        .finish_look(LookFinish { wake_dependants: true, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
+        .finish_look(LookFinish { wake: Wake::Dependents, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
         .await
         .unwrap();
     assert_eq!(finished.woken, 1);
@@ -225,7 +225,7 @@ async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_add
         ("neighbour", true, Some("skipped"))
     );
     let finished = store
-        .finish_look(LookFinish { wake_sharers: true, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
+        .finish_look(LookFinish { wake: Wake::Sharers, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
         .await
         .unwrap();
     assert_eq!(finished.woken, 1);

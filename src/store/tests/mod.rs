@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::event::EventUser;
-use crate::domain::{Cause, Event, Lane, OktaUserId, Outcome, Status, Timestamp, clock};
+use crate::domain::{Cause, Event, Lane, OktaUserId, Outcome, Status, Timestamp, UserRead, Wake, clock};
 
 fn at(text: &str) -> Timestamp {
     clock::parse_timestamp(text).unwrap()
@@ -79,8 +79,7 @@ fn finish<'a>(user: &'a OktaUserId, claimed_seq: i64, outcome: &'a Outcome) -> L
         decisions: &[],
         accounts: &[],
         belated_event: None,
-        wake_dependants: false,
-        wake_sharers: false,
+        wake: Wake::Nobody,
         forget_guard: false,
         alarms: &[],
         policy: "p",
