@@ -11,8 +11,8 @@ use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, Outcome, Status};
 use crate::engine::Note;
-use crate::engine::look::Report;
 use crate::engine::pass::{Done, pass};
+use crate::engine::sync_user::Report;
 use crate::store::StatusRow;
 
 /// Polls to the end of the log and looks at everybody who is due.

@@ -12,7 +12,7 @@ use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OktaUserId, OutcomeKind};
-use crate::engine::look::Report;
+use crate::engine::sync_user::Report;
 use crate::store::{StoreError, UserRow, Who};
 
 /// Tells it.

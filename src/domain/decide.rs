@@ -305,13 +305,6 @@ impl Action {
     }
 }
 
-impl Plan {
-    /// Does Auth0 agree with what the store and Okta say, so that no look is needed?
-    pub fn agrees(&self) -> bool {
-        self.steps.iter().all(|step| matches!(step.action, Action::Keep | Action::Theirs(_) | Action::OutOfScope(_)))
-    }
-}
-
 /// Decides about the accounts that a round found.
 pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
     let case = Case { evidence, rules, reason: reason(evidence.known, evidence.assessment, now) };
@@ -323,8 +316,38 @@ pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
     Plan { steps }
 }
 
+/// Is the user denied already, as far as these accounts show? Then a look would write nothing, and no look is needed.
+/// `addresses` are those in scope; `accounts` were found by them.
+pub fn agrees(known: &KnownUser, addresses: &[Address], accounts: Vec<Account>, rules: &Rules, now: Timestamp) -> bool {
+    let assessment = Assessment {
+        read: None,
+        transitional: false,
+        verdict: Some(Verdict::Deny),
+        event: None,
+        course: Course::Deny(addresses.to_vec()),
+        concerns: Vec::new(),
+    };
+    let found = |account: Account| Found {
+        id: account.id.clone(),
+        account: Some(account),
+        by: FoundBy::Address,
+        blocked_by_us: false,
+    };
+    let evidence = Evidence {
+        known,
+        assessment: &assessment,
+        accounts: accounts.into_iter().map(found).collect(),
+        holders: Holders::default(),
+        done: &BTreeSet::new(),
+    };
+    let plan = decide(&evidence, rules, now);
+    let is_settled = |step: &Step| matches!(step.action, Action::Keep | Action::Theirs(_) | Action::OutOfScope(_));
+    let mut denied = known.accounts.iter().filter(|account| account.denied);
+    plan.steps.iter().all(is_settled) && denied.all(|account| plan.steps.iter().any(|step| step.id == account.id))
+}
+
 /// What a mark says of its reason.
-pub fn reason(known: &KnownUser, assessment: &Assessment<'_>, now: Timestamp) -> Reason {
+fn reason(known: &KnownUser, assessment: &Assessment<'_>, now: Timestamp) -> Reason {
     Reason {
         okta_user_id: known.id.clone(),
         status: assessment.read.as_ref().map_or_else(|| "unknown".to_owned(), |read| read.status.to_string()),

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Engine;
-use super::look::Report;
+use super::sync_user::{Report, failed_attempt};
 use crate::domain::clock;
-use crate::domain::{OktaUserId, Outcome, Wake};
+use crate::domain::{OktaUserId, Outcome, decide};
 use crate::http::Endpoint;
 use crate::store::{DueUser, LookFinish, LookStart, StoreError};
 use crate::{auth0, okta};
@@ -216,13 +216,9 @@ impl Engine {
         error!(event = "panicked", user = %start.id, "panic while processing user; please report this bug");
         let why = "a bug in okta-auth0-sync; see its log".to_owned();
         let now = self.clock.now();
-        let failed = start.attempts.saturating_add(1) >= self.options.max_attempts;
-        let after = crate::domain::backoff::LOOKS.wait(start.attempts.saturating_add(1), fastrand::f64());
-        let (outcome, next) = if failed {
-            (Outcome::Failed(why), clock::add(now, Duration::from_secs(86_400)))
-        } else {
-            (Outcome::Retry { after, why }, clock::add(now, after))
-        };
+        let outcome = failed_attempt(start, self.options.max_attempts, why);
+        let known = start.known_user();
+        let end = decide::conclude(&known, None, &outcome, false, &self.options.rules, now);
         self.store
             .finish_look(
                 LookFinish {
@@ -231,12 +227,12 @@ impl Engine {
                     read: None,
                     outcome: &outcome,
                     depends_on: None,
-                    next_look: Some(next),
-                    recheck_step: 0,
+                    next_look: end.next_look,
+                    recheck_step: end.recheck_step,
                     decisions: &[],
                     accounts: &[],
                     belated_event: None,
-                    wake: Wake::Nobody,
+                    wake: end.wake,
                     forget_guard: false,
                     alarms: &[],
                     policy: &self.policy_text,

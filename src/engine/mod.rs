@@ -5,7 +5,7 @@
 //! 1. **A page of the log and its cursor are one transaction** ([`poller`]). The checkpoint never waits for Auth0 and never
 //!    passes an event that is not on disk.
 //! 2. **An event is a ping, not a command.** Log order is not causal order, so no event is obeyed. It makes a user due; a
-//!    [`look`] reads that user in Okta now, decides, and makes Auth0 agree. A deactivation, a reactivation, a deletion, a
+//!    [look](sync_user) reads that user in Okta now, decides, and makes Auth0 agree. A deactivation, a reactivation, a deletion, a
 //!    sweep after an outage and "this one person, now" are the same code.
 //! 3. **Auth0 is made to agree, not told to change.** A look reads the accounts, computes the difference as a pure
 //!    function, and writes only if there is one. Looking again writes nothing.
@@ -24,20 +24,17 @@ pub mod calls;
 mod claims;
 pub mod deploy;
 pub mod error;
-mod find;
 pub mod heartbeat;
-pub mod look;
 pub mod metrics;
 mod notifier;
 pub mod pass;
 pub mod poller;
 pub mod purge;
 pub mod reconciler;
-mod searched;
 #[cfg(test)]
 mod stage;
 pub mod supervisor;
-mod write;
+pub mod sync_user;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +54,7 @@ use breaker::CircuitBreaker;
 use claims::Claims;
 pub use error::{CallError, Fatal, PassError};
 use heartbeat::Heartbeats;
-use searched::Searches;
+use sync_user::batch::SearchCaches;
 
 /// How the work is done: the part of the configuration that the engine needs.
 #[derive(Clone, Debug)]
@@ -103,7 +100,7 @@ pub enum Note {
         about: u64,
     },
     /// A look ended.
-    Look(look::Report),
+    Look(sync_user::Report),
     /// A reconcile has gone through a page of users.
     Swept {
         /// Users seen in it.
@@ -135,7 +132,7 @@ pub struct Engine {
     pub(crate) wakes: Wakes,
     pub(crate) claims: Arc<Claims>,
     /// For live looks, and for sweeps: neither waits for the other's calls.
-    pub(crate) searches: [Searches; 2],
+    pub(crate) searches: [SearchCaches; 2],
     /// Once in a process: the org that answers is the one that the state belongs to.
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
     /// Has this process told of a next link to another host?

@@ -24,7 +24,11 @@ use super::error::PassError;
 use super::{Engine, Note, notifier};
 use crate::auth0::{self, AccountQuery, AccountRecord};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
-use crate::domain::{Account, AccountId, Address, OktaUser, OktaUserId, OutcomeKind, Status, Timestamp, Verdict};
+use crate::domain::decide;
+use crate::domain::{
+    Account, AccountId, Address, Cause, KnownUser, MarkedAccount, OktaUser, OktaUserId, OutcomeKind, Status, Timestamp,
+    Verdict,
+};
 use crate::http::pacing::Priority;
 use crate::okta::{self, UserQuery};
 use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
@@ -209,14 +213,14 @@ impl Engine {
         let listed = self.list(&UserQuery::Ids(settled.iter().map(|user| user.id.clone()).collect()), None).await?;
         let now_there: BTreeMap<OktaUserId, OktaUser> =
             listed.users.into_iter().map(|user| (user.id.clone(), user)).collect();
-        let mut denied: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)> = Vec::new();
+        let mut denied: Vec<Candidate> = Vec::new();
         for user in settled {
             // Who is not listed was deleted, or so it looks: who was known to be is as before, anybody else has changed.
             let status = now_there.get(&user.id).map_or(Status::Deleted, |there| there.status.clone());
             if self.options.rules.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
                 let mut addresses = user.addresses.clone();
                 addresses.extend(now_there.get(&user.id).map(OktaUser::addresses).unwrap_or_default());
-                denied.push((user.id.clone(), addresses, user.denied.clone()));
+                denied.push(Candidate::new(&user.id, addresses, &user.denied));
             } else {
                 due.insert(user.id.clone());
             }
@@ -255,7 +259,7 @@ impl Engine {
             if !dealt_with {
                 let mut addresses = before.map(|before| before.addresses.clone()).unwrap_or_default();
                 addresses.extend(user.addresses());
-                unknown.push((user.id.clone(), addresses, Vec::new()));
+                unknown.push(Candidate::new(&user.id, addresses, &[]));
             }
         }
         let due = self.disagreeing(unknown).await?;
@@ -326,31 +330,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Of these users, all to be denied: those with whom Auth0 does not agree, as far as its search shows.
-    async fn disagreeing(
-        &self,
-        users: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)>,
-    ) -> Result<BTreeSet<OktaUserId>, PassError> {
-        // Without the search there is no asking by pages: everybody is looked at.
+    /// Of these users, all to be denied: those for whom Auth0 does not agree, as far as its search shows.
+    async fn disagreeing(&self, users: Vec<Candidate>) -> Result<BTreeSet<OktaUserId>, PassError> {
+        // Without the search, accounts cannot be read by pages: every user needs a look.
         if !self.options.search {
-            return Ok(users.into_iter().map(|(id, ..)| id).collect());
+            return Ok(users.into_iter().map(|user| user.known.id).collect());
         }
+        let policy = &self.options.rules.policy;
         let mut due = BTreeSet::new();
-        let mut batch: Vec<(OktaUserId, Vec<Address>, Vec<AccountId>)> = Vec::new();
+        let mut batch: Vec<Candidate> = Vec::new();
         let mut addresses = 0;
         for mut user in users {
-            if self.options.rules.policy.is_exempt(&user.0, &user.1) {
-                due.insert(user.0);
+            if policy.is_exempt(&user.known.id, &user.known.addresses) {
+                due.insert(user.known.id);
                 continue;
             }
-            let in_scope: Vec<Address> = self.options.rules.policy.in_scope(&user.1).into_iter().cloned().collect();
-            user.1 = distinct(in_scope);
-            if !batch.is_empty() && addresses + user.1.len() > ADDRESSES_A_SEARCH {
+            user.addresses = distinct(policy.in_scope(&user.known.addresses).into_iter().cloned().collect());
+            if !batch.is_empty() && addresses + user.addresses.len() > ADDRESSES_A_SEARCH {
                 due.extend(self.disagreeing_batch(&batch).await?);
                 batch.clear();
                 addresses = 0;
             }
-            addresses += user.1.len();
+            addresses += user.addresses.len();
             batch.push(user);
         }
         if !batch.is_empty() {
@@ -359,14 +360,11 @@ impl Engine {
         Ok(due)
     }
 
-    async fn disagreeing_batch(
-        &self,
-        batch: &[(OktaUserId, Vec<Address>, Vec<AccountId>)],
-    ) -> Result<Vec<OktaUserId>, PassError> {
-        let asked: Vec<Address> = batch.iter().flat_map(|(_, addresses, _)| addresses.iter().cloned()).collect();
+    async fn disagreeing_batch(&self, batch: &[Candidate]) -> Result<Vec<OktaUserId>, PassError> {
+        let asked: Vec<Address> = batch.iter().flat_map(|user| user.addresses.iter().cloned()).collect();
         let (records, total) =
             if asked.is_empty() { (Vec::new(), 0) } else { self.search(&AccountQuery::Emails(&asked)).await? };
-        // More hits than Auth0 shows: nobody of this batch is known to agree.
+        // More hits than Auth0 shows: no user of this batch is known to agree.
         let complete = total <= records.len() as u64;
         let mut by_key: BTreeMap<String, Vec<&Account>> = BTreeMap::new();
         for record in &records {
@@ -374,27 +372,12 @@ impl Engine {
                 by_key.entry(email.key()).or_default().push(&record.account);
             }
         }
-        Ok(batch
-            .iter()
-            .filter(|(id, addresses, denied)| {
-                let hits: Vec<&Account> = addresses
-                    .iter()
-                    .filter_map(|address| by_key.get(&address.key()))
-                    .flatten()
-                    .copied()
-                    .filter(|account| denied.contains(&account.id) || self.counts(account))
-                    .collect();
-                !complete || !agrees(id, &hits, denied, self.options.rules.mark.mirror, self.options.rules.mark.block)
-            })
-            .map(|(id, ..)| id.clone())
-            .collect())
-    }
-
-    /// Is this an account that the configuration lets us deny?
-    fn counts(&self, account: &Account) -> bool {
-        let connections = &self.options.rules.connections;
-        (connections.is_empty() || account.connections.iter().any(|connection| connections.contains(connection)))
-            && (!self.options.rules.require_verified_email || account.email_verified)
+        let agrees = |user: &Candidate| {
+            let hits = user.addresses.iter().filter_map(|address| by_key.get(&address.key())).flatten();
+            let accounts = hits.map(|account| (*account).clone()).collect();
+            decide::agrees(&user.known, &user.addresses, accounts, &self.options.rules, self.now())
+        };
+        Ok(batch.iter().filter(|user| !complete || !agrees(user)).map(|user| user.known.id.clone()).collect())
     }
 
     async fn sweep(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
@@ -435,18 +418,36 @@ impl Engine {
     }
 }
 
-/// Does everything that a search shows of a denied person's accounts say that nothing is to be written?
-fn agrees(id: &OktaUserId, hits: &[&Account], denied: &[AccountId], mirror: bool, block: bool) -> bool {
-    use crate::domain::account::Mirror;
-    let every_hit_is_denied = hits.iter().all(|account| {
-        let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { return false };
-        let ours = mark.okta_user_id.as_ref() == Some(id);
-        let owned = mark.okta_user_id.is_some();
-        let mirrored = !mirror || !matches!(account.mirror, Mirror::Absent | Mirror::Off);
-        let blocked = account.blocked || !(mark.blocked || block);
-        owned && (!ours || (mirrored && blocked && denied.contains(&account.id)))
-    });
-    every_hit_is_denied && denied.iter().all(|id| hits.iter().any(|account| account.id == *id))
+/// A user to be denied, as the store and the listing know them.
+struct Candidate {
+    known: KnownUser,
+    /// Their addresses in scope.
+    addresses: Vec<Address>,
+}
+
+impl Candidate {
+    fn new(id: &OktaUserId, addresses: Vec<Address>, denied: &[AccountId]) -> Self {
+        let marked = |id: &AccountId| MarkedAccount {
+            id: id.clone(),
+            email: None,
+            denied: true,
+            blocked: false,
+            sessions_owed: false,
+            unconfirmed: false,
+        };
+        let known = KnownUser {
+            id: id.clone(),
+            cause: Cause::Reconcile,
+            approved: false,
+            recheck_step: 0,
+            status: None,
+            left_seen: true,
+            addresses,
+            accounts: denied.iter().map(marked).collect(),
+            events: Vec::new(),
+        };
+        Self { known, addresses: Vec::new() }
+    }
 }
 
 fn distinct(addresses: Vec<Address>) -> Vec<Address> {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use super::look::Report;
+use super::sync_user::Report;
 use super::{Engine, Options};
 use crate::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options, action_code};
 use crate::domain::mark::MarkOptions;

@@ -223,7 +223,7 @@ async fn skipped_user_is_rechecked() {
     let world = World::new().await;
     let (ann, _, _) = pair(&world).await;
     world.leaves(&ann).await;
-    let looks = |reports: Vec<okta_auth0_sync::engine::look::Report>| {
+    let looks = |reports: Vec<okta_auth0_sync::engine::sync_user::Report>| {
         reports.into_iter().filter(|report| report.user == ann).count()
     };
     assert_eq!(looks(world.let_pass(MINUTE).await), 1);

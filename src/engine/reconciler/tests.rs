@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::super::stage::{Heard, House};
 use super::*;
-use crate::domain::Mark;
 use crate::domain::account::Mirror;
+use crate::domain::mark::MarkOptions;
+use crate::domain::{Mark, Policy, Rules};
 use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -61,6 +62,21 @@ fn account(id: &str, owner: Option<&str>, mirror: Mirror, blocked: bool) -> Acco
         }),
         mirror,
     }
+}
+
+/// What `decide` says of these accounts of ann@example.com, of which the store knows `denied` as denied.
+fn agrees(me: &OktaUserId, accounts: &[&Account], denied: &[AccountId], mirror: bool, block: bool) -> bool {
+    let rules = Rules {
+        policy: Policy::default(),
+        mark: MarkOptions { mirror, block },
+        connections: Vec::new(),
+        require_verified_email: false,
+        end_sessions: false,
+    };
+    let addresses: Vec<Address> = Address::parse("ann@example.com").into_iter().collect();
+    let candidate = Candidate::new(me, addresses.clone(), denied);
+    let accounts = accounts.iter().map(|account| (*account).clone()).collect();
+    decide::agrees(&candidate.known, &addresses, accounts, &rules, "2026-11-23T10:00:00Z".parse().unwrap())
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! One search for many: what a search said lately of people whose turn is next.
+//! Searches in batches: one call for the users whose looks come next.
 //!
 //! Two calls of a denial can be shared: the search for accounts in Auth0, and that for holders of an address in Okta. Both
-//! are answered from an index that lags, and their hits are only names: an account is read before it is written, a holder is
-//! asked for by id before somebody is spared for them. So an answer as old as the lag is worth as much as one of now. Whoever
-//! needs a search and finds none here asks for the next in turn as well. What was kept is used once.
+//! are answered from an index that lags, and only name candidates: a look reads an account before it writes, and reads a
+//! holder by id before it skips a user because of them. So a result as old as the lag is as good as a new one. A look that
+//! needs a search and finds no cached result also searches for the next due users. A cached result is used once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,40 +11,40 @@ use std::time::Duration;
 
 use crate::domain::{AccountId, Address, OktaUser};
 
-/// How old an answer of Auth0 may be: its index lags by seconds.
+/// How old a result of Auth0's search may be: its index lags by seconds.
 const ACCOUNTS_FRESH: Duration = Duration::from_secs(10);
-/// How old an answer of Okta may be: its index lags "typically less than one second" (Okta docs: List all users). Who took
-/// an address over since then, and came to it by an event of the log, makes everybody who shares it due.
+/// How old a result of Okta's search may be: its index lags "typically less than one second" (Okta docs: List all users). A
+/// user who took an address over since then is in the log, and the log queues all users who share the address.
 const HOLDERS_FRESH: Duration = Duration::from_secs(2);
-/// So many addresses are asked for at once: a request line of about two kilobytes.
+/// Addresses in one batch: a request line of about two kilobytes.
 pub(super) const ADDRESSES_MAX: usize = 20;
 
-/// What searches for people who are looked at next have found.
+/// The results of searches for the users whose looks come next.
 #[derive(Debug)]
-pub(crate) struct Searches {
+pub(crate) struct SearchCaches {
     /// Accounts with an address, in Auth0.
-    pub(super) accounts: Searched<AccountId>,
+    pub(super) accounts: SearchCache<AccountId>,
     /// Users who hold an address, in Okta.
-    pub(super) holders: Searched<OktaUser>,
+    pub(super) holders: SearchCache<OktaUser>,
 }
 
-impl Default for Searches {
+impl Default for SearchCaches {
     fn default() -> Self {
-        Self { accounts: Searched::new(ACCOUNTS_FRESH), holders: Searched::new(HOLDERS_FRESH) }
+        Self { accounts: SearchCache::new(ACCOUNTS_FRESH), holders: SearchCache::new(HOLDERS_FRESH) }
     }
 }
 
-/// What was found for an address, and when it was asked for.
+/// The results for an address, and when we asked.
 type Kept<T> = HashMap<String, (Duration, Vec<T>)>;
 
-/// What one kind of search has found.
+/// The results of one kind of search.
 #[derive(Debug)]
-pub(crate) struct Searched<T> {
+pub(crate) struct SearchCache<T> {
     fresh: Duration,
     /// By the key of the address.
     kept: Mutex<Kept<T>>,
-    /// Held while a search for many is under way: who comes meanwhile waits for its answer instead of asking the same.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Held while a batch is searched for: other looks wait for its results instead of searching for the same.
+    pub(super) slot: tokio::sync::Mutex<()>,
 }
 
 /// A hit of a search, and the addresses that it was found by.
@@ -54,16 +54,16 @@ pub(super) struct Hit<T> {
     pub(super) found: T,
 }
 
-impl<T: Clone + PartialEq> Searched<T> {
+impl<T: Clone + PartialEq> SearchCache<T> {
     fn new(fresh: Duration) -> Self {
-        Self { fresh, kept: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self { fresh, kept: Mutex::default(), slot: tokio::sync::Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept<T>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was found for these addresses, if all of them were searched for lately. It is forgotten with that.
+    /// Takes the results for these addresses, if all of them are fresh.
     pub(super) fn take(&self, addresses: &[Address], now: Duration) -> Option<Vec<T>> {
         let mut kept = self.lock();
         kept.retain(|_, (at, _)| now.saturating_sub(*at) < self.fresh);
@@ -74,58 +74,64 @@ impl<T: Clone + PartialEq> Searched<T> {
         Some(each_once(keys.iter().filter_map(|key| kept.remove(key)).flat_map(|(_, found)| found)))
     }
 
-    /// The turn to search for these addresses and those of others as well, if there are others.
-    pub(super) fn together<'a>(
+    /// The slot to search for these addresses together with those of others; `None` if there are no others.
+    pub(super) fn batch<'a>(
         &'a self,
-        turn: tokio::sync::MutexGuard<'a, ()>,
+        slot: tokio::sync::MutexGuard<'a, ()>,
         own: &[Address],
         others: Vec<Address>,
         now: Duration,
-    ) -> Option<Turn<'a, T>> {
+    ) -> Option<BatchSlot<'a, T>> {
         let mut addresses = own.to_vec();
         for other in others {
             if addresses.len() < ADDRESSES_MAX && !addresses.iter().any(|address| address.same(other.as_str())) {
                 addresses.push(other);
             }
         }
-        (addresses.len() > own.len()).then(|| Turn { searched: self, addresses, own: own.len(), at: now, _turn: turn })
+        (addresses.len() > own.len()).then(|| BatchSlot {
+            cache: self,
+            addresses,
+            own: own.len(),
+            at: now,
+            _slot: slot,
+        })
     }
 }
 
-/// How addresses are searched for.
-pub(super) enum Ahead<'a, T> {
-    /// They were.
-    Found(Vec<T>),
-    /// Together with those of others.
-    Many(Turn<'a, T>),
-    /// Alone: there are no others.
-    Alone,
+/// How a look finds the results for its addresses.
+pub(super) enum Lookup<'a, T> {
+    /// A batch found them already.
+    Cached(Vec<T>),
+    /// It searches for them together with those of others.
+    Batch(BatchSlot<'a, T>),
+    /// It searches for them alone.
+    Single,
 }
 
-/// The turn to search for many: whoever needs the same meanwhile waits for what comes of it.
-pub(super) struct Turn<'a, T> {
-    searched: &'a Searched<T>,
-    /// One's own, and then those of others.
+/// The right to search for a batch. Looks that need the same results wait until it is dropped.
+pub(super) struct BatchSlot<'a, T> {
+    cache: &'a SearchCache<T>,
+    /// The look's own, and then those of others.
     addresses: Vec<Address>,
     own: usize,
     at: Duration,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
+    _slot: tokio::sync::MutexGuard<'a, ()>,
 }
 
-impl<T: Clone + PartialEq> Turn<'_, T> {
+impl<T: Clone + PartialEq> BatchSlot<'_, T> {
     /// What to search for.
     pub(super) fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Keeps what was found for others, and tells what was for one's own. `hits` are all that there are.
-    pub(super) fn answered(self, hits: &[Hit<T>]) -> Vec<T> {
+    /// Stores the results for the others, and returns the look's own. `hits` are all hits of the search.
+    pub(super) fn complete(self, hits: &[Hit<T>]) -> Vec<T> {
         let of = |address: &Address| {
             let by = |hit: &&Hit<T>| hit.addresses.iter().any(|found_by| address.same(found_by.as_str()));
             hits.iter().filter(by).map(|hit| hit.found.clone()).collect::<Vec<_>>()
         };
         let (own, others) = self.addresses.split_at(self.own);
-        let mut kept = self.searched.lock();
+        let mut kept = self.cache.lock();
         for other in others {
             kept.insert(other.key(), (self.at, of(other)));
         }
@@ -133,7 +139,7 @@ impl<T: Clone + PartialEq> Turn<'_, T> {
     }
 }
 
-/// Who is found by several addresses is one all the same.
+/// Without duplicates: one user or account can be found by several addresses.
 fn each_once<T: PartialEq>(found: impl Iterator<Item = T>) -> Vec<T> {
     let mut all = Vec::new();
     for one in found {
@@ -153,24 +159,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_found_for_others_is_used_once_while_it_is_fresh_and_only_if_all_was_asked_for() {
+    async fn cached_results_are_used_once_while_fresh() {
         let at = Duration::from_secs(100);
-        let searched = Searched::new(HOLDERS_FRESH);
+        let cache = SearchCache::new(HOLDERS_FRESH);
         let own = addresses(&["own@example.com"]);
         let search = async || {
             let others = addresses(&["OWN@example.com", "Ann@example.com", "bob@example.com", "eve@example.com"]);
-            let turn = searched.together(searched.turn.lock().await, &own, others, at).unwrap();
+            let slot = cache.batch(cache.slot.lock().await, &own, others, at).unwrap();
             assert_eq!(
-                turn.addresses(),
+                slot.addresses(),
                 addresses(&["own@example.com", "Ann@example.com", "bob@example.com", "eve@example.com"])
             );
             let hits = [
                 Hit { addresses: addresses(&["ann@EXAMPLE.com", "bob@example.com"]), found: 7 },
                 Hit { addresses: addresses(&["own@example.com"]), found: 8 },
             ];
-            assert_eq!(turn.answered(&hits), [8]);
+            assert_eq!(slot.complete(&hits), [8]);
         };
-        let take = |texts: &[&str], now| searched.take(&addresses(texts), now);
+        let take = |texts: &[&str], now| cache.take(&addresses(texts), now);
 
         search().await;
         assert_eq!(take(&["own@example.com"], at), None, "it was told at once");
@@ -186,13 +192,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_waited_for_and_no_more_is_asked_than_fits() {
-        let searched = Searched::<u8>::new(ACCOUNTS_FRESH);
+    async fn batches_need_others_and_are_bounded() {
+        let cache = SearchCache::<u8>::new(ACCOUNTS_FRESH);
         let own = addresses(&["own@example.com"]);
-        assert!(searched.together(searched.turn.lock().await, &own, own.clone(), Duration::ZERO).is_none());
+        assert!(cache.batch(cache.slot.lock().await, &own, own.clone(), Duration::ZERO).is_none());
         let others: Vec<Address> =
             (0..100).filter_map(|number| Address::parse(&format!("p{number}@example.com"))).collect();
-        let turn = searched.together(searched.turn.lock().await, &own, others, Duration::ZERO).unwrap();
-        assert_eq!(turn.addresses().len(), ADDRESSES_MAX);
+        let slot = cache.batch(cache.slot.lock().await, &own, others, Duration::ZERO).unwrap();
+        assert_eq!(slot.addresses().len(), ADDRESSES_MAX);
     }
 }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::super::look::Report;
-use super::super::reconciler::Scope;
-use super::super::stage::{House, create_user};
 use super::*;
 use crate::domain::OktaUserId;
+use crate::engine::reconciler::Scope;
+use crate::engine::stage::{House, create_user};
+use crate::engine::sync_user::Report;
 use crate::store::{AccountRow, DecisionRow, Who};
 use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
 

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::{Value, json};
 
-use super::super::stage::{Heard, House, create_user};
 use super::*;
+use crate::engine::stage::{Heard, House, create_user};
 use crate::store::{UserRow, Who};
 use okta_auth0_sync_sandbox::{Fault, Limit, Limits};
 

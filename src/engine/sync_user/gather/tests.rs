@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::super::stage::{Stage, create_user};
-use super::*;
 use crate::domain::mark::MarkOptions;
+use crate::domain::{Outcome, Skipped};
 use crate::engine::applier::Until;
+use crate::engine::stage::{Stage, create_user};
 use okta_auth0_sync_sandbox::Journal;
 
 async fn sync(stage: &Stage) {

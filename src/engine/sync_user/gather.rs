@@ -1,0 +1,219 @@
+//! Gathering: which accounts a look reads, and in which order.
+//!
+//! Exact lookups come first, and what they find is dealt with at once. Then come the accounts that carry our mark already,
+//! one by one, and last the search, which finds any spelling but lags.
+
+use std::collections::BTreeSet;
+
+use crate::auth0::AccountRecord;
+use crate::domain::address::spellings;
+use crate::domain::decide::{self, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan};
+use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp, Verdict};
+
+/// The most other holders of an address that are read by id: more users on one address are a mailing list.
+const HOLDERS_MAX: usize = 50;
+
+/// Both tenants and the store, as one look reads them, and what becomes of each plan.
+pub(in crate::engine) trait Tenants {
+    /// Why a read failed.
+    type Error;
+
+    /// The time of a decision.
+    fn now(&self) -> Timestamp;
+    /// A user of Okta by id.
+    async fn okta_user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Self::Error>;
+    /// Okta's search for users who hold one of these addresses; it lags.
+    async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Self::Error>;
+    /// The store's users for whom one of these addresses was ever read.
+    async fn known_holders(
+        &self,
+        addresses: &[Address],
+        except: &OktaUserId,
+    ) -> Result<Vec<(OktaUserId, Option<Status>)>, Self::Error>;
+    /// Auth0's exact lookup.
+    async fn accounts_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, Self::Error>;
+    /// An account of Auth0 by id.
+    async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Self::Error>;
+    /// Auth0's search for accounts with one of these addresses; it lags. Empty if the search is switched off.
+    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Self::Error>;
+    /// Does the store say that a block on this account is ours?
+    async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, Self::Error>;
+    /// Notes a read whose failure must not end the decision about the other accounts.
+    ///
+    /// # Errors
+    /// The failure itself, when no other read would succeed either.
+    fn defer(&mut self, failure: Self::Error) -> Result<(), Self::Error>;
+    /// Takes a round's plan. `records` are the accounts that it is about.
+    async fn carry_out(
+        &mut self,
+        assessment: &Assessment<'_>,
+        plan: Plan,
+        records: Vec<AccountRecord>,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Reads and decides, round by round.
+pub(in crate::engine) async fn run_rounds<T: Tenants>(
+    tenants: &mut T,
+    known: &KnownUser,
+    assessment: &Assessment<'_>,
+    rules: &Rules,
+) -> Result<(), T::Error> {
+    let mut rounds = Rounds { tenants, known, assessment, rules, done: BTreeSet::new(), holders: None };
+    match &assessment.course {
+        Course::Vanished | Course::Leave | Course::Skip(_) => Ok(()),
+        Course::Allow { .. } => rounds.allow().await,
+        Course::Deny(addresses) => rounds.deny(addresses).await,
+    }
+}
+
+/// The rounds of one look.
+struct Rounds<'a, T> {
+    tenants: &'a mut T,
+    known: &'a KnownUser,
+    assessment: &'a Assessment<'a>,
+    rules: &'a Rules,
+    /// Accounts that were dealt with.
+    done: BTreeSet<AccountId>,
+    /// Who else holds the user's addresses, once that was needed.
+    holders: Option<Holders>,
+}
+
+impl<T: Tenants> Rounds<'_, T> {
+    async fn deny(&mut self, addresses: &[Address]) -> Result<(), T::Error> {
+        // The lookup is exact about upper and lower case, and only Auth0's own database connections store lower case.
+        let mut found = Vec::new();
+        for spelling in spellings(addresses) {
+            match self.tenants.accounts_by_email(&spelling).await {
+                Ok(records) => found.extend(records),
+                Err(failure) => self.tenants.defer(failure)?,
+            }
+        }
+        self.by_address(found, addresses).await?;
+        for id in self.marked() {
+            if self.done.contains(&id) {
+                continue;
+            }
+            match self.tenants.account(&id).await {
+                Ok(record) => self.marked_account(id, record, addresses).await?,
+                Err(failure) => self.tenants.defer(failure)?,
+            }
+        }
+        // The search only names accounts: each is read before it is written.
+        let mut late = Vec::new();
+        for id in self.tenants.search_accounts(addresses).await? {
+            if !self.done.contains(&id)
+                && let Some(record) = self.tenants.account(&id).await?
+            {
+                late.push(record);
+            }
+        }
+        self.by_address(late, addresses).await
+    }
+
+    async fn allow(&mut self) -> Result<(), T::Error> {
+        for id in self.marked() {
+            let record = self.tenants.account(&id).await?;
+            let email = record.as_ref().and_then(|record| record.account.email.clone());
+            let holders = match email {
+                Some(email) if !self.known.approved => self.other_holders(&[email]).await?,
+                _ => Holders::default(),
+            };
+            self.round(vec![(id, record)], FoundBy::Mark, holders).await?;
+        }
+        Ok(())
+    }
+
+    fn marked(&self) -> Vec<AccountId> {
+        let marked = decide::marked_accounts(self.known, &self.assessment.course);
+        marked.into_iter().map(|account| account.id.clone()).collect()
+    }
+
+    async fn by_address(&mut self, records: Vec<AccountRecord>, addresses: &[Address]) -> Result<(), T::Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let needs_holders = records.iter().any(|record| {
+            !self.done.contains(&record.account.id)
+                && decide::is_candidate(&record.account, addresses, self.known, self.rules)
+        });
+        let holders = if needs_holders { self.shared_holders(addresses).await? } else { Holders::default() };
+        let found = records.into_iter().map(|record| (record.account.id.clone(), Some(record))).collect();
+        self.round(found, FoundBy::Address, holders).await
+    }
+
+    async fn marked_account(
+        &mut self,
+        id: AccountId,
+        record: Option<AccountRecord>,
+        addresses: &[Address],
+    ) -> Result<(), T::Error> {
+        let account = record.as_ref().map(|record| &record.account);
+        let holders = match account {
+            None => Holders::default(),
+            // Its address may be another user's by now, which none of this user's addresses tells.
+            Some(account) => match account.email.clone() {
+                Some(email) if !decide::is_at(account, addresses) => self.other_holders(&[email]).await?,
+                _ => self.shared_holders(addresses).await?,
+            },
+        };
+        self.round(vec![(id, record)], FoundBy::Mark, holders).await
+    }
+
+    /// One round: evidence, plan, and what becomes of it.
+    async fn round(
+        &mut self,
+        found: Vec<(AccountId, Option<AccountRecord>)>,
+        by: FoundBy,
+        holders: Holders,
+    ) -> Result<(), T::Error> {
+        let denies = matches!(self.assessment.course, Course::Deny(_));
+        let mut accounts = Vec::with_capacity(found.len());
+        for (id, record) in &found {
+            let account = record.as_ref().map(|record| record.account.clone());
+            let may_hide = account.as_ref().is_some_and(|account| decide::may_hide_our_block(account, self.known));
+            let blocked_by_us = denies && may_hide && self.tenants.is_blocked_by_us(id).await?;
+            accounts.push(Found { id: id.clone(), account, by, blocked_by_us });
+        }
+        let evidence = Evidence { known: self.known, assessment: self.assessment, accounts, holders, done: &self.done };
+        let plan = decide::decide(&evidence, self.rules, self.tenants.now());
+        self.done.extend(plan.steps.iter().map(|step| step.id.clone()));
+        let records = found.into_iter().filter_map(|(_, record)| record).collect();
+        self.tenants.carry_out(self.assessment, plan, records).await
+    }
+
+    /// Who else holds the user's addresses: asked once in a look.
+    async fn shared_holders(&mut self, addresses: &[Address]) -> Result<Holders, T::Error> {
+        if self.holders.is_none() {
+            self.holders = Some(self.other_holders(addresses).await?);
+        }
+        Ok(self.holders.clone().unwrap_or_default())
+    }
+
+    /// Who else, with the verdict `Allow`, holds one of these addresses now? Asked of Okta's search (any case, but lagging)
+    /// and of the store (all users who ever had it), each confirmed by id (never lagging).
+    async fn other_holders(&self, addresses: &[Address]) -> Result<Holders, T::Error> {
+        let (me, policy) = (&self.known.id, &self.rules.policy);
+        let may_log_in = |status: &Status| policy.verdict(status) == Verdict::Allow;
+        let found = self.tenants.search_holders(addresses).await?;
+        let mut candidates: Vec<OktaUserId> =
+            found.into_iter().filter(|user| user.id != *me && may_log_in(&user.status)).map(|user| user.id).collect();
+        for (id, status) in self.tenants.known_holders(addresses, me).await? {
+            if status.as_ref().is_none_or(may_log_in) && !candidates.contains(&id) {
+                candidates.push(id);
+            }
+        }
+        let mut holders = Holders::default();
+        for id in candidates.iter().take(HOLDERS_MAX) {
+            if let Some(user) = self.tenants.okta_user(id).await? {
+                for address in addresses.iter().filter(|address| policy.is_shared_with(address, &user)) {
+                    holders.note(address, &user.id);
+                }
+            }
+        }
+        Ok(holders)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! The reads of a look, through the circuit breakers and the shared searches.
+
+use super::batch::{ADDRESSES_MAX, Hit, Lookup, SearchCache, SearchCaches};
+use super::gather::Tenants;
+use super::{SyncError, UserSync};
+use crate::auth0::{self, AccountQuery, AccountRecord, SearchPage};
+use crate::domain::decide::{Assessment, Plan};
+use crate::domain::{AccountId, Address, Lane, OktaUser, OktaUserId, Status, Timestamp};
+use crate::engine::error::CallError;
+use crate::okta;
+
+/// Auth0 shows the first 1,000 hits of a search, 100 a page.
+const SEARCH_PAGES_MAX: u32 = 10;
+
+impl Tenants for UserSync<'_> {
+    type Error = SyncError;
+
+    fn now(&self) -> Timestamp {
+        self.engine.now()
+    }
+
+    async fn okta_user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, SyncError> {
+        let okta = &self.engine.okta;
+        let breaker = &self.engine.okta_breaker;
+        Ok(breaker.call(okta::endpoints::USER, self.priority, self.subject(), || okta.user(id)).await?)
+    }
+
+    async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, SyncError> {
+        match self.lookup(&self.caches().holders, addresses).await? {
+            Lookup::Cached(users) => return Ok(users),
+            Lookup::Batch(slot) => match self.holders(slot.addresses()).await {
+                Ok(users) => {
+                    let hits = users.into_iter().map(|user| Hit { addresses: user.addresses(), found: user });
+                    return Ok(slot.complete(&hits.collect::<Vec<_>>()));
+                }
+                // Too much at once for Okta: search for these addresses alone, after releasing the slot.
+                Err(CallError::Failed(_)) => {}
+                Err(paused) => return Err(paused.into()),
+            },
+            Lookup::Single => {}
+        }
+        Ok(self.holders(addresses).await?)
+    }
+
+    async fn known_holders(
+        &self,
+        addresses: &[Address],
+        except: &OktaUserId,
+    ) -> Result<Vec<(OktaUserId, Option<Status>)>, SyncError> {
+        Ok(self.engine.store.known_holders(addresses, except).await?)
+    }
+
+    async fn accounts_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, SyncError> {
+        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
+        let call = || auth0.accounts_by_email(spelling);
+        Ok(breaker.call(auth0::endpoints::BY_EMAIL, self.priority, self.subject(), call).await?)
+    }
+
+    async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, SyncError> {
+        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
+        Ok(breaker.call(auth0::endpoints::ACCOUNT, self.priority, self.subject(), || auth0.account(id)).await?)
+    }
+
+    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, SyncError> {
+        if !self.engine.options.search || addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.lookup(&self.caches().accounts, addresses).await? {
+            Lookup::Cached(ids) => return Ok(ids),
+            Lookup::Batch(slot) => match self.search_page(slot.addresses(), 0).await {
+                Ok(page) if u64::try_from(page.accounts.len()).unwrap_or(u64::MAX) >= page.total => {
+                    let hits = page.accounts.into_iter().map(|AccountRecord { account, .. }| Hit {
+                        addresses: account.email.into_iter().collect(),
+                        found: account.id,
+                    });
+                    return Ok(slot.complete(&hits.collect::<Vec<_>>()));
+                }
+                // Too much for one page, or for Auth0: search for these addresses alone.
+                Ok(_) | Err(CallError::Failed(_)) => {}
+                Err(paused) => return Err(paused.into()),
+            },
+            Lookup::Single => {}
+        }
+        self.search_alone(addresses).await
+    }
+
+    async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, SyncError> {
+        Ok(self.engine.store.is_blocked_by_us(id).await?)
+    }
+
+    fn defer(&mut self, failure: SyncError) -> Result<(), SyncError> {
+        match failure {
+            SyncError::Call(CallError::Failed(_)) => {
+                let outcome = self.failure_outcome(failure);
+                self.results.merge(outcome);
+                Ok(())
+            }
+            paused => Err(paused),
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        assessment: &Assessment<'_>,
+        plan: Plan,
+        records: Vec<AccountRecord>,
+    ) -> Result<(), SyncError> {
+        for step in plan.steps {
+            let record = records.iter().find(|record| record.account.id == step.id);
+            self.apply(assessment, step, record).await?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> UserSync<'a> {
+    async fn search_alone(&self, addresses: &[Address]) -> Result<Vec<AccountId>, SyncError> {
+        let mut ids = Vec::new();
+        for page in 0..SEARCH_PAGES_MAX {
+            let hits = self.search_page(addresses, page).await?;
+            let last = hits.accounts.is_empty();
+            ids.extend(hits.accounts.into_iter().map(|record| record.account.id));
+            if last || u64::try_from(ids.len()).unwrap_or(u64::MAX) >= hits.total {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
+    fn caches(&self) -> &'a SearchCaches {
+        let [live, reconcile] = &self.engine.searches;
+        match self.start.lane {
+            Lane::Deactivation | Lane::Reactivation => live,
+            Lane::Reconcile => reconcile,
+        }
+    }
+
+    /// How to search for these addresses: not at all, if a batch has found them; in a batch with those of the next users, if
+    /// there are any; or alone.
+    async fn lookup<T: Clone + PartialEq>(
+        &self,
+        cache: &'a SearchCache<T>,
+        addresses: &[Address],
+    ) -> Result<Lookup<'a, T>, SyncError> {
+        let clock = &self.engine.clock;
+        if let Some(found) = cache.take(addresses, clock.monotonic()) {
+            return Ok(Lookup::Cached(found));
+        }
+        let slot = cache.slot.lock().await;
+        if let Some(found) = cache.take(addresses, clock.monotonic()) {
+            return Ok(Lookup::Cached(found));
+        }
+        let next = self.engine.store.next_leavers(self.start.lane, self.engine.now(), ADDRESSES_MAX).await?;
+        Ok(cache.batch(slot, addresses, next, clock.monotonic()).map_or(Lookup::Single, Lookup::Batch))
+    }
+
+    async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, CallError> {
+        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
+        let query = AccountQuery::Emails(addresses);
+        breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), || auth0.search(&query, page)).await
+    }
+
+    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, CallError> {
+        let (okta, breaker) = (&self.engine.okta, &self.engine.okta_breaker);
+        breaker.call(okta::endpoints::USERS, self.priority, self.subject(), || okta.holders(addresses)).await
+    }
+}
