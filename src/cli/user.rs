@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 
 use super::args::UserArgs;
 use super::ask::{self, Answer, Request};
-use super::live::Tenants;
 use super::story::Story;
 use super::user_match::{self, UserMatch};
-use super::{Error, Exit, screen, sync, wiring};
+use super::{Error, Exit, live, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OktaUserId, OutcomeKind};
 use crate::engine::sync_user::Report;
@@ -76,7 +75,7 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
     let skipped = person.outcome == Some(OutcomeKind::Skipped);
     let story = Story::read(&store, *person).await?;
     let live = match arguments.live {
-        true => Some(Tenants::new(config, clock)?.look(&store, id).await?),
+        true => Some(live::inspect(config, clock, &store, id).await?),
         false => None,
     };
     store.close().await;
@@ -86,21 +85,21 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
             object["look"] = json!({ "outcome": answer.outcome, "why": answer.why });
         }
         if let Some(live) = &live {
-            object["live"] = live.to_json(id);
+            object["live"] = live.to_json();
         }
         print_json(&object)?;
     } else {
         let width = screen::terminal_width();
         let mut text = story.to_text(clock.now(), width);
         if let Some(live) = &live {
-            text.push_str(&live.to_text(id, width));
+            text.push_str(&live.to_text(width));
         }
         if let Some(answer) = answers.first() {
             text.push_str(&looked(answer, width));
         }
         screen::out(&text).map_err(Error::Output)?;
     }
-    let agrees = live.is_none_or(|live| skipped || live.wrong(id).is_empty());
+    let agrees = live.is_none_or(|live| skipped || live.agrees());
     Ok(if agrees { ask::verdict(&answers) } else { Exit::Failed })
 }
 
@@ -150,8 +149,8 @@ fn report_json(report: &Report) -> Value {
 
 /// Somebody whom the state does not know: looked for in both tenants, and with `--sync` looked at if Okta has one.
 async fn stranger(config: &Config, arguments: &UserArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
-    let found = Tenants::new(config, clock)?.search(&arguments.who).await?;
-    if let (true, [user]) = (arguments.sync, found.users.as_slice()) {
+    let found = live::search(config, clock, &arguments.who).await?;
+    if let (true, [user]) = (arguments.sync, found.0.users.as_slice()) {
         return known(config, arguments, &user.id, clock).await;
     }
     if arguments.json {

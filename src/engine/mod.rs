@@ -25,6 +25,7 @@ mod claims;
 pub mod deploy;
 pub mod error;
 pub mod heartbeat;
+pub mod inspect;
 pub mod metrics;
 mod notifier;
 pub mod pass;

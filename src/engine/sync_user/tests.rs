@@ -6,10 +6,13 @@ use std::task::{Context, Poll, Waker};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::engine::inspect::Inspector;
 use crate::engine::stage::{Heard, House, create_user};
+use crate::http::pacing::{Pacer, Shares};
 use crate::store::{UserRow, Who};
 use okta_auth0_sync_sandbox::{Fault, Limit, Limits};
 
+const SHARES: Shares = Shares { ours: 1.0, sweeps: 1.0 };
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -92,7 +95,22 @@ async fn who_left_came_back_and_is_gone_before_they_were_looked_at_is_denied_and
     house.poll().await;
     // The entries that tell of it come with a page that is not read yet.
     house.okta().delete(&ann);
+    let engine = house.engine();
+    let (okta_pacer, auth0_pacer) = (Pacer::okta(SHARES), Pacer::auth0(SHARES));
+    let inspector = Inspector {
+        okta: (&engine.okta, &okta_pacer),
+        auth0: (&engine.auth0, &auth0_pacer),
+        rules: &engine.options.rules,
+        search: true,
+        clock: engine.clock.as_ref(),
+    };
+    // `user --live` once knew only what Okta had said, not the log.
+    let before = inspector.inspect(&engine.store, &ann).await.unwrap();
+    assert_eq!((before.status, before.verdict), (Some(Status::Deleted), Verdict::Deny));
+    assert!(before.accounts[0].wrong, "a look would deny it");
     house.settle().await;
+    let after = inspector.inspect(&engine.store, &ann).await.unwrap();
+    assert!(!after.accounts[0].wrong && after.accounts[0].believed);
     assert_eq!(house.row(&ann).await.status.as_deref(), Some("DELETED"));
     assert_eq!(house.denied_for(&account), ann.as_str());
 }

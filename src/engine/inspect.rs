@@ -1,0 +1,293 @@
+//! Inspecting: what both tenants say of a user now, and what a look would do about it. Nothing is written anywhere.
+//!
+//! It gathers and decides as a look does, with the same code, and stops there.
+
+use crate::auth0::{self, AccountQuery, AccountRecord, Auth0};
+use crate::domain::address::spellings;
+use crate::domain::decide::{self, Action, Assessment, Course, Plan};
+use crate::domain::{
+    Account, AccountId, Address, Clock, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp, Verdict,
+};
+use crate::http::Failure;
+use crate::http::pacing::Pacer;
+use crate::okta::{self, Okta};
+use crate::store::{Store, StoreError};
+
+use super::calls::paced;
+use super::sync_user::gather::{Tenants, run_rounds};
+
+/// Why an inspection has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// A remote cannot be read.
+    #[error(transparent)]
+    Remote(Box<Failure>),
+    /// The state cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Failure> for InspectError {
+    fn from(failure: Failure) -> Self {
+        Self::Remote(Box::new(failure))
+    }
+}
+
+/// What both tenants say of a user whom the state knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The user.
+    pub user: OktaUserId,
+    /// The status in Okta; `DELETED` for a user who is gone and known to have left, `None` for one who is just gone.
+    pub status: Option<Status>,
+    /// The verdict on it.
+    pub verdict: Verdict,
+    /// Never denied, by configuration.
+    pub exempt: bool,
+    /// Their accounts.
+    pub accounts: Vec<Seen>,
+}
+
+impl Inspection {
+    /// The accounts that are not as Okta wants them.
+    pub fn wrong(&self) -> impl Iterator<Item = &Seen> {
+        self.accounts.iter().filter(|seen| seen.wrong)
+    }
+}
+
+/// An account as Auth0 shows it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Auth0's id.
+    pub id: AccountId,
+    /// The account; `None`: it is gone.
+    pub account: Option<Account>,
+    /// Does the state believe that it carries our mark for this user?
+    pub believed: bool,
+    /// The configuration leaves it alone: another connection, or an address that is not verified.
+    pub outside: bool,
+    /// A look would write it, or would hold it for an operator.
+    pub wrong: bool,
+}
+
+/// What both tenants say of users and accounts that the state does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strangers {
+    /// Users in Okta.
+    pub users: Vec<OktaUser>,
+    /// Accounts in Auth0.
+    pub accounts: Vec<Account>,
+}
+
+/// Both tenants, and the rules to judge by.
+#[derive(Debug)]
+pub struct Inspector<'a> {
+    /// Okta, with the pacer that it reports to.
+    pub okta: (&'a Okta, &'a Pacer),
+    /// Auth0, with the pacer that it reports to.
+    pub auth0: (&'a Auth0, &'a Pacer),
+    /// What a decision depends on.
+    pub rules: &'a Rules,
+    /// Also use the case-insensitive search.
+    pub search: bool,
+    /// The clock that the calls wait by.
+    pub clock: &'a dyn Clock,
+}
+
+impl Inspector<'_> {
+    /// Inspects a user whom the state knows.
+    ///
+    /// # Errors
+    /// When a remote or the state cannot be read.
+    pub async fn inspect(&self, store: &Store, id: &OktaUserId) -> Result<Inspection, InspectError> {
+        let known = store.begin_look(id, self.clock.now()).await?.known_user();
+        let assessment = decide::assess(&known, self.user(id).await?, &self.rules.policy);
+        let mut look = Gathering { inspector: self, store, known: &known, seen: Vec::new() };
+        run_rounds(&mut look, &known, &assessment, self.rules).await?;
+        look.add_others(&assessment).await?;
+        let accounts = look.seen;
+        Ok(Inspection {
+            user: id.clone(),
+            status: assessment.read.map(|read| read.status),
+            verdict: assessment.verdict.unwrap_or(Verdict::Leave),
+            exempt: matches!(assessment.course, Course::Allow { exempt: true }),
+            accounts,
+        })
+    }
+
+    /// Searches for a user whom the state does not know: in Okta by id or address, in Auth0 by address.
+    ///
+    /// # Errors
+    /// When a remote cannot be read.
+    pub async fn search(&self, who: &str) -> Result<Strangers, InspectError> {
+        let mut users: Vec<OktaUser> = Vec::new();
+        // Okta takes a login in this place too; only what looks like an id is meant as one.
+        if let Some(id) = OktaUserId::parse(who.trim()).filter(|id| id.as_str().starts_with("00u")) {
+            users.extend(self.user(&id).await?);
+        }
+        let mut addresses: Vec<Address> = Address::parse(who).into_iter().collect();
+        if !addresses.is_empty() {
+            users.extend(self.holders(&addresses).await?);
+        }
+        addresses.extend(users.iter().flat_map(OktaUser::addresses));
+        Ok(Strangers { accounts: self.accounts(&addresses).await?, users })
+    }
+
+    /// The accounts with one of these addresses, in any case.
+    async fn accounts(&self, addresses: &[Address]) -> Result<Vec<Account>, InspectError> {
+        let mut accounts: Vec<Account> = Vec::new();
+        for spelling in spellings(addresses) {
+            for AccountRecord { account, .. } in self.by_email(&spelling).await? {
+                if !accounts.iter().any(|known| known.id == account.id) {
+                    accounts.push(account);
+                }
+            }
+        }
+        for id in self.search_accounts(addresses).await? {
+            // The search may lag: the account itself does not.
+            if !accounts.iter().any(|known| known.id == id)
+                && let Some(record) = self.account(&id).await?
+            {
+                accounts.push(record.account);
+            }
+        }
+        Ok(accounts)
+    }
+
+    async fn user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, InspectError> {
+        let (okta, pacer) = self.okta;
+        Ok(paced(pacer, okta::endpoints::USER, self.clock, || okta.user(id)).await?)
+    }
+
+    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, InspectError> {
+        let (okta, pacer) = self.okta;
+        Ok(paced(pacer, okta::endpoints::USERS, self.clock, || okta.holders(addresses)).await?)
+    }
+
+    async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, InspectError> {
+        let (auth0, pacer) = self.auth0;
+        Ok(paced(pacer, auth0::endpoints::ACCOUNT, self.clock, || auth0.account(id)).await?)
+    }
+
+    async fn by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, InspectError> {
+        let (auth0, pacer) = self.auth0;
+        Ok(paced(pacer, auth0::endpoints::BY_EMAIL, self.clock, || auth0.accounts_by_email(spelling)).await?)
+    }
+
+    /// The first page of the search: a user with more than a hundred accounts is a mailing list.
+    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, InspectError> {
+        if !self.search || addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (auth0, pacer) = self.auth0;
+        let query = AccountQuery::Emails(addresses);
+        let page = paced(pacer, auth0::endpoints::SEARCH, self.clock, || auth0.search(&query, 0)).await?;
+        Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
+    }
+}
+
+/// One inspection: the rounds of a look that end with the plan.
+struct Gathering<'a> {
+    inspector: &'a Inspector<'a>,
+    store: &'a Store,
+    known: &'a KnownUser,
+    seen: Vec<Seen>,
+}
+
+impl Gathering<'_> {
+    fn note(&mut self, id: AccountId, account: Option<Account>, wrong: bool) {
+        let believed = self.known.accounts.iter().any(|known| known.denied && known.id == id);
+        let rules = self.inspector.rules;
+        let outside = !believed && account.as_ref().is_some_and(|account| rules.accepts(account).is_err());
+        self.seen.push(Seen { id, account, believed, outside, wrong });
+    }
+
+    /// Adds the accounts that a look would not read, so that an operator sees them too: those of the user's addresses, and
+    /// those that carried our mark once.
+    async fn add_others(&mut self, assessment: &Assessment<'_>) -> Result<(), InspectError> {
+        let allows = matches!(assessment.course, Course::Allow { .. });
+        if !matches!(assessment.course, Course::Deny(_)) {
+            let addresses = assessment.read.as_ref().map_or(&self.known.addresses, |read| &read.addresses);
+            let policy = &self.inspector.rules.policy;
+            let in_scope: Vec<Address> = policy.in_scope(addresses).into_iter().cloned().collect();
+            for account in self.inspector.accounts(&in_scope).await? {
+                if !self.seen.iter().any(|seen| seen.id == account.id) {
+                    // The store does not know this mark: the next reconcile finds it.
+                    let wrong = allows && is_marked_for(&account, &self.known.id);
+                    self.note(account.id.clone(), Some(account), wrong);
+                }
+            }
+        }
+        for known in &self.known.accounts {
+            if !self.seen.iter().any(|seen| seen.id == known.id) {
+                let account = self.inspector.account(&known.id).await?.map(|record| record.account);
+                self.note(known.id.clone(), account, false);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does the account carry a mark of ours, for this user or without a name?
+fn is_marked_for(account: &Account, user: &OktaUserId) -> bool {
+    let mark = account.mark.as_ref();
+    mark.is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref().is_none_or(|owner| owner == user))
+}
+
+impl Tenants for Gathering<'_> {
+    type Error = InspectError;
+
+    fn now(&self) -> Timestamp {
+        self.inspector.clock.now()
+    }
+
+    async fn okta_user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, InspectError> {
+        self.inspector.user(id).await
+    }
+
+    async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, InspectError> {
+        self.inspector.holders(addresses).await
+    }
+
+    async fn known_holders(
+        &self,
+        addresses: &[Address],
+        except: &OktaUserId,
+    ) -> Result<Vec<(OktaUserId, Option<Status>)>, InspectError> {
+        Ok(self.store.known_holders(addresses, except).await?)
+    }
+
+    async fn accounts_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, InspectError> {
+        self.inspector.by_email(spelling).await
+    }
+
+    async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, InspectError> {
+        self.inspector.account(id).await
+    }
+
+    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, InspectError> {
+        self.inspector.search_accounts(addresses).await
+    }
+
+    async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, InspectError> {
+        Ok(self.store.is_blocked_by_us(id).await?)
+    }
+
+    fn defer(&mut self, failure: InspectError) -> Result<(), InspectError> {
+        Err(failure)
+    }
+
+    async fn carry_out(
+        &mut self,
+        _assessment: &Assessment<'_>,
+        plan: Plan,
+        records: Vec<AccountRecord>,
+    ) -> Result<(), InspectError> {
+        for step in plan.steps {
+            let account = records.iter().find(|record| record.account.id == step.id);
+            let wrong = step.action.writes() || matches!(step.action, Action::Hold(_));
+            self.note(step.id, account.map(|record| record.account.clone()), wrong);
+        }
+        Ok(())
+    }
+}
