@@ -9,6 +9,7 @@ mod evidence;
 mod guard;
 mod history;
 mod marks;
+mod memory;
 mod model;
 mod property;
 mod reconcile;

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use okta_auth0_sync::domain::{Policy, Status};
+use okta_auth0_sync::domain::account::Mirror;
+use okta_auth0_sync::domain::decide::{self, Action, Course, Evidence, Found, FoundBy, Holders};
+use okta_auth0_sync::domain::mark::{Mark, MarkOptions};
+use okta_auth0_sync::domain::{
+    Account, AccountId, Address, Cause, KnownUser, MarkedAccount, OktaUser, OktaUserId, Policy, Rules, Status,
+};
 use serde_json::json;
 
 use super::world::{DAY, World};
@@ -30,6 +35,121 @@ fn page_lists_every_status_with_its_verdict() {
         named.insert(status);
     }
     assert!(Status::KNOWN.iter().all(|status| named.contains(status.as_str())));
+}
+
+fn user(id: &str) -> OktaUserId {
+    OktaUserId::parse(id).unwrap()
+}
+
+/// What `decide` says of a row: the outcome, and how the account is afterwards.
+fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
+    let (ann, bob, other) = (user("00uann"), user("00ubob"), user("00uSomebodyElse000000"));
+    let email = Address::parse("team@example.com").unwrap();
+    let owner = match mark {
+        "for this user" => Some(ann.clone()),
+        "for another user" => Some(other.clone()),
+        _ => None,
+    };
+    let account = Account {
+        id: AccountId::new("auth0|team"),
+        email: Some(email.clone()),
+        email_verified: true,
+        connections: vec!["db".to_owned()],
+        blocked: false,
+        mirror: if mark == "none" { Mirror::Absent } else { Mirror::On },
+        mark: owner.map(|owner| Mark {
+            deactivated: true,
+            okta_user_id: Some(owner),
+            status: None,
+            at: None,
+            event_id: None,
+            blocked: false,
+        }),
+    };
+    let marked = MarkedAccount {
+        id: account.id.clone(),
+        email: Some(email.clone()),
+        denied: true,
+        blocked: false,
+        sessions_owed: false,
+        unconfirmed: false,
+    };
+    let known = KnownUser {
+        id: ann.clone(),
+        cause: Cause::Command,
+        approved: false,
+        recheck_step: 0,
+        status: None,
+        left_seen: false,
+        addresses: vec![email.clone()],
+        accounts: if mark == "for this user" { vec![marked] } else { Vec::new() },
+        events: Vec::new(),
+    };
+    let rules = Rules {
+        policy: Policy::default(),
+        mark: MarkOptions { mirror: true, block: false },
+        connections: Vec::new(),
+        require_verified_email: false,
+        end_sessions: false,
+    };
+    let status = match verdict {
+        "deny" => Status::Deprovisioned,
+        "allow" => Status::Active,
+        _ => Status::Suspended,
+    };
+    let okta =
+        OktaUser { id: ann.clone(), login: "ann".to_owned(), email: Some(email.clone()), status, transitional: false };
+    let assessment = decide::assess(&known, Some(okta), &rules.policy);
+    let is_read = match assessment.course {
+        Course::Deny(_) => true,
+        _ => !decide::marked_accounts(&known, &assessment.course).is_empty(),
+    };
+    let mut holders = Holders::default();
+    if is_held {
+        holders.note(&email, &bob);
+    }
+    let by = if matches!(assessment.course, Course::Deny(_)) { FoundBy::Address } else { FoundBy::Mark };
+    let found = Found { id: account.id.clone(), account: Some(account.clone()), by, blocked_by_us: false };
+    let accounts = if is_read { vec![found] } else { Vec::new() };
+    let done = BTreeSet::new();
+    let evidence = Evidence { known: &known, assessment: &assessment, accounts, holders, done: &done };
+    let plan = decide::decide(&evidence, &rules, "2026-11-23T10:00:00Z".parse().unwrap());
+    let mut outcome = "unchanged".to_owned();
+    let mut after = account;
+    for step in plan.steps {
+        if let Action::Deny { patch, .. } | Action::Lift(patch) = &step.action {
+            after.mark = Some(patch.mark.clone());
+            after.mirror = match patch.mirror {
+                Some(true) => Mirror::On,
+                Some(false) => Mirror::Off,
+                None => after.mirror,
+            };
+            outcome = "applied".to_owned();
+        }
+        if let Some(said) = step.outcome {
+            let why = said.why().map_or_else(String::new, |why| format!(": {why}"));
+            outcome = format!("{}{why}", said.as_str());
+        }
+    }
+    let owner = after.mark.filter(|mark| mark.deactivated).map(|mark| mark.okta_user_id);
+    let is = match (owner, after.mirror) {
+        (Some(owner), _) if owner == Some(ann) => "denied, mark for this user",
+        (Some(owner), _) if owner == Some(other) => "denied, mark for another user",
+        (None, Mirror::On) => "denied, a flag that names no user",
+        _ => "open",
+    };
+    (outcome.split(": 00u").next().unwrap_or_default().to_owned(), is.to_owned())
+}
+
+#[test]
+fn decide_agrees_with_the_decision_table() {
+    let rows = rows("verdict");
+    for row in &rows {
+        let [verdict, mark, held_by_another, outcome, then] = row[..] else { panic!("{row:?}") };
+        let (said, is) = decided(verdict, mark, held_by_another == "yes");
+        assert_eq!((said.as_str(), is.as_str()), (outcome, then), "{row:?}");
+    }
+    assert_eq!(rows.len(), 24);
 }
 
 #[tokio::test]
