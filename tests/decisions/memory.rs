@@ -236,17 +236,18 @@ impl Memory {
         let what = self.rng.u8(0..4);
         let account = &mut self.auth0[index];
         let by_others = self.blocked_by_others.contains(&account.id);
+        // A block that we sent, and whose response was lost, looks like a block by others.
+        let may_block = !account.blocked
+            && account.mark.as_ref().is_none_or(|mark| !mark.blocked)
+            && self.accounts.get(&account.id).is_none_or(|row| !row.blocked && row.unconfirmed < 2);
         let told = format!("edit {what} of {}", account.id);
         match what {
             0 => account.mark = None,
             1 if account.mirror == Mirror::On => account.mirror = Mirror::Off,
             2 if !by_others => account.blocked = false,
-            3 if !account.blocked && account.mark.as_ref().is_none_or(|mark| !mark.blocked) => {
-                // A block that we sent, and lost the answer of, cannot be told from one of others.
-                if self.accounts.get(&account.id).is_none_or(|row| !row.blocked && row.unconfirmed < 2) {
-                    account.blocked = true;
-                    self.blocked_by_others.insert(account.id.clone());
-                }
+            3 if may_block => {
+                account.blocked = true;
+                self.blocked_by_others.insert(account.id.clone());
             }
             _ => {}
         }

@@ -491,7 +491,7 @@ impl UserSync<'_> {
     /// The account carries our mark, and the store learns it now.
     fn confirm_denied(&mut self, account: &Account) {
         let Some(mark) = &account.mark else { return };
-        let found = decide::confirmation(mark, &self.known, self.engine.now());
+        let found = decide::confirmation(mark, self.known, self.engine.now());
         self.results.accounts.push(AccountChange {
             blocked: mark.blocked,
             denied_at: Some(found.denied_at),
