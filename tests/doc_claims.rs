@@ -202,3 +202,27 @@ fn every_named_test_exists() {
     }
     assert!(named > 20, "found too few tests on the page: {named}");
 }
+
+/// The paths that a page names in backticks: they begin with a folder or are a Rust file, and have no pattern in them.
+fn paths(page: &str) -> impl Iterator<Item = &str> {
+    let folders = ["benches/", "crates/", "docs/", "fuzz/", "migrations/", "packaging/", "src/", "systemd/", "tests/"];
+    page.split('`').skip(1).step_by(2).map(|text| text.split("::").next().unwrap_or(text)).filter(move |text| {
+        let is_path = folders.iter().any(|folder| text.starts_with(folder)) || text.ends_with(".rs");
+        is_path && !text.contains([' ', '*', '{', '$'])
+    })
+}
+
+#[test]
+fn every_named_path_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for page in pages() {
+        for path in paths(&fs::read_to_string(&page).unwrap()) {
+            // The page on the architecture names modules by their path under src/.
+            let exists = root.join(path).exists() || root.join("src").join(path).exists();
+            assert!(exists, "{} names {path}, which does not exist", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 50, "found too few paths on the pages: {named}");
+}
