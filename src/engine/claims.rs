@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_and_an_address_are_claimed_once() {
+    fn user_and_address_are_claimed_once() {
         let claims = Arc::new(Claims::default());
         let first = claims.claim(&user("u1"), &[address("a@x")]);
         assert!(first.is_some());

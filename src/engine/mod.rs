@@ -197,7 +197,7 @@ impl Engine {
         Self { alert: Some(alert), ..self }
     }
 
-    /// Tells nobody any more: whoever listened has heard everything.
+    /// Tells nobody any more: whoever listened has logs everything.
     pub fn close_notes(&self) {
         *self.lock_notes() = None;
     }

@@ -35,21 +35,21 @@ pub(super) struct Stage {
 }
 
 /// When every stage begins.
-pub(super) fn ten_o_clock() -> Timestamp {
+pub(super) fn start_time() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().unwrap()
 }
 
 impl Stage {
     /// On a clock that whoever sleeps moves.
     pub(super) async fn new(mark: MarkOptions) -> Self {
-        Self::with(mark, ManualClock::stepping(ten_o_clock()), |engine, _| engine).await
+        Self::with(mark, ManualClock::stepping(start_time()), |engine, _| engine).await
     }
 
-    /// `furnish` may add to the engine what belongs to it before it works.
+    /// `customize` may add to the engine what belongs to it before it works.
     pub(super) async fn with(
         mark: MarkOptions,
         clock: ManualClock,
-        furnish: impl FnOnce(Engine, &Sandbox) -> Engine,
+        customize: impl FnOnce(Engine, &Sandbox) -> Engine,
     ) -> Self {
         let clock = Arc::new(clock);
         let sandbox = Sandbox::start(sandbox::Options::with_manual_clock(clock.clone()), ACTION_SOURCE).await.unwrap();
@@ -104,7 +104,7 @@ impl Stage {
             okta_url: okta_tenant.url().to_owned(),
         };
         let engine = Engine::new((okta, okta_pacer), (auth0, auth0_pacer), Arc::new(store), clock.clone(), options);
-        let engine = furnish(engine, &sandbox);
+        let engine = customize(engine, &sandbox);
         Self { sandbox, engine: Arc::new(engine), clock, _folder: folder }
     }
 }
@@ -125,11 +125,11 @@ pub(super) async fn until(mut so: impl FnMut() -> bool) {
 }
 
 /// A stage with other options, and what people and their accounts do on it.
-pub(super) struct House {
+pub(super) struct Harness {
     pub(super) stage: Stage,
 }
 
-impl House {
+impl Harness {
     pub(super) async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let mut stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
         stage.sandbox.auth0().set_bucket(Bucket::UNLIMITED);
@@ -213,12 +213,12 @@ pub(super) async fn a_store(now: Timestamp) -> (TempDir, Store) {
 }
 
 /// What is logged by this thread, until it is dropped.
-pub(super) struct Heard {
+pub(super) struct CapturedLogs {
     bytes: Arc<Mutex<Vec<u8>>>,
     _listening: tracing::subscriber::DefaultGuard,
 }
 
-impl Heard {
+impl CapturedLogs {
     pub(super) fn new() -> Self {
         // Whether anybody wants a line is found out by the thread that comes to it first, and remembered for all. That may be
         // another test's, which listens to nobody: so somebody listens everywhere.

@@ -1,6 +1,6 @@
 //! The daemon's watch over the Action.
 
-use super::super::stage::{Heard, Stage, soon, until};
+use super::super::stage::{CapturedLogs, Stage, soon, until};
 use super::*;
 use crate::auth0::{self, ACTION_NAME};
 use crate::domain::mark::MarkOptions;
@@ -18,7 +18,7 @@ async fn stored(stage: &Stage) -> (Option<String>, Option<String>) {
 }
 
 #[tokio::test]
-async fn what_is_seen_is_stored_and_an_alarm_begins_and_ends_with_the_binding() {
+async fn unbinding_raises_alarm_and_binding_clears_it() {
     let stage = Stage::new(MARK).await;
     let (action, look) = (stage.sandbox.auth0().action(), || stage.engine.look_at_action());
     assert_eq!(stored(&stage).await, (None, None), "not looked yet");
@@ -48,7 +48,7 @@ async fn what_is_seen_is_stored_and_an_alarm_begins_and_ends_with_the_binding() 
 }
 
 #[tokio::test]
-async fn who_may_not_look_says_so_raises_nothing_and_ends_nothing() {
+async fn missing_scope_changes_no_alarm() {
     let stage = Stage::new(MARK).await;
     let tenant = stage.sandbox.auth0();
     tenant.action().set_bound(false);
@@ -68,7 +68,7 @@ async fn who_may_not_look_says_so_raises_nothing_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn however_it_ends_looks_are_not_paused_and_what_was_known_stands() {
+async fn failed_check_opens_no_circuit() {
     let stage = Stage::new(MARK).await;
     assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Verified));
     let breaker = stage.engine.breaker(crate::http::Remote::Auth0);
@@ -83,7 +83,7 @@ async fn however_it_ends_looks_are_not_paused_and_what_was_known_stands() {
 }
 
 #[tokio::test]
-async fn with_blocks_nobody_depends_on_the_action() {
+async fn missing_action_is_no_alarm_with_blocks() {
     let stage = Stage::new(MarkOptions { block: true, ..MARK }).await;
     stage.sandbox.auth0().action().set_bound(false);
     assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Missing));
@@ -91,22 +91,22 @@ async fn with_blocks_nobody_depends_on_the_action() {
 }
 
 #[tokio::test]
-async fn what_was_seen_is_told_when_it_is_another_than_before() {
-    let (stage, heard) = (Stage::new(MARK).await, Heard::new());
+async fn changed_enforcement_is_logged_once() {
+    let (stage, logs) = (Stage::new(MARK).await, CapturedLogs::new());
     let (action, journal) = (stage.sandbox.auth0().action(), stage.sandbox.auth0().journal());
     let looks = async |seen| until(|| journal.count("GET", "/api/v2/actions/triggers") >= seen).await;
     let stop = CancellationToken::new();
     tokio::join!(soon(stage.engine.action_watch_loop(&stop)), async {
         looks(3).await;
-        assert_eq!(heard.count("action_verified"), 1);
+        assert_eq!(logs.count("action_verified"), 1);
         action.set_bound(false);
         looks(7).await;
-        assert_eq!((heard.count("action_verified"), heard.count("action_missing")), (1, 1));
+        assert_eq!((logs.count("action_verified"), logs.count("action_missing")), (1, 1));
         action.set_bound(true);
         action.install("other", "exports.onExecutePostLogin = async () => {};");
         action.place("other", Some(0));
         looks(11).await;
         stop.cancel();
     });
-    assert_eq!(heard.count("action_unverified"), 1);
+    assert_eq!(logs.count("action_unverified"), 1);
 }

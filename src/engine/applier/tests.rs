@@ -1,6 +1,6 @@
 //! What becomes of a look that ends in a defect of this program, and of the loop when the state fails.
 
-use super::super::stage::{Stage, create_user, soon, ten_o_clock};
+use super::super::stage::{Stage, create_user, soon, start_time};
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Clock, ManualClock, timestamp_text};
@@ -10,7 +10,7 @@ const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn a_defect_is_a_failed_attempt_of_its_user_who_is_tried_daily_in_the_end() {
+async fn panic_counts_as_failed_attempt() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (&stage.engine, CancellationToken::new());
     let ann = create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
@@ -35,7 +35,7 @@ async fn a_defect_is_a_failed_attempt_of_its_user_who_is_tried_daily_in_the_end(
 }
 
 #[tokio::test]
-async fn a_state_that_fails_is_tried_again_until_told_to_stop() {
+async fn store_failure_is_retried_until_cancelled() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
     engine.store().close().await;
@@ -68,7 +68,7 @@ async fn leavers(stage: &Stage, many: usize) -> Vec<OktaUserId> {
 }
 
 #[tokio::test]
-async fn no_more_looks_are_under_way_than_may_be() {
+async fn looks_keep_to_the_concurrency_limit() {
     let stage = Stage::new(PLAIN).await;
     leavers(&stage, 10).await;
     let (mut running, mut under_way, mut ahead) = (JoinSet::new(), HashMap::new(), VecDeque::new());
@@ -79,8 +79,8 @@ async fn no_more_looks_are_under_way_than_may_be() {
 }
 
 #[tokio::test]
-async fn while_a_remote_is_paused_nobody_is_looked_at_and_then_one_finds_out() {
-    let stage = Stage::with(PLAIN, ManualClock::new(ten_o_clock()), |engine, _| engine).await;
+async fn open_breaker_delays_looks_then_one_probes() {
+    let stage = Stage::with(PLAIN, ManualClock::new(start_time()), |engine, _| engine).await;
     leavers(&stage, 10).await;
     stage.sandbox.auth0().faults().add(Fault::status("GET", "/api/v2/users", 401));
     let apply = async || {
@@ -99,8 +99,8 @@ async fn while_a_remote_is_paused_nobody_is_looked_at_and_then_one_finds_out() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_remote_that_stays_away_gives_up_when_the_patience_is_over() {
-    let stage = Stage::with(PLAIN, ManualClock::new(ten_o_clock()), |engine, _| engine).await;
+async fn idle_apply_gives_up_after_patience() {
+    let stage = Stage::with(PLAIN, ManualClock::new(start_time()), |engine, _| engine).await;
     leavers(&stage, 1).await;
     stage.sandbox.auth0().faults().add(Fault::new("GET", "/api/v2/users", Effect::Drop));
     let (stop, patience) = (CancellationToken::new(), Duration::from_secs(600));

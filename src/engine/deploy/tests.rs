@@ -81,7 +81,7 @@ fn refuse((method, path): (&str, &str), times: u32, code: u16, message: &str) ->
 }
 
 #[tokio::test]
-async fn it_is_created_built_deployed_and_bound_first_and_then_left_alone() {
+async fn deploys_and_binds_then_changes_nothing() {
     let stage = Stage::new().await;
     assert!(stage.login_of_marked().is_granted());
     let steps = std::sync::Mutex::new(Vec::new());
@@ -105,7 +105,7 @@ async fn it_is_created_built_deployed_and_bound_first_and_then_left_alone() {
 }
 
 #[tokio::test]
-async fn other_code_is_replaced_and_a_later_place_becomes_the_first() {
+async fn other_code_is_replaced_and_moved_first() {
     let stage = Stage::new().await;
     let action = stage.sandbox.auth0().action();
     action.install(ACTION_NAME, OTHER);
@@ -119,7 +119,7 @@ async fn other_code_is_replaced_and_a_later_place_becomes_the_first() {
 }
 
 #[tokio::test]
-async fn answers_that_are_early_late_or_lost_are_waited_out() {
+async fn early_late_and_lost_answers_are_waited_out() {
     let stage = Stage::new().await;
     let faults = stage.sandbox.auth0().faults();
     let actions = "/api/v2/actions/actions/";
@@ -133,7 +133,7 @@ async fn answers_that_are_early_late_or_lost_are_waited_out() {
 }
 
 #[tokio::test]
-async fn what_never_shows_ends_after_two_minutes_and_goes_on_the_next_time() {
+async fn deployment_times_out_and_resumes_later() {
     let stage = Stage::new().await;
     let began = stage.clock.monotonic();
     let deploy = ("POST", "/api/v2/actions/actions/");
@@ -149,7 +149,7 @@ async fn what_never_shows_ends_after_two_minutes_and_goes_on_the_next_time() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_shows_late_is_asked_for_once() {
+async fn late_deployment_is_requested_once() {
     let stage = Stage::new().await;
     let action = stage.deploy().await.unwrap().action.unwrap();
     let before = Action { all_changes_deployed: false, ..action };
@@ -171,7 +171,7 @@ async fn a_deployment_that_shows_late_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn code_that_cannot_be_built_and_a_name_that_is_taken_are_told() {
+async fn build_failure_and_taken_name_are_reported() {
     let mut stage = Stage::new().await;
     stage.code = "not javascript {".to_owned();
     assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::BuildFailed));
@@ -184,7 +184,7 @@ async fn code_that_cannot_be_built_and_a_name_that_is_taken_are_told() {
 }
 
 #[tokio::test]
-async fn a_full_flow_is_told_before_anything_is_changed() {
+async fn full_flow_fails_before_any_write() {
     let stage = Stage::new().await;
     for number in 2..BOUND_MAX {
         let name = format!("more-{number}");
@@ -197,7 +197,7 @@ async fn a_full_flow_is_told_before_anything_is_changed() {
 }
 
 #[tokio::test]
-async fn the_last_place_of_a_flow_is_taken() {
+async fn last_free_position_of_flow_is_used() {
     let stage = Stage::new().await;
     for number in 2..BOUND_MAX - 1 {
         let name = format!("more-{number}");
@@ -210,7 +210,7 @@ async fn the_last_place_of_a_flow_is_taken() {
 }
 
 #[tokio::test]
-async fn somebody_who_writes_the_flow_at_the_same_time_is_noticed() {
+async fn concurrent_flow_write_is_detected() {
     let stage = Stage::new().await;
     let flow = json!({ "bindings": [], "total": 0 }).to_string().into_bytes();
     let bindings = ("GET", "/api/v2/actions/triggers/post-login");
@@ -220,7 +220,7 @@ async fn somebody_who_writes_the_flow_at_the_same_time_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_listing_that_skips_an_id_is_refused_rather_than_written_back() {
+async fn flow_listing_without_id_is_refused() {
     let stage = Stage::new().await;
     let flow: Value = json!({ "bindings": [{ "id": "b1", "display_name": "enrich" }] });
     let bindings = ("GET", "/api/v2/actions/triggers/post-login");
@@ -231,7 +231,7 @@ async fn a_listing_that_skips_an_id_is_refused_rather_than_written_back() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_will_not_pass_ends_it_at_once() {
+async fn lasting_refusal_fails_at_once() {
     let read = ("GET", "/api/v2/actions/actions/");
     for step in [("POST", "/api/v2/actions/actions/"), read, ("PATCH", "/api/v2/actions/triggers/")] {
         let stage = Stage::new().await;
@@ -245,7 +245,7 @@ async fn a_refusal_that_will_not_pass_ends_it_at_once() {
 }
 
 #[test]
-fn a_flow_is_kept_when_ours_is_first_and_all_others_are_where_they_were() {
+fn flow_check_wants_ours_first_and_others_in_order() {
     let bound =
         |id: &str| Bound { binding_id: format!("b-{id}"), display_name: id.to_owned(), action_id: id.to_owned() };
     let flow = |ids: &[&str]| -> Vec<Bound> { ids.iter().map(|id| bound(id)).collect() };

@@ -3,7 +3,7 @@
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use super::super::stage::House;
+use super::super::stage::Harness;
 use super::*;
 use crate::engine::applier::Until;
 
@@ -22,18 +22,18 @@ fn figures(metrics: &Metrics) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_denial_is_a_look_a_write_and_the_time_that_it_took() {
-    let house = House::with(|_| ()).await;
-    let (ann, bob) = (house.person("ann@example.com"), house.person("bob@example.com"));
-    house.account("ann@example.com");
-    house.poll().await;
-    house.passes(DAY).await;
-    assert_eq!(figures(house.engine().metrics()), ["lag_sum 0.0"]);
-    house.okta().deactivate(&ann);
-    house.okta().deactivate(&bob);
-    house.passes(5 * Duration::from_secs(1)).await;
-    house.sync().await;
-    let mut seen = figures(house.engine().metrics());
+async fn denial_counts_look_write_and_lag() {
+    let harness = Harness::with(|_| ()).await;
+    let (ann, bob) = (harness.person("ann@example.com"), harness.person("bob@example.com"));
+    harness.account("ann@example.com");
+    harness.poll().await;
+    harness.passes(DAY).await;
+    assert_eq!(figures(harness.engine().metrics()), ["lag_sum 0.0"]);
+    harness.okta().deactivate(&ann);
+    harness.okta().deactivate(&bob);
+    harness.passes(5 * Duration::from_secs(1)).await;
+    harness.sync().await;
+    let mut seen = figures(harness.engine().metrics());
     seen.sort();
     let expected = [
         "lag_count 1",
@@ -46,11 +46,11 @@ async fn a_denial_is_a_look_a_write_and_the_time_that_it_took() {
 }
 
 #[tokio::test]
-async fn a_loop_that_works_is_seen_to_live_and_the_others_are_not() {
-    let house = House::with(|_| ()).await;
-    house.passes(DAY).await;
-    house.engine().apply(Until::Idle(Duration::ZERO), &tokio_util::sync::CancellationToken::new()).await.unwrap();
-    let clock = house.engine().clock().as_ref();
-    let ages = house.engine().heartbeats().by_name().map(|(name, beat)| (name, beat.age(clock).as_secs()));
+async fn working_loop_stamps_its_own_heartbeat() {
+    let harness = Harness::with(|_| ()).await;
+    harness.passes(DAY).await;
+    harness.engine().apply(Until::Idle(Duration::ZERO), &tokio_util::sync::CancellationToken::new()).await.unwrap();
+    let clock = harness.engine().clock().as_ref();
+    let ages = harness.engine().heartbeats().by_name().map(|(name, beat)| (name, beat.age(clock).as_secs()));
     assert_eq!(ages, [("poller", 86_400), ("applier", 0), ("reconciler", 86_400)]);
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::super::stage::{Heard, Stage, soon, ten_o_clock};
+use super::super::stage::{CapturedLogs, Stage, soon, start_time};
 use super::*;
 use crate::domain::ManualClock;
 use crate::domain::mark::MarkOptions;
@@ -21,7 +21,7 @@ async fn stage(webhook: &'static str) -> Stage {
         let address = |path: &str| Some(format!("{}{path}", sandbox.auth0().url()).into());
         Alert::new(http, address(webhook), address("/beat"))
     };
-    let clock = ManualClock::stepping(ten_o_clock());
+    let clock = ManualClock::stepping(start_time());
     Stage::with(MarkOptions { mirror: true, block: false }, clock, |engine, sandbox| engine.with_alert(alert(sandbox)))
         .await
 }
@@ -34,7 +34,7 @@ async fn raise(stage: &Stage) {
         detail: "the log could not be read".to_owned(),
         remedy: "look".to_owned(),
     };
-    stage.engine.store().raise_alarm(&alarm, ten_o_clock()).await.unwrap();
+    stage.engine.store().raise_alarm(&alarm, start_time()).await.unwrap();
 }
 
 /// Tells until `seen`.
@@ -54,7 +54,7 @@ async fn is_so(so: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test]
-async fn an_alarm_is_told_once_and_then_nothing_is_left_to_tell() {
+async fn alarm_is_delivered_once() {
     let stage = stage(INBOX).await;
     raise(&stage).await;
     let asked = || async { stage.engine.store().pending_notification().await.unwrap().is_none() };
@@ -63,17 +63,17 @@ async fn an_alarm_is_told_once_and_then_nothing_is_left_to_tell() {
 }
 
 #[tokio::test]
-async fn an_address_that_does_not_take_it_is_said_once_and_tried_again() {
-    let (stage, heard) = (stage(NOWHERE).await, Heard::new());
+async fn failing_webhook_is_logged_once_and_retried() {
+    let (stage, logs) = (stage(NOWHERE).await, CapturedLogs::new());
     raise(&stage).await;
     let journal = stage.sandbox.auth0().journal();
     tell_until(&stage, is_so(async || journal.count("POST", NOWHERE) >= 4)).await;
-    assert_eq!(heard.count("webhook_failed"), 1);
+    assert_eq!(logs.count("webhook_failed"), 1);
     assert!(stage.engine.store().pending_notification().await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn each_good_pass_is_a_beat() {
+async fn each_good_pass_sends_a_heartbeat() {
     let stage = stage(INBOX).await;
     let journal = stage.sandbox.auth0().journal();
     tell_until(&stage, async {

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use serde_json::json;
 
-use super::super::stage::{Heard, Stage, soon, ten_o_clock};
+use super::super::stage::{CapturedLogs, Stage, soon, start_time};
 use super::*;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Clock, ManualClock};
@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 async fn stage() -> Stage {
     let mark = MarkOptions { mirror: true, block: false };
-    Stage::with(mark, ManualClock::new(ten_o_clock()), |engine, _| engine).await
+    Stage::with(mark, ManualClock::new(start_time()), |engine, _| engine).await
 }
 
 impl Stage {
@@ -63,7 +63,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn a_pass_reads_on_while_pages_are_full_and_says_what_it_did() {
+async fn full_pages_continue_the_pass() {
     let stage = stage().await;
     // Each is two entries: created, and activated.
     stage.moves_in(600);
@@ -78,7 +78,7 @@ async fn a_pass_reads_on_while_pages_are_full_and_says_what_it_did() {
 }
 
 #[tokio::test]
-async fn a_full_page_that_does_not_lead_on_ends_the_pass() {
+async fn full_page_without_new_cursor_ends_pass() {
     let stage = stage().await;
     for leads_where_it_came_from in [false, true] {
         stage.pass().await.unwrap();
@@ -97,7 +97,7 @@ async fn a_full_page_that_does_not_lead_on_ends_the_pass() {
 }
 
 #[tokio::test]
-async fn who_is_told_to_stop_asks_nothing() {
+async fn cancelled_poll_makes_no_call() {
     let stage = stage().await;
     let stop = CancellationToken::new();
     stop.cancel();
@@ -106,8 +106,8 @@ async fn who_is_told_to_stop_asks_nothing() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_refused_twice_is_given_up_for_a_time_and_any_other_failure_keeps_it() {
-    let (stage, heard) = (stage().await, Heard::new());
+async fn cursor_refused_twice_is_replaced_by_timestamp() {
+    let (stage, logs) = (stage().await, CapturedLogs::new());
     stage.pass().await.unwrap();
     let before = stage.checkpoint().await;
     assert!(before.next.is_some());
@@ -120,24 +120,24 @@ async fn a_cursor_that_is_refused_twice_is_given_up_for_a_time_and_any_other_fai
         assert_eq!(stage.checkpoint().await, before, "{code}");
         stage.sandbox.okta().faults().remove(fault);
     }
-    assert_eq!(heard.count("reanchored"), 0);
+    assert_eq!(logs.count("reanchored"), 0);
 
     let once = stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)).times(1));
     stage.pass().await.unwrap();
-    assert_eq!((heard.count("reanchored"), stage.asked()), (0, 12), "a hiccup costs one question");
+    assert_eq!((logs.count("reanchored"), stage.asked()), (0, 12), "a hiccup costs one question");
     stage.sandbox.okta().faults().remove(once);
 
     stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)).times(2));
     let asked = stage.asked();
     stage.pass().await.unwrap();
-    assert_eq!((heard.count("reanchored"), stage.asked()), (1, asked + 3));
+    assert_eq!((logs.count("reanchored"), stage.asked()), (1, asked + 3));
     assert!(stage.alarms().await.is_empty(), "it is over at once");
 
     // A time that is refused too is nothing that could be given up.
     let asked = stage.asked();
     stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)));
     assert!(matches!(stage.pass().await.unwrap_err(), PassError::Failed(failure) if failure.kind == Kind::Rejected));
-    assert_eq!((heard.count("reanchored"), stage.asked()), (2, asked + 4));
+    assert_eq!((logs.count("reanchored"), stage.asked()), (2, asked + 4));
     assert_eq!(stage.checkpoint().await.next, None);
 }
 
@@ -146,7 +146,7 @@ fn status(code: u16) -> Effect {
 }
 
 #[tokio::test]
-async fn a_pass_that_failed_is_noted_as_one_that_was_tried() {
+async fn failed_pass_records_the_attempt() {
     let stage = stage().await;
     stage.pass().await.unwrap();
     let tried = async || stage.engine.store.status().await.unwrap().unwrap().last_poll_at;
@@ -158,7 +158,7 @@ async fn a_pass_that_failed_is_noted_as_one_that_was_tried() {
 }
 
 #[tokio::test]
-async fn a_position_is_a_cursor_until_it_has_not_moved_for_a_month_and_a_time_within_reach_of_okta() {
+async fn cursor_idle_for_a_month_is_replaced() {
     let stage = stage().await;
     let position =
         async |checkpoint: &Checkpoint| stage.engine.position(Some(checkpoint), &checkpoint.fingerprint).await.unwrap();
@@ -189,26 +189,26 @@ async fn a_position_is_a_cursor_until_it_has_not_moved_for_a_month_and_a_time_wi
     );
 
     stage.clock.advance(Duration::from_secs(1));
-    let heard = Heard::new();
+    let logs = CapturedLogs::new();
     assert_eq!(position(&fresh).await, None, "it is re-anchored");
-    assert!(heard.text().contains("has not moved for 30 days"), "{}", heard.text());
+    assert!(logs.text().contains("has not moved for 30 days"), "{}", logs.text());
     let again = stage.checkpoint().await;
     assert_eq!((again.next, again.anchor_at), (None, clock::sub(fresh.anchor_at, OVERLAP)));
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_org_or_filter_is_not_used() {
-    let (stage, heard) = (stage().await, Heard::new());
+async fn foreign_cursor_is_not_used() {
+    let (stage, logs) = (stage().await, CapturedLogs::new());
     stage.pass().await.unwrap();
     let checkpoint = stage.checkpoint().await;
     assert_eq!(stage.engine.position(Some(&checkpoint), "another").await.unwrap(), None);
-    assert!(heard.text().contains("another org address or event filter"), "{}", heard.text());
+    assert!(logs.text().contains("another org address or event filter"), "{}", logs.text());
     assert_eq!(stage.checkpoint().await.next, None);
 }
 
 #[tokio::test]
-async fn a_log_not_read_for_more_than_eighty_days_is_a_gap_and_everybody_is_compared() {
-    let (stage, heard) = (stage().await, Heard::new());
+async fn eighty_days_without_poll_is_a_gap() {
+    let (stage, logs) = (stage().await, CapturedLogs::new());
     stage.pass().await.unwrap();
     let checkpoint = stage.checkpoint().await;
     let old =
@@ -220,13 +220,13 @@ async fn a_log_not_read_for_more_than_eighty_days_is_a_gap_and_everybody_is_comp
         stage.engine.position(Some(&old(longer)), "").await.unwrap();
     }
     assert_eq!(stage.alarms().await, ["gap"]);
-    assert_eq!(heard.count("gap"), 1);
+    assert_eq!(logs.count("gap"), 1);
     let sweep = stage.engine.store.current_reconcile().await.unwrap().unwrap();
     assert_eq!(sweep.scope, "all");
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_kept_once_and_told_and_what_can_be_is_no_alarm() {
+async fn unreadable_event_is_quarantined_once() {
     let stage = stage().await;
     stage.moves_in(1);
     stage.pass().await.unwrap();
@@ -244,13 +244,13 @@ async fn what_cannot_be_read_is_kept_once_and_told_and_what_can_be_is_no_alarm()
 }
 
 #[tokio::test]
-async fn a_next_link_to_another_host_is_an_alarm_until_a_link_is_right_again() {
-    let (stage, heard) = (stage().await, Heard::new());
+async fn foreign_next_link_raises_alarm() {
+    let (stage, logs) = (stage().await, CapturedLogs::new());
     let elsewhere = stage.log_answers(Effect::NextLinkOrigin("https://elsewhere.example".to_owned()));
     for _ in 0..2 {
         stage.pass().await.unwrap();
     }
-    assert_eq!((stage.alarms().await, heard.count("foreign_next")), (vec!["foreign_next".to_owned()], 1));
+    assert_eq!((stage.alarms().await, logs.count("foreign_next")), (vec!["foreign_next".to_owned()], 1));
     stage.sandbox.okta().faults().remove(elsewhere);
     // A page without a link says nothing of it.
     let none = stage.log_answers(Effect::ReplaceHeader { name: "link".to_owned(), value: None });
@@ -262,7 +262,7 @@ async fn a_next_link_to_another_host_is_an_alarm_until_a_link_is_right_again() {
 }
 
 #[tokio::test]
-async fn the_org_is_asked_for_once_and_another_one_is_not_read() {
+async fn org_is_checked_once_and_must_match() {
     let first = stage().await;
     for _ in 0..3 {
         first.pass().await.unwrap();

@@ -43,7 +43,7 @@ fn is_as_before(user: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn everything_of_ours_goes_and_nothing_else_and_the_second_time_there_is_nothing() {
+async fn purge_removes_only_our_data() {
     let stage = Stage::new(BLOCKING).await;
     let auth0 = stage.sandbox.auth0();
     let accounts = denied(&stage, &["ann", "bob"]).await;
@@ -124,7 +124,7 @@ async fn everything_of_ours_goes_and_nothing_else_and_the_second_time_there_is_n
 }
 
 #[tokio::test]
-async fn who_cannot_be_freed_is_named_and_freed_the_next_time() {
+async fn failed_account_is_listed_and_purged_later() {
     let stage = Stage::new(BLOCKING).await;
     let auth0 = stage.sandbox.auth0();
     let accounts = denied(&stage, &["ann", "bob", "carol"]).await;
@@ -151,7 +151,7 @@ async fn who_cannot_be_freed_is_named_and_freed_the_next_time() {
 }
 
 #[tokio::test]
-async fn passing_failures_are_waited_out_and_lasting_ones_end_it() {
+async fn purge_retries_brief_failures_only() {
     let stage = Stage::new(BLOCKING).await;
     let faults = stage.sandbox.auth0().faults();
     let accounts = denied(&stage, &["ann"]).await;
@@ -170,7 +170,7 @@ async fn passing_failures_are_waited_out_and_lasting_ones_end_it() {
 }
 
 #[tokio::test]
-async fn a_search_that_goes_on_showing_what_is_done_is_left_for_the_next_time() {
+async fn stale_search_ends_the_purge() {
     let stage = Stage::new(BLOCKING).await;
     let auth0 = stage.sandbox.auth0();
     let accounts = denied(&stage, &["ann"]).await;
@@ -188,7 +188,7 @@ async fn a_search_that_goes_on_showing_what_is_done_is_left_for_the_next_time() 
 }
 
 #[tokio::test]
-async fn more_marked_accounts_than_a_search_shows_are_freed_round_by_round() {
+async fn purge_repeats_searches_beyond_the_limit() {
     let stage = Stage::new(BLOCKING).await;
     let auth0 = stage.sandbox.auth0();
     auth0.set_bucket(okta_auth0_sync_sandbox::Bucket::UNLIMITED);
@@ -204,7 +204,7 @@ async fn more_marked_accounts_than_a_search_shows_are_freed_round_by_round() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_says_what_is_left_and_goes_on_the_next_time() {
+async fn cancelled_purge_resumes_next_time() {
     let stage = Stage::new(BLOCKING).await;
     let accounts = denied(&stage, &["ann", "bob"]).await;
     let stop = CancellationToken::new();

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 
 use super::super::heartbeat::Heartbeats;
-use super::super::stage::{Heard, Stage, create_user, soon, ten_o_clock, until};
+use super::super::stage::{CapturedLogs, Stage, create_user, soon, start_time, until};
 use super::*;
 use crate::domain::Clock;
 use crate::domain::mark::MarkOptions;
@@ -20,7 +20,7 @@ const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn the_nightly_comparison_asks_for_the_changes_of_the_last_days() {
+async fn nightly_reconcile_lists_recent_changes() {
     let stage = Stage::new(PLAIN).await;
     assert!(stage.engine.store().current_reconcile().await.unwrap().is_none());
     let now = stage.engine.clock().now();
@@ -36,7 +36,7 @@ async fn the_nightly_comparison_asks_for_the_changes_of_the_last_days() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_the_retention_goes_and_nothing_else() {
+async fn rows_beyond_retention_are_removed() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (&stage.engine, CancellationToken::new());
     let okta = stage.sandbox.okta();
@@ -62,8 +62,8 @@ async fn what_is_older_than_the_retention_goes_and_nothing_else() {
 }
 
 #[test]
-fn the_slowest_loop_is_named_and_for_how_long_it_made_no_progress() {
-    let clock = ManualClock::new(ten_o_clock());
+fn slowest_loop_is_named_with_its_age() {
+    let clock = ManualClock::new(start_time());
     clock.advance(Duration::from_secs(7));
     let heartbeats = Heartbeats::new(&clock);
     assert_eq!(heartbeats.slowest(&clock).1, Duration::ZERO, "all start alive");
@@ -98,7 +98,7 @@ const NEVER: &str = "0 0 0 29 2 *";
 impl Daemon {
     async fn start(prepare: impl AsyncFnOnce(&Stage)) -> Self {
         let (tell, notes) = mpsc::unbounded_channel();
-        let clock = ManualClock::new(ten_o_clock());
+        let clock = ManualClock::new(start_time());
         let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(tell)).await;
         prepare(&stage).await;
         let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
@@ -172,7 +172,7 @@ async fn a_while() {
 }
 
 #[tokio::test]
-async fn the_loops_work_until_told_to_stop_and_then_end_well() {
+async fn loops_run_until_cancelled() {
     let mut daemon = Daemon::start(async |_| ()).await;
     let okta = daemon.stage.sandbox.okta().clone();
     assert_eq!(daemon.pass().await, None);
@@ -192,8 +192,8 @@ async fn the_loops_work_until_told_to_stop_and_then_end_well() {
 }
 
 #[tokio::test]
-async fn a_state_that_belongs_to_another_org_ends_them_all_as_a_matter_of_configuration() {
-    let heard = Heard::new();
+async fn foreign_org_stops_daemon_as_configuration_error() {
+    let logs = CapturedLogs::new();
     let daemon = Daemon::start(async |stage| {
         stage.engine.store().bind_org("00oanother").await.unwrap();
     })
@@ -201,11 +201,11 @@ async fn a_state_that_belongs_to_another_org_ends_them_all_as_a_matter_of_config
     let fatal = soon(daemon.running).await.unwrap().unwrap_err();
     assert!(fatal.is_configuration(), "{fatal}");
     assert!(fatal.to_string().contains("00oanother"), "{fatal}");
-    assert_eq!(heard.count("ended"), 1);
+    assert_eq!(logs.count("ended"), 1);
 }
 
 #[tokio::test]
-async fn a_loop_that_ends_unasked_or_in_a_defect_is_an_error_and_one_that_was_asked_to_is_none() {
+async fn early_exit_and_panic_are_errors() {
     assert!(task_exit_error(Ok(("poller", Ok(()))), true).is_none());
     let unasked = task_exit_error(Ok(("poller", Ok(()))), false).unwrap();
     assert_eq!(unasked.to_string(), "the poller ended unexpectedly: without being asked");
@@ -216,14 +216,14 @@ async fn a_loop_that_ends_unasked_or_in_a_defect_is_an_error_and_one_that_was_as
 }
 
 #[test]
-fn only_what_a_person_configured_is_a_matter_of_configuration() {
+fn only_configuration_errors_count_as_such() {
     assert!(Fatal::Schedule("was refused".to_owned()).is_configuration());
     assert!(!Fatal::Ended("poller", "panicked".to_owned()).is_configuration());
     assert!(!Fatal::Store(StoreError::Gone { what: "run", id: "7".to_owned() }).is_configuration());
 }
 
 #[tokio::test]
-async fn a_schedule_that_cannot_be_kept_is_refused_at_once() {
+async fn invalid_schedule_is_refused() {
     let stage = Stage::new(PLAIN).await;
     let timetable = Schedules { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
     let fatal = soon(stage.engine.run(&timetable, CancellationToken::new())).await.unwrap_err();
@@ -231,22 +231,22 @@ async fn a_schedule_that_cannot_be_kept_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_state_that_fails_for_a_moment_ends_nothing() {
-    let heard = Heard::new();
+async fn brief_store_failure_stops_nothing() {
+    let logs = CapturedLogs::new();
     let mut daemon = Daemon::start(async |_| ()).await;
     assert_eq!(daemon.pass().await, None);
     daemon.stage.engine.store().close().await;
     for _ in 0..3 {
         assert!(daemon.pass_again().await.is_some());
     }
-    assert_eq!(heard.count("poll_failed"), 1, "said once: {}", heard.text());
+    assert_eq!(logs.count("poll_failed"), 1, "said once: {}", logs.text());
     assert!(!daemon.running.is_finished());
     daemon.end().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_read_for_five_minutes_is_an_alarm_until_it_is_read_again() {
-    let heard = Heard::new();
+async fn five_minutes_without_poll_raise_poll_late() {
+    let logs = CapturedLogs::new();
     let mut daemon = Daemon::start(async |stage| {
         stage.sandbox.okta().faults().add(Fault::everywhere(Effect::Drop));
     })
@@ -258,19 +258,19 @@ async fn a_log_that_cannot_be_read_for_five_minutes_is_an_alarm_until_it_is_read
     daemon.stage.clock.advance(daemon.pause());
     assert!(daemon.pass().await.is_some());
     assert_eq!(daemon.late(true).await, Some(timestamp_text(daemon.stage.clock.now())));
-    assert_eq!(heard.count("poll_failed"), 1);
+    assert_eq!(logs.count("poll_failed"), 1);
 
     daemon.stage.sandbox.okta().faults().clear();
     assert_eq!(daemon.pass_while_time_goes_on().await, None);
     daemon.late(false).await;
-    assert_eq!(heard.count("poll_back"), 1);
+    assert_eq!(logs.count("poll_back"), 1);
     assert_eq!(daemon.pass_again().await, None);
-    assert_eq!(heard.count("poll_back"), 1);
+    assert_eq!(logs.count("poll_back"), 1);
     daemon.end().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_first_good_pass_ends_the_alarm_of_an_earlier_life() {
+async fn first_good_pass_clears_inherited_alarm() {
     let mut daemon = Daemon::start(async |stage| {
         let alarm = Alarm {
             momentary: false,
@@ -279,7 +279,7 @@ async fn the_first_good_pass_ends_the_alarm_of_an_earlier_life() {
             detail: String::new(),
             remedy: String::new(),
         };
-        stage.engine.store().raise_alarm(&alarm, ten_o_clock()).await.unwrap();
+        stage.engine.store().raise_alarm(&alarm, start_time()).await.unwrap();
     })
     .await;
     assert_eq!(daemon.pass().await, None);
@@ -289,7 +289,7 @@ async fn the_first_good_pass_ends_the_alarm_of_an_earlier_life() {
 }
 
 #[tokio::test]
-async fn only_a_pass_that_read_something_is_worth_a_heartbeat() {
+async fn only_a_pass_with_pages_sends_a_heartbeat() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (&stage.engine, CancellationToken::new());
     let beat = async || {
@@ -311,7 +311,7 @@ async fn only_a_pass_that_read_something_is_worth_a_heartbeat() {
 }
 
 #[tokio::test]
-async fn a_comparison_that_was_under_way_is_gone_on_with_and_what_is_over_is_tidied_away() {
+async fn restart_resumes_reconcile_then_expires_rows() {
     let daemon = Daemon::start(async |stage| {
         let (engine, stop) = (&stage.engine, CancellationToken::new());
         stage.sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));

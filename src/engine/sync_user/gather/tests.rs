@@ -24,7 +24,7 @@ fn asked(journal: &Journal, path: &str) -> usize {
 }
 
 #[tokio::test]
-async fn one_look_searches_each_tenant_once_however_many_accounts_there_are() {
+async fn look_searches_each_tenant_once() {
     let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
     let ann = create_user(okta, "ann", "ann@example.com");
@@ -48,7 +48,7 @@ async fn one_look_searches_each_tenant_once_however_many_accounts_there_are() {
 }
 
 #[tokio::test]
-async fn who_may_hold_an_address_is_asked_for_once_and_who_has_left_not_at_all() {
+async fn departed_holders_are_not_read() {
     let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
     let [ann, bob, gone] = ["ann", "bob", "gone"].map(|name| create_user(okta, name, "team@example.com"));
