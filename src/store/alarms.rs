@@ -1,4 +1,4 @@
-//! What a person should know of: raised once, open until it is over.
+//! Alarms: conditions that an operator must know about, raised once and open until cleared.
 
 use sqlx::FromRow;
 
@@ -15,35 +15,35 @@ pub enum AlarmKind {
     Held,
     /// A user's looks keep failing.
     Failed,
-    /// An entry of the log could not be read.
+    /// A System Log entry could not be parsed.
     Quarantined,
-    /// An exempt person was deactivated.
+    /// An exempt user was deactivated.
     ExemptLeft,
-    /// Marks of an account were removed three times in a day.
+    /// An account's marks were removed three times in a day.
     Restored,
-    /// The cursor was given up and the log is read anew from a time.
+    /// The cursor was discarded and polling resumed by timestamp.
     Reanchored,
     /// The log may have a gap: events may have expired before they were read.
     Gap,
-    /// Okta answered with a status that this version does not know.
+    /// Okta returned a user status that this version does not know.
     UnknownStatus,
-    /// A remote cannot be reached, or fails.
+    /// A remote is unreachable or returns errors.
     RemoteDown,
-    /// A remote refuses our credentials or our rights.
+    /// A remote rejects the credentials or lacks a scope.
     RemoteRefuses,
     /// The log's next link names another host.
     ForeignNext,
     /// The Action is not bound: marks have no effect.
     ActionMissing,
-    /// No good poll for too long.
+    /// No successful poll for too long.
     PollLate,
-    /// A denial came too long after the deactivation.
+    /// A denial was written too long after the deactivation.
     DenialLate,
     /// The mirror in `user_metadata` could not be written; the mark is in force.
     MirrorRefused,
-    /// Ending sessions is asked for and the tenant's plan has no such endpoint.
+    /// Ending sessions is configured, but the tenant's plan lacks the endpoint.
     SessionsUnavailable,
-    /// An account is marked by somebody else's flow, for nobody.
+    /// An account has a mark that we did not write and that names no user.
     ForeignFlag,
 }
 
@@ -70,7 +70,7 @@ impl AlarmKind {
         Self::ForeignFlag,
     ];
 
-    /// The stable name: in the store, in logs, in webhooks.
+    /// The stable name used in the store, logs and webhooks.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Guard => "guard",
@@ -98,11 +98,11 @@ impl AlarmKind {
 /// An alarm to raise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// It happened and is over: told, and never open.
+    /// Happened once: delivered, but never open.
     pub momentary: bool,
-    /// Which kind.
+    /// The kind.
     pub kind: AlarmKind,
-    /// Whom or what it is about; empty: the installation.
+    /// The user or account concerned; empty for the whole installation.
     pub subject: String,
     /// What happened.
     pub detail: String,
@@ -110,38 +110,38 @@ pub struct Alarm {
     pub remedy: String,
 }
 
-/// An alarm as it is kept.
+/// A stored alarm.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct AlarmRow {
     /// Its number.
     pub id: i64,
     /// [`AlarmKind::as_str`].
     pub kind: String,
-    /// Whom or what it is about.
+    /// The user or account concerned; empty for the whole installation.
     pub subject: String,
     /// What happened.
     pub detail: String,
     /// What to do.
     pub remedy: String,
-    /// Since when.
+    /// When it was raised.
     pub raised_at: String,
-    /// When it was over.
+    /// When it was cleared.
     pub cleared_at: Option<String>,
 }
 
-/// An alarm of which the webhook has still to be told.
+/// An alarm whose notification has not been delivered yet.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct PendingNotification {
     /// The alarm.
     #[sqlx(flatten)]
     pub alarm: AlarmRow,
-    /// Its end is to be told; the beginning was.
+    /// True if the pending notification is for the clear; the raise was delivered.
     pub over: bool,
 }
 
 impl Store {
-    /// The oldest alarm of which somebody has still to be told: first that it was raised, then that it is over. Of one
-    /// that was over at once, only that it happened.
+    /// The oldest alarm with an undelivered notification: first for the raise, then for the clear. A momentary alarm has
+    /// only the first.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -154,7 +154,7 @@ impl Store {
         .await?)
     }
 
-    /// Notes that somebody was told.
+    /// Marks the notification as delivered.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -173,9 +173,9 @@ impl Store {
         Ok(())
     }
 
-    /// Raises an alarm. One of the same kind and subject that is open is kept, with the newer detail.
+    /// Raises an alarm. If one of the same kind and subject is open, updates its detail instead.
     ///
-    /// Returns whether it is new.
+    /// Returns whether a new alarm was created.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -186,7 +186,7 @@ impl Store {
         Ok(raised)
     }
 
-    /// Ends the open alarm of this kind and subject, if there is one. Returns whether there was.
+    /// Clears the open alarm of this kind and subject. Returns whether there was one.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -203,7 +203,7 @@ impl Store {
         Ok(cleared.rows_affected() > 0)
     }
 
-    /// Ends every open alarm of this kind.
+    /// Clears every open alarm of this kind.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -219,7 +219,7 @@ impl Store {
         Ok(cleared.rows_affected())
     }
 
-    /// The alarms that are open, oldest first.
+    /// The open alarms, oldest first.
     ///
     /// # Errors
     /// When the state cannot be read.

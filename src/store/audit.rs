@@ -1,9 +1,10 @@
-//! The decisions as evidence: each row hashed, each hash chained to the one before.
+//! The decision log as evidence: a hash chain.
 //!
-//! `digest` is SHA-256 over the row's values, `chain` is SHA-256 over the chain before it and the digest. A changed, added
-//! or removed row breaks the chain from there on; rows missing at either end are missed by their numbers. This finds
-//! accidents and careless hands; who can write the file and recompute the chain is found only by an export kept elsewhere. Taking a person out (`forget`) removes the values but keeps the digest,
-//! so that the rest stays provable; retention removes the oldest rows and keeps the chain value before the first one left.
+//! `digest` is SHA-256 over the row's values; `chain` is SHA-256 over the previous chain value and the digest. A changed,
+//! added or removed row breaks the chain from there on; row numbers reveal rows missing at either end. This detects
+//! accidents and careless edits. An attacker who can write the file can recompute the chain; only an export kept elsewhere
+//! detects that. `forget` clears the values but keeps the digest, so the other rows stay verifiable. Retention deletes the
+//! oldest rows and keeps the chain value before the first remaining one.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use sqlx::Row;
@@ -14,7 +15,7 @@ use super::write::Tx;
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
-/// The columns that the digest covers, in its order.
+/// The columns that the digest covers, in order.
 const COLUMNS: &str = "at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before, after, \
                        outcome, why, request_id, version, policy, lag_ms";
 
@@ -26,17 +27,17 @@ const APPEND: &str = "
         after, outcome, why, request_id, version, policy, lag_ms, digest, chain)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-/// What [`Store::verify_decisions`] went through.
+/// The result of [`Store::verify_decisions`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Rows whose values and place are proven.
+    /// Rows with verified values and position.
     pub rows: u64,
-    /// Rows whose values were taken out by `forget`; their place is proven.
+    /// Rows cleared by `forget`; only their position is verified.
     pub forgotten: u64,
 }
 
 impl Store {
-    /// Appends decisions in a transaction that is under way.
+    /// Appends decisions within an open transaction.
     pub(super) async fn append_decisions(
         &self,
         tx: &mut Tx,
@@ -72,7 +73,7 @@ impl Store {
             ];
             let digest = digest_of(&values);
             chain = chained(&chain, &digest);
-            // The values in the order of the columns; the last one is a number there.
+            // In column order; the last column, `lag_ms`, is an integer and is bound below.
             let text_values = &values[..values.len() - 1];
             let query = text_values.iter().fold(sqlx::query(APPEND), |query, value| query.bind(*value));
             query.bind(decision.lag_ms).bind(&digest).bind(&chain).execute(&mut **tx).await?;
@@ -80,10 +81,10 @@ impl Store {
         Ok(())
     }
 
-    /// Proves that the decisions are those that were written.
+    /// Verifies the hash chain of the decisions.
     ///
     /// # Errors
-    /// [`StoreError::Tampered`], naming the first row that is not as it was.
+    /// [`StoreError::Tampered`], naming the first bad row.
     pub async fn verify_decisions(&self) -> Result<Verified, StoreError> {
         let mut tx = self.reader().begin().await?;
         let (mut last, mut chain): (i64, Vec<u8>) =
@@ -128,7 +129,7 @@ impl Store {
     }
 }
 
-/// Refuses a row whose values are not those that were hashed.
+/// Checks a row's values against its digest.
 fn require_digest(row: &SqliteRow, id: i64, digest: &[u8]) -> Result<(), StoreError> {
     let mut values = Vec::with_capacity(17);
     for column in COLUMNS.split(", ") {
@@ -145,7 +146,7 @@ fn require_digest(row: &SqliteRow, id: i64, digest: &[u8]) -> Result<(), StoreEr
     Err(StoreError::Tampered(format!("row {id} does not have the values it was written with")))
 }
 
-/// Each value with its length before it, so that no two rows of different values look alike.
+/// Hashes each value with its length, so that different rows never hash the same bytes.
 fn digest_of(values: &[Option<&str>]) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     for value in values {

@@ -1,4 +1,4 @@
-//! A copy of the state, made while others write, and proven before it is called one.
+//! Online backup: copies the state while other processes write, then verifies the copy.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,7 +10,7 @@ use sqlx::sqlite::SqlitePool;
 use super::connect::{connect, reading};
 use super::{Store, StoreError, Verified};
 
-/// What is counted here and there.
+/// Row counts, compared between the state and the copy.
 const COUNTS: &str =
     "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM event_users), (SELECT count(*) FROM users),
         (SELECT count(*) FROM addresses), (SELECT count(*) FROM accounts), (SELECT count(*) FROM decision_log)";
@@ -18,12 +18,11 @@ const COUNTS: &str =
 type Counts = (i64, i64, i64, i64, i64, i64);
 
 impl Store {
-    /// Copies the state to the new file `target` (mode 0600), and proves the copy: SQLite's integrity check, the chain of
-    /// the decisions, and the number of rows. The state may be worked with meanwhile. Returns what the chain proved.
+    /// Copies the state to the new file `target` (mode 0600) and verifies the copy: SQLite's integrity check, the decision
+    /// chain and the row counts. The daemon may keep writing. Returns the result of the chain verification.
     ///
     /// # Errors
-    /// [`StoreError::Backup`] when there is a file already, when it cannot be written, or when the copy is not what it
-    /// should be; a copy that is not proven is removed.
+    /// [`StoreError::Backup`] when `target` exists, cannot be written, or fails verification; the copy is then removed.
     pub async fn backup(&self, target: &Path) -> Result<Verified, StoreError> {
         let before = self.counts(self.reader()).await?;
         copy_into(self.reader(), self.path(), target).await?;
@@ -37,7 +36,7 @@ impl Store {
 
     pub(super) async fn prove(&self, target: &Path, before: Counts, after: Counts) -> Result<Verified, StoreError> {
         let refuse = |why: String| StoreError::Backup { path: target.to_owned(), why };
-        // The copy is one file that nobody else knows of.
+        // No other process has the copy open.
         let pool = connect(target, reading(target).immutable(true), 1).await?;
         let copy = Self::over(target, pool);
         let result = async {
@@ -54,7 +53,7 @@ impl Store {
                 ("accounts", (before.4, after.4), copied.4),
                 ("decisions", (before.5, after.5), copied.5),
             ] {
-                // Somebody may have written between the three counts: the copy is of a moment between the other two.
+                // Another process may write between the counts; the copy was made between `before` and `after`.
                 if copied < before.min(after) || copied > before.max(after) {
                     return Err(refuse(format!(
                         "the copy has {copied} {name}, the state {before} before and {after} after"
@@ -73,11 +72,11 @@ impl Store {
     }
 }
 
-/// Writes a consistent copy of the database behind `pool` to the new file `target`, and sees it onto the disk: SQLite does
-/// not do so for a copy, and would make it readable for others.
+/// Writes a consistent copy of the database to the new file `target`, with mode 0600, and syncs it: `VACUUM INTO` does
+/// neither.
 pub(super) async fn copy_into(pool: &SqlitePool, path: &Path, target: &Path) -> Result<(), StoreError> {
     let refuse = |why: String| StoreError::Backup { path: target.to_owned(), why };
-    // Absolute, so that no name is taken for a URI.
+    // An absolute path is never parsed as a URI.
     let whole = std::path::absolute(target).map_err(|error| refuse(error.to_string()))?;
     let Some(name) = whole.to_str() else { return Err(refuse("its path is not valid UTF-8".to_owned())) };
     let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&whole) {
@@ -97,7 +96,7 @@ pub(super) async fn copy_into(pool: &SqlitePool, path: &Path, target: &Path) -> 
     copied
 }
 
-/// A new name is on the disk only when its folder is.
+/// Syncs the folder: a new file name is durable only then.
 fn sync_folder(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

@@ -1,4 +1,4 @@
-//! What a comparison needs to know of many users at once.
+//! Bulk reads for a reconcile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,30 +8,30 @@ use super::write::Write;
 use super::{Store, StoreError, json_list};
 use crate::domain::{AccountId, Address, OktaUserId, OutcomeKind, Status, Timestamp, timestamp_text};
 
-/// A user, as far as a comparison by pages needs to know them.
+/// What a reconcile needs to know about a user.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Known {
-    /// Who.
+    /// Okta's id.
     pub id: OktaUserId,
-    /// The status when last read.
+    /// The last status read from Okta.
     pub status: Option<Status>,
     /// How the last look ended.
     pub outcome: Option<OutcomeKind>,
-    /// Is there a reason to look that is not settled yet?
+    /// Has an unsettled reason to look.
     pub open: bool,
-    /// Every address ever read for them.
+    /// Every address ever read for the user.
     #[sqlx(skip)]
     pub addresses: Vec<Address>,
-    /// Accounts that carry our mark for them, as far as we know.
+    /// Accounts with our mark for this user, according to the state.
     #[sqlx(skip)]
     pub denied: Vec<AccountId>,
-    /// The end of sessions is still owed to one of their accounts.
+    /// An account's sessions must still be ended.
     #[sqlx(skip)]
     pub owing: bool,
 }
 
 impl Store {
-    /// What is known of these users; those that the store does not know are missing.
+    /// What the state knows about these users. Unknown users are absent from the result.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -76,7 +76,7 @@ impl Store {
         Ok(known)
     }
 
-    /// Which of these accounts carry our mark, as far as we know?
+    /// Which of these accounts carry our mark, according to the state?
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -91,7 +91,7 @@ impl Store {
         Ok(ids.into_iter().collect())
     }
 
-    /// Did we block this account, for whomever?
+    /// Did we block this account, for any user?
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -104,10 +104,10 @@ impl Store {
         Ok(blocked.unwrap_or(false))
     }
 
-    /// Takes up an account that carries our mark for a user, when the state does not know of it: a state that was lost, or
-    /// one that is younger than the mark. The next look at the user, which this makes due, compares it.
+    /// Adds a marked account that the state does not know, because the state was lost or is younger than the mark. Makes
+    /// the user due; the next look checks the account.
     ///
-    /// Returns whether it was unknown.
+    /// Returns whether the account was unknown.
     ///
     /// # Errors
     /// When the state cannot be written.

@@ -1,4 +1,4 @@
-//! Connections to a state file, and what a file must be before it is worked with.
+//! Connections to a state file, and the checks before it is used.
 
 use std::io;
 use std::path::Path;
@@ -9,9 +9,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use super::StoreError;
 
-/// `PRAGMA application_id` of our files: "oa0s".
+/// Our `PRAGMA application_id`: "oa0s".
 const APPLICATION_ID: i64 = 0x6f61_3073;
-/// How many connections read at once.
+/// Number of read connections.
 pub(super) const READERS: u32 = 3;
 const BUSY: Duration = Duration::from_secs(10);
 /// Older versions have the WAL-reset race (fixed in SQLite 3.51.3).
@@ -41,9 +41,9 @@ pub(super) fn writing(path: &Path) -> SqliteConnectOptions {
         .optimize_on_close(true, None)
         // Deleted values are overwritten: `forget` and retention promise it.
         .pragma("secure_delete", "ON")
-        // The WAL just fits this number of pages: pages that a burst changes repeatedly are copied into the file once.
+        // Large enough that pages changed repeatedly by a burst are checkpointed once; fits `journal_size_limit`.
         .pragma("wal_autocheckpoint", "4000")
-        // The changes of one page of the log stay in memory until the commit.
+        // Keeps the changes of one page of events in memory until the commit.
         .pragma("cache_size", "-4096")
         .pragma("journal_size_limit", "16777216")
 }
@@ -59,17 +59,17 @@ pub(super) async fn connect(
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(60))
-        // No server can have closed the connection.
+        // There is no server that could close the connection.
         .test_before_acquire(false)
-        // After some errors (a full disk) SQLite ends the transaction by itself while sqlx still counts one, so that the
-        // connection could begin no other. Replace it.
+        // After some errors (a full disk) SQLite rolls back automatically while sqlx still counts an open transaction and
+        // cannot begin another one. Replace such a connection.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await
         .map_err(StoreError::at(path))
 }
 
-/// Readers of a state of ours. The check is also the first read: only that makes SQLite open the file.
+/// Opens the read connections and checks the file. SQLite opens it only at this first read.
 pub(super) async fn connect_readers(path: &Path, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
     let pool = connect(path, options, READERS).await?;
     require_ours(&pool, path).await?;

@@ -1,17 +1,17 @@
-//! Whether the Action that reads our marks is in force, as far as it was looked at.
+//! The last known state of the Auth0 Action that enforces the marks.
 
 use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
-/// What the last look at the Action came to.
+/// The result of the last check of the Action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforcement {
-    /// Our code runs, before all other Actions.
+    /// Our code is bound, before all other Actions.
     Verified,
-    /// We may not look, or what runs is not quite what it should be.
+    /// We lack the scope to check, or the bound code differs from ours.
     Unverified,
-    /// It is not there, not deployed or not bound: nobody is denied by it.
+    /// Missing, not deployed or not bound: marks have no effect.
     Missing,
 }
 
@@ -27,7 +27,7 @@ impl Enforcement {
 }
 
 impl Store {
-    /// Notes what a look at the Action came to.
+    /// Records the result of a check of the Action.
     ///
     /// # Errors
     /// When the state cannot be written.

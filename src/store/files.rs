@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-/// How often the lock is tried again while another process only asks about it.
+/// How often to retry the lock while another process only tests it.
 const LOCK_TRIES: u32 = 1000;
 
 /// A file next to the state.
@@ -17,7 +17,7 @@ pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Does a process work with the state at `path` now? Asking changes nothing.
+/// Is another process using the state at `path`? Changes nothing.
 ///
 /// # Errors
 /// When the lock file cannot be opened.
@@ -25,7 +25,7 @@ pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
     match File::open(sibling(path, ".lock")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(StoreError::unreadable(path, source)),
-        // Shared: two processes that ask at once must not take each other for the one that works.
+        // Shared, so that two processes that test at once do not see each other as the user.
         Ok(file) => match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(fs::TryLockError::WouldBlock) => Ok(true),
@@ -34,8 +34,8 @@ pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Takes the lock. It is a file of its own: SQLite's locks come and go with transactions, and a lock on the database file
-/// would be lost whenever SQLite closes any descriptor of it.
+/// Takes the lock. It is a separate file: SQLite's locks last only for a transaction, and closing any descriptor of the
+/// database file would release a lock on it.
 pub(super) fn take_lock(path: &Path) -> Result<File, StoreError> {
     let place = |source| StoreError::Place { path: path.to_owned(), source };
     let mut file = OpenOptions::new()
@@ -58,7 +58,7 @@ pub(super) fn take_lock(path: &Path) -> Result<File, StoreError> {
     }
     match taken {
         Ok(()) => {
-            // For the error message of the next process. Failing to write the number is no reason to stop.
+            // For the other process's error message; best effort.
             let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
             Ok(file)
         }
@@ -104,7 +104,7 @@ pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     Err(StoreError::NotOurs { path: path.to_owned(), what: "not an SQLite database".to_owned() })
 }
 
-/// Restricts the state and its siblings to their owner: they hold names and addresses. SQLite gives the WAL the mode of the
+/// Restricts the state and its siblings, which hold personal data, to their owner. SQLite gives the WAL the mode of the
 /// state. Returns whether others could read the state.
 pub(super) fn tighten_all(path: &Path) -> Result<bool, StoreError> {
     let tightened = tighten(path)?;

@@ -1,4 +1,4 @@
-//! A person's data out of the state.
+//! Erases a user's personal data from the state.
 
 use super::looks::Decision;
 use super::write::{COMPACT, COMPONENT, Tx, Write};
@@ -47,16 +47,15 @@ const FORGET_USER: [&str; 3] = [
 ];
 
 impl Store {
-    /// Takes a person's data out of the state: names, addresses, events, and the personal part of their decisions. That it
-    /// was done, and by whom, is itself a decision.
+    /// Erases a user's names, addresses, events and the personal part of their decisions. Logs the erasure and its actor as
+    /// a decision.
     ///
-    /// Accounts that are marked for them keep their row, so that the mark is still found: with Auth0's id alone. What the
-    /// person did to others as an administrator stays with those others, and so does Okta's id of the person where it is
-    /// the reason of somebody else's decision: evidence about others is not theirs to take out. A look at the person that
-    /// is under way ends with [`StoreError::Gone`] and leaves nothing behind.
+    /// Marked accounts keep a row with only Auth0's id, so that the mark is still found. Evidence about other users stays:
+    /// what the user did to them as an administrator, and the user's Okta id where it is the reason for their decision. A
+    /// running look at the user ends with [`StoreError::Gone`] and stores nothing.
     ///
-    /// Deleted values are overwritten in their place; copies that SQLite left in unused parts of the file go with
-    /// [`Store::compact`].
+    /// Deleted values are overwritten in place; [`Store::compact`] removes copies that SQLite left in unused parts of the
+    /// file.
     ///
     /// # Errors
     /// [`StoreError::Gone`] when the user is not known.
@@ -67,7 +66,7 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         let due_seq = due_seq.ok_or_else(|| StoreError::gone_user(id))?;
-        // Whoever comes again under this id starts above every number that a look under way may have claimed.
+        // If the same id returns, it starts above every number that a running look may have claimed.
         sqlx::query("UPDATE installation SET seq_floor = max(seq_floor, ? + 1)")
             .bind(due_seq)
             .execute(&mut *tx)
@@ -92,7 +91,7 @@ impl Store {
         self.commit(tx).await
     }
 
-    /// An event about somebody else as well stays theirs.
+    /// Keeps events that also name other users.
     async fn forget_events(&self, tx: &mut Tx, id: &OktaUserId) -> Result<(), StoreError> {
         let events: Vec<i64> = sqlx::query_scalar(
             "DELETE FROM event_users WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?)
@@ -126,12 +125,12 @@ impl Store {
         Ok(())
     }
 
-    /// Rewrites the file without its unused parts, and empties the WAL: what was deleted is in neither any more.
+    /// Rewrites the file without its unused parts and truncates the WAL, so that neither holds deleted data.
     ///
-    /// Takes as long as reading and writing the file, keeps other writers out meanwhile, and needs its size in free space.
+    /// Reads and writes the whole file, blocks other writers for that time, and needs free space for a second copy.
     ///
     /// # Errors
-    /// When the state cannot be written, or somebody reads it for longer than the busy time-out.
+    /// When the state cannot be written, or another process reads it for longer than the busy timeout.
     pub async fn compact(&self) -> Result<(), StoreError> {
         failpoint::pass(COMPONENT, COMPACT, Phase::Before);
         sqlx::query("VACUUM").execute(self.writer()).await?;

@@ -1,4 +1,4 @@
-//! Intake: a page of the log, the users that it makes due, and the checkpoint, in one transaction.
+//! Intake: stores a page of events, makes its users due and moves the checkpoint, in one transaction.
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ pub struct Checkpoint {
     pub moved_at: Timestamp,
 }
 
-/// An unreadable entry of the log, kept as Okta sent it.
+/// An unreadable log entry, stored as Okta sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantinedEvent {
     /// Okta's `uuid`, or a hash of the text: the same entry is quarantined once.
@@ -36,7 +36,7 @@ pub struct QuarantinedEvent {
     pub event_type: Option<String>,
     /// When it happened, if readable.
     pub published: Option<Timestamp>,
-    /// The entry.
+    /// The entry's text.
     pub raw: String,
     /// What is wrong with it.
     pub why: String,
@@ -113,8 +113,8 @@ const INSERT_EVENTS: &str = "
     FROM jsonb_each(?1) WHERE true ORDER BY key
     ON CONFLICT (event_order, event_id) DO NOTHING";
 
-/// Makes the users of new events due. A look that failed before starts afresh. Any other outcome stays until a look ends
-/// differently: a held user stays held, and a skipped user keeps the time since when they are skipped.
+/// Makes the users of new events due. Resets failed looks. Any other outcome stays until a look changes it: a held
+/// user stays held, and a skipped user keeps its `since`.
 const QUEUE_USERS: &str = "
     INSERT INTO users (okta_user_id, login, login_key, left_seen, due_seq, settled_seq, due_at, lane, cause,
         due_since, since)
@@ -250,8 +250,8 @@ impl Store {
         Ok(Recorded { seq: page.expected_seq + 1, new_events, made_due, new_quarantined })
     }
 
-    /// Gives up the stored cursor: the next page is requested by time, from `anchor_at` on. Events that come again are
-    /// known by their ids.
+    /// Discards the stored cursor: the next page is requested by time, from `anchor_at`. Repeated events are recognized by
+    /// id.
     ///
     /// # Errors
     /// [`StoreError::CheckpointMoved`], as for a page.
@@ -294,7 +294,7 @@ async fn move_checkpoint(tx: &mut Tx, page: &Page<'_>, now: &str) -> Result<(), 
     }
 }
 
-/// The page's entries. An entry that stands twice counts once; if only one of the two is readable, that one.
+/// The page's entries without duplicates. Of a readable and an unreadable copy, keeps the readable one.
 fn rows_of<'a>(page: &Page<'a>) -> Vec<EventRow<'a>> {
     let mut ids = HashSet::new();
     let entries = page.events.iter().map(event_row).chain(page.quarantined.iter().map(quarantined_row));
@@ -319,7 +319,7 @@ fn event_row(event: &Event) -> EventRow<'_> {
                 EventUserRow {
                     id: user.id.as_str(),
                     login: user.login.as_deref(),
-                    // An address finds the user by itself.
+                    // An address already identifies the user in searches.
                     login_key: user.login.as_deref().filter(|_| address.is_none()).map(str::to_lowercase),
                     address_key: address.as_ref().map(crate::domain::Address::key),
                     address: address.map(|address| address.as_str().to_owned()),

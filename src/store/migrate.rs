@@ -1,4 +1,4 @@
-//! The schema: which one a file has, and bringing it up to date.
+//! Schema versions and migration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(super) fn known_schema(migrations: &Migrator) -> i64 {
     migrations.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// The schema of the file; 0: none yet.
+/// The file's schema version; 0 for an empty file.
 pub(super) async fn schema(pool: &SqlitePool, path: &Path) -> Result<i64, StoreError> {
     let error = StoreError::at(path);
     let exists: bool =
@@ -37,7 +37,7 @@ pub(super) async fn schema(pool: &SqlitePool, path: &Path) -> Result<i64, StoreE
         .map_err(error)
 }
 
-/// Brings the schema up to date. A state that has data is first copied next to itself; returns the copy's path.
+/// Migrates the schema. Copies a state with data first; returns the copy's path.
 pub(super) async fn migrate(
     pool: &SqlitePool,
     path: &Path,
@@ -47,7 +47,7 @@ pub(super) async fn migrate(
     let mut copy = None;
     if found > 0 && found < known {
         let target = sibling(path, &format!(".schema-{found}.bak"));
-        // Replaces a copy of the same schema that an earlier, failed attempt left: that one holds less.
+        // A copy from an earlier, failed attempt is older than the state: replace it.
         let _ = fs::remove_file(&target);
         copy_into(pool, path, &target).await?;
         copy = Some(target);

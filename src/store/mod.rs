@@ -1,16 +1,16 @@
-//! The state on disk: one SQLite file. The only room that names sqlx.
+//! The state on disk: one SQLite file. The only module that uses sqlx.
 //!
-//! Its public operations are whole transactions, in the words of the program: *record a page*, *begin a look*, *finish a
-//! look*. There is no half of one. Three rules hold them together:
+//! Every public operation is one transaction, named after its purpose: *record a page*, *begin a look*, *finish a look*.
+//! Three rules:
 //!
-//! 1. **A page and its cursor are one transaction** ([`Store::record_page`]). Were the cursor moved first, a crash would
-//!    lose the page; were the events stored first, a crash would only have them asked for again, but two processes could
-//!    move the cursor past each other. So it is one, and the cursor moves by compare-and-swap.
-//! 2. **A reason to look is a number that rises** (`due_seq`). A look claims the number it saw and settles up to it
-//!    ([`Store::finish_look`]); a reason that arrived meanwhile has a higher number and stays.
-//! 3. **One writer.** Every write transaction is `BEGIN IMMEDIATE` on the one write connection: a deferred one that reads
-//!    first cannot be upgraded once another process has written, whatever the busy time-out. Readers have their own
-//!    connections and never block it (WAL).
+//! 1. **A page and its cursor are one transaction** ([`Store::record_page`]). If the cursor moved first, a crash
+//!    would lose the page. If the events were stored first, two processes could move the cursor past each other. The
+//!    cursor moves by compare-and-swap.
+//! 2. **A reason to look is a rising number** (`due_seq`). A look claims the number it saw and settles up to it
+//!    ([`Store::finish_look`]). A reason that arrives during the look has a higher number and stays open.
+//! 3. **One writer.** Every write transaction is `BEGIN IMMEDIATE` on the single write connection: SQLite cannot upgrade a
+//!    deferred transaction once another process has written, whatever the busy timeout. Readers have their own
+//!    connections and never block the writer (WAL).
 
 mod alarms;
 mod audit;
@@ -59,12 +59,12 @@ pub use write::Write;
 #[cfg(feature = "failpoints")]
 pub(crate) use write::{COMPONENT, STEPS};
 
-/// A number of rows, as it is reported.
+/// A row count as `u64`.
 fn count(rows: usize) -> u64 {
     u64::try_from(rows).unwrap_or(u64::MAX)
 }
 
-/// A list for `json_each`.
+/// A JSON array for `json_each`.
 fn json_list<T: Into<serde_json::Value>>(values: impl IntoIterator<Item = T>) -> String {
     serde_json::Value::from(values.into_iter().map(Into::into).collect::<Vec<serde_json::Value>>()).to_string()
 }

@@ -18,12 +18,12 @@ use super::write::{COMPONENT, CREATE, Tx, Write};
 use crate::domain::{Timestamp, timestamp_text};
 use crate::failpoint::{self, Phase};
 
-/// How [`Store::open_beside`] opens a state that another process may work with.
+/// How [`Store::open_beside`] opens a state that another process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Next to a working process, to write requests.
+    /// Read and write requests, next to a running daemon.
     Beside,
-    /// To read only; also a copy in a read-only folder.
+    /// Read only; works for a copy in a read-only folder.
     Read,
 }
 
@@ -34,9 +34,9 @@ pub struct Binding {
     pub okta_url: String,
     /// Origin of the Auth0 tenant.
     pub auth0_url: String,
-    /// Identifier of its Management API: it names the tenant whatever its domain.
+    /// Identifier of its Management API, which identifies the tenant whatever its custom domain.
     pub auth0_audience: String,
-    /// Are marks written?
+    /// Whether marks are written.
     pub enforce: bool,
     /// [`crate::domain::Policy::fingerprint`].
     pub policy: String,
@@ -49,9 +49,9 @@ pub struct Opened {
     pub created: bool,
     /// The copy made before a migration.
     pub migrated_from: Option<PathBuf>,
-    /// `enforce` was off at the last run and is on now.
+    /// `enforce` was off during the last run and is now on.
     pub enforcement_switched_on: bool,
-    /// The last full reconcile used another policy. Set at every start until a full reconcile has begun.
+    /// The last full reconcile used another policy. Set at every start until a full reconcile begins.
     pub policy_changed: bool,
     /// Other users could read the file; they no longer can.
     pub tightened: bool,
@@ -63,11 +63,11 @@ pub struct Store {
     path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Held while the store is open; the system releases it when the process dies, however it dies.
+    /// Held while the store is open. The operating system releases it even if the process is killed.
     lock: Mutex<Option<File>>,
 }
 
-/// Writes what the state belongs to. The org and the tenant were compared before.
+/// Stores the binding. [`inspect`] has checked the org and the tenant.
 const BIND: &str = "
     INSERT INTO installation (id, okta_url, auth0_url, auth0_audience, enforce, policy, swept_policy, version,
         first_run_at)
@@ -75,19 +75,19 @@ const BIND: &str = "
     ON CONFLICT (id) DO UPDATE SET auth0_url = excluded.auth0_url, enforce = excluded.enforce,
         policy = excluded.policy, version = excluded.version";
 
-/// Ends the runs of processes that died: we hold the lock.
+/// Ends the runs of dead processes: we hold the lock, so none of them is alive.
 const END_DEAD_RUNS: &str = "
     UPDATE run_log SET finished_at = ?, ok = 0, error = 'the process died before it came to an end'
     WHERE finished_at IS NULL";
 
 impl Store {
-    /// Opens the state at `path` for the one working process; creates it if it is missing.
+    /// Opens the state at `path` exclusively; creates it if it is missing.
     ///
-    /// Locks the file (`path`.lock), creates it with mode 0600, checks that it is ours, copies and migrates it if its
-    /// schema is older, and binds it to the org and the tenant.
+    /// Locks `path`.lock, creates the file with mode 0600, checks that it is ours, migrates an older schema after copying
+    /// the file, and binds the state to the org and the tenant.
     ///
     /// # Errors
-    /// Every [`StoreError`] that says why the state cannot be used; nothing was changed then.
+    /// When the state cannot be used; it is unchanged then.
     pub async fn open(path: &Path, binding: &Binding, now: Timestamp) -> Result<(Self, Opened), StoreError> {
         Self::open_with(path, binding, now, &MIGRATIONS).await
     }
@@ -104,7 +104,7 @@ impl Store {
         let created = create_if_missing(path)?;
         failpoint::pass(COMPONENT, CREATE, Phase::After);
         check_header(path)?;
-        // Every check that may refuse the file only reads: opening a writer already turns the file into a WAL database.
+        // Checks come first and only read: opening a writer would already convert the file to WAL mode.
         inspect(path, binding, migrations).await?;
         let tightened = tighten_all(path)?;
         let writer = connect(path, writing(path), 1).await?;
@@ -117,8 +117,8 @@ impl Store {
         Ok((store, Opened { created, migrated_from, enforcement_switched_on, policy_changed, tightened }))
     }
 
-    /// Binds the state to the configuration and ends what a dead process left open. Returns whether enforcement was
-    /// switched on, and whether the policy changed.
+    /// Binds the state to the configuration and ends the runs of dead processes. Returns whether enforcement was enabled
+    /// and whether the policy changed.
     async fn take_over(&self, binding: &Binding, now: Timestamp) -> Result<(bool, bool), StoreError> {
         let mut tx = self.begin(Write::Open).await?;
         let before: Option<(bool, String)> =
@@ -126,7 +126,7 @@ impl Store {
         bind(&mut tx, binding, now).await?;
         let enforcement_switched_on = before.as_ref().is_some_and(|(enforced, _)| !enforced && binding.enforce);
         if enforcement_switched_on {
-            // In the same transaction: a crash between the two would leave the skipped users out for good.
+            // In the same transaction: a crash in between would lose the skipped users.
             self.look_at_unenforced(&mut tx, now).await?;
         }
         sqlx::query(END_DEAD_RUNS).bind(timestamp_text(now)).execute(&mut *tx).await?;
@@ -134,16 +134,16 @@ impl Store {
         Ok((enforcement_switched_on, before.is_some_and(|(_, swept)| swept != binding.policy)))
     }
 
-    /// Opens an existing state, to read it or to write requests next to the working process.
+    /// Opens an existing state, to read it or to write requests next to a running daemon.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when there is none; [`StoreError::Older`] and [`StoreError::Newer`] when its schema is not
-    /// this version's.
+    /// [`StoreError::Missing`] when the file does not exist; [`StoreError::Older`] and [`StoreError::Newer`] when its schema
+    /// is not this version's.
     pub async fn open_beside(path: &Path, access: Access) -> Result<Self, StoreError> {
         require_present(path)?;
         let readers = match connect_readers(path, reading(path)).await {
             Ok(readers) => readers,
-            // A copy in a read-only folder has no WAL index and cannot get one. Without a WAL there is nothing to index.
+            // SQLite cannot create a WAL index in a read-only folder; without a WAL it needs none.
             Err(error) if error.is_refused_by_the_system() && !sibling(path, "-wal").exists() => {
                 connect_readers(path, reading(path).immutable(true)).await?
             }
@@ -182,14 +182,14 @@ impl Store {
         Self { path: path.to_owned(), writer: readers.clone(), readers, lock: Mutex::default() }
     }
 
-    /// Path of the file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Closes the file: readers first, so that the writer can fold the WAL in. No call may follow.
+    /// Closes the connections, readers first, so that the writer can checkpoint the WAL. The store is unusable afterwards.
     ///
-    /// Not closing loses nothing; it leaves a WAL for the next process to read.
+    /// Skipping this loses nothing; it leaves a WAL for the next process.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -249,7 +249,7 @@ fn require_bound(path: &Path, what: &'static str, bound: &str, configured: &str)
 
 /// Refuses a file that is not ours, has a newer schema, or belongs to another org or tenant. Changes nothing.
 async fn inspect(path: &Path, binding: &Binding, migrations: &Migrator) -> Result<(), StoreError> {
-    // A process that died in the file's first moments left a journal; only a writing connection can roll it back.
+    // A process that died while creating the file left a journal; only a write connection can roll it back.
     let hot = sibling(path, "-journal").exists();
     let pool = connect(path, if hot { options(path) } else { reading(path) }, 1).await?;
     let result = inspect_with(&pool, path, binding, migrations).await;

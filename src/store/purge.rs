@@ -1,4 +1,4 @@
-//! The end: accounts from which everything of ours is taken.
+//! Purging: accounts from which all our marks are removed.
 
 use sqlx::FromRow;
 
@@ -7,21 +7,21 @@ use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{AccountId, OktaUserId, Timestamp};
 
-/// An account that carries, or carried, a mark of ours.
+/// An account that has or had our mark.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct MarkedByUs {
     /// Auth0's id.
     #[sqlx(rename = "auth0_user_id")]
     pub account: AccountId,
-    /// For whom.
+    /// The user it was marked for.
     #[sqlx(rename = "okta_user_id")]
     pub user: OktaUserId,
-    /// Is it denied, as far as the state knows?
+    /// Is it denied, according to the state?
     pub denied: bool,
 }
 
 impl Store {
-    /// The next accounts of which the state knows, by Auth0's id, after `after`.
+    /// A page of the known accounts, ordered by Auth0's id, after `after`.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -36,8 +36,7 @@ impl Store {
         .await?)
     }
 
-    /// Nothing of ours is on the account any more: the state lets go of it, with the decision that did it, if something
-    /// was written.
+    /// Deletes an account that no longer carries our mark, and logs the decision if something was written.
     ///
     /// # Errors
     /// When the state cannot be written.

@@ -1,33 +1,33 @@
-//! Where a reconcile stands, so that a restart goes on and does not begin anew.
+//! The progress of a reconcile, so that it resumes after a restart.
 
 use super::types::StoredTime;
 use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{OktaUserId, Timestamp, timestamp_text};
 
-/// A reconcile, under way or done.
+/// A running or finished reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct ReconcileRun {
     /// `all`, or the RFC 3339 time since which a status must have changed.
     pub scope: String,
     /// Why it was started.
     pub reason: String,
-    /// Which part it is at.
+    /// The current stage.
     pub stage: String,
-    /// Where that part goes on.
+    /// Where the stage continues.
     pub next: Option<String>,
-    /// Users seen so far.
+    /// Users listed so far.
     pub listed: i64,
-    /// Users found to need a look so far.
+    /// Users queued so far.
     pub made_due: i64,
-    /// Since when.
+    /// When it started.
     pub started_at: String,
-    /// Until when.
+    /// When it finished.
     pub finished_at: Option<String>,
 }
 
 impl Store {
-    /// The reconcile that is under way, if one is.
+    /// The running reconcile.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -40,8 +40,8 @@ impl Store {
         .await?)
     }
 
-    /// Begins a reconcile; one that is under way is replaced. With `scope` `all` it answers for the present policy:
-    /// [`super::Opened::policy_changed`] is said at every start until then.
+    /// Begins a reconcile and replaces a running one. One with `scope` `all` covers the current policy:
+    /// [`super::Opened::policy_changed`] is set at every start until then.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -67,10 +67,10 @@ impl Store {
         self.commit(tx).await
     }
 
-    /// Notes how far the reconcile has come.
+    /// Stores the progress of the reconcile.
     ///
     /// # Errors
-    /// When the state cannot be written, and [`StoreError::Gone`] when none is under way.
+    /// When the state cannot be written, and [`StoreError::Gone`] when no reconcile is running.
     pub async fn advance_reconcile(
         &self,
         stage: &str,
@@ -94,7 +94,7 @@ impl Store {
         }
     }
 
-    /// Notes that the reconcile has come to its end.
+    /// Marks the reconcile as finished.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -109,8 +109,8 @@ impl Store {
         self.commit(tx).await
     }
 
-    /// A page of the users that a reconcile must look at whatever Okta lists: those who are denied, held, skipped, failed,
-    /// or without an account (since `accountless_since`); in the order of ids, after `after`.
+    /// A page of the users that a reconcile must queue whatever Okta lists: denied, held, skipped or failed users, and
+    /// users without an account since `accountless_since`. Ordered by id, after `after`.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -137,7 +137,7 @@ impl Store {
         .await?)
     }
 
-    /// When the last reconcile came to its end.
+    /// When the last reconcile finished.
     ///
     /// # Errors
     /// When the state cannot be read.

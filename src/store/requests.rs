@@ -1,4 +1,4 @@
-//! What people and the configuration ask for: looks, approvals, comparisons.
+//! Requests by operators, the configuration and the reconcile: looks, approvals, dismissals.
 
 use sqlx::FromRow;
 
@@ -7,18 +7,18 @@ use super::write::{Tx, Write};
 use super::{Store, StoreError, count, json_list};
 use crate::domain::{Cause, Lane, OktaUserId, OutcomeKind, Timestamp, timestamp_text};
 
-/// Whom a request is about.
+/// The users that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who<'a> {
     /// One user.
     User(&'a OktaUserId),
-    /// Everybody whose looks have failed.
+    /// All failed users.
     Failed,
-    /// Everybody who is held.
+    /// All held users.
     Held,
 }
 
-/// Users that a request made due, with the number that a look has to reach for the request to be answered.
+/// A user made due by a request, with the sequence number that a look must reach to complete it.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Requested {
     /// Okta's id.
@@ -29,7 +29,7 @@ pub struct Requested {
 }
 
 impl Store {
-    /// Makes users due because a person asked. A user the store does not know yet is added.
+    /// Makes users due at an operator's request. Adds an unknown user.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -49,7 +49,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// Lets held users through: their next look does not ask what held them. Returns those it was asked for.
+    /// Approves held users: their next look skips the check that held them. Returns the approved users.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -59,7 +59,7 @@ impl Store {
         let id = match who {
             Who::User(id) => Some(id.as_str()),
             Who::Held => None,
-            // Nobody who failed is held.
+            // A failed user is never held.
             Who::Failed => return Ok(Vec::new()),
         };
         let rows = sqlx::query_as(
@@ -76,7 +76,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// Puts a quarantined event aside: a person has seen it. Its text is dropped. Returns whether there was one.
+    /// Dismisses a quarantined event and deletes its text. Returns whether there was one.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -100,7 +100,7 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Makes these users due for a comparison, unless they are due anyway. Unknown ones are added.
+    /// Makes these users due for a reconcile, unless they are already due. Adds unknown users.
     ///
     /// Returns how many became due.
     ///
@@ -125,8 +125,8 @@ impl Store {
         Ok(count(made.len()))
     }
 
-    /// Enforcement was switched on: everybody who was only left out because it was off is due. [`Store::open`] has done
-    /// this already when it finds the switch.
+    /// Makes users due that were skipped only because enforcement was off. [`Store::open`] does the same when it finds
+    /// enforcement newly enabled.
     ///
     /// # Errors
     /// When the state cannot be written.

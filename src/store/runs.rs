@@ -1,19 +1,19 @@
-//! The record of runs, and how the remotes are.
+//! The run log and the health of the remotes.
 
 use super::write::{Tx, Write};
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
-/// What ran.
+/// The kind of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunKind {
-    /// A life of the daemon.
+    /// A daemon process, from start to exit.
     Run,
-    /// A poll that brought something, or failed after one that did not.
+    /// A poll with new events, or the first failed poll after a good one.
     Poll,
-    /// One whole pass by command.
+    /// One `sync` pass.
     Sync,
-    /// A comparison.
+    /// A reconcile.
     Reconcile,
     /// The removal of every mark.
     Purge,
@@ -35,11 +35,11 @@ impl RunKind {
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunCounts {
-    /// Pages of the log, or of users.
+    /// Pages of events or users.
     pub pages: u64,
     /// New events.
     pub events: u64,
-    /// Users looked at.
+    /// Looks.
     pub looks: u64,
     /// Accounts written.
     pub writes: u64,
@@ -52,7 +52,7 @@ pub struct RemoteError<'a> {
     pub remote: &'static str,
     /// A stable word: `unauthorized`, `forbidden`, `unreachable` …
     pub kind: &'static str,
-    /// What it said.
+    /// The error message.
     pub text: &'a str,
 }
 
@@ -73,7 +73,7 @@ const EXPIRE: [&str; 3] = [
 ];
 
 impl Store {
-    /// Notes that a run began; the number is for [`Store::finish_run`].
+    /// Records the start of a run. Returns its id for [`Store::finish_run`].
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -89,7 +89,7 @@ impl Store {
         Ok(done.last_insert_rowid())
     }
 
-    /// Notes how a run ended.
+    /// Records the result of a run.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -116,7 +116,7 @@ impl Store {
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "run", id: run.to_string() }) }
     }
 
-    /// Notes that a poll was tried: when, even if nothing came of it.
+    /// Records the time of a poll attempt, successful or not.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -126,7 +126,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a remote failed.
+    /// Records an error of a remote.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -143,7 +143,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a remote answered well (again).
+    /// Records a good answer of a remote.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -156,11 +156,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what is older than `before`: settled events, decisions, finished runs, ended alarms; at most `limit` rows of
-    /// each, so that no transaction is long. Returns how many rows went; zero: there is no more.
+    /// Deletes settled events, decisions, finished runs and cleared alarms older than `before`, at most `limit` rows of each
+    /// to keep the transaction short. Returns the number of deleted rows; zero when nothing is left to delete.
     ///
-    /// Users, their addresses and their accounts stay: they are the present, not the past. So does an event that is not
-    /// settled, however old.
+    /// Keeps users, their addresses and accounts (they are current state), and unsettled events of any age.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -176,8 +175,8 @@ impl Store {
     }
 }
 
-/// Removes the oldest decisions. Only an unbroken run of old ones goes, even if a clock was set back in between. The chain
-/// value of the last one that goes becomes the root of those that stay.
+/// Deletes the oldest decisions: only an unbroken prefix, even if a clock was set back in between. The chain value of the
+/// last deleted row becomes the new root.
 async fn expire_decisions(tx: &mut Tx, before: &str, limit: u32) -> Result<u64, StoreError> {
     let last: Option<i64> =
         sqlx::query_scalar(LAST_EXPIRED_DECISION).bind(before).bind(limit).fetch_one(&mut **tx).await?;

@@ -1,4 +1,4 @@
-//! How values of the domain are stored: the domain gives each of them a word and does not know the database.
+//! sqlx encoding and decoding of domain types, which do not know the database.
 
 use serde::{Serialize, Serializer};
 use sqlx::encode::IsNull;

@@ -1,4 +1,4 @@
-//! The one place where something is written: each transaction has a name, and with it its points to die at.
+//! Write transactions. Each has a name, which is also the name of its failpoints.
 
 use std::ops::{Deref, DerefMut};
 
@@ -8,16 +8,16 @@ use sqlx::{Sqlite, Transaction};
 use super::{Store, StoreError};
 use crate::failpoint::{self, Phase};
 
-/// The room's name in those of its points.
+/// The component in this module's failpoint names.
 pub(crate) const COMPONENT: &str = "store";
-/// What is done to the file and is no transaction of ours, each with a point before and behind it.
+/// Changes to the file outside a [`Write`] transaction, each with a failpoint before and after.
 #[cfg(feature = "failpoints")]
 pub(crate) const STEPS: [&str; 3] = [CREATE, MIGRATE, COMPACT];
-/// The file is made.
+/// Creating the file.
 pub(super) const CREATE: &str = "create";
-/// The schema is brought up to date.
+/// Migrating the schema.
 pub(super) const MIGRATE: &str = "migrate";
-/// The file is rewritten.
+/// Rewriting the file.
 pub(super) const COMPACT: &str = "compact";
 
 macro_rules! writes {
@@ -29,10 +29,10 @@ macro_rules! writes {
         }
 
         impl Write {
-            /// All of them.
+            /// Every variant.
             pub const ALL: &[Self] = &[$(Self::$write),+];
 
-            /// Its name.
+            /// The name of its failpoints.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$write => $name,)+
@@ -43,7 +43,7 @@ macro_rules! writes {
 }
 
 writes! {
-    /// A new state is bound, an old one taken up: enforcement that was switched on, runs of dead processes.
+    /// Binding the state at start, ending the runs of dead processes.
     Open = "open",
     /// [`Store::bind_org`].
     BindOrg = "bind_org",
@@ -103,7 +103,7 @@ writes! {
     Purged = "purged",
 }
 
-/// A write transaction under way: a connection that has the write lock. Dropped, it leaves nothing behind.
+/// A write transaction, which holds the write lock. Dropping it rolls back.
 pub(super) struct Tx {
     write: Write,
     inner: Transaction<'static, Sqlite>,
@@ -124,10 +124,10 @@ impl DerefMut for Tx {
 }
 
 impl Store {
-    /// A write transaction. It has the write lock from its first moment.
+    /// Begins a write transaction and takes the write lock.
     pub(super) async fn begin(&self, write: Write) -> Result<Tx, StoreError> {
         failpoint::pass(COMPONENT, write.as_str(), Phase::Before);
-        // At once: one that began by reading could not get the lock later.
+        // A transaction that begins with a read may fail to get the lock later.
         let inner = self.writer().begin_with("BEGIN IMMEDIATE").await?;
         Ok(Tx { write, inner })
     }
@@ -140,7 +140,7 @@ impl Store {
         Ok(())
     }
 
-    /// A transaction of one statement.
+    /// Executes one statement as a transaction.
     pub(super) async fn write(
         &self,
         write: Write,

@@ -1,4 +1,4 @@
-//! What the store knows before a look.
+//! Reads everything a look needs to know from the state.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::domain::{
     AccountId, Address, EventSeen, MarkedAccount, OktaUserId, Status, Timestamp, clock, timestamp_text,
 };
 
-/// Events of this long ago still support or contradict Okta's answer.
+/// How old an event may be to still support or contradict Okta's answer.
 const EVENTS_BACK: Duration = Duration::from_secs(3600);
 
 const USER: &str = "
@@ -26,8 +26,8 @@ const ACCOUNTS: &str = "
            unconfirmed > 0 AS unconfirmed
     FROM accounts WHERE okta_user_id = ? ORDER BY auth0_user_id";
 
-/// The newest 100 events that no look has settled, and of the last 30 those received after ?3. The limits stand in the text:
-/// SQLite prepares a statement again for each value that is bound to one.
+/// The newest 100 events that no look has settled, and of the last 30 those received after ?3. The limits are
+/// literals: SQLite re-prepares a statement when a bound LIMIT changes.
 const EVENTS: &str = "
     WITH few AS (
         SELECT event_seq FROM (SELECT event_seq FROM event_users
@@ -96,12 +96,12 @@ impl From<EventSeenRow> for EventSeen {
 }
 
 impl Store {
-    /// Everything that the store knows of a user, as one snapshot.
+    /// Everything the state knows about a user, as one snapshot.
     ///
-    /// The number of events is bounded, so that a look costs the same whatever the user's history.
+    /// The number of events is bounded, so the cost of a look does not grow with the user's history.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] when the user is not in the store (any more).
+    /// [`StoreError::Gone`] when the user is not in the state.
     pub async fn begin_look(&self, id: &OktaUserId, now: Timestamp) -> Result<LookStart, StoreError> {
         let mut tx = self.reader().begin().await?;
         let subject: Option<SubjectRow> = sqlx::query_as(USER).bind(id).fetch_optional(&mut *tx).await?;
@@ -119,7 +119,7 @@ impl Store {
         Ok(start)
     }
 
-    /// Other users for whom one of these addresses was ever read, with the status last read for them.
+    /// Other users that ever had one of these addresses, with their last known status.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -140,7 +140,7 @@ impl Store {
         .await?)
     }
 
-    /// How often the marks of an account were restored since `since`.
+    /// How often an account's marks were restored since `since`.
     ///
     /// # Errors
     /// When the state cannot be read.

@@ -9,10 +9,10 @@ use super::super::write::Tx;
 use super::super::{Requested, Store, StoreError};
 use crate::domain::{Address, Cause, Lane, OktaUserId, OutcomeKind, Timestamp, clock, timestamp_text};
 
-/// The longest wait that we choose, except for failed users. A user who is due later than this is so because a clock was
-/// set back, and is due now.
+/// The longest wait that we schedule, except for failed users. A later due time means that the clock was set back; the user
+/// is then due now.
 const WAIT_MAX: Duration = Duration::from_secs(2 * 3600);
-/// Failed users are tried daily.
+/// The longest wait of failed users, which are retried daily.
 const WAIT_FAILED_MAX: Duration = Duration::from_secs(25 * 3600);
 
 /// The due users, most urgent lane first, at most ?4 of each lane. ?2 and ?3 are the longest waits.
@@ -34,8 +34,8 @@ const DUE: &str = "
                        WHERE lane IN (0, 1, 2) AND due_at > ?3 AND outcome IS 'failed' LIMIT ?4))
     ORDER BY lane, due_at, okta_user_id";
 
-/// Gives the selected users one more reason. A failed user starts afresh, except for a reconcile (stored as `sweep`): a
-/// nightly reconcile must not hide that a user has been failing for a week. ?1 is the time, ?2 the lane, ?3 the cause and
+/// Gives the selected users one more reason. Resets a failed user, except for a reconcile (stored as `sweep`): a nightly
+/// reconcile must not hide that a user has been failing for a week. ?1 is the time, ?2 the lane, ?3 the cause and
 /// ?4 the value of the selection.
 const MAKE_DUE: &str = "
     UPDATE users SET
@@ -53,7 +53,7 @@ pub struct DueUser {
     /// Okta's id.
     #[sqlx(rename = "okta_user_id")]
     pub id: OktaUserId,
-    /// How urgent.
+    /// The priority.
     pub lane: Lane,
 }
 
@@ -62,20 +62,20 @@ pub struct DueUser {
 pub(in crate::store) enum Selection<'a> {
     /// This user.
     One(&'a OktaUserId),
-    /// The users who are skipped or held because of this one.
+    /// Users skipped or held because of this one.
     DependingOn(&'a OktaUserId),
-    /// The users who were read before and share an address with this one.
+    /// Users read before that share an address with this one.
     SharingWith(&'a OktaUserId),
-    /// The users whose last look ended with this outcome.
+    /// Users whose last look had this outcome.
     Outcome(OutcomeKind),
-    /// The users who are skipped for this reason.
+    /// Users skipped for this reason.
     Why(&'a str),
-    /// A JSON list of users; those that are due anyway keep their time, as a reconcile is not urgent.
+    /// A JSON array of user ids. Users that are already due keep their time, since a reconcile is not urgent.
     Reconcile(&'a str),
 }
 
 impl<'a> Selection<'a> {
-    /// The condition, and the value of its ?4.
+    /// The SQL condition and the value of its ?4.
     fn condition(self) -> (&'static str, &'a str) {
         match self {
             Self::One(id) => ("okta_user_id = ?4", id.as_str()),
@@ -98,7 +98,7 @@ impl<'a> Selection<'a> {
 }
 
 impl Store {
-    /// The due users, the most urgent first: at most `limit` of each lane.
+    /// The due users, most urgent first, at most `limit` per lane.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -112,7 +112,7 @@ impl Store {
             .await?)
     }
 
-    /// Addresses of users in this lane who left and who are due now or next: candidates for a batch.
+    /// Addresses of deactivated users that are due in this lane: candidates for a batch.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -135,7 +135,7 @@ impl Store {
         Ok(texts.iter().filter_map(|text| Address::parse(text)).collect())
     }
 
-    /// When the next user with an open reason is due; re-checks of settled users do not count.
+    /// When the next user with an open reason is due. Ignores re-checks of settled users.
     ///
     /// # Errors
     /// When the state cannot be read.

@@ -1,4 +1,4 @@
-//! What a look leaves behind: one transaction.
+//! Stores the result of a look in one transaction.
 
 use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError, count, json_list};
@@ -6,28 +6,27 @@ use super::due::Selection;
 use super::{AccountChange, Finished, LookFinish};
 use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Timestamp, UserRead, clock, timestamp_text};
 
-/// Settles the user's events up to the claimed one. Only events behind the last look that settled can be open.
+/// Settles the user's events up to the claimed one. Only events after the last settled number can be open.
 const SETTLE_EVENTS: &str = "
     UPDATE event_users SET settled_at = ?1, outcome = ?2
     FROM (SELECT user_seq, settled_seq FROM users WHERE okta_user_id = ?3) u
     WHERE event_users.user_seq = u.user_seq AND event_users.due_seq > u.settled_seq
       AND event_users.due_seq <= ?4 AND settled_at IS NULL";
 
-/// Clears the user's alarms that this look did not raise: the newest look knows whether the reason still holds.
+/// Clears the user's alarms that this look did not raise again.
 const CLEAR_ALARMS: &str = "
     UPDATE alarms SET cleared_at = ?1
     WHERE subject = ?2 AND cleared_at IS NULL AND kind NOT IN (SELECT value FROM json_each(?3))";
 
-/// Clears the guard's alarm when the guard holds no other user.
+/// Clears the guard's alarm once the guard holds no other user.
 const CLEAR_GUARD_ALARM: &str = "
     UPDATE alarms SET cleared_at = ?1 WHERE kind = 'guard' AND cleared_at IS NULL
       AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard' AND okta_user_id <> ?2)";
 
 /// Ends the look. ?1 is the time, ?2 whether it settles, ?3 the user and ?4 the claimed number.
 ///
-/// `due_seq > ?4`: a reason arrived during the look. It set `due_at` itself and starts afresh: this look's failure neither
-/// delays it nor counts against it. `?4 BETWEEN settled_seq AND due_seq`: a look that a `forget` overtook does not bring the
-/// user back.
+/// `due_seq > ?4`: a reason arrived during the look and has set `due_at`. This look's failure neither delays it nor counts
+/// as an attempt. `?4 BETWEEN settled_seq AND due_seq`: a `forget` during the look must not bring the user back.
 const END_LOOK: &str = "
     UPDATE users SET
         settled_seq = iif(?2, max(settled_seq, ?4), settled_seq),
@@ -55,10 +54,10 @@ const SETTLE_BELATED_EVENT: &str = "
                          AND event_id = ?4)";
 
 impl Store {
-    /// Ends a look: outcome, decisions, accounts, and the user's events up to the one that the look had claimed.
+    /// Ends a look: stores outcome, decisions and accounts, and settles the user's events up to the claimed one.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] when the user was removed (or forgotten) meanwhile; nothing is stored then.
+    /// [`StoreError::Gone`] when the user was removed or forgotten during the look; nothing is stored then.
     pub async fn finish_look(&self, look: LookFinish<'_>, now: Timestamp) -> Result<Finished, StoreError> {
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::FinishLook).await?;
@@ -110,7 +109,7 @@ impl Store {
         Ok(count(woken))
     }
 
-    /// What Okta said of a user, and every address in it.
+    /// Stores what Okta returned for a user, with every address in it.
     pub(super) async fn keep_read(
         &self,
         tx: &mut Tx,
@@ -120,7 +119,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let left = read.status.has_left();
         let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
-        // A deleted user's answer is a 404: it says nothing of login and e-mail.
+        // For a deleted user Okta returns 404, without login and email: keep the old ones.
         let kept = sqlx::query(
             "UPDATE users SET login = coalesce(?1, login), login_key = iif(?1 IS NULL, login_key, ?2),
                  email = coalesce(?3, email), status = ?4, status_at = ?5, left_seen = ?6
@@ -185,7 +184,7 @@ impl Store {
     }
 }
 
-/// Clears what the look no longer complains of, and settles the user's events.
+/// Clears alarms that no longer apply and settles the user's events.
 async fn settle(tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<(), StoreError> {
     sqlx::query("UPDATE installation SET last_apply_ok_at = ?").bind(now_text).execute(&mut **tx).await?;
     sqlx::query(CLEAR_ALARMS)
@@ -205,7 +204,7 @@ async fn settle(tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<()
     Ok(())
 }
 
-/// Writes the outcome. Returns whether the user is due again at once.
+/// Stores the outcome. Returns whether the user is immediately due again.
 async fn end_look(tx: &mut Tx, look: &LookFinish<'_>, now: Timestamp) -> Result<bool, StoreError> {
     let next_look = look.next_look.or(match look.outcome {
         Outcome::Retry { after, .. } => Some(clock::add(now, *after)),

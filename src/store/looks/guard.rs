@@ -1,4 +1,4 @@
-//! Before a write: the guard's leave, and debts that must not be forgotten.
+//! Before a write: the guard's admission, and the write-ahead record of the mark.
 
 use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError};
@@ -6,15 +6,15 @@ use super::{Admission, Denial, GuardWindow, Intent};
 use crate::domain::{Address, OktaUserId, Timestamp, clock, timestamp_text};
 
 impl Store {
-    /// Before the first write for a user who is not denied yet: keeps what was read, asks the guard, and notes the intent if
-    /// there is one and the guard admits it, as [`Store::intend_mark`] does.
+    /// Before the first denial of a user: stores the read user, asks the guard and, if the guard admits it, records the
+    /// intent like [`Store::intend_mark`].
     ///
-    /// A user counts once in a window, however often the denial is tried; live and swept ones are counted apart.
-    /// Approved ones pass, and who is held by the guard passes only so, however much time goes by.
+    /// A user counts once per window, however often the denial is retried. Denials by events and by a reconcile are counted
+    /// separately. The guard always admits approved users; a user it holds needs an approval, however much time passes.
     ///
     /// # Errors
-    /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed; nothing may be written to
-    /// Auth0 then.
+    /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed; the caller must then write
+    /// nothing to Auth0.
     pub async fn prepare_denial(
         &self,
         denial: Denial<'_>,
@@ -26,7 +26,7 @@ impl Store {
         let window_start = timestamp_text(clock::sub(now, guard.span));
         let mut tx = self.begin(Write::PrepareDenial).await?;
         self.keep_read(&mut tx, user, read, &now_text).await?;
-        // Counting those in the window takes as long as they are many; those in the table, SQLite counts by pages.
+        // The count of the whole table is cheap and an upper bound; count the window only if that reaches the limit.
         let (held, known, all): (bool, bool, i64) = sqlx::query_as(
             "SELECT guarded, EXISTS (SELECT 1 FROM first_denials WHERE okta_user_id = ?1 AND at > ?2),
                     (SELECT count(*) FROM first_denials)
@@ -50,14 +50,14 @@ impl Store {
         }
         let admitted = approved || (!held && (known || counted < guard.denials_max));
         if held == admitted {
-            // Kept apart from the outcome: a failed attempt in between must not let time open what the guard closed.
+            // Not derived from the outcome: a failed attempt in between must not release the hold.
             sqlx::query("UPDATE users SET guarded = NOT guarded WHERE okta_user_id = ?")
                 .bind(user.as_str())
                 .execute(&mut *tx)
                 .await?;
         }
         if admitted {
-            // The window is all that is ever asked for.
+            // Rows before the window are never read again.
             sqlx::query(
                 "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
                  ON CONFLICT (okta_user_id) DO UPDATE SET at = iif(at > ?4, at, excluded.at), sweep = excluded.sweep;
@@ -77,9 +77,8 @@ impl Store {
         Ok(if admitted { Admission::Admitted } else { Admission::Refused(counted) })
     }
 
-    /// Notes, before a mark is sent, that the account may carry one from now on, with or without a block of ours, and
-    /// whether its sessions are to be ended after it: if the answer is lost and the user comes back meanwhile, the next
-    /// look knows where to look.
+    /// Records, before a mark is sent, that the account may carry one (with or without our block) and whether its sessions
+    /// must be ended. If the response is lost and the user is reactivated, the next look still finds the account.
     ///
     /// # Errors
     /// When the state cannot be written, and [`StoreError::Gone`] when the user was removed.
@@ -96,7 +95,7 @@ impl Store {
         intent: Intent<'_>,
         now_text: &str,
     ) -> Result<(), StoreError> {
-        // An account that was another user's and is open passes to this one, whose next look has to find it.
+        // Reassigns an account that another user owned and that is not denied, so that this user's next look finds it.
         let done = sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
              SELECT ?1, okta_user_id, ?3, 0, ?5, ?6, ?4 FROM users WHERE okta_user_id = ?2

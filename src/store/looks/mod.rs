@@ -1,4 +1,4 @@
-//! Working off: which users are due, what is known of one before a look, and what a look leaves behind.
+//! The store's side of a look: the due queue, the state before a look, and its result.
 
 mod begin;
 mod due;
@@ -19,49 +19,49 @@ use crate::domain::{
 pub use due::DueUser;
 pub(super) use due::Selection;
 
-/// All that the store knows of a user when a look begins.
+/// Everything the state knows about a user when a look begins.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct LookStart {
-    /// Who.
+    /// Okta's id.
     pub id: OktaUserId,
     /// The look settles reasons up to this one.
     pub claimed_seq: i64,
-    /// How urgent it was.
+    /// The priority.
     pub lane: Lane,
     /// What made the user due last.
     pub cause: Cause,
     /// Failed attempts so far.
     pub attempts: u32,
-    /// A person let this user through.
+    /// An operator approved this user.
     pub approved: bool,
-    /// Which later look this is.
+    /// The index of this re-check.
     pub recheck_step: u32,
-    /// The outcome before.
+    /// The previous outcome.
     pub outcome: Option<OutcomeKind>,
-    /// The login when last read.
+    /// The last login read.
     pub login: Option<String>,
-    /// The e-mail when last read.
+    /// The last email read.
     pub email: Option<String>,
-    /// The status when last read.
+    /// The last status read.
     pub status: Option<Status>,
-    /// Did the log or Okta ever say that this user was deactivated?
+    /// The user's last read or a later event says that the user was deactivated.
     pub left_seen: bool,
-    /// When the first good page was recorded: lag is told for events published after it.
+    /// When the first page was recorded. Lag is measured only for events published after it.
     #[sqlx(try_from = "OptionalTime")]
     pub first_poll_at: Option<Timestamp>,
-    /// Every address ever read for them.
+    /// Every address ever read for the user.
     #[sqlx(skip)]
     pub addresses: Vec<Address>,
-    /// Accounts that carry, or carried, a mark for them.
+    /// Accounts that have or had a mark for the user.
     #[sqlx(skip)]
     pub accounts: Vec<MarkedAccount>,
-    /// Open events, and of the last few those that were recorded within the last hour; oldest published first.
+    /// Open events, and recent events recorded within the last hour; oldest published first.
     #[sqlx(skip)]
     pub events: Vec<EventSeen>,
 }
 
 impl LookStart {
-    /// What a decision depends on.
+    /// The part that a decision depends on.
     pub fn known_user(&self) -> KnownUser {
         KnownUser {
             id: self.id.clone(),
@@ -77,86 +77,86 @@ impl LookStart {
     }
 }
 
-/// What the guard says to a first denial.
+/// The guard's answer to a first denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Go on.
+    /// The denial may be written.
     Admitted,
-    /// The window is full: this many were let through in it.
+    /// The window is full; the number of denials admitted in it.
     Refused(u64),
 }
 
 /// The guard's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardWindow {
-    /// First denials let through in a window.
+    /// First denials admitted per window.
     pub denials_max: u64,
-    /// How long the window is.
+    /// Length of the window.
     pub span: Duration,
 }
 
 /// A denial that is about to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Denial<'a> {
-    /// For whom.
+    /// The user.
     pub user: &'a OktaUserId,
-    /// What Okta said of them.
+    /// What Okta returned for the user.
     pub read: &'a UserRead,
-    /// By a comparison, not by an event.
+    /// Caused by a reconcile, not by an event.
     pub reconcile: bool,
-    /// A person let this user through.
+    /// An operator approved this user.
     pub approved: bool,
-    /// The mark that follows if the guard admits it; `None`: nothing is written.
+    /// The mark to write if the guard admits the denial; `None` if nothing is to be written.
     pub intent: Option<Intent<'a>>,
 }
 
 /// A mark that is about to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Intent<'a> {
-    /// To which account.
+    /// The account.
     pub account: &'a AccountId,
     /// Its address.
     pub email: Option<&'a Address>,
-    /// With a block of ours?
+    /// The mark comes with `blocked`.
     pub with_block: bool,
-    /// Are its sessions to be ended after it?
+    /// The account's sessions must be ended afterwards.
     pub owe_sessions: bool,
 }
 
-/// One decision: what was found, what was decided, what was written.
+/// A row of the decision log: what was found, decided and written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// The user it is about.
+    /// The user.
     pub okta_user_id: Option<String>,
-    /// Their e-mail.
+    /// The user's email.
     pub email: Option<String>,
-    /// The account, if one was found.
+    /// The account, if found.
     pub auth0_user_id: Option<String>,
     /// [`Cause::as_str`].
     pub cause: String,
-    /// The event that was the reason.
+    /// The event that caused it.
     pub event_id: Option<String>,
-    /// Who did it in Okta, or `command`.
+    /// The actor in Okta, or `command`.
     pub actor: Option<String>,
-    /// What Okta said.
+    /// The status in Okta.
     pub status: Option<String>,
-    /// The verdict on it.
+    /// The verdict.
     pub verdict: Option<Verdict>,
     /// The account before.
     pub before: Option<String>,
     /// The account after.
     pub after: Option<String>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: DecisionOutcome,
-    /// Why, where there is a why.
+    /// The reason for the outcome.
     pub why: Option<String>,
-    /// The remote's id of the request that wrote.
+    /// The remote's id of the write request.
     pub request_id: Option<String>,
-    /// From `published` to marked, for a first denial caused by an event after the first poll.
+    /// From `published` to the mark, for a first denial caused by an event after the first poll.
     pub lag_ms: Option<i64>,
 }
 
-/// What became of an account.
+/// The new state of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountChange {
     /// Auth0's id.
@@ -165,63 +165,63 @@ pub struct AccountChange {
     pub email: Option<Address>,
     /// The connection of its primary identity.
     pub connection: Option<String>,
-    /// Does it carry our mark for this user now?
+    /// It carries our mark for this user.
     pub denied: bool,
-    /// Is it blocked by us?
+    /// We blocked it.
     pub blocked: bool,
-    /// When it was denied, if that is new.
+    /// When it was denied, for a new denial.
     pub denied_at: Option<Timestamp>,
-    /// The event that was the reason, if the denial is new.
+    /// The event that caused a new denial.
     pub event_id: Option<String>,
-    /// When that was published.
+    /// When the event was published.
     pub published: Option<Timestamp>,
-    /// From then to the mark.
+    /// From `published` to the mark.
     pub lag_ms: Option<i64>,
-    /// Are its sessions still to be ended?
+    /// Its sessions must still be ended.
     pub sessions_owed: bool,
 }
 
-/// What a look leaves behind.
+/// The result of a look.
 #[derive(Clone, Debug)]
 pub struct LookFinish<'a> {
-    /// Who was looked at.
+    /// The user.
     pub user: &'a OktaUserId,
     /// [`LookStart::claimed_seq`].
     pub claimed_seq: i64,
-    /// What Okta said, if it was asked and answered, and that is not kept yet.
+    /// What Okta returned, unless it is already stored or there was no answer.
     pub read: Option<&'a UserRead>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: &'a Outcome,
-    /// Because of whom, for skipped and held.
+    /// The other user because of which this one is skipped or held.
     pub depends_on: Option<&'a OktaUserId>,
-    /// The next look, if one is to come without a new reason. A retry or a snooze says it itself if this is `None`; for
-    /// [`Outcome::Failed`] there must be one.
+    /// When to look again without a new reason. `None` takes the time of a retry or snooze from the outcome;
+    /// [`Outcome::Failed`] requires a time.
     pub next_look: Option<Timestamp>,
-    /// Which later look the next one is.
+    /// The index of the next re-check.
     pub recheck_step: u32,
-    /// What was decided, account by account.
+    /// The decisions, one per account.
     pub decisions: &'a [Decision],
-    /// What became of accounts.
+    /// The changed accounts.
     pub accounts: &'a [AccountChange],
-    /// An event that was settled as `unchanged` and has its effect only now.
+    /// An event that an earlier look settled as `unchanged` and that takes effect now.
     pub belated_event: Option<&'a str>,
-    /// Which other users become due.
+    /// Which other users to make due.
     pub wake: Wake,
-    /// The user is allowed: the guard forgets them.
+    /// The user is allowed again: remove it from the guard's window.
     pub forget_guard: bool,
-    /// What a person should know.
+    /// The alarms to raise.
     pub alarms: &'a [Alarm],
     /// [`crate::domain::Policy::fingerprint`].
     pub policy: &'a str,
 }
 
-/// What is left after a look.
+/// What [`Store::finish_look`](crate::store::Store::finish_look) did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// A reason arrived while the look was under way.
+    /// A reason arrived during the look.
     pub due_again: bool,
-    /// Others were made due.
+    /// The number of other users made due.
     pub woken: u64,
-    /// The alarms of the look that were not open before.
+    /// The newly raised alarms.
     pub raised: Vec<crate::store::AlarmKind>,
 }
