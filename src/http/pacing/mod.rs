@@ -1,16 +1,16 @@
-//! Pacing: how fast each remote may be called, by what its own headers say.
+//! Paces calls to each remote by its own rate-limit headers.
 //!
-//! The engine asks for a [`Permit`] before a call and drops it after; the client reports each call's departure and
-//! answer through a [`InFlight`]. Between the two stand meters, which are plain state and know no time but what they are
-//! told:
+//! The engine acquires a [`Permit`] before a call and drops it after; the client reports each request and its response
+//! through an [`InFlight`]. Meters decide when the next call may go. They are plain state and get the time from the
+//! caller:
 //!
 //! * Okta counts calls in fixed windows of a minute, one for each bucket.
-//! * Auth0 lets a token bucket drain, whose size is in the headers and whose refill is not.
+//! * Auth0 uses token buckets. Their size is in the headers, their refill rate is not.
 //!
-//! A share of each limit is left to others. Live work goes before sweeps, which have a share of that share.
+//! A share of each limit is left to other clients. Live work goes before sweeps, which get a part of our share.
 //!
-//! A refusal (429) pauses its meter for as long as the remote asks, so that one refusal does not become a storm. Every
-//! pause is bounded: nobody sleeps for ever on a wrong reset.
+//! A 429 pauses its meter for as long as the remote asks, so that it does not start a retry storm. Every pause is
+//! bounded, even if the reset is wrong.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,19 +22,19 @@ use tokio::sync::Notify;
 
 use crate::domain::Clock;
 
+mod meter;
 mod rate_limit_headers;
 mod state;
 mod tokens;
-mod turn;
 mod window;
 
 use rate_limit_headers::RateLimitHeaders;
 use state::{Admission, State};
 
-/// Whoever waits looks up at least this often, and says that it still waits.
+/// A waiter checks again and calls `on_wait` at least this often.
 const WAIT_STEP: Duration = Duration::from_secs(1);
 
-/// A kind of call that its remote counts by itself.
+/// A kind of call that the remote counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
     /// Okta: `GET /api/v1/logs`.
@@ -68,44 +68,44 @@ impl Bucket {
     }
 }
 
-/// Whose call it is.
+/// The priority of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Somebody was deactivated, reactivated, or is asked about.
+    /// A user's status changed, or an operator asks for the user.
     Live,
-    /// A comparison of many; waits for all live calls.
+    /// A reconcile; waits for all live calls.
     Sweep,
 }
 
-/// How much of a remote's limits is ours.
+/// How much of a remote's limits we use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
-    /// Of each limit: 0 (exclusive) to 1.
+    /// Our share of each limit: 0 (exclusive) to 1.
     pub ours: f64,
-    /// Of ours, for sweeps: 0 (exclusive) to 1.
+    /// The part of our share that sweeps may use: 0 (exclusive) to 1.
     pub sweeps: f64,
 }
 
-/// What a bucket looks like now, for metrics.
+/// The state of a bucket, for metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BucketSnapshot {
-    /// Which.
+    /// The bucket.
     pub bucket: Bucket,
-    /// The limit, if an answer has shown one.
+    /// The limit, if a response has shown it.
     pub limit: Option<u32>,
-    /// What is thought to be left of it.
+    /// Estimated calls left.
     pub remaining: Option<u32>,
-    /// Until more is there, if it is known.
+    /// Time until more calls are available, if known.
     pub reset_in: Option<Duration>,
-    /// Sustained calls a second, if they have been learned (Auth0).
+    /// The learned sustained rate (Auth0).
     pub calls_per_second: Option<f64>,
-    /// Permits that are out now.
+    /// Permits in use.
     pub in_flight: u32,
-    /// How many calls had to wait so far.
+    /// Calls that had to wait.
     pub waits: u64,
-    /// How long they waited, all together.
+    /// Total time they waited.
     pub waited: Duration,
-    /// How many calls were refused (429) so far.
+    /// Calls refused with 429.
     pub refusals: u64,
 }
 
@@ -147,16 +147,16 @@ impl Pacer {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
     }
 
-    /// Waits until a call may be made. Keep the permit until the call is over.
+    /// Waits until a call may be made. Hold the permit until the call has ended.
     ///
-    /// Safe to abandon: whoever stops waiting leaves the queue. Hold no permit while waiting for another one of the same
-    /// remote: the second may be waiting for the first to be dropped.
+    /// Cancel-safe: dropping the future leaves the queue. Do not acquire a second permit for the same remote while
+    /// holding one: the second may wait for the first to be dropped.
     pub async fn acquire(&self, bucket: Bucket, priority: Priority, clock: &dyn Clock) -> Permit {
         self.acquire_with_heartbeat(bucket, priority, clock, || {}).await
     }
 
-    /// As [`Pacer::acquire`]; `waits` is called each time that the queue was looked at, at least once a second: a wait of
-    /// an hour for a reset is progress, as long as somebody looks whether it is over.
+    /// Like [`Pacer::acquire`], but calls `on_wait` after each check of the queue, at least once a second, so that a long
+    /// wait for a reset still counts as progress.
     pub async fn acquire_with_heartbeat(
         &self,
         bucket: Bucket,
@@ -169,7 +169,7 @@ impl Pacer {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
-            // Registered before we look, so that a change between the look and the wait is not missed.
+            // Registered before the check, so that a change between the check and the wait is not missed.
             changed.as_mut().enable();
             let admission = self.shared.lock().admit(queued.ticket, began, clock.monotonic());
             on_wait();
@@ -188,19 +188,19 @@ impl Pacer {
         }
     }
 
-    /// Says that a call departs now. Drop the flight if no answer comes.
+    /// Records that a request is sent. Drop the [`InFlight`] if no response arrives.
     pub fn start_request(&self, bucket: Bucket, clock: &dyn Clock) -> InFlight {
-        let departure = self.shared.lock().start_request(bucket, clock.monotonic());
-        InFlight { shared: self.shared.clone(), departure: Some(departure), bucket }
+        let start = self.shared.lock().start_request(bucket, clock.monotonic());
+        InFlight { shared: self.shared.clone(), start: Some(start), bucket }
     }
 
-    /// Every bucket that was used so far.
+    /// All buckets used so far.
     pub fn snapshot(&self, clock: &dyn Clock) -> Vec<BucketSnapshot> {
         self.shared.lock().snapshot(clock.monotonic())
     }
 }
 
-/// A place in the queue; leaving it wakes the others.
+/// A waiter's ticket. Dropping it leaves the queue and wakes the others.
 struct Queued<'a> {
     shared: &'a Shared,
     ticket: u64,
@@ -213,11 +213,11 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// The leave to make one call. Drop it when the call is over.
-#[must_use = "a permit that is dropped at once accounts for nothing"]
+/// Permission for one call. Drop it when the call has ended.
+#[must_use = "a permit that is dropped at once counts nothing"]
 pub struct Permit {
     shared: Arc<Shared>,
-    meter: turn::MeterId,
+    meter: meter::MeterId,
 }
 
 impl fmt::Debug for Permit {
@@ -233,10 +233,10 @@ impl Drop for Permit {
     }
 }
 
-/// A call under way.
+/// A request without a response yet.
 pub struct InFlight {
     shared: Arc<Shared>,
-    departure: Option<turn::Departure>,
+    start: Option<meter::RequestStart>,
     bucket: Bucket,
 }
 
@@ -247,11 +247,11 @@ impl fmt::Debug for InFlight {
 }
 
 impl InFlight {
-    /// Takes in what the answer says of the limit.
+    /// Records the rate-limit headers of the response.
     pub fn record_response(mut self, status: StatusCode, headers: &HeaderMap, clock: &dyn Clock) {
-        let advice = RateLimitHeaders::read(status, headers, clock.now());
-        if let Some(departure) = self.departure.take() {
-            self.shared.lock().record_response(self.bucket, departure, advice, clock.monotonic());
+        let rate_limit = RateLimitHeaders::read(status, headers, clock.now());
+        if let Some(start) = self.start.take() {
+            self.shared.lock().record_response(self.bucket, start, rate_limit, clock.monotonic());
         }
         self.shared.changed.notify_waiters();
     }
@@ -259,8 +259,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(departure) = self.departure.take() {
-            self.shared.lock().lost(departure);
+        if let Some(start) = self.start.take() {
+            self.shared.lock().lost(start);
         }
     }
 }

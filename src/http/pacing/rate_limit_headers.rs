@@ -1,4 +1,4 @@
-//! What one answer says of the rate limit.
+//! The rate-limit headers of a response.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use reqwest::header::HeaderMap;
 use super::super::headers;
 use crate::domain::Timestamp;
 
-/// The rate-limit headers of one answer; Okta writes `x-rate-limit-…`, Auth0 `x-ratelimit-…`.
+/// The parsed headers. Okta writes `x-rate-limit-…`, Auth0 `x-ratelimit-…`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RateLimitHeaders {
-    /// Was the call refused for its rate?
+    /// Whether the status is 429.
     pub(super) refused: bool,
     pub(super) limit: Option<u32>,
     pub(super) remaining: Option<u32>,
-    /// From the answer's `Date`. Zero for a reset that has passed.
+    /// Relative to the response's `Date`. Zero for a reset in the past.
     pub(super) reset_in: Option<Duration>,
     pub(super) retry_after: Option<Duration>,
 }

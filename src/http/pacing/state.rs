@@ -1,38 +1,38 @@
-//! Who waits, who may go, and which meter counts whom. Pure: it is told the time.
+//! The queue of waiting calls and the meters that count them. Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::meter::{MeterId, Readiness, RequestStart};
 use super::rate_limit_headers::RateLimitHeaders;
 use super::tokens::Tokens;
-use super::turn::{Departure, MeterId, Turn};
 use super::window::Window;
 use super::{Bucket, BucketSnapshot, Priority, Shares};
 
-/// No wait is shorter: a waiter never spins.
+/// The shortest wait, so that a waiter never spins.
 const WAIT_MIN: Duration = Duration::from_millis(5);
-/// After no longer than this a waiter looks again, whatever it was told.
+/// The longest wait before a waiter checks again.
 const WAIT_MAX: Duration = Duration::from_secs(70);
-/// How many calls of one remote may be under way at most. Okta advises few (an org of the free plan has 35 for all its
-/// clients); Auth0's token buckets are small.
+/// The most concurrent calls to one remote. Okta allows few (a free org has 35 for all its clients), and Auth0's token
+/// buckets are small.
 const IN_FLIGHT_MAX: f64 = 16.0;
 
-/// A limit that no answer has shown for so long is no longer one.
-const LIMIT_KEPT: Duration = Duration::from_secs(120);
+/// A limit expires if no response has shown it for this long.
+const LIMIT_TTL: Duration = Duration::from_secs(120);
 
 enum Meter {
     Window(Window),
     Tokens(Tokens),
 }
 
-/// May a waiter go?
+/// Whether a waiter may go.
 #[derive(Debug, PartialEq)]
 pub(super) enum Admission {
-    /// Yes, counted by this meter.
+    /// Yes; this meter counts the call.
     Granted { meter: MeterId },
-    /// Not before this span has passed, or something has changed.
+    /// Check again after this time or the next change.
     Wait(Duration),
-    /// Not before something has changed: another is first, or calls are under way. Both end in a change.
+    /// Check again after the next change: another waiter is first, or calls are in flight.
     WaitForChange,
 }
 
@@ -53,17 +53,16 @@ pub(super) struct State {
     shares: Shares,
     is_okta: bool,
     random: fastrand::Rng,
-    /// By ticket, hence oldest first.
+    /// By ticket, so oldest first.
     waiters: BTreeMap<u64, Waiter>,
     tickets: u64,
     meters: BTreeMap<MeterId, Meter>,
-    /// Auth0: the smallest limit that a bucket's answers show, and when one last did. Which calls share a bucket there is
-    /// not published for all of them: if those of one bucket of ours turn out to be counted in two, all are paced by the
-    /// smaller.
+    /// Auth0: the smallest limit that a bucket's responses showed, and when. Auth0 does not document for all calls which
+    /// ones share a bucket: if it counts one [`Bucket`] in two, the smaller limit paces all of them.
     limits: BTreeMap<Bucket, (u32, Duration)>,
     counters: BTreeMap<Bucket, Counters>,
     in_flight: u32,
-    /// Halved by a concurrency refusal, regained bit by bit with each answer.
+    /// Halved by a concurrency error, and raised step by step with each response.
     in_flight_max: f64,
 }
 
@@ -113,7 +112,7 @@ impl State {
         self.waiters.remove(&ticket);
     }
 
-    /// `began` is when the waiter came.
+    /// `began` is when the waiter was queued.
     pub(super) fn admit(&mut self, ticket: u64, began: Duration, now: Duration) -> Admission {
         let Some(waiter) = self.waiters.get(&ticket) else { return Admission::WaitForChange };
         let (bucket, priority, waited) = (waiter.bucket, waiter.priority, waiter.has_waited);
@@ -127,14 +126,14 @@ impl State {
         let has_room = f64::from(self.in_flight) < self.in_flight_max.floor().max(1.0);
         let turn = if is_first && has_room {
             match self.meter(id) {
-                Meter::Window(window) => window.turn_of(priority, now),
-                Meter::Tokens(tokens) => tokens.turn_of(priority, now),
+                Meter::Window(window) => window.readiness(priority, now),
+                Meter::Tokens(tokens) => tokens.readiness(priority, now),
             }
         } else {
-            Turn::NextAnswer
+            Readiness::NextResponse
         };
         match turn {
-            Turn::Now => {
+            Readiness::Ready => {
                 match self.meter(id) {
                     Meter::Window(window) => window.grant(priority),
                     Meter::Tokens(tokens) => tokens.grant(priority, waited, now),
@@ -148,13 +147,13 @@ impl State {
                 }
                 Admission::Granted { meter: id }
             }
-            Turn::After(_) | Turn::NextAnswer => {
+            Readiness::After(_) | Readiness::NextResponse => {
                 if let Some(waiter) = self.waiters.get_mut(&ticket) {
                     waiter.has_waited = true;
                 }
                 match turn {
-                    Turn::After(span) => Admission::Wait(span.clamp(WAIT_MIN, WAIT_MAX)),
-                    Turn::Now | Turn::NextAnswer => Admission::WaitForChange,
+                    Readiness::After(span) => Admission::Wait(span.clamp(WAIT_MIN, WAIT_MAX)),
+                    Readiness::Ready | Readiness::NextResponse => Admission::WaitForChange,
                 }
             }
         }
@@ -168,57 +167,57 @@ impl State {
         }
     }
 
-    pub(super) fn start_request(&mut self, bucket: Bucket, now: Duration) -> Departure {
+    pub(super) fn start_request(&mut self, bucket: Bucket, now: Duration) -> RequestStart {
         let meter = self.meter_id(bucket);
         self.counters.entry(bucket).or_default();
-        let answered_before = match self.meter(meter) {
+        let responses_before = match self.meter(meter) {
             Meter::Window(_) => 0,
             Meter::Tokens(tokens) => tokens.start_request(),
         };
-        Departure { meter, departed_at: now, answered_before }
+        RequestStart { meter, started_at: now, responses_before }
     }
 
     pub(super) fn record_response(
         &mut self,
         bucket: Bucket,
-        departure: Departure,
-        advice: RateLimitHeaders,
+        start: RequestStart,
+        headers: RateLimitHeaders,
         now: Duration,
     ) {
-        if advice.refused {
+        if headers.refused {
             self.counters.entry(bucket).or_default().refusals += 1;
         }
         if self.is_okta {
-            self.answered_by_okta(departure.meter, advice, now);
+            self.record_okta_response(start.meter, headers, now);
         } else {
-            self.answered_by_auth0(bucket, departure, advice, now);
+            self.record_auth0_response(bucket, start, headers, now);
         }
     }
 
-    fn answered_by_okta(&mut self, meter: MeterId, advice: RateLimitHeaders, now: Duration) {
+    fn record_okta_response(&mut self, meter: MeterId, headers: RateLimitHeaders, now: Duration) {
         let spread = self.random.f64();
-        // Limit 0 means too many at once, not too many a minute (Okta docs: Rate limits, "Concurrency").
-        if advice.refused && advice.limit == Some(0) {
+        // Limit 0 means too many concurrent calls, not too many a minute (Okta docs: Rate limits, "Concurrency").
+        if headers.refused && headers.limit == Some(0) {
             self.in_flight_max = (f64::from(self.in_flight.max(2)).min(self.in_flight_max) / 2.0).max(1.0);
-        } else if !advice.refused {
-            // One more for each round of answers.
+        } else if !headers.refused {
+            // One more for each round of responses.
             self.in_flight_max = (self.in_flight_max + 1.0 / self.in_flight_max).min(IN_FLIGHT_MAX);
         }
         if let Meter::Window(window) = self.meter(meter) {
-            window.record_response(advice, spread, now);
+            window.record_response(headers, spread, now);
         }
     }
 
-    fn answered_by_auth0(&mut self, bucket: Bucket, departure: Departure, advice: RateLimitHeaders, now: Duration) {
+    fn record_auth0_response(&mut self, bucket: Bucket, start: RequestStart, headers: RateLimitHeaders, now: Duration) {
         let spread = self.random.f64();
-        let before = departure.meter;
-        if let Some(limit) = advice.limit.filter(|limit| *limit > 0) {
+        let before = start.meter;
+        if let Some(limit) = headers.limit.filter(|limit| *limit > 0) {
             match self.limits.get(&bucket) {
-                Some((smaller, seen_at)) if *smaller < limit && now.saturating_sub(*seen_at) < LIMIT_KEPT => {
+                Some((smaller, seen_at)) if *smaller < limit && now.saturating_sub(*seen_at) < LIMIT_TTL => {
                     if let Meter::Tokens(tokens) = self.meter(before) {
-                        tokens.not_counted();
-                        if advice.refused {
-                            tokens.refuse(advice, spread, now);
+                        tokens.uncount();
+                        if headers.refused {
+                            tokens.refuse(headers, spread, now);
                         }
                     }
                     return;
@@ -231,22 +230,22 @@ impl State {
         let after = self.meter_id(bucket);
         if before == after {
             if let Meter::Tokens(tokens) = self.meter(before) {
-                tokens.record_response(departure, advice, spread, now);
+                tokens.record_response(start, headers, spread, now);
             }
             return;
         }
-        // The call belongs to another meter than was thought when it departed.
+        // The response shows that another meter counts this call.
         if let Meter::Tokens(tokens) = self.meter(before) {
-            tokens.not_counted();
+            tokens.uncount();
         }
         if let Meter::Tokens(tokens) = self.meter(after) {
-            let answered_before = tokens.start_request();
-            tokens.record_response(Departure { answered_before, ..departure }, advice, spread, now);
+            let responses_before = tokens.start_request();
+            tokens.record_response(RequestStart { responses_before, ..start }, headers, spread, now);
         }
     }
 
-    pub(super) fn lost(&mut self, departure: Departure) {
-        if let Meter::Tokens(tokens) = self.meter(departure.meter) {
+    pub(super) fn lost(&mut self, start: RequestStart) {
+        if let Meter::Tokens(tokens) = self.meter(start.meter) {
             tokens.lost();
         }
     }

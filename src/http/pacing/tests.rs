@@ -1,4 +1,4 @@
-//! The pacer against servers that are written here from the remotes' documentation alone, on a clock of our own.
+//! Tests the pacer on a manual clock against servers written from the remotes' documentation alone.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ fn okta(ours: f64) -> State {
 }
 
 #[test]
-fn published_plans_of_auth0_are_used_to_our_share_without_a_refusal() {
+fn auth0_plans_reach_our_share_without_429() {
     // Free; Enterprise production; Enterprise non-production; Professional reads and writes (Auth0 docs: Rate Limit
     // Configurations).
     for (size, refill) in [(2, 2.0), (50, 16.0), (10, 2.0), (40, 500.0 / 60.0), (20, 200.0 / 60.0)] {
@@ -35,7 +35,7 @@ fn published_plans_of_auth0_are_used_to_our_share_without_a_refusal() {
             let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &vec![Priority::Live; workers], latency);
             let learning = load.run(s(180), &mut server);
             assert_eq!(learning.refused, 0, "size {size}, refill {refill}, {workers} workers: while learning");
-            // It takes an hour, in which what was learned is learned again several times.
+            // An hour covers several relearning phases.
             let known = load.run(s(3600), &mut server);
             let share = known.rate(s(3600)) / (0.8 * refill);
             assert_eq!(known.refused, 0, "size {size}, refill {refill}, {workers} workers");
@@ -45,71 +45,70 @@ fn published_plans_of_auth0_are_used_to_our_share_without_a_refusal() {
                 "size {size}, refill {refill}, {workers} workers: {share:.3} of our share"
             );
             let reserve = (f64::from(size) * 0.2).min(f64::from(size) - 1.0);
-            assert!(server.lowest >= reserve - 0.01, "size {size}: only {} were left to others", server.lowest);
+            assert!(server.lowest >= reserve - 0.01, "size {size}: only {} were left to other clients", server.lowest);
         }
     }
 }
 
-/// A person every so often, for whom three calls are made one after the other, for half an hour; answers how long after
-/// they came the latest was done.
+/// Makes three sequential calls for one user per `every`, for half an hour; returns the longest time a user took.
 fn trickle(state: &mut State, server: &mut TokenServer, from: Duration, every: Duration) -> Duration {
     let (mut now, mut latest) = (from, Duration::ZERO);
-    for person in 0..1800 / u32::try_from(every.as_secs()).unwrap() {
-        let came = from + every * person;
-        now = now.max(came);
+    for user in 0..1800 / u32::try_from(every.as_secs()).unwrap() {
+        let due_at = from + every * user;
+        now = now.max(due_at);
         for _ in 0..3 {
             let (ticket, began) = (state.enqueue(Bucket::Auth0Read, Priority::Live), now);
             let meter = loop {
                 match state.admit(ticket, began, now) {
                     Admission::Granted { meter } => break meter,
                     Admission::Wait(span) => now += span,
-                    Admission::WaitForChange => panic!("nothing is under way"),
+                    Admission::WaitForChange => panic!("no call is in flight"),
                 }
             };
-            let departure = state.start_request(Bucket::Auth0Read, now);
+            let start = state.start_request(Bucket::Auth0Read, now);
             now += ms(10);
             let (status, headers) = server.call(now);
             assert!(status.is_success(), "refused");
-            let advice = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
+            let rate_limit = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
             now += ms(10);
-            state.record_response(Bucket::Auth0Read, departure, advice, now);
+            state.record_response(Bucket::Auth0Read, start, rate_limit, now);
             state.release(meter);
         }
-        latest = latest.max(now - came);
+        latest = latest.max(now - due_at);
     }
     latest
 }
 
 #[test]
-fn who_needs_less_than_the_share_is_not_held_back_however_long_it_goes_on() {
+fn demand_below_the_share_is_not_delayed() {
     for (size, refill, every, late) in
         [(50, 16.0, s(1), ms(200)), (40, 500.0 / 60.0, s(1), ms(200)), (10, 2.0, s(4), s(2)), (2, 2.0, s(4), s(4))]
     {
         let latest = trickle(&mut auth0(0.8), &mut TokenServer::new(size, refill), Duration::ZERO, every);
-        assert!(latest <= late, "size {size}, refill {refill}: somebody was done {latest:?} after they came");
+        assert!(latest <= late, "size {size}, refill {refill}: a user took {latest:?}");
     }
 }
 
 #[test]
-fn sweeps_that_need_not_wait_keep_to_their_part_and_hold_nobody_back() {
+fn unthrottled_sweeps_do_not_delay_live_calls() {
     let mut server = TokenServer::new(50, 16.0);
-    // So slow a network that ten calls a second are all that they could make.
+    // The latency limits the workers to ten calls a second.
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep; 4], ms(400));
     load.run(s(300), &mut server);
     let alone = load.run(s(3600), &mut server);
     assert!(alone.rate(s(3600)) <= 16.0 * 0.8 * 0.25 * 1.05, "{alone:?}");
 
-    // One that needs little, before live work that needs more than was seen of it.
+    // A sweep with little to do, followed by live work that needs more than was measured.
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep], s(1));
     let mut server = TokenServer::new(50, 16.0);
     load.run(s(300), &mut server);
     let from = load.now;
     let latest = trickle(&mut load.state, &mut server, from, s(1));
-    assert!(latest <= s(2), "somebody was done {latest:?} after they came");
+    assert!(latest <= s(2), "a user took {latest:?}");
 }
 
 #[test]
-fn a_bucket_that_refills_once_a_second_is_not_overrun_for_long() {
+fn stepwise_refill_is_learned() {
     let mut server = TokenServer { step: Some(s(1)), ..TokenServer::new(10, 2.0) };
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Live; 4], ms(50));
     load.run(s(180), &mut server);
@@ -119,11 +118,11 @@ fn a_bucket_that_refills_once_a_second_is_not_overrun_for_long() {
 }
 
 #[test]
-fn others_that_drain_the_bucket_do_not_make_a_storm() {
+fn bucket_drained_by_others_causes_no_storm() {
     struct Crowded(TokenServer);
     impl Server for Crowded {
         fn call(&mut self, now: Duration) -> Reply {
-            // Somebody else takes whatever is there.
+            // Another client takes all tokens.
             self.0.call(now);
             self.0.level = 0.0;
             self.0.call(now)
@@ -132,11 +131,11 @@ fn others_that_drain_the_bucket_do_not_make_a_storm() {
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Live; 8], ms(50));
     let tally = load.run(s(600), &mut Crowded(TokenServer::new(2, 2.0)));
     assert_eq!(tally.live, 0);
-    assert!((8..=600).contains(&tally.refused), "{tally:?}: at most one a second, and never silent");
+    assert!((8..=600).contains(&tally.refused), "{tally:?}: at most one per second, and never none");
 }
 
 #[test]
-fn a_slower_plan_is_noticed_and_a_faster_one_too() {
+fn plan_changes_are_relearned() {
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Live; 4], ms(50));
     load.run(s(300), &mut TokenServer::new(10, 8.0));
     let mut slow = TokenServer { at: load.now, ..TokenServer::new(10, 2.0) };
@@ -150,7 +149,7 @@ fn a_slower_plan_is_noticed_and_a_faster_one_too() {
 }
 
 #[test]
-fn sweeps_have_their_part_and_no_more() {
+fn sweeps_keep_to_their_share() {
     let mut server = TokenServer::new(50, 16.0);
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep; 4], ms(20));
     load.run(s(300), &mut server);
@@ -167,18 +166,18 @@ fn sweeps_have_their_part_and_no_more() {
 }
 
 #[test]
-fn plans_that_count_all_calls_together_are_paced_together() {
+fn buckets_with_equal_limits_share_a_meter() {
     let mut state = auth0(0.8);
     let answer = |limit: i64| {
         let headers = headers(Duration::ZERO, &[("x-ratelimit-limit", limit), ("x-ratelimit-remaining", limit - 1)]);
         RateLimitHeaders::read(StatusCode::OK, &headers, epoch())
     };
     for bucket in [Bucket::Auth0Read, Bucket::Auth0Write] {
-        let departure = state.start_request(bucket, Duration::ZERO);
-        state.record_response(bucket, departure, answer(2), ms(10));
+        let start = state.start_request(bucket, Duration::ZERO);
+        state.record_response(bucket, start, answer(2), ms(10));
     }
-    let departure = state.start_request(Bucket::Auth0Other, Duration::ZERO);
-    state.record_response(Bucket::Auth0Other, departure, answer(10), ms(10));
+    let start = state.start_request(Bucket::Auth0Other, Duration::ZERO);
+    state.record_response(Bucket::Auth0Other, start, answer(10), ms(10));
     let meter = |state: &mut State, bucket| {
         let ticket = state.enqueue(bucket, Priority::Live);
         match state.admit(ticket, ms(10), s(60)) {
@@ -193,7 +192,7 @@ fn plans_that_count_all_calls_together_are_paced_together() {
 }
 
 #[test]
-fn windows_are_used_to_our_share_without_a_refusal() {
+fn okta_windows_reach_our_share_without_429() {
     for limit in [1, 2, 10, 50, 600] {
         for (workers, latency) in [(1, ms(50)), (4, ms(200))] {
             let mut server = WindowServer { limit, spent: 0, ends_at: Duration::ZERO };
@@ -201,7 +200,7 @@ fn windows_are_used_to_our_share_without_a_refusal() {
             let tally = load.run(s(3600), &mut server);
             assert_eq!(tally.refused, 0, "limit {limit}, {workers} workers");
             let ours = limit - ((f64::from(limit) * 0.1).ceil() as u32).min(limit - 1);
-            // The reset is cut to seconds on both sides: a window costs us up to 62 s.
+            // The reset is truncated to seconds on both sides: a window takes up to 62 s.
             let least = ours * (3600 / 62);
             let most = ours * (3600 / 60 + 2);
             assert!((least..=most).contains(&tally.live), "limit {limit}: {tally:?}, expected {least} to {most}");
@@ -210,7 +209,7 @@ fn windows_are_used_to_our_share_without_a_refusal() {
 }
 
 #[test]
-fn sweeps_leave_most_of_a_window_to_live_work() {
+fn sweeps_leave_most_of_a_window_to_live_calls() {
     let mut server = WindowServer { limit: 100, spent: 0, ends_at: Duration::ZERO };
     let mut load = Load::new(okta(0.9), Bucket::OktaUser, &[Priority::Sweep; 4], ms(50));
     let tally = load.run(s(600), &mut server);
@@ -218,9 +217,8 @@ fn sweeps_leave_most_of_a_window_to_live_work() {
     assert!((22 * 9..=23 * 11).contains(&tally.sweeps), "{tally:?}: a quarter of ninety a window");
 }
 
-/// What a refusal may name, and for how long it then pauses.
 #[test]
-fn a_refusal_pauses_as_long_as_it_asks_and_within_bounds() {
+fn pause_after_429_is_as_asked_and_bounded() {
     type Case = (&'static str, &'static [(&'static str, i64)], u64, u64);
     let cases: [Case; 7] = [
         (
@@ -236,42 +234,43 @@ fn a_refusal_pauses_as_long_as_it_asks_and_within_bounds() {
             70_000,
         ),
         (
-            "Okta, reset passed",
+            "Okta, reset in the past",
             &[("x-rate-limit-limit", 50), ("x-rate-limit-remaining", 0), ("x-rate-limit-reset", -5)],
             1_000,
             7_000,
         ),
-        ("Okta, nothing named", &[], 1_000, 7_000),
+        ("Okta, no time given", &[], 1_000, 7_000),
         (
-            "Okta, too many at once",
+            "Okta, too many concurrent calls",
             &[("x-rate-limit-limit", 0), ("x-rate-limit-remaining", 0), ("x-rate-limit-reset", 50)],
             500,
             2_000,
         ),
         ("Retry-After", &[("retry-after", 90)], 90_000, 91_000),
-        ("Retry-After beyond reason", &[("retry-after", 999_999)], 3_600_000, 3_600_000),
+        ("excessive Retry-After", &[("retry-after", 999_999)], 3_600_000, 3_600_000),
     ];
     for (name, pairs, least, most) in cases {
         let pairs: Vec<_> = pairs
             .iter()
             .map(|(name, value)| (*name, if name.ends_with("reset") { unix(Duration::ZERO) + value } else { *value }))
             .collect();
-        let advice = RateLimitHeaders::read(StatusCode::TOO_MANY_REQUESTS, &headers(Duration::ZERO, &pairs), epoch());
+        let rate_limit =
+            RateLimitHeaders::read(StatusCode::TOO_MANY_REQUESTS, &headers(Duration::ZERO, &pairs), epoch());
         let mut state = okta(0.9);
-        let departure = state.start_request(Bucket::OktaUser, Duration::ZERO);
-        state.record_response(Bucket::OktaUser, departure, advice, Duration::ZERO);
+        let start = state.start_request(Bucket::OktaUser, Duration::ZERO);
+        state.record_response(Bucket::OktaUser, start, rate_limit, Duration::ZERO);
         let ticket = state.enqueue(Bucket::OktaUser, Priority::Live);
         let mut now = Duration::ZERO;
         while let Admission::Wait(span) = state.admit(ticket, Duration::ZERO, now) {
             now += span;
-            assert!(now <= s(4000), "{name}: for ever");
+            assert!(now <= s(4000), "{name}: unbounded");
         }
         assert!((ms(least)..=ms(most)).contains(&now), "{name}: {now:?}");
     }
 }
 
 #[test]
-fn refusals_without_a_time_become_rarer() {
+fn pauses_grow_when_429_names_no_time() {
     struct Wall;
     impl Server for Wall {
         fn call(&mut self, _: Duration) -> Reply {
@@ -286,13 +285,13 @@ fn refusals_without_a_time_become_rarer() {
 }
 
 #[test]
-fn too_many_at_once_halves_what_is_under_way_and_gives_it_back_slowly() {
+fn concurrency_error_halves_in_flight_limit() {
     let mut state = okta(0.9);
     let answer = |state: &mut State, status, limit: i64| {
         let pairs = [("x-rate-limit-limit", limit), ("x-rate-limit-remaining", limit), ("x-rate-limit-reset", 0)];
-        let advice = RateLimitHeaders::read(status, &headers(Duration::ZERO, &pairs), epoch());
-        let departure = state.start_request(Bucket::OktaUser, Duration::ZERO);
-        state.record_response(Bucket::OktaUser, departure, advice, Duration::ZERO);
+        let rate_limit = RateLimitHeaders::read(status, &headers(Duration::ZERO, &pairs), epoch());
+        let start = state.start_request(Bucket::OktaUser, Duration::ZERO);
+        state.record_response(Bucket::OktaUser, start, rate_limit, Duration::ZERO);
     };
     let grants = |state: &mut State| {
         let mut meters = Vec::new();
@@ -321,8 +320,8 @@ fn too_many_at_once_halves_what_is_under_way_and_gives_it_back_slowly() {
     assert_eq!(grants(&mut state).len(), 9);
 }
 
-/// Whatever a header says, however absurd.
-fn absurd() -> impl Strategy<Value = Vec<(&'static str, i64)>> {
+/// Rate-limit headers with arbitrary values.
+fn arbitrary_headers() -> impl Strategy<Value = Vec<(&'static str, i64)>> {
     let name = prop::sample::select(vec![
         "x-rate-limit-limit",
         "x-rate-limit-remaining",
@@ -345,7 +344,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_bucket_is_paced_without_a_refusal_once_it_is_known(
+    fn any_learned_bucket_gets_no_429(
         size in 2_u32..60, per_minute in 20_u32..1200, workers in 1_usize..6, latency in 1_u64..300
     ) {
         let mut server = TokenServer::new(size, f64::from(per_minute) / 60.0);
@@ -353,17 +352,17 @@ proptest! {
         load.run(s(300), &mut server);
         let tally = load.run(s(900), &mut server);
         prop_assert_eq!(tally.refused, 0);
-        // What came back meanwhile, and what the bucket may have held when it was looked at first.
+        // The refill, plus what the bucket may have held at the start.
         prop_assert!(f64::from(tally.live) <= f64::from(per_minute) * 15.0 * 1.01 + f64::from(size));
         prop_assert!(tally.live > 0);
     }
 
     #[test]
-    fn no_header_makes_it_spin_or_sleep_for_ever(
-        replies in prop::collection::vec((any::<bool>(), absurd()), 1..40), is_okta: bool
+    fn arbitrary_headers_cause_no_spin_or_hang(
+        replies in prop::collection::vec((any::<bool>(), arbitrary_headers()), 1..40), is_okta: bool
     ) {
-        struct Fool(Vec<(bool, Vec<(&'static str, i64)>)>, usize);
-        impl Server for Fool {
+        struct Scripted(Vec<(bool, Vec<(&'static str, i64)>)>, usize);
+        impl Server for Scripted {
             fn call(&mut self, now: Duration) -> Reply {
                 let (is_refused, pairs) = &self.0[self.1 % self.0.len()];
                 self.1 += 1;
@@ -372,11 +371,11 @@ proptest! {
         }
         let (state, bucket) = if is_okta { (okta(0.9), Bucket::OktaUser) } else { (auth0(0.8), Bucket::Auth0Read) };
         let mut load = Load::new(state, bucket, &[Priority::Live, Priority::Sweep], ms(20));
-        let mut server = Fool(replies, 0);
+        let mut server = Scripted(replies, 0);
         load.run(s(1800), &mut server);
         prop_assert!(server.1 > 0);
-        // Every look is either a call's or the end of a wait of some milliseconds.
-        prop_assert!(load.looks <= 1800 * 1000 / 5 * 2);
+        // Each poll belongs to a call or ends a wait of at least 5 ms.
+        prop_assert!(load.polls <= 1800 * 1000 / 5 * 2);
         for snapshot in load.state.snapshot(load.now) {
             prop_assert!(snapshot.remaining <= snapshot.limit);
         }
@@ -384,12 +383,12 @@ proptest! {
 }
 
 #[test]
-fn a_limit_that_shrinks_in_a_late_answer_shrinks_what_is_left_too() {
+fn late_lower_limit_caps_remaining() {
     let mut state = okta(0.9);
     let mut answer = |status, pairs: &[(&'static str, i64)]| {
-        let advice = RateLimitHeaders::read(status, &headers(Duration::ZERO, pairs), epoch());
-        let departure = state.start_request(Bucket::OktaUser, Duration::ZERO);
-        state.record_response(Bucket::OktaUser, departure, advice, Duration::ZERO);
+        let rate_limit = RateLimitHeaders::read(status, &headers(Duration::ZERO, pairs), epoch());
+        let start = state.start_request(Bucket::OktaUser, Duration::ZERO);
+        state.record_response(Bucket::OktaUser, start, rate_limit, Duration::ZERO);
         state.snapshot(Duration::ZERO).remove(0)
     };
     let window = |limit, remaining, reset| {
@@ -400,33 +399,33 @@ fn a_limit_that_shrinks_in_a_late_answer_shrinks_what_is_left_too() {
         ]
     };
     assert_eq!(answer(StatusCode::OK, &window(600, 600, 60)).remaining, Some(600));
-    // Refused in the window before this one, for a limit that has been lowered meanwhile.
+    // Refused in the previous window, with a limit that has been lowered since.
     let snapshot = answer(StatusCode::TOO_MANY_REQUESTS, &window(1, 0, -10));
     assert_eq!((snapshot.limit, snapshot.remaining), (Some(1), Some(1)));
 }
 
 #[test]
-fn after_a_refusal_by_auth0_one_call_finds_out_what_is_there() {
+fn one_call_probes_auth0_after_429() {
     let mut state = auth0(0.8);
     let mut refused = |now: Duration| {
         let pairs = [("x-ratelimit-limit", 50), ("x-ratelimit-remaining", 0), ("x-ratelimit-reset", unix(now) + 1)];
-        let advice = RateLimitHeaders::read(
+        let rate_limit = RateLimitHeaders::read(
             StatusCode::TOO_MANY_REQUESTS,
             &headers(now, &pairs),
             crate::domain::clock::add(epoch(), now),
         );
-        let departure = state.start_request(Bucket::Auth0Read, now);
-        state.record_response(Bucket::Auth0Read, departure, advice, now);
+        let start = state.start_request(Bucket::Auth0Read, now);
+        state.record_response(Bucket::Auth0Read, start, rate_limit, now);
         let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
         let mut later = now;
         let meter = loop {
             match state.admit(tickets[0], now, later) {
                 Admission::Granted { meter } => break meter,
                 Admission::Wait(span) => later += span,
-                Admission::WaitForChange => panic!("nothing is under way"),
+                Admission::WaitForChange => panic!("no call is in flight"),
             }
         };
-        // One, and no second before it is back.
+        // One call, and no second before its response.
         assert!(!matches!(state.admit(tickets[1], later, later), Admission::Granted { .. }));
         state.dequeue(tickets[1]);
         state.release(meter);
@@ -439,43 +438,43 @@ fn after_a_refusal_by_auth0_one_call_finds_out_what_is_there() {
         waits.push((later - now).as_secs());
         now = later;
     }
-    assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32], "the reset names the next token, which others want too");
+    assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32], "the reset is that of the next token, which other clients want too");
     assert!(waits[6..].iter().all(|wait| (64..=77).contains(wait)), "{waits:?}");
 }
 
 #[test]
-fn a_bucket_said_to_be_huge_and_empty_is_asked_again_in_a_minute() {
+fn huge_empty_bucket_is_probed_each_minute() {
     let mut state = auth0(0.8);
     let pairs = [("x-ratelimit-limit", i64::from(u32::MAX)), ("x-ratelimit-remaining", 0)];
     let mut now = Duration::ZERO;
     for _ in 0..3 {
-        let advice = RateLimitHeaders::read(StatusCode::OK, &headers(now, &pairs), epoch());
-        let departure = state.start_request(Bucket::Auth0Read, now);
-        state.record_response(Bucket::Auth0Read, departure, advice, now);
+        let rate_limit = RateLimitHeaders::read(StatusCode::OK, &headers(now, &pairs), epoch());
+        let start = state.start_request(Bucket::Auth0Read, now);
+        state.record_response(Bucket::Auth0Read, start, rate_limit, now);
         let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
-        let Admission::Wait(span) = state.admit(tickets[0], now, now) else { panic!("it is empty") };
+        let Admission::Wait(span) = state.admit(tickets[0], now, now) else { panic!("the bucket is empty") };
         assert_eq!(span, s(70));
         now += span;
-        let Admission::Granted { meter } = state.admit(tickets[0], now, now) else { panic!("one call finds out") };
-        assert!(!matches!(state.admit(tickets[1], now, now), Admission::Granted { .. }), "and no second");
+        let Admission::Granted { meter } = state.admit(tickets[0], now, now) else { panic!("one call probes") };
+        assert!(!matches!(state.admit(tickets[1], now, now), Admission::Granted { .. }), "only one call probes");
         state.dequeue(tickets[1]);
         state.release(meter);
     }
 }
 
 #[test]
-fn what_a_small_bucket_never_holds_is_not_waited_for_by_the_clock() {
+fn small_bucket_waits_for_response_not_time() {
     let mut state = auth0(0.8);
     let pairs = [("x-ratelimit-limit", 2), ("x-ratelimit-remaining", 1)];
-    let advice = RateLimitHeaders::read(StatusCode::OK, &headers(Duration::ZERO, &pairs), epoch());
-    let departure = state.start_request(Bucket::Auth0Read, Duration::ZERO);
-    state.record_response(Bucket::Auth0Read, departure, advice, Duration::ZERO);
+    let rate_limit = RateLimitHeaders::read(StatusCode::OK, &headers(Duration::ZERO, &pairs), epoch());
+    let start = state.start_request(Bucket::Auth0Read, Duration::ZERO);
+    state.record_response(Bucket::Auth0Read, start, rate_limit, Duration::ZERO);
     let tickets = [0, 1].map(|_| state.enqueue(Bucket::Auth0Read, Priority::Live));
     let Admission::Granted { meter } = state.admit(tickets[0], s(60), s(60)) else { panic!("the bucket is full") };
     assert_eq!(
         state.admit(tickets[1], s(60), s(600)),
         Admission::WaitForChange,
-        "two and the rest for others: 2.4 of 2"
+        "two calls and the reserve need 2.4 tokens of 2"
     );
     state.release(meter);
     assert!(matches!(state.admit(tickets[1], s(60), s(600)), Admission::Granted { .. }));
@@ -509,7 +508,7 @@ fn acquire(
     })
 }
 
-/// Lets every task run until it waits.
+/// Lets all tasks run until they wait.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -517,7 +516,7 @@ async fn settle() {
 }
 
 #[tokio::test]
-async fn live_work_goes_first_though_it_came_last_and_a_turned_window_is_used_at_once() {
+async fn live_calls_overtake_queued_sweeps() {
     let (clock, pacer) = pacer(HALF);
     reply(&pacer, &clock, 4, 2);
     let order = Arc::default();
@@ -534,25 +533,25 @@ async fn live_work_goes_first_though_it_came_last_and_a_turned_window_is_used_at
 }
 
 #[tokio::test]
-async fn a_long_wait_tells_each_second_that_it_waits() {
+async fn long_wait_sends_a_heartbeat_each_second() {
     let (clock, pacer) = pacer(HALF);
     reply(&pacer, &clock, 4, 2);
-    let told = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let heartbeats = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let waiting = tokio::spawn({
-        let (clock, pacer, told) = (clock.clone(), pacer.clone(), told.clone());
+        let (clock, pacer, heartbeats) = (clock.clone(), pacer.clone(), heartbeats.clone());
         async move {
-            let tell = || {
-                told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let on_wait = || {
+                heartbeats.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             };
-            pacer.acquire_with_heartbeat(Bucket::OktaUser, Priority::Live, clock.as_ref(), tell).await
+            pacer.acquire_with_heartbeat(Bucket::OktaUser, Priority::Live, clock.as_ref(), on_wait).await
         }
     });
     settle().await;
     for second in 1..=20 {
-        let before = told.load(std::sync::atomic::Ordering::Relaxed);
+        let before = heartbeats.load(std::sync::atomic::Ordering::Relaxed);
         clock.advance(s(1));
         settle().await;
-        assert!(told.load(std::sync::atomic::Ordering::Relaxed) > before, "silent in second {second}");
+        assert!(heartbeats.load(std::sync::atomic::Ordering::Relaxed) > before, "no heartbeat in second {second}");
         assert!(!waiting.is_finished(), "the window is spent");
     }
     clock.advance(s(11));
@@ -560,7 +559,7 @@ async fn a_long_wait_tells_each_second_that_it_waits() {
 }
 
 #[tokio::test]
-async fn an_answer_wakes_whoever_waits_for_the_limit_to_be_known() {
+async fn first_response_wakes_waiters() {
     let (clock, pacer) = pacer(HALF);
     let order = Arc::default();
     let first = pacer.acquire(Bucket::OktaUser, Priority::Live, clock.as_ref()).await;
@@ -573,7 +572,7 @@ async fn an_answer_wakes_whoever_waits_for_the_limit_to_be_known() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_waiting_does_not_hold_up_the_others() {
+async fn cancelled_waiter_does_not_block_others() {
     let (clock, pacer) = pacer(HALF);
     let order = Arc::default();
     let permit = pacer.acquire(Bucket::OktaUser, Priority::Live, clock.as_ref()).await;
@@ -587,7 +586,7 @@ async fn whoever_gives_up_waiting_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn one_kind_of_call_that_is_counted_in_two_buckets_is_slow_but_not_refused_or_stuck() {
+fn call_counted_in_two_buckets_gets_no_429() {
     struct Both(TokenServer, TokenServer, u32);
     impl Server for Both {
         fn call(&mut self, now: Duration) -> Reply {

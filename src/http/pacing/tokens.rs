@@ -1,62 +1,62 @@
-//! Auth0's meter: a token bucket, whose size is in the headers and whose refill is not (Auth0 docs: Rate Limit Policy).
+//! Auth0's meter: a token bucket. Its size is in the headers, its refill rate is not (Auth0 docs: Rate Limit Policy).
 //!
-//! So the refill is learned, from what is provable: if `n` calls were made between two answers and the bucket went from
-//! `a` to `b`, then at least `b − a + n` tokens came back meanwhile, whether or not it overflowed and whoever else took
-//! some. Two numbers follow:
+//! The refill rate is learned from a provable lower bound: if `n` calls were made between two responses and the bucket
+//! went from `a` to `b`, it regained at least `b − a + n` tokens, whether or not it overflowed and whichever other
+//! clients used it. This yields two estimates:
 //!
-//! * the **floor** of the refill counts those tokens over a second more than the time between, since some limits refill
-//!   once a second. It projects what is in the bucket now, which is thus never overestimated;
-//! * the **rate** counts them over the time itself, for spans that are long enough.
+//! * the **floor** divides those tokens by the elapsed time plus one second, since some limits refill once a second. It
+//!   projects the current level, so the level is never overestimated;
+//! * the **rate** divides them by the elapsed time, for spans that are long enough.
 //!
-//! While learning, only what is left for others holds us back, so that the floor rises to the refill. When it rises no
-//! more although nearly each call has to wait, we keep to our share of the rate. As long as calls need not wait, what is
-//! measured is what we need and not what comes back, and the bucket has enough for all. Plans and neighbours change, so
-//! after a while we learn again, as soon as live work would go faster; sweeps never ask for that.
+//! While learning, only the reserve for other clients limits us, so that the floor rises to the refill rate. Once the
+//! floor stops rising although nearly every call has to wait, we settle on our share of the rate. If calls do not have
+//! to wait, we measure our demand instead of the refill, and the bucket has enough for everyone. Plans and other clients
+//! change, so after a while we learn again, as soon as live work could go faster; sweeps never trigger that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::meter::{Readiness, RequestStart};
 use super::rate_limit_headers::RateLimitHeaders;
-use super::turn::{Departure, Turn};
 use super::{BucketSnapshot, Priority, Shares};
 
-/// Calls a second before anything is known, and the least that is ever believed.
+/// Calls per second: the lowest estimate, and the first one.
 const RATE_MIN: f64 = 0.2;
 const RATE_FIRST: f64 = 0.5;
 /// Some limits refill once a second.
 const REFILL_STEP: Duration = Duration::from_secs(1);
-/// A reset further away than this is a window's, in which nothing comes back before it ends.
+/// A reset further away than this belongs to a fixed window, which regains nothing before it ends.
 const GRADUAL_RESET_MAX: Duration = Duration::from_secs(2);
-/// Spans over which the refill is measured.
+/// Spans over which the refill rate is measured.
 const SPAN_MAX: Duration = Duration::from_secs(60);
 const SPAN_OF_RATE_MIN: Duration = Duration::from_secs(10);
-/// Answers further apart than this become anchors of a measurement: at most 121 are kept.
+/// Minimum distance between anchors, which bounds them to 121.
 const ANCHOR_SPACING: Duration = Duration::from_millis(500);
-/// The floor has risen enough to go on learning.
+/// Learning goes on while the floor rises by at least this factor.
 const RISE: f64 = 1.02;
-/// Learning ends when the floor has not risen for so long, in spite of so many calls.
-const STILL_FOR: Duration = Duration::from_secs(15);
-const STILL_CALLS: u32 = 20;
-/// … of which at most one in so many went without waiting. Who works on without end waits each time, but for the token now
-/// and then that comes back beyond the floor; who has a person to look at now and then does not wait for their first call.
+/// Learning ends when the floor has not risen for this long and this many calls.
+const STABLE_FOR: Duration = Duration::from_secs(15);
+const STABLE_CALLS: u32 = 20;
+/// … of which at most one in this many did not have to wait. A saturated worker waits for each call, except for the
+/// occasional token above the floor; a worker with little to do does not wait for the first call of each user.
 const MAX_UNTHROTTLED_SHARE: u32 = 10;
-/// How long what was learned is kept at least.
+/// How long learned estimates are kept at least.
 const RELEARN_AFTER: Duration = Duration::from_secs(600);
-/// The longest pause that does not come from `Retry-After`: after a refusal, or because what an answer showed to be left
-/// would take longer to come back by what is known of the refill.
+/// The longest pause that does not come from `Retry-After`: after a 429, or because the estimated refill would take
+/// longer.
 const PAUSE_MAX: Duration = Duration::from_secs(70);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// An answer that later ones are measured from.
+/// A response that later ones are measured against.
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
-    departed_at: Duration,
-    /// Calls that had departed when it was answered, itself among them.
-    departed: u64,
+    started_at: Duration,
+    /// Calls sent up to this response, including its own.
+    started: u64,
     remaining: u32,
 }
 
-/// Calls that need not wait.
+/// Calls that did not have to wait.
 #[derive(Clone, Copy, Debug, Default)]
 struct Unthrottled {
     live: u32,
@@ -65,13 +65,13 @@ struct Unthrottled {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Since when has the floor not risen above `floor`, and through how many calls, so many of them unthrottled?
+    /// The floor has not risen above `floor` since `since`, over `calls` calls.
     Learning { floor: f64, since: Duration, calls: u32, unthrottled: Unthrottled },
-    /// We keep to our share, at least until then.
+    /// We keep to our share, at least until `until`.
     Settled { until: Duration },
 }
 
-/// A bucket of ours that refills steadily: what a share of a rate means in terms of single calls.
+/// A local token bucket that spreads a share of the rate over single calls.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     level: f64,
@@ -85,13 +85,13 @@ impl Allowance {
         self.at = self.at.max(now);
     }
 
-    /// Until a whole call is in it.
+    /// Time until it holds a whole token.
     fn wait(&self, rate: f64) -> Option<Duration> {
         wait_for(1.0 - self.level, rate)
     }
 }
 
-/// How long until `missing` has come back at `rate` a second. A hair's breadth is not worth a wait.
+/// Time until `missing` tokens are regained at `rate` per second. Ignores rounding errors.
 fn wait_for(missing: f64, rate: f64) -> Option<Duration> {
     (missing > 1e-6).then(|| Duration::try_from_secs_f64(missing / rate).unwrap_or(PAUSE_MAX))
 }
@@ -100,21 +100,21 @@ fn wait_for(missing: f64, rate: f64) -> Option<Duration> {
 pub(super) struct Tokens {
     shares: Shares,
     limit: Option<u32>,
-    /// What is at least in the bucket at `level_at`, by the answers so far.
+    /// Lower bound of the bucket's level at `level_at`.
     level: f64,
     level_at: Duration,
-    /// The refill, at least.
+    /// Lower bound of the refill rate.
     floor: f64,
-    /// The refill, measured over longer spans.
+    /// The refill rate, measured over longer spans.
     rate: f64,
     phase: Phase,
     anchors: VecDeque<Anchor>,
     ours: Allowance,
     sweeps: Allowance,
-    departed: u64,
-    answered: u64,
+    started: u64,
+    responses: u64,
     in_flight: u32,
-    /// When a call was last let through or answered.
+    /// When a call was last granted or answered.
     called_at: Duration,
     paused_until: Duration,
     refusals: u32,
@@ -133,8 +133,8 @@ impl Tokens {
             anchors: VecDeque::new(),
             ours: Allowance { level: 1.0, at: Duration::ZERO },
             sweeps: Allowance { level: 1.0, at: Duration::ZERO },
-            departed: 0,
-            answered: 0,
+            started: 0,
+            responses: 0,
             in_flight: 0,
             called_at: Duration::ZERO,
             paused_until: Duration::ZERO,
@@ -142,12 +142,12 @@ impl Tokens {
         }
     }
 
-    /// What is left to others, in tokens. Never all of them.
+    /// Tokens that are left to other clients. Never all of them.
     fn reserve(&self, limit: u32) -> f64 {
         (f64::from(limit) * (1.0 - self.shares.ours)).min(f64::from(limit) - 1.0)
     }
 
-    /// Our share of the rate; all of it while learning.
+    /// Our share of the rate; the whole floor while learning.
     fn our_rate(&self) -> f64 {
         match self.phase {
             Phase::Learning { .. } => self.floor,
@@ -167,36 +167,36 @@ impl Tokens {
         self.sweeps.refill(rate * sweeps, (size * sweeps).max(1.0), now);
     }
 
-    /// May a call go?
-    pub(super) fn turn_of(&mut self, priority: Priority, now: Duration) -> Turn {
+    /// When the next call may go.
+    pub(super) fn readiness(&mut self, priority: Priority, now: Duration) -> Readiness {
         if now < self.paused_until {
-            return Turn::After(self.paused_until - now);
+            return Readiness::After(self.paused_until - now);
         }
         let Some(limit) = self.limit else {
-            // One at a time until an answer has shown the limit.
-            return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
+            // One at a time until a response has shown the limit.
+            return if self.in_flight > 0 { Readiness::NextResponse } else { Readiness::Ready };
         };
         self.refill(limit, now);
-        // After a refusal the bucket is as good as unknown, and to wait until the least that is believed of its refill has
-        // filled what is left to others would take minutes: one call finds out.
+        // After a 429 the level is unknown, and waiting for the reserve to refill at the lowest estimate would take
+        // minutes, so one call probes it.
         if self.refusals > 0 {
-            return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
+            return if self.in_flight > 0 { Readiness::NextResponse } else { Readiness::Ready };
         }
         let needed = 1.0 + self.reserve(limit) + f64::from(self.in_flight);
-        // More than the bucket ever holds: no time brings that, only the end of a call that is under way.
+        // More than the bucket ever holds: only the end of a call in flight helps, not time.
         if needed > f64::from(limit) && self.in_flight > 0 {
-            return Turn::NextAnswer;
+            return Readiness::NextResponse;
         }
         let missing = needed - self.level;
-        // A window's tokens come back all at once, at a moment that lies ahead.
+        // A fixed window regains all tokens at once, at `level_at`.
         let until_refill = self.level_at.saturating_sub(now);
         let mut wait = wait_for(missing, self.floor).map(|span| span + until_refill);
-        // An empty bucket that is said to be huge, or one that others empty, would have us wait for hours by the little
-        // that is known of its refill: one call finds out how it is by now.
+        // With a huge empty bucket, or one that other clients drain, the low estimate would have us wait for hours, so
+        // one call probes the level.
         let until_probe = (self.called_at + PAUSE_MAX).saturating_sub(now);
         if wait.is_some_and(|wait| wait > until_probe) {
             if self.in_flight > 0 {
-                return Turn::NextAnswer;
+                return Readiness::NextResponse;
             }
             wait = Some(until_probe).filter(|wait| !wait.is_zero());
         }
@@ -214,7 +214,7 @@ impl Tokens {
                 wait = wait.max(for_share);
             }
         }
-        wait.map_or(Turn::Now, Turn::After)
+        wait.map_or(Readiness::Ready, Readiness::After)
     }
 
     /// `waited`: was the call held back before?
@@ -242,35 +242,35 @@ impl Tokens {
 
     /// A call departs; returns how many had been answered by now.
     pub(super) fn start_request(&mut self) -> u64 {
-        self.departed += 1;
-        self.answered
+        self.started += 1;
+        self.responses
     }
 
     /// A call turned out to be counted by another meter.
-    pub(super) fn not_counted(&mut self) {
-        self.departed = self.departed.saturating_sub(1);
+    pub(super) fn uncount(&mut self) {
+        self.started = self.started.saturating_sub(1);
     }
 
-    /// A call had no answer: it may or may not have been counted, so nothing is measured across it.
+    /// A call without a response may or may not have been counted, so nothing is measured across it.
     pub(super) fn lost(&mut self) {
-        self.departed = self.departed.saturating_sub(1);
+        self.started = self.started.saturating_sub(1);
         self.anchors.clear();
     }
 
     /// `spread` is a random number from 0 to 1.
     pub(super) fn record_response(
         &mut self,
-        departure: Departure,
-        advice: RateLimitHeaders,
+        start: RequestStart,
+        headers: RateLimitHeaders,
         spread: f64,
         now: Duration,
     ) {
-        // Was any other answer taken in while this call was under way? Then it may say what was true before that one.
-        let may_be_stale = self.answered > departure.answered_before;
-        self.answered += 1;
+        // If another response was recorded while this call was in flight, this one may be older.
+        let may_be_stale = self.responses > start.responses_before;
+        self.responses += 1;
         self.called_at = self.called_at.max(now);
-        let remaining = if advice.refused { Some(0) } else { advice.remaining };
-        let limit = advice.limit.filter(|limit| *limit > 0).or(self.limit);
+        let remaining = if headers.refused { Some(0) } else { headers.remaining };
+        let limit = headers.limit.filter(|limit| *limit > 0).or(self.limit);
         if let (Some(limit), Some(remaining)) = (limit, remaining) {
             let is_new = self.limit.replace(limit) != Some(limit);
             let remaining = remaining.min(limit);
@@ -284,36 +284,36 @@ impl Tokens {
             } else if may_be_stale {
                 shown.min(projected)
             } else if projected >= shown && projected < shown + 1.0 {
-                // The header is cut to whole tokens; the projection knows the fraction.
+                // The header is truncated to whole tokens; the projection keeps the fraction.
                 projected
             } else {
                 shown
             };
             self.level_at = self.level_at.max(now);
-            if let Some(reset) = advice.reset_in.filter(|reset| *reset > GRADUAL_RESET_MAX) {
+            if let Some(reset) = headers.reset_in.filter(|reset| *reset > GRADUAL_RESET_MAX) {
                 self.level_at = now + reset.min(PAUSE_MAX);
             }
-            self.measure(departure, remaining, now);
+            self.measure(start, remaining, now);
         }
-        if advice.refused {
-            self.refuse(advice, spread, now);
+        if headers.refused {
+            self.refuse(headers, spread, now);
         } else {
             self.refusals = 0;
         }
     }
 
-    fn measure(&mut self, departure: Departure, remaining: u32, now: Duration) {
+    fn measure(&mut self, start: RequestStart, remaining: u32, now: Duration) {
         let Phase::Learning { floor: best, since, calls, unthrottled } = self.phase else { return };
-        while self.anchors.front().is_some_and(|anchor| now.saturating_sub(anchor.departed_at) > SPAN_MAX) {
+        while self.anchors.front().is_some_and(|anchor| now.saturating_sub(anchor.started_at) > SPAN_MAX) {
             self.anchors.pop_front();
         }
         let (mut floor, mut rate) = (self.floor, None::<f64>);
         for anchor in &self.anchors {
-            // Calls that departed after the anchor was answered, and were answered before this one departed.
-            let calls = departure.answered_before.saturating_sub(anchor.departed) + 1;
+            // Calls sent after the anchor's response and answered before this one was sent.
+            let calls = start.responses_before.saturating_sub(anchor.started) + 1;
             #[expect(clippy::cast_precision_loss, reason = "no span holds 2^52 calls")]
             let gained = f64::from(remaining) - f64::from(anchor.remaining) + calls as f64;
-            let span = now.saturating_sub(anchor.departed_at);
+            let span = now.saturating_sub(anchor.started_at);
             floor = floor.max(gained / (span + REFILL_STEP).as_secs_f64());
             if span >= SPAN_OF_RATE_MIN {
                 rate = Some(rate.unwrap_or(RATE_MIN).max(gained / span.as_secs_f64()));
@@ -321,36 +321,36 @@ impl Tokens {
         }
         self.floor = floor;
         self.rate = rate.unwrap_or(self.rate).max(floor);
-        if self.anchors.back().is_none_or(|anchor| departure.departed_at >= anchor.departed_at + ANCHOR_SPACING) {
-            self.anchors.push_back(Anchor { departed_at: departure.departed_at, departed: self.departed, remaining });
+        if self.anchors.back().is_none_or(|anchor| start.started_at >= anchor.started_at + ANCHOR_SPACING) {
+            self.anchors.push_back(Anchor { started_at: start.started_at, started: self.started, remaining });
         }
-        let is_still = rate.is_some() && calls >= STILL_CALLS && now.saturating_sub(since) >= STILL_FOR;
-        let many = |unthrottled: u32| unthrottled.saturating_mul(MAX_UNTHROTTLED_SHARE) > calls;
+        let is_stable = rate.is_some() && calls >= STABLE_CALLS && now.saturating_sub(since) >= STABLE_FOR;
+        let is_idle = |unthrottled: u32| unthrottled.saturating_mul(MAX_UNTHROTTLED_SHARE) > calls;
         self.phase = if floor > best * RISE {
             Phase::Learning { floor, since: now, calls: 0, unthrottled: Unthrottled::default() }
-        } else if !is_still {
+        } else if !is_stable {
             Phase::Learning { floor: best, since, calls: calls.saturating_add(1), unthrottled }
-        } else if many(unthrottled.live) {
+        } else if is_idle(unthrottled.live) {
             Phase::Learning { floor: best, since: now, calls: 0, unthrottled: Unthrottled::default() }
         } else {
-            // Sweeps keep to their part of what was measured, even if they alone were measured; live work that needs more
+            // Sweeps keep to their share of the measured rate even if only they were measured; live work that needs more
             // then learns again at once.
-            let kept = if many(unthrottled.sweeps) { Duration::ZERO } else { RELEARN_AFTER };
-            Phase::Settled { until: now + kept }
+            let keep_for = if is_idle(unthrottled.sweeps) { Duration::ZERO } else { RELEARN_AFTER };
+            Phase::Settled { until: now + keep_for }
         };
     }
 
-    /// We were too fast, or others were: wait as asked, and believe in half of what was learned.
-    pub(super) fn refuse(&mut self, advice: RateLimitHeaders, spread: f64, now: Duration) {
+    /// Handles a 429: pauses as asked and halves the estimates.
+    pub(super) fn refuse(&mut self, headers: RateLimitHeaders, spread: f64, now: Duration) {
         self.refusals = self.refusals.saturating_add(1);
         let doubled = |span: Duration| span.saturating_mul(1 << self.refusals.saturating_sub(1).min(6)).min(PAUSE_MAX);
-        let pause = if let Some(span) = advice.retry_after {
+        let pause = if let Some(span) = headers.retry_after {
             span.max(PAUSE_MIN)
         } else {
-            // A reset names the next token, for which others wait too: who was refused again and again asks less often.
-            doubled(advice.reset_in.filter(|span| !span.is_zero()).unwrap_or_default().max(PAUSE_MIN))
+            // The reset is that of the next token, which other clients want too, so repeated 429s back off.
+            doubled(headers.reset_in.filter(|span| !span.is_zero()).unwrap_or_default().max(PAUSE_MIN))
         };
-        // Others were refused at the same moment and read the same reset.
+        // Jitter: other clients were refused at the same moment and saw the same reset.
         self.paused_until = self.paused_until.max(now + pause.mul_f64(1.0 + spread / 10.0));
         if self.refusals == 1 {
             self.floor = (self.floor / 2.0).max(RATE_MIN);

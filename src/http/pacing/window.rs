@@ -1,34 +1,34 @@
-//! Okta's meter: so many calls in a window of 60 s from its first use (Okta docs: Rate limits).
+//! Okta's meter: a fixed window of 60 s that starts with its first call (Okta docs: Rate limits).
 
 use std::time::Duration;
 
+use super::meter::Readiness;
 use super::rate_limit_headers::RateLimitHeaders;
-use super::turn::Turn;
 use super::{BucketSnapshot, Priority, Shares};
 
-/// The longest that a window can still last: 60 s, and something for a `Date` that is cut to the second.
+/// The longest that a window can still last: 60 s plus a margin, since `Date` is truncated to seconds.
 const WINDOW_MAX: Duration = Duration::from_secs(70);
-/// The reset is cut to the second, as is the `Date` that it is measured against.
+/// The reset and the `Date` that it is measured against are both truncated to seconds.
 const ROUNDING: Duration = Duration::from_secs(1);
-/// Two resets less than this apart are those of one window.
+/// Resets closer together than this belong to the same window.
 const SAME_WINDOW: Duration = Duration::from_secs(3);
-/// The pause after a refusal that names no time, doubled with each further one.
+/// The pause after a 429 without a time; doubles with each further one.
 const PAUSE_UNNAMED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Window {
     shares: Shares,
-    /// `None` until an answer has shown it.
+    /// `None` until a response has shown it.
     limit: Option<u32>,
-    /// Left in the present window, as the last answer had it.
+    /// Calls left in the current window, by the last response.
     remaining: u32,
-    /// When the present window ends. `None`: it has not begun.
+    /// When the current window ends. `None` if it has not started.
     ends_at: Option<Duration>,
     paused_until: Duration,
     in_flight: u32,
-    /// Granted to sweeps in the present window.
-    swept: u32,
-    /// Refusals since the last call that was let through.
+    /// Calls granted to sweeps in the current window.
+    sweep_calls: u32,
+    /// Consecutive 429s.
     refusals: u32,
 }
 
@@ -41,57 +41,56 @@ impl Window {
             ends_at: None,
             paused_until: Duration::ZERO,
             in_flight: 0,
-            swept: 0,
+            sweep_calls: 0,
             refusals: 0,
         }
     }
 
-    /// How many calls of a window are left to others. Never all of them.
+    /// Calls of a window that are left to other clients. Never all of them.
     fn reserve(&self, limit: u32) -> u32 {
-        let kept = (f64::from(limit) * (1.0 - self.shares.ours)).ceil();
-        // A share of a u32 is within its range.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ kept ≤ limit ≤ u32::MAX")]
-        let kept = kept as u32;
-        kept.min(limit.saturating_sub(1))
+        let reserve = (f64::from(limit) * (1.0 - self.shares.ours)).ceil();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ reserve ≤ limit ≤ u32::MAX")]
+        let reserve = reserve as u32;
+        reserve.min(limit.saturating_sub(1))
     }
 
-    /// How many calls of a window sweeps may make. Always at least one.
+    /// Calls of a window that sweeps may make. At least one.
     fn sweeps_max(&self, limit: u32) -> u32 {
         let ours = f64::from(limit - self.reserve(limit));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ it ≤ limit ≤ u32::MAX")]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ sweeps ≤ limit ≤ u32::MAX")]
         let sweeps = (ours * self.shares.sweeps) as u32;
         sweeps.max(1)
     }
 
-    /// A window that has ended is a fresh one, which begins with its first call.
-    fn turn(&mut self, now: Duration) {
+    /// Resets the counts if the window has ended; the next one starts with its first call.
+    fn roll_over(&mut self, now: Duration) {
         if self.ends_at.is_some_and(|end| end <= now) {
             self.ends_at = None;
             self.remaining = self.limit.unwrap_or(0);
-            self.swept = 0;
+            self.sweep_calls = 0;
         }
     }
 
-    /// May a call go?
-    pub(super) fn turn_of(&mut self, priority: Priority, now: Duration) -> Turn {
+    /// When the next call may go.
+    pub(super) fn readiness(&mut self, priority: Priority, now: Duration) -> Readiness {
         if now < self.paused_until {
-            return Turn::After(self.paused_until - now);
+            return Readiness::After(self.paused_until - now);
         }
-        self.turn(now);
+        self.roll_over(now);
         let until_end = self.ends_at.map_or(WINDOW_MAX, |end| end.saturating_sub(now));
         let Some(limit) = self.limit else {
-            // One at a time until an answer has shown the limit.
-            return if self.in_flight > 0 { Turn::NextAnswer } else { Turn::Now };
+            // One at a time until a response has shown the limit.
+            return if self.in_flight > 0 { Readiness::NextResponse } else { Readiness::Ready };
         };
         let is_spent = self.remaining.saturating_sub(self.in_flight) <= self.reserve(limit);
-        let is_swept = priority == Priority::Sweep && self.swept >= self.sweeps_max(limit);
-        if is_spent || is_swept { Turn::After(until_end) } else { Turn::Now }
+        let is_sweep_share_spent = priority == Priority::Sweep && self.sweep_calls >= self.sweeps_max(limit);
+        if is_spent || is_sweep_share_spent { Readiness::After(until_end) } else { Readiness::Ready }
     }
 
     pub(super) fn grant(&mut self, priority: Priority) {
         self.in_flight += 1;
         if priority == Priority::Sweep {
-            self.swept += 1;
+            self.sweep_calls += 1;
         }
     }
 
@@ -100,30 +99,30 @@ impl Window {
     }
 
     /// `spread` is a random number from 0 to 1.
-    pub(super) fn record_response(&mut self, advice: RateLimitHeaders, spread: f64, now: Duration) {
-        self.turn(now);
-        if advice.refused {
+    pub(super) fn record_response(&mut self, headers: RateLimitHeaders, spread: f64, now: Duration) {
+        self.roll_over(now);
+        if headers.refused {
             self.refusals = self.refusals.saturating_add(1);
-            self.pause(advice, spread, now);
-            if advice.limit == Some(0) {
+            self.pause(headers, spread, now);
+            if headers.limit == Some(0) {
                 return;
             }
         } else {
             self.refusals = 0;
         }
-        let (Some(limit), Some(remaining)) = (advice.limit.filter(|limit| *limit > 0), advice.remaining) else {
+        let (Some(limit), Some(remaining)) = (headers.limit.filter(|limit| *limit > 0), headers.remaining) else {
             return;
         };
         self.limit = Some(limit);
-        // Whatever window this answer turns out to belong to: nothing holds more than its limit.
+        // Whichever window this response belongs to, no window holds more than its limit.
         self.remaining = self.remaining.min(limit);
         let remaining = remaining.min(limit);
-        let end = match advice.reset_in {
-            // A reset that has passed: whatever was spent was spent in a window that is over.
-            Some(Duration::ZERO) if !advice.refused => {
+        let end = match headers.reset_in {
+            // A reset in the past: the calls were spent in a window that has ended.
+            Some(Duration::ZERO) if !headers.refused => {
                 self.ends_at = None;
                 self.remaining = limit;
-                self.swept = 0;
+                self.sweep_calls = 0;
                 return;
             }
             None => now + WINDOW_MAX,
@@ -131,14 +130,14 @@ impl Window {
         };
         match self.ends_at {
             Some(known) if end.abs_diff(known) < SAME_WINDOW => {
-                // Answers may overtake each other: within a window what is left only falls.
+                // Responses can overtake each other, so `remaining` only falls within a window.
                 self.remaining = self.remaining.min(remaining);
             }
-            // An answer of the window before this one, overtaken by an answer of this one.
+            // A late response from the previous window.
             Some(known) if end < known => {}
             _ => {
                 if self.ends_at.is_some() {
-                    self.swept = 0;
+                    self.sweep_calls = 0;
                 }
                 self.ends_at = Some(end);
                 self.remaining = remaining;
@@ -146,19 +145,19 @@ impl Window {
         }
     }
 
-    fn pause(&mut self, advice: RateLimitHeaders, spread: f64, now: Duration) {
-        let pause = if advice.limit == Some(0) {
-            // Too many at once: a moment is enough, and not the same one for everybody. The reset means nothing here.
-            advice
+    fn pause(&mut self, headers: RateLimitHeaders, spread: f64, now: Duration) {
+        let pause = if headers.limit == Some(0) {
+            // Too many concurrent calls: a short pause with jitter is enough. The reset means nothing here.
+            headers
                 .retry_after
                 .unwrap_or_default()
                 .max(Duration::from_millis(500) + Duration::from_millis(1500).mul_f64(spread))
-        } else if let Some(span) = advice.retry_after {
+        } else if let Some(span) = headers.retry_after {
             span.max(Duration::from_secs(1))
-        } else if let Some(span) = advice.reset_in.filter(|span| !span.is_zero()) {
+        } else if let Some(span) = headers.reset_in.filter(|span| !span.is_zero()) {
             (span + ROUNDING).min(WINDOW_MAX)
         } else {
-            // Nothing named, or a reset that has passed already: not a storm, and not for ever.
+            // No time given, or a reset in the past: back off, up to a bound.
             let doublings = self.refusals.saturating_sub(1).min(6);
             PAUSE_UNNAMED.saturating_mul(1 << doublings).mul_f64(1.0 + spread / 4.0).min(WINDOW_MAX)
         };
@@ -166,9 +165,9 @@ impl Window {
     }
 
     pub(super) fn describe(&self, snapshot: &mut BucketSnapshot, now: Duration) {
-        let turned = self.ends_at.is_some_and(|end| end <= now);
+        let has_ended = self.ends_at.is_some_and(|end| end <= now);
         snapshot.limit = self.limit;
-        snapshot.remaining = self.limit.map(|limit| if turned { limit } else { self.remaining });
+        snapshot.remaining = self.limit.map(|limit| if has_ended { limit } else { self.remaining });
         snapshot.reset_in = self
             .ends_at
             .into_iter()

@@ -1,13 +1,13 @@
-//! Servers that count calls as the remotes' documentation says they do, and workers that always have one to make.
+//! Servers that count calls as the remotes' documentation describes, and workers that always have a call to make.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::super::meter;
 use super::super::rate_limit_headers::RateLimitHeaders;
 use super::super::state::{Admission, State};
-use super::super::turn;
 use super::super::{Bucket, Priority};
 use crate::domain::{Timestamp, clock};
 
@@ -23,7 +23,7 @@ pub(super) fn epoch() -> Timestamp {
     "2026-01-01T00:00:00.250Z".parse().unwrap()
 }
 
-/// An answer as a remote sends it: a `Date` cut to seconds, and what else is given.
+/// Response headers as a remote sends them: a `Date` truncated to seconds, and the given ones.
 pub(super) fn headers(now: Duration, pairs: &[(&'static str, i64)]) -> HeaderMap {
     let date = clock::add(epoch(), now).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let mut headers: HeaderMap =
@@ -42,7 +42,7 @@ pub(super) trait Server {
     fn call(&mut self, now: Duration) -> Reply;
 }
 
-/// A token bucket, filled by the nanosecond, or in steps of `step`.
+/// A token bucket that refills continuously, or in steps of `step`.
 pub(super) struct TokenServer {
     pub(super) size: f64,
     pub(super) refill: f64,
@@ -85,7 +85,7 @@ impl Server for TokenServer {
     }
 }
 
-/// A window of a minute from its first call.
+/// A window of a minute that starts with its first call.
 pub(super) struct WindowServer {
     pub(super) limit: u32,
     pub(super) spent: u32,
@@ -95,7 +95,7 @@ pub(super) struct WindowServer {
 impl Server for WindowServer {
     fn call(&mut self, now: Duration) -> Reply {
         if now >= self.ends_at {
-            // Whole seconds, as the header has it.
+            // Whole seconds, as in the header.
             let end = clock::add(epoch(), now + s(60)).as_second();
             let end = clock::since(Timestamp::from_second(end).unwrap(), epoch());
             (self.spent, self.ends_at) = (0, end);
@@ -119,16 +119,16 @@ pub(super) struct Load {
     pub(super) state: State,
     pub(super) now: Duration,
     bucket: Bucket,
-    /// One each: its priority, and what it does.
-    workers: Vec<(Priority, Doing)>,
+    /// The priority and state of each worker.
+    workers: Vec<(Priority, WorkerState)>,
     latency: Duration,
-    pub(super) looks: u64,
+    pub(super) polls: u64,
 }
 
-enum Doing {
+enum WorkerState {
     Waiting { ticket: u64, until: Duration },
-    Asking { meter: turn::MeterId, departure: turn::Departure, arrives: Duration },
-    Hearing { meter: turn::MeterId, departure: turn::Departure, advice: RateLimitHeaders, at: Duration },
+    Sending { meter: meter::MeterId, start: meter::RequestStart, arrives: Duration },
+    Receiving { meter: meter::MeterId, start: meter::RequestStart, rate_limit: RateLimitHeaders, at: Duration },
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -150,23 +150,23 @@ impl Load {
             .iter()
             .map(|priority| {
                 let ticket = state.enqueue(bucket, *priority);
-                (*priority, Doing::Waiting { ticket, until: Duration::ZERO })
+                (*priority, WorkerState::Waiting { ticket, until: Duration::ZERO })
             })
             .collect();
-        Self { state, now: Duration::ZERO, bucket, workers, latency, looks: 0 }
+        Self { state, now: Duration::ZERO, bucket, workers, latency, polls: 0 }
     }
 
-    /// Lets the workers work for `span`.
+    /// Runs the workers for `span`.
     pub(super) fn run(&mut self, span: Duration, server: &mut dyn Server) -> Tally {
         let (end, mut tally) = (self.now + span, Tally::default());
         loop {
             let (index, at) = self
                 .workers
                 .iter()
-                .map(|(_, doing)| match doing {
-                    Doing::Waiting { until, .. } => *until,
-                    Doing::Asking { arrives, .. } => *arrives,
-                    Doing::Hearing { at, .. } => *at,
+                .map(|(_, worker)| match worker {
+                    WorkerState::Waiting { until, .. } => *until,
+                    WorkerState::Sending { arrives, .. } => *arrives,
+                    WorkerState::Receiving { at, .. } => *at,
                 })
                 .enumerate()
                 .min_by_key(|(_, at)| *at)
@@ -182,47 +182,47 @@ impl Load {
 
     fn step(&mut self, index: usize, server: &mut dyn Server, tally: &mut Tally) {
         let now = self.now;
-        let (priority, doing) = &mut self.workers[index];
+        let (priority, worker) = &mut self.workers[index];
         let mut wake = false;
-        match doing {
-            Doing::Waiting { ticket, .. } => {
-                self.looks += 1;
+        match worker {
+            WorkerState::Waiting { ticket, .. } => {
+                self.polls += 1;
                 match self.state.admit(*ticket, now, now) {
                     Admission::Wait(span) => {
                         assert!(span >= ms(5) && span <= s(70), "a wait of {span:?}");
-                        *doing = Doing::Waiting { ticket: *ticket, until: now + span };
+                        *worker = WorkerState::Waiting { ticket: *ticket, until: now + span };
                     }
                     Admission::WaitForChange => {
-                        *doing = Doing::Waiting { ticket: *ticket, until: Duration::MAX };
+                        *worker = WorkerState::Waiting { ticket: *ticket, until: Duration::MAX };
                     }
                     Admission::Granted { meter } => {
-                        let departure = self.state.start_request(self.bucket, now);
-                        *doing = Doing::Asking { meter, departure, arrives: now + self.latency / 2 };
+                        let start = self.state.start_request(self.bucket, now);
+                        *worker = WorkerState::Sending { meter, start, arrives: now + self.latency / 2 };
                         wake = true;
                     }
                 }
             }
-            Doing::Asking { meter, departure, .. } => {
+            WorkerState::Sending { meter, start, .. } => {
                 let (status, headers) = server.call(now);
                 match (status.is_success(), *priority) {
                     (false, _) => tally.refused += 1,
                     (true, Priority::Live) => tally.live += 1,
                     (true, Priority::Sweep) => tally.sweeps += 1,
                 }
-                let advice = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
-                let (meter, departure, at) = (*meter, *departure, now + self.latency / 2);
-                *doing = Doing::Hearing { meter, departure, advice, at };
+                let rate_limit = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
+                let (meter, start, at) = (*meter, *start, now + self.latency / 2);
+                *worker = WorkerState::Receiving { meter, start, rate_limit, at };
             }
-            Doing::Hearing { meter, departure, advice, .. } => {
-                self.state.record_response(self.bucket, *departure, *advice, now);
+            WorkerState::Receiving { meter, start, rate_limit, .. } => {
+                self.state.record_response(self.bucket, *start, *rate_limit, now);
                 self.state.release(*meter);
-                *doing = Doing::Waiting { ticket: self.state.enqueue(self.bucket, *priority), until: now };
+                *worker = WorkerState::Waiting { ticket: self.state.enqueue(self.bucket, *priority), until: now };
                 wake = true;
             }
         }
         if wake {
-            for (_, doing) in &mut self.workers {
-                if let Doing::Waiting { until, .. } = doing {
+            for (_, worker) in &mut self.workers {
+                if let WorkerState::Waiting { until, .. } = worker {
                     *until = now;
                 }
             }
