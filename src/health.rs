@@ -1,5 +1,5 @@
-//! The health rules: what must hold for all to be well, what does not hold, and what an operator does about it. `status`,
-//! `/readyz` and the metrics ask here.
+//! The health rules: what must hold, which rules are violated, and what the operator does about it. Used by `status`,
+//! `/readyz` and the metrics.
 
 use std::time::Duration;
 
@@ -9,58 +9,58 @@ use crate::config::Schedule;
 use crate::domain::{OutcomeKind, Timestamp, clock};
 use crate::store::{AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
 
-/// The most people or events of a kind that are read; how many there are is counted apart.
+/// Users or events of one kind that are listed at most; their number is counted separately.
 const LISTED_MAX: u32 = 1000;
-/// A loop that made no progress for this long is stuck: more than the longest single call with the tokens before it.
+/// A loop without progress for this long is stuck. Longer than the longest single call including its wait for a token.
 pub const STUCK_AFTER: Duration = Duration::from_secs(120);
-/// This many missed polls in a row are late.
-const PERIODS_LATE: usize = 3;
+/// A poll is overdue after this many missed firings.
+const MISSED_POLLS: usize = 3;
 
 /// What the state knows about the health of the installation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
-    /// The view `status`; `None` when nothing ever ran.
+    /// The view `status`; `None` before the first run.
     pub status: Option<StatusRow>,
     /// Both remotes.
     pub remotes: Vec<RemoteRow>,
     /// Every open alarm, oldest first.
     pub alarms: Vec<AlarmRow>,
-    /// People whose looks failed, the longest first.
+    /// Users whose looks failed, oldest first.
     pub failed: Vec<UserRow>,
-    /// People who wait for a decision, the longest first.
+    /// Users that are held, oldest first.
     pub held: Vec<UserRow>,
-    /// Entries of the log that could not be read, newest first.
+    /// System Log events that could not be parsed, newest first.
     pub quarantined: Vec<QuarantinedRow>,
 }
 
-/// A rule of `status --check` that does not hold.
+/// A violated rule of `status --check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// Its stable name: `never_ran`, `poll_late`, `refused`, `alarm`, `failed`, `held`, `quarantined`.
     pub rule: &'static str,
-    /// What is wrong, in one line.
+    /// What is wrong, on one line.
     pub detail: String,
 }
 
-/// Something that a person has to do.
+/// One issue that needs the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attention {
     /// `poll_late`, `refused`, `failed`, `held`, `quarantined`, or the kind of an alarm.
     pub kind: String,
-    /// Okta's id, an event's id, a remote, an account; empty: the installation.
+    /// An Okta user id, an event id, a remote or an account; empty for the installation.
     pub subject: String,
-    /// By what a person knows the subject: an e-mail, a login.
+    /// The subject's e-mail or login, if it has one.
     pub name: Option<String>,
     /// What happened.
     pub detail: String,
-    /// Since when.
+    /// When it began.
     pub since: Option<String>,
-    /// What mends it: a command, or what to do.
+    /// What fixes it: a command or an instruction.
     pub remedy: String,
 }
 
 impl Health {
-    /// Reads what the rules need, and counts failed and held users and quarantined events without listing them.
+    /// Reads what the rules need; counts failed users, held users and quarantined events without listing them.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -73,7 +73,7 @@ impl Health {
         })
     }
 
-    /// Reads all of it.
+    /// Reads everything, including the lists.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -86,52 +86,52 @@ impl Health {
         })
     }
 
-    /// Has a poll ended well since `start`? The state has times to the millisecond, so a poll in the millisecond of the
-    /// start counts.
+    /// Has a poll succeeded since `start`? The state stores milliseconds, so a poll within the millisecond of `start`
+    /// counts.
     pub fn has_polled_since(&self, start: Timestamp) -> bool {
         let polled_at = self.last_poll_ok_at().and_then(|at| clock::parse_timestamp(at).ok());
         polled_at.is_some_and(|at| at.as_millisecond() >= start.as_millisecond())
     }
 
-    /// The last good poll; `None` if there never was one.
+    /// When the last poll succeeded; `None` if none has.
     pub fn last_poll_ok_at(&self) -> Option<&str> {
         self.status.as_ref().and_then(|status| status.last_poll_ok_at.as_deref())
     }
 
-    /// The remotes whose last word is that they do not let us.
+    /// The remotes that refused our credential at the last call.
     pub fn refusing(&self) -> impl Iterator<Item = &RemoteRow> {
         self.remotes.iter().filter(|remote| {
             remote.is_failing() && matches!(remote.error_kind.as_deref(), Some("unauthorized" | "forbidden"))
         })
     }
 
-    /// Is the last good poll older than three firings of the schedule? Not asked of a state that never had one.
-    fn is_late(&self, poll: &Schedule, now: Timestamp) -> bool {
+    /// Have [`MISSED_POLLS`] firings passed since the last successful poll? `false` if no poll has ever succeeded.
+    fn is_overdue(&self, poll: &Schedule, now: Timestamp) -> bool {
         let Some(last) = self.last_poll_ok_at() else { return false };
-        // A time that cannot be read proves no good poll.
+        // A time that cannot be parsed does not prove a successful poll.
         let Ok(last) = clock::parse_timestamp(last) else { return true };
-        let runs = poll.next_runs(last, PERIODS_LATE);
-        runs.len() == PERIODS_LATE && runs.last().is_some_and(|last_due| *last_due <= now)
+        let runs = poll.next_runs(last, MISSED_POLLS);
+        runs.len() == MISSED_POLLS && runs.last().is_some_and(|last_due| *last_due <= now)
     }
 
-    /// The rules that do not hold: none of them, and all is well.
+    /// The violated rules; empty when the installation is healthy.
     pub fn violations(&self, poll: &Schedule, now: Timestamp) -> Vec<Violation> {
         let mut violations = Vec::new();
         let mut violated = |rule, detail| violations.push(Violation { rule, detail });
         let Some(status) = &self.status else {
-            violated("never_ran", "never ran: nothing has run yet with this state".to_owned());
+            violated("never_ran", "never ran: this state is empty".to_owned());
             return violations;
         };
         match &status.last_poll_ok_at {
-            None => violated("never_ran", "never ran: the log has not been read yet".to_owned()),
-            Some(at) if self.is_late(poll, now) => {
-                violated("poll_late", format!("the last good poll was at {at}, and three were due since then"));
+            None => violated("never_ran", "never ran: the System Log has not been polled yet".to_owned()),
+            Some(at) if self.is_overdue(poll, now) => {
+                violated("poll_late", format!("the last successful poll was at {at}; three polls were due since then"));
             }
             Some(_) => {}
         }
         for remote in self.refusing() {
             let error = remote.error.as_deref().unwrap_or_default();
-            violated("refused", format!("{} refuses us: {error}", display_name(&remote.remote)));
+            violated("refused", format!("{} refuses our calls: {error}", display_name(&remote.remote)));
         }
         if !self.alarms.is_empty() {
             let mut kinds: Vec<&str> = self.alarms.iter().map(|alarm| alarm.kind.as_str()).collect();
@@ -140,30 +140,30 @@ impl Health {
             violated("alarm", format!("{}: {}", counted(self.alarms.len(), "open alarm"), kinds.join(", ")));
         }
         for (rule, count, what) in
-            [("failed", status.failed, "could not be settled"), ("held", status.held, "held until a person decides")]
+            [("failed", status.failed, "failed repeatedly"), ("held", status.held, "held until an operator approves")]
         {
             if count > 0 {
-                violated(rule, format!("{} {what}", counted_people(count)));
+                violated(rule, format!("{} {what}", counted_users(count)));
             }
         }
         if status.quarantined > 0 {
             let count = usize::try_from(status.quarantined).unwrap_or(usize::MAX);
-            violated("quarantined", format!("{} of the log could not be read", counted(count, "event")));
+            violated("quarantined", format!("{} could not be parsed", counted(count, "System Log event")));
         }
         violations
     }
 
-    /// What a person has to do, the most general first.
+    /// What the operator has to do, the most general issues first.
     pub fn attention(&self, poll: &Schedule, now: Timestamp) -> Vec<Attention> {
         let mut list = Vec::new();
-        if self.is_late(poll, now) {
+        if self.is_overdue(poll, now) {
             list.push(Attention {
                 kind: "poll_late".to_owned(),
                 subject: String::new(),
                 name: None,
-                detail: "three polls were due since the last good one".to_owned(),
+                detail: "three polls were due since the last successful one".to_owned(),
                 since: self.last_poll_ok_at().map(str::to_owned),
-                remedy: "see that the service runs (`systemctl status okta-auth0-sync`) and what it says \
+                remedy: "check the service (`systemctl status okta-auth0-sync`) and its log \
                          (`journalctl -u okta-auth0-sync`)"
                     .to_owned(),
             });
@@ -180,10 +180,10 @@ impl Health {
                 remedy: "okta-auth0-sync check".to_owned(),
             });
         }
-        // What is told of person by person below is not told twice.
+        // Alarms about users and events that are listed below would repeat them.
         let listed_below = |alarm: &AlarmRow| match alarm.kind.as_str() {
-            "failed" => self.failed.iter().any(|person| person.okta_user_id == alarm.subject),
-            "held" => self.held.iter().any(|person| person.okta_user_id == alarm.subject),
+            "failed" => self.failed.iter().any(|user| user.okta_user_id == alarm.subject),
+            "held" => self.held.iter().any(|user| user.okta_user_id == alarm.subject),
             "quarantined" => !self.quarantined.is_empty(),
             _ => false,
         };
@@ -195,14 +195,14 @@ impl Health {
             since: Some(alarm.raised_at.clone()),
             remedy: alarm.remedy.clone(),
         }));
-        for (kind, people) in [("failed", &self.failed), ("held", &self.held)] {
-            list.extend(people.iter().map(|person| Attention {
+        for (kind, users) in [("failed", &self.failed), ("held", &self.held)] {
+            list.extend(users.iter().map(|user| Attention {
                 kind: kind.to_owned(),
-                subject: person.okta_user_id.clone(),
-                name: person.email.clone().or_else(|| person.login.clone()),
-                detail: person.why.clone().unwrap_or_default(),
-                since: Some(person.since.clone()),
-                remedy: remedy_for(kind, person),
+                subject: user.okta_user_id.clone(),
+                name: user.email.clone().or_else(|| user.login.clone()),
+                detail: user.why.clone().unwrap_or_default(),
+                since: Some(user.since.clone()),
+                remedy: remedy_for(kind, user),
             }));
         }
         list.extend(self.quarantined.iter().map(|event| Attention {
@@ -211,12 +211,12 @@ impl Health {
             name: Some(event.event_type.clone()),
             detail: event.why.clone(),
             since: Some(event.received_at.clone()),
-            remedy: format!("okta-auth0-sync approve {} puts it aside", event.event_id),
+            remedy: format!("okta-auth0-sync approve {} dismisses it", event.event_id),
         }));
         list
     }
 
-    /// How many things [`Health::attention`] would name if it named everything.
+    /// How many issues [`Health::attention`] would list without [`LISTED_MAX`].
     pub fn attention_count(&self, listed: &[Attention]) -> usize {
         let beyond = |count: i64, listed: usize| usize::try_from(count).unwrap_or(0).saturating_sub(listed);
         let more = self.status.as_ref().map_or(0, |status| {
@@ -228,13 +228,15 @@ impl Health {
     }
 }
 
-/// The command that mends it. Which people are held for which reason: [`crate::domain::Held`].
-fn remedy_for(kind: &str, person: &UserRow) -> String {
-    let id = &person.okta_user_id;
-    match (kind, person.why.as_deref().unwrap_or_default()) {
+/// The command that fixes it. [`crate::domain::Held`] has the reasons.
+fn remedy_for(kind: &str, user: &UserRow) -> String {
+    let id = &user.okta_user_id;
+    match (kind, user.why.as_deref().unwrap_or_default()) {
         ("failed", _) => format!("okta-auth0-sync retry {id}"),
         (_, "guard") => format!("okta-auth0-sync approve {id} (or --all)"),
-        (_, "vanished") => format!("okta-auth0-sync approve {id} if they were deleted, else widen our role and retry"),
+        (_, "vanished") => {
+            format!("okta-auth0-sync approve {id} if the user was deleted; otherwise widen our role in Okta and retry")
+        }
         (_, why) if why.starts_with("address_reused") => {
             format!("reset or delete the account in Auth0, then okta-auth0-sync approve {id}")
         }
@@ -242,7 +244,7 @@ fn remedy_for(kind: &str, person: &UserRow) -> String {
     }
 }
 
-/// `okta`, `auth0` as they call themselves.
+/// The remote's name as its vendor spells it.
 pub fn display_name(remote: &str) -> &str {
     match remote {
         "okta" => "Okta",
@@ -255,8 +257,8 @@ fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-fn counted_people(count: i64) -> String {
-    if count == 1 { "1 person".to_owned() } else { format!("{count} people") }
+fn counted_users(count: i64) -> String {
+    if count == 1 { "1 user".to_owned() } else { format!("{count} users") }
 }
 
 #[cfg(test)]
@@ -273,7 +275,7 @@ mod tests {
         "*/15 * * * * *".parse().unwrap()
     }
 
-    fn well() -> Health {
+    fn healthy() -> Health {
         Health {
             status: Some(StatusRow {
                 version: "0.1.0".to_owned(),
@@ -328,7 +330,7 @@ mod tests {
         }
     }
 
-    fn person(id: &str, why: &str) -> UserRow {
+    fn user(id: &str, why: &str) -> UserRow {
         UserRow {
             okta_user_id: id.to_owned(),
             login: None,
@@ -352,21 +354,21 @@ mod tests {
     }
 
     #[test]
-    fn pending_people_alone_are_no_violation() {
-        assert_eq!(rules(&well(), NOON), [""; 0]);
-        assert_eq!(well().attention(&poll(), noon()), []);
+    fn pending_users_are_not_a_violation() {
+        assert_eq!(rules(&healthy(), NOON), [""; 0]);
+        assert_eq!(healthy().attention(&poll(), noon()), []);
     }
 
     #[test]
-    fn nothing_ran_is_a_violation_and_so_is_a_run_without_a_poll() {
+    fn missing_first_poll_is_a_violation() {
         assert_eq!(rules(&Health::default(), NOON), ["never_ran"]);
-        let mut health = well();
+        let mut health = healthy();
         health.status.as_mut().unwrap().last_poll_ok_at = None;
         assert_eq!(rules(&health, NOON), ["never_ran"]);
     }
 
     #[test]
-    fn a_poll_is_late_when_the_third_one_since_then_was_due() {
+    fn poll_is_overdue_after_three_missed_firings() {
         for (now, late) in [
             ("2026-11-23T12:00:44.999Z", false),
             ("2026-11-23T12:00:45Z", true),
@@ -374,14 +376,14 @@ mod tests {
             // The clock was set back.
             ("2026-11-22T00:00:00Z", false),
         ] {
-            assert_eq!(rules(&well(), now) == ["poll_late"], late, "{now}");
+            assert_eq!(rules(&healthy(), now) == ["poll_late"], late, "{now}");
         }
-        let mut unreadable = well();
+        let mut unreadable = healthy();
         unreadable.status.as_mut().unwrap().last_poll_ok_at = Some("yesterday".to_owned());
         assert_eq!(rules(&unreadable, NOON), ["poll_late"]);
-        // Nights without polls are no lateness.
+        // Nights without scheduled polls do not count.
         let office: Schedule = "0 0 9-17 * * *".parse().unwrap();
-        let mut health = well();
+        let mut health = healthy();
         health.status.as_mut().unwrap().last_poll_ok_at = Some("2026-11-22T17:00:00.000Z".to_owned());
         for (now, late) in [("2026-11-23T10:59:59Z", false), ("2026-11-23T11:00:00Z", true)] {
             let now = clock::parse_timestamp(now).unwrap();
@@ -390,22 +392,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_while_it_is_the_last_word() {
+    fn refusal_counts_until_a_call_succeeds() {
         for (kind, expected) in
             [("unauthorized", true), ("forbidden", true), ("unreachable", false), ("server error", false)]
         {
-            let health = Health { remotes: vec![remote("okta", Some(kind))], ..well() };
+            let health = Health { remotes: vec![remote("okta", Some(kind))], ..healthy() };
             assert_eq!(rules(&health, NOON) == ["refused"], expected, "{kind}");
         }
         let over =
             RemoteRow { ok_at: Some("2026-11-23T12:00:01.000Z".to_owned()), ..remote("okta", Some("forbidden")) };
-        assert_eq!(rules(&Health { remotes: vec![over], ..well() }, NOON), [""; 0]);
+        assert_eq!(rules(&Health { remotes: vec![over], ..healthy() }, NOON), [""; 0]);
     }
 
     #[test]
-    fn failed_held_quarantined_and_alarms_are_violations_each() {
+    fn each_open_issue_is_a_violation() {
         for rule in ["failed", "held", "quarantined"] {
-            let mut health = well();
+            let mut health = healthy();
             let status = health.status.as_mut().unwrap();
             match rule {
                 "failed" => status.failed = 1,
@@ -414,25 +416,25 @@ mod tests {
             }
             assert_eq!(rules(&health, NOON), [rule]);
         }
-        let health = Health { alarms: vec![alarm("gap", ""), alarm("gap", "x")], ..well() };
+        let health = Health { alarms: vec![alarm("gap", ""), alarm("gap", "x")], ..healthy() };
         let violations = health.violations(&poll(), noon());
         assert_eq!((violations[0].rule, violations[0].detail.as_str()), ("alarm", "2 open alarms: gap"));
     }
 
     #[test]
-    fn each_thing_is_told_once_with_what_mends_it() {
+    fn each_issue_is_listed_once_with_its_remedy() {
         let mut health = Health {
             remotes: vec![remote("okta", Some("unauthorized")), remote("auth0", Some("forbidden"))],
             alarms: vec![alarm("remote_refuses", "okta"), alarm("failed", "u1"), alarm("held", "u2"), alarm("gap", "")],
-            failed: vec![person("u1", "500")],
-            held: vec![person("u2", "vanished"), person("u3", "guard"), person("u4", "address_reused: u9")],
-            ..well()
+            failed: vec![user("u1", "500")],
+            held: vec![user("u2", "vanished"), user("u3", "guard"), user("u4", "address_reused: u9")],
+            ..healthy()
         };
         health.status.as_mut().unwrap().failed = 5;
         let list = health.attention(&poll(), noon());
-        let told: Vec<(&str, &str)> = list.iter().map(|item| (item.kind.as_str(), item.subject.as_str())).collect();
+        let listed: Vec<(&str, &str)> = list.iter().map(|item| (item.kind.as_str(), item.subject.as_str())).collect();
         assert_eq!(
-            told,
+            listed,
             [
                 ("refused", "auth0"),
                 ("remote_refuses", "okta"),
@@ -443,7 +445,7 @@ mod tests {
                 ("held", "u4")
             ]
         );
-        assert_eq!(health.attention_count(&list), 7 + 4, "four more have failed than were read");
+        assert_eq!(health.attention_count(&list), 7 + 4, "four failed users are counted but not listed");
         assert!(list[3].remedy.contains("okta-auth0-sync retry u1"));
         assert!(list[4..].iter().all(|item| item.remedy.contains("okta-auth0-sync approve u")));
     }

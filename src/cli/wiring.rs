@@ -14,7 +14,7 @@ use crate::engine::{Engine, Options};
 use crate::http::jws::SigningKey;
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
-use crate::monitor::{Monitor, Place};
+use crate::monitor::{ListenAddress, Monitor};
 use crate::okta::{self, DpopMode, Okta, OktaOptions};
 use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
 
@@ -252,8 +252,8 @@ fn log_opened(config: &Config, store: &Store, opened: &Opened) {
 /// When the place is taken or cannot be used.
 pub(crate) async fn monitor(listen: &Listen) -> Result<Monitor, Error> {
     let place = match listen {
-        Listen::Tcp(address) => Place::Tcp(*address),
-        Listen::Unix(path) => Place::Unix(path.clone()),
+        Listen::Tcp(address) => ListenAddress::Tcp(*address),
+        Listen::Unix(path) => ListenAddress::Unix(path.clone()),
     };
     Monitor::bind(&place).await.map_err(|error| {
         let place = match listen {

@@ -1,4 +1,4 @@
-//! Connections that cannot cost much: few at a time, each for one short request within a short time.
+//! Bounds on connections: how many are open at once, how long each lives, and how large its request is.
 
 use std::io;
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::Clock;
 
-/// Connections at a time; the next one waits until one ends.
+/// Concurrent connections; the next one waits until one closes.
 const CONNECTIONS_MAX: usize = 16;
-/// From its acceptance on: whoever is slower is cut off.
+/// Measured from accept; slower clients are cut off.
 const LIFE_MAX: Duration = Duration::from_secs(10);
-/// A request, with all its headers.
+/// The request, including its headers.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
-/// A listener whose connections are bounded.
+/// A listener that limits its connections.
 pub(super) struct Bounded<L> {
     listener: L,
     free: Arc<Semaphore>,
@@ -37,12 +37,12 @@ impl<L: Listener> Listener for Bounded<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed; without a permit the connection would be one too many, and nothing else.
-        let place = self.free.clone().acquire_owned().await.ok();
+        // The semaphore is never closed, so this always yields a permit.
+        let permit = self.free.clone().acquire_owned().await.ok();
         let (stream, address) = self.listener.accept().await;
         let clock = self.clock.clone();
-        let over = Box::pin(async move { clock.sleep(LIFE_MAX).await });
-        (Connection { stream, over, left: REQUEST_BYTES_MAX, _place: place }, address)
+        let deadline = Box::pin(async move { clock.sleep(LIFE_MAX).await });
+        (Connection { stream, deadline, bytes_left: REQUEST_BYTES_MAX, _permit: permit }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -50,20 +50,20 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection with an end.
+/// A connection with a deadline and a byte budget.
 pub(super) struct Connection<S> {
     stream: S,
-    over: Pin<Box<dyn Future<Output = ()> + Send>>,
-    left: usize,
-    _place: Option<OwnedSemaphorePermit>,
+    deadline: Pin<Box<dyn Future<Output = ()> + Send>>,
+    bytes_left: usize,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Connection<S> {
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.over.as_mut().poll(cx) {
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => {
-                // A finished future must not be asked again, and the connection is over for good.
-                self.over = Box::pin(std::future::ready(()));
+                // A completed future must not be polled again; from now on every call fails at once.
+                self.deadline = Box::pin(std::future::ready(()));
                 Err(io::ErrorKind::TimedOut.into())
             }
             Poll::Pending => Ok(()),
@@ -73,30 +73,30 @@ impl<S> Connection<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        if self.left == 0 {
+        self.check_deadline(cx)?;
+        if self.bytes_left == 0 {
             return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.left = self.left.saturating_sub(buffer.filled().len() - before);
+        self.bytes_left = self.bytes_left.saturating_sub(buffer.filled().len() - before);
         read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
+        self.check_deadline(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_deadline(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_deadline(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,4 +1,4 @@
-//! The figures as OpenMetrics text: what the state knows, read for each scrape, and what the process has counted.
+//! The metrics as OpenMetrics text: gauges read from the state for each scrape, and counters of this process.
 
 use std::sync::atomic::AtomicU64;
 
@@ -18,65 +18,69 @@ use crate::http::Remote;
 use crate::http::pacing::BucketSnapshot;
 use crate::store::{AlarmKind, AlarmRow, StatusRow, StoreError};
 
-/// OpenMetrics 1.0, which Prometheus reads since 2.5.
+/// OpenMetrics 1.0, supported by Prometheus since 2.5.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Number = Gauge<f64, AtomicU64>;
 type Seconds = Counter<f64, AtomicU64>;
 
-/// Why there is nothing to show.
+/// Why a scrape failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the figures cannot be written as text")]
+    #[error("failed to encode the metrics")]
     Format(#[from] std::fmt::Error),
 }
 
-/// Everything, as of now.
+/// Renders all metrics.
 ///
 /// # Errors
 /// When the state cannot be read.
-pub(super) async fn of(engine: &Engine, poll: &Schedule) -> Result<String, Error> {
+pub(super) async fn render(engine: &Engine, poll: &Schedule) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("okta_auth0_sync");
-    registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+    registry.register(
+        "build",
+        "Version of the running program",
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+    );
     let health = Health::counts(engine.store()).await?;
     if let Some(status) = &health.status {
-        let is_well = health.violations(poll, engine.clock().now()).is_empty();
-        of_state(&mut registry, status, is_well);
+        let is_healthy = health.violations(poll, engine.clock().now()).is_empty();
+        register_state(&mut registry, status, is_healthy);
     }
-    of_alarms(&mut registry, &health.alarms);
-    of_loops(&mut registry, engine);
-    of_calls(&mut registry, engine);
+    register_alarms(&mut registry, &health.alarms);
+    register_loops(&mut registry, engine);
+    register_calls(&mut registry, engine);
     let clock = engine.clock().as_ref();
     let mut buckets = Vec::new();
     for remote in [Remote::Okta, Remote::Auth0] {
         buckets.extend(engine.breaker(remote).pacer().snapshot(clock));
     }
-    of_limits(&mut registry, &buckets);
-    let counted = engine.metrics();
-    registry.register("looks", "People looked at, by how it ended", counted.looks.clone());
-    registry.register("account_writes", "Accounts written in Auth0", counted.writes.clone());
+    register_limits(&mut registry, &buckets);
+    let counters = engine.metrics();
+    registry.register("looks", "Looks by outcome", counters.looks.clone());
+    registry.register("account_writes", "Writes to Auth0 accounts", counters.writes.clone());
     registry.register_with_unit(
         "denial_lag",
-        "From the publication of a deactivation to the mark on an account",
+        "Time from the publication of a deactivation to the mark on the account",
         Unit::Seconds,
-        counted.denial_lag.clone(),
+        counters.denial_lag.clone(),
     );
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
 }
 
-fn of_state(registry: &mut Registry, status: &StatusRow, is_well: bool) {
+fn register_state(registry: &mut Registry, status: &StatusRow, is_healthy: bool) {
     for (name, help, count) in [
-        ("pending_users", "People who are due for a reason that is not settled", status.pending),
-        ("failed_users", "People whose looks keep failing", status.failed),
-        ("held_users", "People who wait for a person's decision", status.held),
-        ("denied_accounts", "Accounts that carry our mark", status.denied),
-        ("quarantined_events", "Entries of the log that could not be read", status.quarantined),
-        ("needs_attention", "1 if a person is needed", i64::from(!is_well)),
-        ("enforcing", "1 if marks are written, 0 for a rehearsal", i64::from(status.enforce)),
+        ("pending_users", "Users that are due and not settled yet", status.pending),
+        ("failed_users", "Users whose looks fail repeatedly", status.failed),
+        ("held_users", "Users whose denial waits for approval by an operator", status.held),
+        ("denied_accounts", "Accounts that carry the mark", status.denied),
+        ("quarantined_events", "System Log events that could not be parsed", status.quarantined),
+        ("needs_attention", "1 if an operator has to act, else 0", i64::from(!is_healthy)),
+        ("enforcing", "1 if marks are written, 0 in a dry run", i64::from(status.enforce)),
     ] {
         let gauge: Gauge = Gauge::default();
         gauge.set(count);
@@ -92,12 +96,12 @@ fn of_state(registry: &mut Registry, status: &StatusRow, is_well: bool) {
             successes.get_or_create(&vec![("stage", stage)]).set(at);
         }
     }
-    let help = "When a stage last succeeded; missing if it never did";
+    let help = "Time of the last success of a stage; absent if it never succeeded";
     registry.register_with_unit("last_success_timestamp", help, Unit::Seconds, successes);
     if let Some(at) = unix_seconds(status.oldest_pending_at.as_deref()) {
         let oldest = Number::default();
         oldest.set(at);
-        let help = "Since when the oldest unsettled reason waits; missing if there is none";
+        let help = "Time since which the oldest unsettled user is due; absent if none is due";
         registry.register_with_unit("oldest_pending_timestamp", help, Unit::Seconds, oldest);
     }
 }
@@ -108,25 +112,25 @@ fn unix_seconds(at: Option<&str>) -> Option<f64> {
     Some(at.as_millisecond() as f64 / 1000.0)
 }
 
-fn of_alarms(registry: &mut Registry, open: &[AlarmRow]) {
+fn register_alarms(registry: &mut Registry, open: &[AlarmRow]) {
     let alarms = Family::<Labels, Gauge>::default();
     for kind in AlarmKind::ALL.map(AlarmKind::as_str) {
         let count = open.iter().filter(|alarm| alarm.kind == kind).count();
         alarms.get_or_create(&vec![("kind", kind)]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
-    registry.register("open_alarms", "Alarms that are not over, by kind; docs/operations.md has what to do", alarms);
+    registry.register("open_alarms", "Open alarms by kind; docs/operations.md lists the remedies", alarms);
 }
 
-fn of_loops(registry: &mut Registry, engine: &Engine) {
+fn register_loops(registry: &mut Registry, engine: &Engine) {
     let loops = Family::<Labels, Number>::default();
     for (name, beat) in engine.heartbeats().by_name() {
         loops.get_or_create(&vec![("loop", name)]).set(beat.age(engine.clock().as_ref()).as_secs_f64());
     }
-    let help = "Since a loop last made progress; waiting is progress, hanging is not";
+    let help = "Time since the last progress of a loop; a loop that waits for work counts as progressing";
     registry.register_with_unit("loop_progress_age", help, Unit::Seconds, loops);
 }
 
-fn of_calls(registry: &mut Registry, engine: &Engine) {
+fn register_calls(registry: &mut Registry, engine: &Engine) {
     let calls = Family::<Vec<(&'static str, String)>, Counter>::default();
     for (name, remote) in [("okta", Remote::Okta), ("auth0", Remote::Auth0)] {
         let counts = engine.breaker(remote).counts();
@@ -135,10 +139,10 @@ fn of_calls(registry: &mut Registry, engine: &Engine) {
             calls.get_or_create(&vec![("remote", name.to_owned()), ("result", result)]).inc_by(count);
         }
     }
-    registry.register("calls", "Calls by remote, and how they ended", calls);
+    registry.register("calls", "API calls by remote and result", calls);
 }
 
-fn of_limits(registry: &mut Registry, buckets: &[BucketSnapshot]) {
+fn register_limits(registry: &mut Registry, buckets: &[BucketSnapshot]) {
     let limits = Family::<Labels, Gauge>::default();
     let remaining = Family::<Labels, Gauge>::default();
     let waits = Family::<Labels, Counter>::default();
@@ -155,9 +159,14 @@ fn of_limits(registry: &mut Registry, buckets: &[BucketSnapshot]) {
         waited.get_or_create(&labels).inc_by(bucket.waited.as_secs_f64());
         refusals.get_or_create(&labels).inc_by(bucket.refusals);
     }
-    registry.register("rate_limit_calls", "The limit of a bucket, as its remote last showed it", limits);
-    registry.register("rate_limit_remaining_calls", "What is thought to be left of it", remaining);
-    registry.register("rate_limit_waits", "Calls that had to wait for their turn", waits);
-    registry.register_with_unit("rate_limit_wait", "How long they waited", Unit::Seconds, waited);
-    registry.register("rate_limit_refusals", "Calls that were refused for their rate (429)", refusals);
+    registry.register("rate_limit_calls", "Limit of the bucket, from the last response headers", limits);
+    registry.register("rate_limit_remaining_calls", "Estimated calls left in the current window", remaining);
+    registry.register("rate_limit_waits", "Calls that waited for the rate limiter", waits);
+    registry.register_with_unit(
+        "rate_limit_wait",
+        "Total time that calls waited for the rate limiter",
+        Unit::Seconds,
+        waited,
+    );
+    registry.register("rate_limit_refusals", "Calls refused with 429 Too Many Requests", refusals);
 }

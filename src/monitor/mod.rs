@@ -1,15 +1,15 @@
-//! What other programs may ask the daemon over HTTP: is it alive, is it ready, and its figures.
+//! The daemon's HTTP server: liveness, readiness and metrics.
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/healthz` | 200 while every loop makes progress; 503 names the one that does not, and for how long |
-//! | `/readyz` | 200 once this process has read the log well and while the state can be read; 503 says what is missing |
-//! | `/metrics` | the figures, in OpenMetrics text ([`exposition`]) |
+//! | `/healthz` | 200 while every loop makes progress; 503 names the loop that is stuck, and for how long |
+//! | `/readyz` | 200 once this process has polled the System Log and while the state is readable; 503 says what is missing |
+//! | `/metrics` | OpenMetrics text ([`exposition`]) |
 //!
-//! An outage of a remote is no reason to restart, so it shows in the figures and never in `/healthz`.
+//! A restart does not fix an outage of a remote, so an outage shows in the metrics and never in `/healthz`.
 //!
-//! It asks nobody who they are. So it listens where only this machine can connect, answers only to names that mean this
-//! machine (a page in a browser here could otherwise have a name of its own point at us), and shows counts, never people.
+//! There is no authentication. So the server listens only on loopback or a Unix socket, rejects any `Host` other than
+//! loopback (against DNS rebinding by a page in a local browser), and shows counts, never users.
 
 mod connection;
 mod exposition;
@@ -40,14 +40,14 @@ use connection::Bounded;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddress {
     /// A loopback address.
     Tcp(SocketAddr),
-    /// A socket in the file system.
+    /// A Unix socket.
     Unix(PathBuf),
 }
 
-/// A server that is bound and does not answer yet.
+/// A server that is bound but not serving yet.
 #[derive(Debug)]
 pub struct Monitor {
     listener: Listener,
@@ -64,19 +64,19 @@ struct Shared {
     engine: Arc<Engine>,
     poll: Schedule,
     started_at: Timestamp,
-    /// On a socket in the file system a name means nothing.
-    names_matter: bool,
+    /// `Host` is checked on TCP only; on a Unix socket it means nothing.
+    checks_host: bool,
 }
 
 impl Monitor {
-    /// Takes the place. A socket file that a dead process left behind is replaced; one that answers is not.
+    /// Binds the address. Replaces a socket file that a dead process left behind, but not one that accepts connections.
     ///
     /// # Errors
-    /// When the place is taken or cannot be used.
-    pub async fn bind(place: &Place) -> io::Result<Self> {
-        let listener = match place {
-            Place::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
-            Place::Unix(path) => {
+    /// When the address is in use or cannot be bound.
+    pub async fn bind(address: &ListenAddress) -> io::Result<Self> {
+        let listener = match address {
+            ListenAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
+            ListenAddress::Unix(path) => {
                 remove_stale(path).await?;
                 Listener::Unix(UnixListener::bind(path)?)
             }
@@ -84,7 +84,7 @@ impl Monitor {
         Ok(Self { listener })
     }
 
-    /// Where it listens, if that is an address: the port may have been left to the system.
+    /// The TCP address it listens on; the port may have been chosen by the system.
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.listener {
             Listener::Tcp(listener) => listener.local_addr().ok(),
@@ -92,13 +92,13 @@ impl Monitor {
         }
     }
 
-    /// Answers until told to stop.
+    /// Serves until `stop` is cancelled.
     pub async fn serve(self, engine: Arc<Engine>, poll: Schedule, stop: CancellationToken) {
         let clock = engine.clock().clone();
-        let names_matter = matches!(self.listener, Listener::Tcp(_));
-        let shared = Shared { started_at: clock.now(), engine, poll, names_matter };
+        let checks_host = matches!(self.listener, Listener::Tcp(_));
+        let shared = Shared { started_at: clock.now(), engine, poll, checks_host };
         let app = router(shared);
-        info!(event = "monitoring", address = ?self.address(), "answering /metrics, /healthz and /readyz");
+        info!(event = "monitoring", address = ?self.address(), "serving /metrics, /healthz and /readyz");
         let stopped = stop.cancelled_owned();
         let served = match self.listener {
             Listener::Tcp(listener) => {
@@ -109,7 +109,7 @@ impl Monitor {
             }
         };
         if let Err(error) = served {
-            error!(event = "monitor_failed", %error, "no longer answering /metrics, /healthz and /readyz; the work goes on");
+            error!(event = "monitor_failed", %error, "failed to serve /metrics, /healthz and /readyz; syncing continues without them");
         }
     }
 }
@@ -136,11 +136,11 @@ fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-/// One request a connection, and only to a name of this machine.
+/// Allows one request per connection, and only for a loopback `Host`.
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let mut response = if shared.names_matter && !host.is_some_and(means_this_machine) {
-        (StatusCode::MISDIRECTED_REQUEST, "ask for localhost, 127.0.0.1 or [::1]\n").into_response()
+    let mut response = if shared.checks_host && !host.is_some_and(is_loopback_host) {
+        (StatusCode::MISDIRECTED_REQUEST, "Host must be localhost, 127.0.0.1 or [::1]\n").into_response()
     } else {
         next.run(request).await
     };
@@ -148,7 +148,7 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     response
 }
 
-fn means_this_machine(host: &str) -> bool {
+fn is_loopback_host(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
@@ -160,17 +160,16 @@ async fn health(State(shared): State<Shared>) -> Response {
     if age < STUCK_AFTER {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        let text = format!("the {name} has made no progress for {} s\n", age.as_secs());
+        let text = format!("the {name} has not made progress for {} s\n", age.as_secs());
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
 
 async fn readiness(State(shared): State<Shared>) -> Response {
     let missing = match Health::counts(shared.engine.store()).await {
-        Ok(health) if health.status.is_some() => {
-            (!health.has_polled_since(shared.started_at)).then_some("the log has not been read since the start\n")
-        }
-        _ => Some("the state cannot be read\n"),
+        Ok(health) if health.status.is_some() => (!health.has_polled_since(shared.started_at))
+            .then_some("the System Log has not been polled since the start\n"),
+        _ => Some("failed to read the state\n"),
     };
     match missing {
         None => (StatusCode::OK, "ready\n").into_response(),
@@ -179,11 +178,11 @@ async fn readiness(State(shared): State<Shared>) -> Response {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
-    match exposition::of(&shared.engine, &shared.poll).await {
+    match exposition::render(&shared.engine, &shared.poll).await {
         Ok(text) => ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            error!(event = "scrape_failed", %error, "the figures cannot be shown");
-            (StatusCode::SERVICE_UNAVAILABLE, "the state cannot be read\n").into_response()
+            error!(event = "scrape_failed", %error, "failed to render the metrics; answering 503");
+            (StatusCode::SERVICE_UNAVAILABLE, "failed to read the state\n").into_response()
         }
     }
 }

@@ -97,7 +97,7 @@ async fn refusing_remote_is_reported_as_failure() {
     let ran = folder.run(&["user", id.as_str(), "--live"]);
     assert!(ran.code == 1 && ran.err.contains("401"), "{}{}", ran.out, ran.err);
     let ran = folder.run(&["status", "--check"]);
-    assert!(ran.code == 1 && ran.out.contains("refused: Okta refuses us"), "{}", ran.out);
+    assert!(ran.code == 1 && ran.out.contains("refused: Okta refuses our calls"), "{}", ran.out);
     sandbox.stop().await;
 }
 

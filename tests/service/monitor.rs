@@ -48,7 +48,7 @@ fn outage_is_live_but_not_ready() {
     assert_eq!((status(&alive), alive.ends_with("\r\nok\n")), ("200", true), "{alive}");
     let ready = get(address, "/readyz", &address.to_string());
     assert_eq!(status(&ready), "503");
-    assert!(ready.ends_with("the log has not been read since the start\n"), "{ready}");
+    assert!(ready.ends_with("the System Log has not been polled since the start\n"), "{ready}");
     let figures = get(address, "/metrics", "[::1]:80");
     let (head, body) = figures.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
