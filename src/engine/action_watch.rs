@@ -33,7 +33,7 @@ impl Engine {
                 }
                 Ok(None) => AGAIN,
                 Err(error) => {
-                    warn!(event = "store_failed", %error, "could not note how the Action stands");
+                    warn!(event = "store_failed", %error, "failed to store the state of the Action");
                     AGAIN
                 }
             };
@@ -96,12 +96,12 @@ fn say(enforcement: Enforcement) {
         }
         Enforcement::Unverified => info!(
             event = "action_unverified",
-            "that the Action is in force is not verified: `okta-auth0-sync action check` says more (it needs read:actions)"
+            "cannot verify that the Action is in force; `okta-auth0-sync action check` shows why (it needs read:actions)"
         ),
         Enforcement::Missing => {
             warn!(
                 event = "action_missing",
-                "no Action reads our marks: `okta-auth0-sync action check` says what is missing"
+                "no Action reads the marks; `okta-auth0-sync action check` shows what is missing"
             );
         }
     }

@@ -29,22 +29,22 @@ impl Alarm {
                 return Self::new(
                     AlarmKind::Guard,
                     INSTALLATION,
-                    "more first denials than [guard] max_denials in its window: those beyond it are held",
-                    "look at what happened in Okta; `approve --all` (or `approve <who>`) lets the denials through, people \
-                     who are active again are let go of by themselves",
+                    "more first denials than [guard] max_denials within its window; further denials are held",
+                    "check what happened in Okta; `approve --all` (or `approve <who>`) releases the denials, users who \
+                     are active again are released automatically",
                 );
             }
             Held::Vanished => (
                 AlarmKind::Held,
                 user.to_string(),
-                "if the user was deleted: `approve <who>` denies them; if the role of our credential was narrowed: widen \
-                 it, then `retry <who>`",
+                "if the user was deleted, `approve <who>` denies their accounts; if our credential lost access to the \
+                 user, restore its role, then `retry <who>`",
             ),
             Held::AddressReused(_) => (
                 AlarmKind::Held,
                 user.to_string(),
-                "the account's old password would open it to its old owner: reset or delete the account in Auth0, then \
-                 `approve <who>` lifts the mark",
+                "the previous owner may know the account's password; reset or delete the account in Auth0, then `approve \
+                 <who>` to lift the mark",
             ),
         };
         Self::new(kind, subject, format!("{user} is held: {why}"), remedy)
@@ -56,18 +56,18 @@ impl Alarm {
             AlarmKind::Failed,
             user.to_string(),
             format!("{attempts} attempts failed: {why}"),
-            format!("fix the cause, then `retry {user}`; it is also tried once a day"),
+            format!("fix the cause, then `retry {user}`; it is also retried once a day"),
         )
     }
 
-    /// Entries of a page of the System Log are unreadable; `first` describes the first of them.
+    /// Events of a page of the System Log are unreadable; `first` describes the first of them.
     pub(super) fn quarantined(count: u64, first: &str) -> Self {
         Self::new(
             AlarmKind::Quarantined,
             INSTALLATION,
-            format!("{count} entries of the log could not be read{first}"),
-            "`events --state quarantined` shows them; look at the users they are about with `user <who> --sync`, then \
-             `approve <event id>`; please report the shape",
+            format!("{count} events of the System Log could not be read{first}"),
+            "`events --state quarantined` lists them; sync the users they concern with `user <who> --sync`, then `approve \
+             <event id>`; please report the format",
         )
     }
 
@@ -96,7 +96,7 @@ impl Alarm {
         Self::new(
             AlarmKind::Reanchored,
             INSTALLATION,
-            format!("{why}; the log was read again from {}", timestamp_text(since)),
+            format!("{why}; the System Log was read again from {}", timestamp_text(since)),
             "no event is lost and no action is needed; report it if it happens often",
         )
         .momentary()
@@ -108,7 +108,7 @@ impl Alarm {
             AlarmKind::Gap,
             INSTALLATION,
             format!(
-                "the log was last read at {}; Okta keeps it for 90 days, so events may be gone",
+                "the System Log was last read at {}; Okta keeps it for 90 days, so events may be lost",
                 timestamp_text(last_read)
             ),
             "a full reconcile (`reconcile --all`) has started; the alarm clears when it is done",
@@ -121,9 +121,9 @@ impl Alarm {
             AlarmKind::UnknownStatus,
             user.to_string(),
             format!(
-                "Okta says the status of {user} is {status}, which this version does not know: nothing was written"
+                "Okta reports the status {status} for {user}, which this version does not know; nothing was written"
             ),
-            "install a newer version; until then, deny the user by hand in Auth0 if they left",
+            "install a newer version; until then, deny the user by hand in Auth0 if the user left",
         )
     }
 
@@ -140,9 +140,9 @@ impl Alarm {
         Self::new(
             AlarmKind::ForeignNext,
             host,
-            format!("Okta's next link names the host {host}; its query was asked of {okta_url} instead"),
-            "set [okta] url to the org's own address if it is a custom domain; otherwise look at what stands between here \
-             and Okta",
+            format!("Okta's next link names the host {host}; its query was sent to {okta_url} instead"),
+            "set [okta] url to the org's own address if it is a custom domain; otherwise check for a proxy in front of \
+             Okta",
         )
     }
 
@@ -153,9 +153,9 @@ impl Alarm {
         Self::new(
             AlarmKind::ActionMissing,
             INSTALLATION,
-            format!("marks have no effect, since no Action reads them: {}", wrong.join("; ")),
-            "`okta-auth0-sync action deploy`, or bind it in what manages the tenant's Actions; `action check` says what is \
-             missing",
+            format!("marks have no effect because no Action reads them: {}", wrong.join("; ")),
+            "run `okta-auth0-sync action deploy`, or bind the Action with the tool that manages the tenant's Actions; \
+             `action check` shows what is missing",
         )
     }
 
@@ -164,7 +164,7 @@ impl Alarm {
         Self::new(
             AlarmKind::PollLate,
             INSTALLATION,
-            format!("the log could not be read for {minutes} minutes: {error}"),
+            format!("no successful poll of the System Log for {minutes} minutes: {error}"),
             "deactivations are delayed until polling works again; `check` shows what is wrong",
         )
     }
@@ -186,8 +186,8 @@ impl Alarm {
             AlarmKind::MirrorRefused,
             user.to_string(),
             format!("user_metadata of {account} could not be written: {why}"),
-            "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or take \
-             user_metadata out of [auth0] write_to",
+            "the mark in app_metadata is in force; make sure that the Action reads it (`action check`), or remove \
+             user_metadata from [auth0] write_to",
         )
     }
 
@@ -197,8 +197,8 @@ impl Alarm {
             AlarmKind::SessionsUnavailable,
             INSTALLATION,
             format!("failed to end sessions or refresh tokens: {why}"),
-            "the marks are in force; set [auth0] end_sessions = false if the tenant's plan has no such endpoint, or grant \
-             delete:sessions and delete:refresh_tokens",
+            "the marks are in force; grant delete:sessions and delete:refresh_tokens, or set [auth0] end_sessions = false \
+             if the tenant's plan has no such endpoint",
         )
     }
 
@@ -208,11 +208,11 @@ impl Alarm {
             AlarmKind::ForeignFlag,
             INSTALLATION,
             format!(
-                "accounts denied by a flag that names no Okta user: {count}, which this program did not set and does not \
-                 lift"
+                "accounts denied by a flag that names no Okta user: {count}; this program did not set the flag and does \
+                 not lift it"
             ),
-            "if the flag should go, set user_metadata.okta.deactivated to \"false\" by hand; where the person has left \
-             Okta, `user <e-mail> --sync` takes the account over",
+            "to lift the flag, set user_metadata.okta.deactivated to \"false\" by hand; if the user left Okta, `user \
+             <e-mail> --sync` takes the account over",
         )
     }
 }

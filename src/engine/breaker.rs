@@ -298,7 +298,7 @@ impl CircuitBreaker {
         if let Some((since, failures)) = over {
             info!(
                 event = "remote_back", remote = %self.remote, failures,
-                seconds = clock::since(now, since).as_secs(), "{} is back", self.remote
+                seconds = clock::since(now, since).as_secs(), "{} recovered", self.remote
             );
         }
         let written = async {
@@ -311,7 +311,7 @@ impl CircuitBreaker {
             Ok::<(), crate::store::StoreError>(())
         };
         if let Err(error) = written.await {
-            warn!(%error, "could not note that {} is back", self.remote);
+            warn!(%error, "failed to store the recovery of {}", self.remote);
         }
     }
 
@@ -385,7 +385,7 @@ impl CircuitBreaker {
             Ok::<(), crate::store::StoreError>(())
         };
         if let Err(error) = written.await {
-            warn!(%error, "could not note the failure of {}", self.remote);
+            warn!(%error, "failed to store the error of {}", self.remote);
         }
     }
 

@@ -28,23 +28,23 @@ pub enum DeploymentError {
     Failed(#[from] Failure),
     /// The name is taken by an Action for something else.
     #[error(
-        "there is an Action called {ACTION_NAME} for another trigger than post-login: rename or delete it in the Auth0 \
+        "an Action named {ACTION_NAME} exists for a trigger other than post-login: rename or delete it in the Auth0 \
          dashboard (Actions, Library)"
     )]
     NameTaken,
     /// The flow has no room.
-    #[error("the post-login flow has {BOUND_MAX} Actions, which is all that Auth0 allows: take one out first")]
+    #[error("the post-login flow has {BOUND_MAX} Actions, the most that Auth0 allows: remove one first")]
     Full,
     /// Auth0 could not build the code.
-    #[error("Auth0 could not build the Action: its page in the dashboard (Actions, Library) says why")]
+    #[error("Auth0 failed to build the Action: its page in the dashboard (Actions, Library) shows the error")]
     BuildFailed,
     /// It took too long.
-    #[error("{0} has not shown after {seconds} s: try again, what was done stays", seconds = PATIENCE.as_secs())]
+    #[error("{0} did not complete within {seconds} s: try again, completed steps are kept", seconds = PATIENCE.as_secs())]
     TooSlow(&'static str),
     /// The flow is not what was written.
     #[error(
-        "somebody else wrote the post-login flow at the same time (another tool, Terraform, the dashboard): look at it in \
-         the dashboard (Actions, Triggers), then try again"
+        "another tool (Terraform, the dashboard) changed the post-login flow at the same time: check the flow in the \
+         dashboard (Actions, Triggers), then try again"
     )]
     Overwritten,
 }

@@ -57,7 +57,7 @@ pub enum Fatal {
     #[error("the schedule {0}")]
     Schedule(String),
     /// A task ended by itself.
-    #[error("the {0} ended unexpectedly: {1}")]
+    #[error("the {0} exited unexpectedly: {1}")]
     Ended(&'static str, String),
 }
 

@@ -37,7 +37,7 @@ impl Engine {
             }
             if let Err(error) = alert.beat().await {
                 // The other end notices a missing beat; that is what it is for.
-                debug!(%error, "heartbeat failed");
+                debug!(%error, "failed to send the heartbeat");
             }
         }
     }
@@ -60,7 +60,7 @@ impl Engine {
                     }
                 }
                 Err(error) => {
-                    warn!(event = "store_failed", %error, "failed to read alarms");
+                    warn!(event = "store_failed", %error, "failed to read alarms; will retry");
                     wait = AGAIN.longest;
                 }
             }
@@ -83,7 +83,7 @@ impl Engine {
 /// The line in the log of an alarm that is new, for kinds that have none of their own. What it is about may be a person's
 /// address, which is in the state: here is an id.
 pub(super) fn log_raised(kind: AlarmKind, subject: &str) {
-    warn!(event = "alarm", kind = kind.as_str(), subject, "an alarm was raised: `status` says why, and what to do");
+    warn!(event = "alarm", kind = kind.as_str(), subject, "alarm raised; `status` shows the cause and the remedy");
 }
 
 enum Delivery {

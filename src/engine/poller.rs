@@ -111,7 +111,7 @@ impl Engine {
             let full = page.full;
             let recorded = self.record(&page, asked.as_deref(), expected_seq, &fingerprint).await?;
             if let (None, LogPosition::Since(since)) = (&checkpoint, &position) {
-                info!(event = "first_poll", since = %timestamp_text(*since), "the log was read for the first time");
+                info!(event = "first_poll", since = %timestamp_text(*since), "first poll of the System Log succeeded");
             }
             pass.pages += 1;
             pass.events += recorded.new_events;
@@ -221,7 +221,11 @@ impl Engine {
         if recorded.new_quarantined > 0 {
             let first =
                 quarantined.first().map_or(String::new(), |entry| format!("; {}: {}", entry.event_id, entry.why));
-            error!(event = "quarantined", count = recorded.new_quarantined, "entries of the log cannot be read{first}");
+            error!(
+                event = "quarantined",
+                count = recorded.new_quarantined,
+                "failed to read events of the System Log{first}"
+            );
             let alarm = Alarm::quarantined(recorded.new_quarantined, &first);
             self.store.raise_alarm(&alarm, now).await?;
         }

@@ -149,7 +149,7 @@ impl Engine {
             }
             if more && (dry_run || stale > STALE_ROUNDS_MAX) {
                 return Err(Trouble::All(format!(
-                    "Auth0's search shows {listed} of {total} marked accounts: run `purge` again for the rest"
+                    "Auth0's search shows {listed} of {total} marked accounts; run `purge` again for the rest"
                 )));
             }
             self.clock.sleep(ROUND_PAUSE).await;
@@ -213,7 +213,8 @@ impl Engine {
             self.with_retries(auth0::endpoints::PATCH, subject, || self.auth0.remove_mark(&record, removal)).await?;
         if !mark::is_removed(&patched.account.account, removal) {
             return Err(Trouble::Account(
-                "Auth0 took the write and answered with our mark: something else writes the same key".to_owned(),
+                "Auth0 accepted the write but its response still has our mark; another program writes the same key"
+                    .to_owned(),
             ));
         }
         let freed = freed(&patched.account.account);
@@ -255,7 +256,7 @@ impl Trouble {
 }
 
 fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
-    if stop.is_cancelled() { Err(Trouble::All("stopped; the rest is done next time".to_owned())) } else { Ok(()) }
+    if stop.is_cancelled() { Err(Trouble::All("cancelled; run `purge` again for the rest".to_owned())) } else { Ok(()) }
 }
 
 /// The account as it would be.

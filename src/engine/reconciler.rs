@@ -108,7 +108,7 @@ impl Engine {
             Scope::All => ALL.to_owned(),
             Scope::Since(since) => timestamp_text(since),
         };
-        info!(event = "reconcile_began", %scope, reason, "comparing Okta with Auth0: {reason}");
+        info!(event = "reconcile_began", %scope, reason, "starting a reconcile: {reason}");
         self.store.begin_reconcile(&scope, reason, Stage::Known.as_str(), self.clock.now()).await
     }
 
@@ -175,7 +175,7 @@ impl Engine {
                         event = "reconcile_done",
                         listed = sweep.listed,
                         made_due = sweep.made_due,
-                        "compared {} people, {} need a look",
+                        "reconcile finished: {} users checked, {} queued",
                         sweep.listed,
                         sweep.made_due
                     );
@@ -239,7 +239,7 @@ impl Engine {
             warn!(
                 event = "unreadable_users",
                 count = page.unreadable,
-                "Okta listed users that cannot be read; they are not compared"
+                "Okta listed users that cannot be read; skipping them"
             );
         }
         let ids: Vec<OktaUserId> = page.users.iter().map(|user| user.id.clone()).collect();
@@ -276,7 +276,7 @@ impl Engine {
                 event = "marks_beyond_search",
                 total,
                 seen = records.len(),
-                "Auth0 shows the first 1,000 marked accounts only: marks beyond them that the state does not know are not found"
+                "Auth0's search returns only the first 1,000 marked accounts; unknown marks beyond them are not found"
             );
         }
         let now = self.clock.now();

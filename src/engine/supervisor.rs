@@ -53,13 +53,13 @@ impl Engine {
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move {
             engine.notify_loop(&token).await;
-            ("alarms", Ok(()))
+            ("notifier", Ok(()))
         });
 
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move {
             engine.action_watch_loop(&token).await;
-            ("watch over the Action", Ok(()))
+            ("Action watch", Ok(()))
         });
 
         let mut first_error = None;
@@ -112,7 +112,7 @@ impl Engine {
                     }
                     if failing {
                         failing = false;
-                        info!(event = "poll_back", "polling works again");
+                        info!(event = "poll_back", "polling the System Log works again");
                         self.poll_alarm_over().await;
                     } else if std::mem::take(&mut inherited) {
                         self.poll_alarm_over().await;
@@ -128,7 +128,7 @@ impl Engine {
                     }
                     if !failing {
                         failing = true;
-                        warn!(event = "poll_failed", "failed to poll the System Log: {error}");
+                        warn!(event = "poll_failed", "failed to poll the System Log: {error}; retrying");
                     }
                     if self.clock.monotonic().saturating_sub(last_good) > POLL_LATE {
                         self.poll_is_late(&error).await;
@@ -166,13 +166,13 @@ impl Engine {
     async fn poll_is_late(&self, error: &PassError) {
         let alarm = Alarm::poll_late(POLL_LATE.as_secs() / 60, error);
         if let Err(error) = self.store.raise_alarm(&alarm, self.clock.now()).await {
-            warn!(%error, "could not raise an alarm");
+            warn!(%error, "failed to raise an alarm");
         }
     }
 
     async fn poll_alarm_over(&self) {
         if let Err(error) = self.store.clear_alarm(AlarmKind::PollLate, "", self.clock.now()).await {
-            warn!(%error, "could not end an alarm");
+            warn!(%error, "failed to clear an alarm");
         }
     }
 
@@ -185,7 +185,7 @@ impl Engine {
             if under_way {
                 match self.reconcile(stop).await {
                     Ok(compared) => under_way = !compared.done,
-                    Err(error) => warn!(event = "reconcile_failed", "reconcile paused; it resumes later: {error}"),
+                    Err(error) => warn!(event = "reconcile_failed", "reconcile interrupted: {error}; resuming later"),
                 }
                 if stop.is_cancelled() {
                     return Ok(());
@@ -214,9 +214,9 @@ impl Engine {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             match self.store.expire(before, 5000).await {
                 Ok(0) => return,
-                Ok(rows) => info!(event = "expired", rows, "removed what is older than the retention"),
+                Ok(rows) => info!(event = "expired", rows, "removed rows older than the retention"),
                 Err(error) => {
-                    warn!(%error, "could not remove what is older than the retention");
+                    warn!(%error, "failed to remove rows older than the retention");
                     return;
                 }
             }
@@ -228,7 +228,7 @@ impl Engine {
 fn task_exit_error(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, asked: bool) -> Option<Fatal> {
     match ended {
         Ok((_, Ok(()))) if asked => None,
-        Ok((name, Ok(()))) => Some(Fatal::Ended(name, "without being asked".to_owned())),
+        Ok((name, Ok(()))) => Some(Fatal::Ended(name, "no shutdown was requested".to_owned())),
         Ok((_, Err(error))) => Some(error),
         Err(panicked) => Some(Fatal::Ended("work", panicked.to_string())),
     }

@@ -136,7 +136,7 @@ async fn correct_account_is_unchanged() {
     let row = decision(&world, &ann, "unchanged").await;
     assert_eq!(row.auth0_user_id.as_deref(), Some(account.as_str()), "{row:?}");
     assert_eq!(row.after.as_deref(), Some("gone"), "{row:?}");
-    assert_eq!(row.why.as_deref(), Some("the account does not exist any more"), "{row:?}");
+    assert_eq!(row.why.as_deref(), Some("the account no longer exists"), "{row:?}");
 }
 
 #[tokio::test]

@@ -240,7 +240,7 @@ async fn unreadable_event_is_quarantined_once() {
     }
     assert_eq!(stage.events().await.len(), before + 2);
     assert_eq!(stage.alarms().await, ["quarantined"]);
-    assert!(stage.engine.store.open_alarms().await.unwrap()[0].detail.starts_with("2 entries"));
+    assert!(stage.engine.store.open_alarms().await.unwrap()[0].detail.starts_with("2 events"));
 }
 
 #[tokio::test]

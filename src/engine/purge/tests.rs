@@ -211,7 +211,7 @@ async fn cancelled_purge_resumes_next_time() {
     let first = stage.engine.purge(false, &stop, |_| stop.cancel()).await.unwrap();
     assert_eq!(
         (first.freed, first.incomplete.as_deref()),
-        (1, Some("stopped; the rest is done next time")),
+        (1, Some("cancelled; run `purge` again for the rest")),
         "{first:?}"
     );
     let marked =

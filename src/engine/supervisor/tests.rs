@@ -208,7 +208,7 @@ async fn foreign_org_stops_daemon_as_configuration_error() {
 async fn early_exit_and_panic_are_errors() {
     assert!(task_exit_error(Ok(("poller", Ok(()))), true).is_none());
     let unasked = task_exit_error(Ok(("poller", Ok(()))), false).unwrap();
-    assert_eq!(unasked.to_string(), "the poller ended unexpectedly: without being asked");
+    assert_eq!(unasked.to_string(), "the poller exited unexpectedly: no shutdown was requested");
     let failed = || Ok(("poller", Err(Fatal::Schedule("was refused".to_owned()))));
     assert!(task_exit_error(failed(), true).is_some() && task_exit_error(failed(), false).is_some());
     let defect = tokio::spawn(async { panic!("a defect") }).await;

@@ -309,7 +309,7 @@ impl UserSync<'_> {
             Ok(patched) => patched,
             Err(CallError::Failed(failure)) if failure.kind == Kind::NotFound => {
                 let why = format!(
-                    "the account {} was deleted or linked between the look-up and the write: looking again",
+                    "the account {} was deleted or linked between the lookup and the write; retrying",
                     account.id
                 );
                 self.not_written(account, why, failure.request_id);
@@ -330,7 +330,7 @@ impl UserSync<'_> {
         }
         if !mark::took_hold(&patched.account.account, patch) {
             let why = format!(
-                "Auth0 took the write to {} and answered without the mark: something else writes the same key",
+                "Auth0 accepted the write to {} but its response lacks the mark; another program writes the same key",
                 account.id
             );
             self.not_written(account, why, patched.request_id);
@@ -346,7 +346,7 @@ impl UserSync<'_> {
     }
 
     fn mirror_refused(&mut self, account: &Account, why: &str) {
-        warn!(event = "mirror_refused", user = %self.known.id, account = %account.id, "the mirror was refused, the mark is in force: {why}");
+        warn!(event = "mirror_refused", user = %self.known.id, account = %account.id, "Auth0 refused the mirror; the mark is in force: {why}");
         self.results.alarms.push(Alarm::mirror_refused(&self.known.id, &account.id, why));
     }
 
@@ -515,7 +515,7 @@ impl UserSync<'_> {
             auth0_user_id: Some(id.as_str().to_owned()),
             after: Some("gone".to_owned()),
             outcome: DecisionOutcome::Unchanged,
-            why: Some("the account does not exist any more".to_owned()),
+            why: Some("the account no longer exists".to_owned()),
             ..Decision::default()
         });
         self.results.accounts.push(AccountChange {

@@ -204,7 +204,7 @@ impl<'a> UserSync<'a> {
                 return Outcome::Snooze { until: clock::add(now, wait), why };
             }
             SyncError::AddressLocked => {
-                let why = "another user with the same address is being looked at".to_owned();
+                let why = "a look at another user with the same address is in progress".to_owned();
                 return Outcome::Snooze { until: clock::add(now, Duration::from_secs(1)), why };
             }
             SyncError::Call(CallError::Failed(failure)) => failure.to_string(),
@@ -309,13 +309,13 @@ fn log(report: &Report, start: &LookStart) {
         Outcome::Unchanged | Outcome::NoAccount => {
             debug!(event = "settled", %user, cause, status, verdict, outcome, accounts, "{user}: {outcome}");
         }
-        Outcome::Snooze { .. } => debug!(event = "snoozed", %user, cause, "{user} waits: {why}"),
+        Outcome::Snooze { .. } => debug!(event = "snoozed", %user, cause, "{user} is deferred: {why}"),
         Outcome::Skipped(_) => info!(event = "skipped", %user, cause, status, verdict, "{user} is not denied: {why}"),
         Outcome::Held(_) => warn!(event = "held", %user, cause, status, verdict, "{user} is held: {why}"),
         Outcome::Retry { after, .. } => {
-            warn!(event = "retry", %user, cause, attempt = start.attempts + 1, seconds = after.as_secs(), "{user} is tried again: {why}");
+            warn!(event = "retry", %user, cause, attempt = start.attempts + 1, seconds = after.as_secs(), "{user}: look failed: {why}; retrying in {} s", after.as_secs());
         }
-        Outcome::Failed(_) => error!(event = "failed", %user, cause, "{user} could not be settled: {why}"),
+        Outcome::Failed(_) => error!(event = "failed", %user, cause, "{user}: look failed: {why}; retrying once a day"),
     }
 }
 

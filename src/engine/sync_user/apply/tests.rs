@@ -143,7 +143,7 @@ async fn restored_mark_keeps_its_time() {
 
 #[tokio::test]
 async fn failed_write_stores_reason_and_request_id() {
-    for (code, why) in [(500, "500"), (404, "was deleted or linked between the look-up and the write")] {
+    for (code, why) in [(500, "500"), (404, "was deleted or linked between the lookup and the write")] {
         let harness = Harness::with(|_| ()).await;
         let (ann, account) = ann(&harness).await;
         harness.auth0().faults().add(Fault::status(PATCH, USERS, code).times(1));
