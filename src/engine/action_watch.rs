@@ -1,6 +1,8 @@
-//! Is the Action in force? A mark that nothing reads denies nobody, and anybody who manages the tenant can unbind the
-//! Action: so the daemon looks at start and every hour. It never repairs: a flow that is managed elsewhere (Terraform,
-//! say) would be written to and fro. It tells.
+//! Checks at start and every hour that the Action is in force: a mark that no Action reads has no effect, and any tenant
+//! administrator can unbind the Action.
+//!
+//! The daemon raises an alarm but never repairs the flow: it would fight with another tool that manages it, such as
+//! Terraform.
 
 use std::time::Duration;
 
@@ -14,20 +16,20 @@ use crate::http::Kind;
 use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};
 
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
-/// After a look that failed for a passing reason.
+/// After a check that failed for a temporary reason.
 const AGAIN: Duration = Duration::from_secs(300);
-/// Without it, nothing can be said of the Action.
+/// Without this scope, the Action cannot be checked.
 const SCOPE: &str = "read:actions";
 
 impl Engine {
-    /// Looks at once and then every hour.
+    /// Checks at once and then every hour.
     pub(super) async fn action_watch_loop(&self, stop: &CancellationToken) {
         let mut before = None;
         loop {
             let wait = match self.look_at_action().await {
                 Ok(Some(now)) => {
                     if before.replace(now) != Some(now) {
-                        say(now);
+                        log_enforcement(now);
                     }
                     LOOK_EVERY
                 }
@@ -44,7 +46,7 @@ impl Engine {
         }
     }
 
-    /// Looks at the Action and notes what was found. `None`: there was no answer; what was known stands.
+    /// Checks the Action and stores the result. `None`: Auth0 did not answer; the stored result is unchanged.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -62,9 +64,9 @@ impl Engine {
             Some(_) => Enforcement::Missing,
         };
         self.store.note_enforcement(enforcement, now).await?;
-        // An alarm ends when the Action was seen in the flow, not when we may no longer look.
+        // Only an Action seen in the flow clears the alarm; losing the scope does not.
         match standing {
-            // With blocks, everybody who is marked is denied without any Action.
+            // A block denies the login without any Action.
             Some(standing) if enforcement == Enforcement::Missing && !self.options.rules.mark.block => {
                 self.store.raise_alarm(&Alarm::action_missing(&standing), now).await?;
             }
@@ -76,7 +78,7 @@ impl Engine {
         Ok(Some(enforcement))
     }
 
-    /// `None`: our scopes do not allow to look.
+    /// `None`: our credential lacks the scope.
     async fn action_standing(&self) -> Result<Option<Standing>, CallError> {
         let breaker = &self.auth0_breaker;
         let scopes = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.granted_scopes()).await?;
@@ -89,7 +91,7 @@ impl Engine {
     }
 }
 
-fn say(enforcement: Enforcement) {
+fn log_enforcement(enforcement: Enforcement) {
     match enforcement {
         Enforcement::Verified => {
             info!(event = "action_verified", "the Action is in force, first in the post-login flow")

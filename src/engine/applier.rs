@@ -1,7 +1,7 @@
-//! Working off who is due: the most urgent first, several at a time, for as long as the remotes bear it.
+//! Processes the due queue with bounded concurrency, the most urgent users first, while both remotes accept calls.
 //!
-//! The store says who is due; this file only decides how many looks are under way. What it keeps in memory (who is being
-//! looked at, a short list fetched ahead) may be lost at any moment without anybody being lost.
+//! The store knows which users are due; this module only decides how many looks run. Its memory (the looks in progress, a
+//! short list fetched ahead) can be lost at any time without losing a user.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use crate::http::Endpoint;
 use crate::store::{DueUser, LookFinish, LookStart, StoreError};
 use crate::{auth0, okta};
 
-/// How often the store is asked for due users when nothing woke us: requests of other processes, looks whose time has come.
+/// How often to poll the store for due users without a wake-up: requests of other processes, and scheduled looks.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// After the store failed.
+/// The wait after the store failed.
 const STORE_AGAIN: Duration = Duration::from_secs(5);
-/// How many due users are fetched ahead, for each look that may be under way.
+/// How many due users to fetch ahead, per concurrent look.
 const AHEAD: usize = 16;
 
-/// What a look needs. While one of these is refused there is no use in beginning more than one look to find out.
+/// The endpoints that a look needs. While a circuit of one of them is open, at most one look runs, as a probe.
 const NEEDED: [Endpoint; 6] = [
     okta::endpoints::USER,
     okta::endpoints::USERS,
@@ -36,41 +36,41 @@ const NEEDED: [Endpoint; 6] = [
     auth0::endpoints::PATCH,
 ];
 
-/// How long to work.
+/// When [`Engine::apply`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Until told to stop.
+    /// On cancellation.
     Stopped,
-    /// Until nobody with an open reason is due now, or within this patience.
+    /// When no user with an open reason is due now or within this time.
     Idle(Duration),
 }
 
-/// What was done.
+/// What [`Engine::apply`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Users looked at.
+    /// Looks that ended.
     pub looks: u64,
     /// Accounts written.
     pub writes: u64,
 }
 
-/// A look that has ended, whichever way.
+/// The result of a look's task.
 type Ended = (OktaUserId, Result<Report, StoreError>);
 
 impl Engine {
-    /// Looks at everybody who is due.
+    /// Runs looks at all due users.
     ///
-    /// When told to stop it begins no new look and waits for those under way: a look that is cut off would leave a write
+    /// On cancellation it starts no new look and waits for the running ones: aborting a look could leave a write
     /// unrecorded.
     ///
     /// # Errors
-    /// With [`Until::Idle`], when the state fails; with [`Until::Stopped`] it is tried again.
+    /// With [`Until::Idle`], when the state fails; with [`Until::Stopped`] it retries.
     pub async fn apply(self: &Arc<Self>, until: Until, stop: &CancellationToken) -> Result<Applied, StoreError> {
         let mut done = Applied::default();
         let mut running: JoinSet<Ended> = JoinSet::new();
         let mut under_way: HashMap<Id, LookStart> = HashMap::new();
         let mut ahead: VecDeque<DueUser> = VecDeque::new();
-        // With a patience: when somebody was last settled, or at least came to an outcome that is their own.
+        // When a look last ended with an outcome other than a snooze.
         let mut progress = self.clock.monotonic();
         loop {
             self.heartbeats.applier.stamp(self.clock.as_ref());
@@ -95,7 +95,7 @@ impl Engine {
                     return Ok(done);
                 }
                 if let Until::Idle(patience) = until {
-                    // A remote that stays away would else be probed for as long as each wait is a short one.
+                    // Without this limit, a remote that stays down would be probed as long as each single wait is short.
                     let patient = self.clock.monotonic().saturating_sub(progress) <= patience;
                     match self.until_next(patience).await? {
                         Some(next) if patient => wait = next,
@@ -139,7 +139,7 @@ impl Engine {
         }
     }
 
-    /// Looks at these users now, one after the other, whoever else is due.
+    /// Looks at these users now, one after the other, regardless of the due queue.
     ///
     /// # Errors
     /// When the state fails.
@@ -154,7 +154,7 @@ impl Engine {
         Ok(reports)
     }
 
-    /// Begins as many looks as may be under way.
+    /// Starts as many looks as the concurrency limit and the circuit breakers allow.
     async fn begin_looks(
         self: &Arc<Self>,
         running: &mut JoinSet<Ended>,
@@ -175,7 +175,7 @@ impl Engine {
         if ahead.is_empty() {
             let limit = self.options.concurrency.saturating_mul(AHEAD).saturating_add(running.len());
             let due = self.store.due(now, u32::try_from(limit).unwrap_or(u32::MAX)).await?;
-            // Who is being looked at is still due, and would be looked at once more when that is over.
+            // A user whose look is in progress is still due, and must not get a second look right after it.
             ahead.extend(due.into_iter().filter(|due| !busy.contains(&due.id)));
         }
         while running.len() < room {
@@ -185,11 +185,11 @@ impl Engine {
             }
             let start = match self.store.begin_look(&due.id, now).await {
                 Ok(start) => start,
-                // Forgotten by another process since it was listed.
+                // Another process removed the user since we listed them.
                 Err(StoreError::Gone { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            // An address that another look has: that look's end brings us here again.
+            // Another look holds the address. Its end starts the next round.
             let Some(claim) = self.claims.claim(&start.id, &start.addresses) else { continue };
             let engine = self.clone();
             let look = start.clone();
@@ -202,7 +202,7 @@ impl Engine {
         Ok(Begun::Some)
     }
 
-    /// How long until there is something to do, if that is not too long.
+    /// The time until the next look is possible. `None`: longer than `patience`, or never.
     async fn until_next(&self, patience: Duration) -> Result<Option<Duration>, StoreError> {
         let Some(due) = self.store.next_open_due().await? else { return Ok(None) };
         let pause = self.okta_breaker.open_for(&NEEDED).max(self.auth0_breaker.open_for(&NEEDED)).unwrap_or_default();
@@ -210,7 +210,7 @@ impl Engine {
         Ok((wait <= patience).then_some(wait.max(Duration::from_millis(10))))
     }
 
-    /// A defect of ours must not take everybody down with it, and must not spin: it is this user's failed attempt.
+    /// Records a panic as a failed attempt of its user, so that it neither ends the daemon nor repeats at once.
     async fn note_panic(&self, start: Option<&LookStart>) -> Result<Option<Report>, StoreError> {
         let Some(start) = start else { return Ok(None) };
         error!(event = "panicked", user = %start.id, "panic while processing user; please report this bug");
@@ -245,13 +245,13 @@ impl Engine {
 }
 
 enum Begun {
-    /// As many as there was room and work for.
+    /// All looks that the limit allows and the queue holds.
     Some,
-    /// None: a remote is paused for so long.
+    /// No look: a circuit is open for this long.
     Paused(Duration),
 }
 
-/// Waits for looks under way: a write that was sent has to be recorded.
+/// Waits for running looks: a write that was sent has to be recorded.
 async fn drain(running: &mut JoinSet<Ended>) {
     while running.join_next().await.is_some() {}
 }

@@ -37,9 +37,9 @@ const NOTE_EVERY: Duration = Duration::from_secs(30);
 /// How many calls were made, and how they ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Calls that were answered as hoped.
+    /// Calls that succeeded.
     pub ok: u64,
-    /// The others, by the kind of failure.
+    /// Failed calls by the kind of failure.
     pub failed: BTreeMap<Kind, u64>,
 }
 
@@ -57,14 +57,14 @@ struct State {
     circuits: BTreeMap<Scope, Circuit>,
     /// Users that failed since the last success.
     suspects: BTreeSet<String>,
-    /// Endpoints whose last call found no connection, with the number of answers there had been until then.
+    /// Endpoints whose last call found no connection, with the number of successful calls before it.
     last_unreachable: BTreeMap<&'static str, u64>,
     failing_since: Option<Timestamp>,
     /// Calls that failed since then.
     failures: u64,
     noted: Option<(Kind, Duration)>,
     alarms: BTreeSet<&'static str>,
-    /// The last life may have left an error or an alarm behind that only a success ends.
+    /// The error and the alarms that a previous run left in the store were cleared, by the first success.
     cleared_previous_run: bool,
     counts: Counts,
 }
@@ -74,8 +74,8 @@ impl State {
     fn scope_of(&mut self, endpoint: Endpoint, subject: &str, failure: &Failure) -> Option<Scope> {
         match failure.kind {
             Kind::Unauthorized => Some(Scope::Remote),
-            // If only this endpoint breaks while others work, their successes would close the remote's circuit each time,
-            // and the user would never use up an attempt.
+            // If other endpoints work, their successes would close the remote's circuit each time, and the user would never
+            // use up an attempt.
             Kind::Unreachable => {
                 let answered = self.counts.ok;
                 let before = self.last_unreachable.insert(endpoint.name, answered);
@@ -97,7 +97,7 @@ impl State {
 
 /// One attempt at a call that did not succeed.
 enum Attempt {
-    /// Refused for its rate: worth another attempt at once, since the pacer waits.
+    /// Rate-limited: another attempt is due at once, since the pacer waits.
     RateLimited(Failure),
     /// The call is over.
     Ended(CallError),
@@ -226,7 +226,7 @@ impl CircuitBreaker {
         answer.map_err(CallError::Failed)
     }
 
-    /// How long calls of these endpoints have to wait, if a circuit of theirs or of the whole remote is open.
+    /// How long calls of these endpoints have to wait, if their circuit or the remote's is open.
     pub(super) fn open_for(&self, endpoints: &[Endpoint]) -> Option<Duration> {
         let now = self.clock.monotonic();
         let state = self.lock();

@@ -20,7 +20,7 @@ pub struct RetryPolicy {
     pub wait_max: Duration,
 }
 
-/// For a 429: the pacer holds back the next permit until the reset, so there is nothing to wait for here.
+/// For a 429: the pacer holds back the next permit until the reset, so this policy does not wait.
 pub const RATE_LIMITED: RetryPolicy = RetryPolicy { attempts_max: 4, wait_max: Duration::ZERO };
 
 /// An error that says whether, and when, another attempt makes sense.
@@ -107,7 +107,7 @@ mod tests {
     use crate::http::Remote;
     use crate::http::pacing::Shares;
 
-    /// What comes of a call that is answered so until it is answered well, and how often it was made.
+    /// The result of a call that fails `refusals` times with `status`, and the number of attempts.
     async fn asked(refusals: u32, status: u16) -> (Result<(), Kind>, u32) {
         let clock = ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap());
         let pacer = Pacer::auth0(Shares { ours: 1.0, sweeps: 1.0 });
@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(asked(0, 429).await, (Ok(()), 1));
         assert_eq!(asked(RATE_LIMITED.attempts_max - 1, 429).await, (Ok(()), RATE_LIMITED.attempts_max));
         assert_eq!(asked(RATE_LIMITED.attempts_max, 429).await, (Err(Kind::RateLimited), RATE_LIMITED.attempts_max));
-        assert_eq!(asked(1, 503).await, (Err(Kind::Server), 1), "what else fails is told");
+        assert_eq!(asked(1, 503).await, (Err(Kind::Server), 1), "other failures are returned at once");
     }
 }

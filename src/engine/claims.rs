@@ -1,7 +1,7 @@
-//! Who is being looked at right now: one look at a time for each user, and for each address.
+//! Looks in progress: at most one per user and per address.
 //!
-//! Two users with one address are looked at one after the other, so that what the second look finds is what the first one
-//! left. Claims live in memory: they die with their process, and the state is used by one process at a time.
+//! Looks at two users with the same address run one after the other, so that the second sees what the first wrote. Claims
+//! live in memory, since only one process uses the state at a time.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct Claims(Mutex<Held>);
 
-/// A claim; gives everything back when dropped.
+/// A claim; released on drop.
 #[derive(Debug)]
 pub(crate) struct Claim {
     claims: Arc<Claims>,
@@ -31,7 +31,7 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a user and the addresses known for them, or nothing.
+    /// Claims a user and their known addresses. `None`: another look holds one of them; nothing is claimed.
     pub(crate) fn claim(self: &Arc<Self>, user: &OktaUserId, addresses: &[Address]) -> Option<Claim> {
         let keys: BTreeSet<String> = addresses.iter().map(Address::key).collect();
         let mut held = self.lock();
@@ -46,9 +46,9 @@ impl Claims {
 }
 
 impl Claim {
-    /// Claims more addresses for the same look. `false`: another look has one of them; nothing was claimed then.
+    /// Claims more addresses for the same look. `false`: another look holds one of them; nothing is claimed.
     ///
-    /// There is no waiting for it: two looks that each wait for the other's address would wait for ever.
+    /// It does not wait for the address: two looks that wait for each other would deadlock.
     pub(crate) fn extend(&mut self, addresses: &[Address]) -> bool {
         let new: BTreeSet<String> =
             addresses.iter().map(Address::key).filter(|key| !self.address_keys.contains(key)).collect();

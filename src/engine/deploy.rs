@@ -1,9 +1,9 @@
-//! Bringing the Action into the tenant: written, built, deployed, and first in the flow; each step made sure of.
+//! Deploys the Action: creates, builds and deploys it, and binds it first in the post-login flow.
 //!
-//! What Auth0 answers to a step is no proof of it: a draft is built some time later, a deployment says of itself that it
-//! is not one, and a binding may be refused for a moment after it (auth0/auth0-deploy-cli issues 385, 395, 524). So after
-//! each step the tenant is asked, for a bounded time; and at the end, the whole is read back. Being interrupted anywhere
-//! is harmless: the next time begins with what is there.
+//! A success response does not prove that a step took effect: Auth0 builds a draft some time later, reports a deployment as
+//! undeployed, and may refuse a binding right after it (auth0/auth0-deploy-cli issues 385, 395, 524). So each step polls the
+//! tenant for a bounded time, and the end reads everything back. Interruption is harmless: the next run starts from what it
+//! finds.
 
 use std::time::Duration;
 
@@ -15,33 +15,33 @@ use crate::domain::backoff::Backoff;
 use crate::http::pacing::Pacer;
 use crate::http::{Failure, Kind};
 
-/// How long a build, a deployment or a binding may take to show. Builds of 30 to 45 s were seen (auth0-deploy-cli 524).
+/// How long a build, a deployment or a binding may take. Builds of 30 to 45 s were seen (auth0-deploy-cli 524).
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is asked for meanwhile: Auth0's smallest plan allows two calls a second in all.
-const ASK_AGAIN: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(5) };
+/// How often to poll: Auth0's smallest plan allows two calls a second in total.
+const POLL_EVERY: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(5) };
 
-/// Why the Action is not as it should be.
+/// Why the deployment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeploymentError {
     /// A call failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The name is taken by an Action for something else.
+    /// An Action for another trigger has the name.
     #[error(
         "an Action named {ACTION_NAME} exists for a trigger other than post-login: rename or delete it in the Auth0 \
          dashboard (Actions, Library)"
     )]
     NameTaken,
-    /// The flow has no room.
+    /// The flow is full.
     #[error("the post-login flow has {BOUND_MAX} Actions, the most that Auth0 allows: remove one first")]
     Full,
     /// Auth0 could not build the code.
     #[error("Auth0 failed to build the Action: its page in the dashboard (Actions, Library) shows the error")]
     BuildFailed,
-    /// It took too long.
+    /// A step did not complete in time.
     #[error("{0} did not complete within {seconds} s: try again, completed steps are kept", seconds = PATIENCE.as_secs())]
     TooSlow(&'static str),
-    /// The flow is not what was written.
+    /// The flow differs from what was written.
     #[error(
         "another tool (Terraform, the dashboard) changed the post-login flow at the same time: check the flow in the \
          dashboard (Actions, Triggers), then try again"
@@ -49,7 +49,7 @@ pub enum DeploymentError {
     Overwritten,
 }
 
-/// The Action of one tenant, and the code that it should have.
+/// The deployment of the Action to one tenant.
 #[derive(Debug)]
 pub struct Deployment<'a> {
     auth0: &'a Auth0,
@@ -59,7 +59,7 @@ pub struct Deployment<'a> {
 }
 
 impl<'a> Deployment<'a> {
-    /// Nothing is asked or done yet.
+    /// Makes no call.
     pub fn new(auth0: &'a Auth0, pacer: &'a Pacer, clock: &'a dyn Clock, code: &'a str) -> Self {
         Self { auth0, pacer, clock, code }
     }
@@ -68,21 +68,21 @@ impl<'a> Deployment<'a> {
         paced(self.pacer, ACTIONS, self.clock, call).await
     }
 
-    /// How the Action stands.
+    /// Reads the state of the Action.
     ///
     /// # Errors
-    /// When the tenant cannot be asked: needs `read:actions`.
+    /// When a call fails. It needs `read:actions`.
     pub async fn look(&self) -> Result<Standing, Failure> {
         let actions = self.call(|| self.auth0.actions()).await?;
         let flow = self.call(|| self.auth0.flow()).await?;
         Ok(Standing::new(actions, flow, self.code))
     }
 
-    /// Does what is to be done, telling `told` of each step that is, and reads the result back.
+    /// Performs the missing steps, reports each to `on_step`, and reads the result back.
     ///
     /// # Errors
-    /// When a step fails, or does not show. What was done before it stays.
-    pub async fn carry_out(&self, found: &Standing, told: impl Fn(&str)) -> Result<Standing, DeploymentError> {
+    /// When a step fails or does not complete in time. Earlier steps stay in effect.
+    pub async fn carry_out(&self, found: &Standing, on_step: impl Fn(&str)) -> Result<Standing, DeploymentError> {
         if found.is_full() {
             return Err(DeploymentError::Full);
         }
@@ -96,23 +96,23 @@ impl<'a> Deployment<'a> {
                         Some(409) => DeploymentError::NameTaken,
                         _ => failure.into(),
                     })?;
-                    told("created");
+                    on_step("created");
                     Some(created)
                 }
                 (Step::Update, Some(action)) => {
                     let trigger = self.trigger_of(&action).await?;
                     let updated = self.call(|| self.auth0.update_action(&action.id, self.code, &trigger)).await?;
-                    told("draft written");
+                    on_step("draft written");
                     Some(updated)
                 }
                 (Step::Deploy, Some(action)) => {
                     let deployed = self.deploy(action).await?;
-                    told("built and deployed");
+                    on_step("built and deployed");
                     Some(deployed)
                 }
                 (Step::Bind, Some(action)) => {
                     self.bind(&action).await?;
-                    told("bound, first in the post-login flow");
+                    on_step("bound, first in the post-login flow");
                     Some(action)
                 }
             };
@@ -120,8 +120,7 @@ impl<'a> Deployment<'a> {
         Ok(self.look().await?)
     }
 
-    /// What an Action that there is should be written for: the current version, and the runtime that it has, as long as
-    /// Auth0 offers that.
+    /// The trigger of an existing Action: the current version, and the Action's runtime while Auth0 still offers it.
     async fn trigger_of(&self, action: &Action) -> Result<Trigger, Failure> {
         let mut trigger = self.call(|| self.auth0.post_login()).await?;
         if let Some(runtime) = action.runtime.as_ref().filter(|runtime| trigger.runtimes.contains(runtime)) {
@@ -141,7 +140,7 @@ impl<'a> Deployment<'a> {
                 Build::Built if runs => return Ok(current),
                 Build::Built if !asked_to => match self.call(|| self.auth0.deploy_action(&current.id)).await {
                     Ok(()) => asked_to = true,
-                    // "A draft must be in the 'built' state before it can be deployed": the answer before was older.
+                    // "A draft must be in the 'built' state before it can be deployed": the earlier response was stale.
                     Err(failure) if failure.status == Some(400) => {}
                     Err(failure) if !is_passing(&failure) => return Err(failure.into()),
                     Err(_) => {}
@@ -160,8 +159,7 @@ impl<'a> Deployment<'a> {
         }
     }
 
-    /// Puts the Action at the front of the flow. The flow is read right before it is written, since writing replaces it
-    /// whole, and again right after.
+    /// Puts the Action first in the flow. A write replaces the whole flow, so this reads the flow right before and after it.
     async fn bind(&self, action: &Action) -> Result<(), DeploymentError> {
         let mut patience = Patience::new(self.clock);
         loop {
@@ -175,7 +173,7 @@ impl<'a> Deployment<'a> {
                     let after = self.call(|| self.auth0.flow()).await?;
                     return if is_kept(&before, &after, action) { Ok(()) } else { Err(DeploymentError::Overwritten) };
                 }
-                // Right after its first deployment an Action may not be known here yet.
+                // Right after its first deployment, this endpoint may not know the Action yet.
                 Err(failure) if matches!(failure.status, Some(400 | 404 | 409)) || is_passing(&failure) => {
                     if !patience.wait().await {
                         return Err(failure.into());
@@ -187,7 +185,7 @@ impl<'a> Deployment<'a> {
     }
 }
 
-/// Ours first, and everybody who was there still there, in their order.
+/// Is our Action first, and are all others there in their order?
 fn is_kept(before: &[Bound], after: &[Bound], action: &Action) -> bool {
     let others = |flow: &[Bound]| -> Vec<String> {
         flow.iter().map(|bound| bound.action_id.clone()).filter(|id| *id != action.id).collect()
@@ -195,12 +193,12 @@ fn is_kept(before: &[Bound], after: &[Bound], action: &Action) -> bool {
     after.first().is_some_and(|bound| bound.action_id == action.id) && others(before) == others(after)
 }
 
-/// Will the same call perhaps succeed in a moment?
+/// May the same call succeed in a moment?
 fn is_passing(failure: &Failure) -> bool {
     matches!(failure.kind, Kind::Server | Kind::Timeout | Kind::Unreachable | Kind::RateLimited)
 }
 
-/// A bounded wait, in growing steps.
+/// A bounded wait in growing steps.
 struct Patience<'a> {
     clock: &'a dyn Clock,
     until: Duration,
@@ -212,15 +210,15 @@ impl<'a> Patience<'a> {
         Self { clock, until: clock.monotonic().saturating_add(PATIENCE), asked: 0 }
     }
 
-    /// Waits a little; `false` if there is no time left.
+    /// Waits for the next step. `false`: the time is up.
     async fn wait(&mut self) -> bool {
         let left = self.until.saturating_sub(self.clock.monotonic());
         if left.is_zero() {
             return false;
         }
         self.asked += 1;
-        // Without jitter: nobody else waits for the same.
-        self.clock.sleep(ASK_AGAIN.ceiling(self.asked).min(left)).await;
+        // Without jitter, since no other client waits for the same build.
+        self.clock.sleep(POLL_EVERY.ceiling(self.asked).min(left)).await;
         true
     }
 }

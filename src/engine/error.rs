@@ -19,7 +19,7 @@ pub enum CallError {
     Failed(Failure),
 }
 
-/// Why a pass did not reach its end. What it stored before that stays stored.
+/// Why a pass ended early. What it stored before the error stays stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
     /// The remote cannot be called now.
@@ -47,7 +47,7 @@ impl From<CallError> for PassError {
     }
 }
 
-/// An error that ends the daemon: no waiting repairs it.
+/// An error that ends the daemon, since waiting does not fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     /// The state cannot be used.
@@ -56,13 +56,13 @@ pub enum Fatal {
     /// A schedule cannot be kept.
     #[error("the schedule {0}")]
     Schedule(String),
-    /// A task ended by itself.
+    /// A task exited unexpectedly.
     #[error("the {0} exited unexpectedly: {1}")]
     Ended(&'static str, String),
 }
 
 impl Fatal {
-    /// Whether the configuration is the cause (exit code 78), not the moment.
+    /// Is the configuration the cause (exit code 78)?
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Store(error) if StoreError::is_configuration(error)) || matches!(self, Self::Schedule(_))
     }

@@ -50,7 +50,7 @@ impl Heartbeats {
         [("poller", &self.poller), ("applier", &self.applier), ("reconciler", &self.reconciler)]
     }
 
-    /// Stamps the loop of this name. Any other name is a user's call, which no loop waits for.
+    /// Stamps the loop of this name. Any other name belongs to a call for a user, which no loop waits for.
     pub(super) fn stamp(&self, name: &str, clock: &dyn Clock) {
         if let Some((_, heartbeat)) = self.by_name().into_iter().find(|(known, _)| *known == name) {
             heartbeat.stamp(clock);

@@ -1,6 +1,6 @@
-//! Inspecting: what both tenants say of a user now, and what a look would do about it. Nothing is written anywhere.
+//! Reads a user in both tenants and reports what a look would do. It writes nothing.
 //!
-//! It gathers and decides as a look does, with the same code, and stops there.
+//! It gathers and decides with the code of a look, and stops there.
 
 use crate::auth0::{self, AccountQuery, AccountRecord, Auth0};
 use crate::domain::address::spellings;
@@ -33,23 +33,24 @@ impl From<Failure> for InspectError {
     }
 }
 
-/// What both tenants say of a user whom the state knows.
+/// A known user as both tenants show them now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// The user.
     pub user: OktaUserId,
-    /// The status in Okta; `DELETED` for a user who is gone and known to have left, `None` for one who is just gone.
+    /// The status in Okta. `DELETED`: Okta does not find the user, and the log says that they left. `None`: Okta does not
+    /// find them.
     pub status: Option<Status>,
     /// The verdict on it.
     pub verdict: Verdict,
-    /// Never denied, by configuration.
+    /// The configuration exempts them from denial.
     pub exempt: bool,
     /// Their accounts.
     pub accounts: Vec<Seen>,
 }
 
 impl Inspection {
-    /// The accounts that are not as Okta wants them.
+    /// The accounts that do not match the verdict.
     pub fn wrong(&self) -> impl Iterator<Item = &Seen> {
         self.accounts.iter().filter(|seen| seen.wrong)
     }
@@ -60,17 +61,17 @@ impl Inspection {
 pub struct Seen {
     /// Auth0's id.
     pub id: AccountId,
-    /// The account; `None`: it is gone.
+    /// The account. `None`: it no longer exists.
     pub account: Option<Account>,
-    /// Does the state believe that it carries our mark for this user?
+    /// The state has it as marked for this user.
     pub believed: bool,
-    /// The configuration leaves it alone: another connection, or an address that is not verified.
+    /// The configuration excludes it: another connection, or an unverified address.
     pub outside: bool,
     /// A look would write it, or would hold it for an operator.
     pub wrong: bool,
 }
 
-/// What both tenants say of users and accounts that the state does not know.
+/// Users and accounts that the state does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Strangers {
     /// Users in Okta.
@@ -79,7 +80,7 @@ pub struct Strangers {
     pub accounts: Vec<Account>,
 }
 
-/// Both tenants, and the rules to judge by.
+/// Both tenants and the rules.
 #[derive(Debug)]
 pub struct Inspector<'a> {
     /// Okta, with the pacer that it reports to.
@@ -90,12 +91,12 @@ pub struct Inspector<'a> {
     pub rules: &'a Rules,
     /// Also use the case-insensitive search.
     pub search: bool,
-    /// The clock that the calls wait by.
+    /// The clock for waits.
     pub clock: &'a dyn Clock,
 }
 
 impl Inspector<'_> {
-    /// Inspects a user whom the state knows.
+    /// Inspects a user that the state knows.
     ///
     /// # Errors
     /// When a remote or the state cannot be read.
@@ -115,13 +116,13 @@ impl Inspector<'_> {
         })
     }
 
-    /// Searches for a user whom the state does not know: in Okta by id or address, in Auth0 by address.
+    /// Searches for a user that the state does not know: in Okta by id or address, in Auth0 by address.
     ///
     /// # Errors
     /// When a remote cannot be read.
     pub async fn search(&self, who: &str) -> Result<Strangers, InspectError> {
         let mut users: Vec<OktaUser> = Vec::new();
-        // Okta takes a login in this place too; only what looks like an id is meant as one.
+        // Okta accepts a login here too, so only text that looks like an id is used as one.
         if let Some(id) = OktaUserId::parse(who.trim()).filter(|id| id.as_str().starts_with("00u")) {
             users.extend(self.user(&id).await?);
         }
@@ -144,7 +145,7 @@ impl Inspector<'_> {
             }
         }
         for id in self.search_accounts(addresses).await? {
-            // The search may lag: the account itself does not.
+            // The search may lag; a read by id does not.
             if !accounts.iter().any(|known| known.id == id)
                 && let Some(record) = self.account(&id).await?
             {
@@ -202,8 +203,8 @@ impl Gathering<'_> {
         self.seen.push(Seen { id, account, believed, outside, wrong });
     }
 
-    /// Adds the accounts that a look would not read, so that an operator sees them too: those of the user's addresses, and
-    /// those that carried our mark once.
+    /// Adds the accounts that a look would not read, so that an operator sees them too: those with the user's addresses, and
+    /// those that once carried our mark.
     async fn add_others(&mut self, assessment: &Assessment<'_>) -> Result<(), InspectError> {
         let allows = matches!(assessment.course, Course::Allow { .. });
         if !matches!(assessment.course, Course::Deny(_)) {
@@ -212,7 +213,7 @@ impl Gathering<'_> {
             let in_scope: Vec<Address> = policy.in_scope(addresses).into_iter().cloned().collect();
             for account in self.inspector.accounts(&in_scope).await? {
                 if !self.seen.iter().any(|seen| seen.id == account.id) {
-                    // The store does not know this mark: the next reconcile finds it.
+                    // The store does not know this mark; the next reconcile finds it.
                     let wrong = allows && is_marked_for(&account, &self.known.id);
                     self.note(account.id.clone(), Some(account), wrong);
                 }
@@ -228,7 +229,7 @@ impl Gathering<'_> {
     }
 }
 
-/// Does the account carry a mark of ours, for this user or without a name?
+/// Does the account carry our mark, for this user or without an owner?
 fn is_marked_for(account: &Account, user: &OktaUserId) -> bool {
     let mark = account.mark.as_ref();
     mark.is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref().is_none_or(|owner| owner == user))

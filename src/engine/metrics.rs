@@ -1,4 +1,4 @@
-//! What the engine counts of itself since it started, for whoever measures it. What the state knows is not counted here.
+//! Counters since the start of the process, for `/metrics`. Figures from the state are not counted here.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::domain::Outcome;
 /// A label and its value.
 pub type Labels = Vec<(&'static str, &'static str)>;
 
-/// From a second to a day; the promise is a minute.
+/// From a second to a day; the target is a minute.
 const LAG_BUCKETS_S: [f64; 14] =
     [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 86_400.0];
 
-/// The words of [`Outcome::as_str`]: a series that is zero says more than one that is missing.
+/// The words of [`Outcome::as_str`], so that every series exists from the start.
 const OUTCOMES: [&str; 8] = ["applied", "unchanged", "no_account", "skipped", "held", "retry", "snooze", "failed"];
 
-/// Counted since the start of the process. Cloning shares the counts.
+/// The counters. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Seconds from the publication of an event to the mark on an account, for each denial that an event caused.
+    /// Seconds from the event's publication to the mark on the account, for each denial that an event caused.
     pub denial_lag: Histogram,
     /// Looks by `outcome`.
     pub looks: Family<Labels, Counter>,

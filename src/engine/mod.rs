@@ -1,20 +1,19 @@
-//! The work: poll the log, look at who is due, compare who nobody told of; and the waking and supervising of all three.
+//! The engine: polls the System Log, looks at due users, and reconciles users that the log missed.
 //!
 //! Four ideas carry everything here:
 //!
 //! 1. **A page of the log and its cursor are one transaction** ([`poller`]). The checkpoint never waits for Auth0 and never
 //!    passes an event that is not on disk.
-//! 2. **An event is a ping, not a command.** Log order is not causal order, so no event is obeyed. It makes a user due; a
-//!    [look](sync_user) reads that user in Okta now, decides, and makes Auth0 agree. A deactivation, a reactivation, a deletion, a
-//!    sweep after an outage and "this one person, now" are the same code.
-//! 3. **Auth0 is made to agree, not told to change.** A look reads the accounts, computes the difference as a pure
-//!    function, and writes only if there is one. Looking again writes nothing.
-//! 4. **Clients classify, the engine decides** ([`breaker`]). Whether to wait, to try again, to hold or to raise an alarm is
-//!    decided here, and what is to be tried again stands in the store, not in memory.
+//! 2. **An event is a ping, not a command.** Log order is not causal order, so the engine obeys no event. An event makes a
+//!    user due; a [look](sync_user) reads that user in Okta now, decides, and makes Auth0 agree. Deactivation,
+//!    reactivation, deletion, reconcile and a manual sync of one user are the same code.
+//! 3. **A look makes Auth0 agree; it does not replay changes.** It reads the accounts, computes the difference as a pure
+//!    function, and writes only if there is one. A second look writes nothing.
+//! 4. **Clients classify, the engine decides** ([`breaker`]). The engine decides whether to wait, retry, hold, or raise an
+//!    alarm. Pending retries are in the store, not in memory.
 //!
-//! Activations take no input: a tick, a page with something new and a restart all only wake a loop, which then finds out
-//! from the store what there is to do. So "we were told" and "we woke up anyway" are one path, and a lost wake-up costs a
-//! second, never a person.
+//! Wake-ups carry no data: a tick, a page with new events and a restart only wake a loop, which then reads its work from the
+//! store. A lost wake-up therefore costs a second, never a user.
 
 mod action_watch;
 mod alarms;
@@ -57,7 +56,7 @@ pub use error::{CallError, Fatal, PassError};
 use heartbeat::Heartbeats;
 use sync_user::batch::SearchCaches;
 
-/// How the work is done: the part of the configuration that the engine needs.
+/// The part of the configuration that the engine needs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What a decision depends on.
@@ -68,45 +67,45 @@ pub struct Options {
     pub search: bool,
     /// Write to Auth0 at all.
     pub enforce: bool,
-    /// Looks at the same time.
+    /// The number of concurrent looks.
     pub concurrency: usize,
     /// Attempts until a user counts as failed.
     pub max_attempts: u32,
-    /// How many first denials are let through in a window.
+    /// How many first denials the guard admits in a window.
     pub guard: GuardWindow,
-    /// How far back the log is read at the first start.
+    /// How far back the first poll reads the log.
     pub initial_lookback: Duration,
-    /// How long what is over is kept.
+    /// How long settled events, decisions and runs are kept.
     pub retention: Duration,
-    /// Origin of the org: part of what a stored cursor belongs to.
+    /// Origin of the org. A stored cursor is valid for one origin only.
     pub okta_url: String,
 }
 
-/// What the engine says of itself while it works, for whoever shows progress.
+/// A progress report of the engine, for screens.
 #[derive(Clone, Debug)]
 pub enum Note {
-    /// A pass through the log came to its end, or did not.
+    /// A pass through the log ended.
     Pass {
-        /// What kept it from its end.
+        /// The error that ended it early.
         error: Option<String>,
     },
     /// A page of the log was recorded.
     Page {
-        /// Entries that were new.
+        /// Events that were new.
         new_events: u64,
     },
-    /// Whoever is due is looked at from here on.
+    /// The looks at due users begin.
     Due {
-        /// How many there are as yet.
+        /// How many users are due so far.
         about: u64,
     },
     /// A look ended.
     Look(sync_user::Report),
-    /// A reconcile has gone through a page of users.
+    /// A reconcile finished a page of users.
     Swept {
-        /// Users seen in it.
+        /// Users listed.
         listed: u64,
-        /// Users made due by it.
+        /// Users queued for a look.
         made_due: u64,
     },
 }
@@ -132,15 +131,15 @@ pub struct Engine {
     pub(crate) auth0_breaker: CircuitBreaker,
     pub(crate) wakes: Wakes,
     pub(crate) claims: Arc<Claims>,
-    /// For live looks, and for sweeps: neither waits for the other's calls.
+    /// For live looks, and for reconcile looks: neither waits for the other's calls.
     pub(crate) searches: [SearchCaches; 2],
-    /// Once in a process: the org that answers is the one that the state belongs to.
+    /// Set once the org that answers is known to be the one that the state belongs to.
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
-    /// Has this process told of a next link to another host?
+    /// An alarm about a `next` link to another host may be open.
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) metrics: metrics::Metrics,
-    /// Whom to tell of alarms.
+    /// Where to send alarms and heartbeats.
     pub(crate) alert: Option<Alert>,
     policy_text: String,
     notes: std::sync::Mutex<Option<mpsc::UnboundedSender<Note>>>,
@@ -171,7 +170,7 @@ impl Engine {
             claims: Arc::default(),
             searches: Default::default(),
             org_bound: tokio::sync::OnceCell::new(),
-            // An earlier life may have told of it.
+            // A previous run may have raised the alarm.
             foreign_next: std::sync::atomic::AtomicBool::new(true),
             heartbeats,
             metrics: metrics::Metrics::default(),
@@ -184,20 +183,20 @@ impl Engine {
         }
     }
 
-    /// Also tells `notes` what happens.
+    /// Sends progress reports to `notes`.
     #[must_use]
     pub fn with_notes(self, notes: mpsc::UnboundedSender<Note>) -> Self {
         *self.lock_notes() = Some(notes);
         self
     }
 
-    /// Also tells these addresses of alarms and of good passes.
+    /// Sends alarms and heartbeats to `alert`.
     #[must_use]
     pub fn with_alert(self, alert: Alert) -> Self {
         Self { alert: Some(alert), ..self }
     }
 
-    /// Tells nobody any more: whoever listened has logs everything.
+    /// Drops the sender, so that receivers see the end of the stream.
     pub fn close_notes(&self) {
         *self.lock_notes() = None;
     }
@@ -206,7 +205,7 @@ impl Engine {
         self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes up what changed since the last run: enforcement that was switched on, another policy.
+    /// Queues the work that configuration changes since the last run require.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -223,7 +222,7 @@ impl Engine {
             self.request_reconcile_all("the policy changed").await?;
         }
         if !self.options.rules.end_sessions {
-            // Nobody asks for it any more, so no look would find out that it is over.
+            // No look ends sessions now, so no look would clear the alarm.
             self.store.clear_alarm(AlarmKind::SessionsUnavailable, "", self.now()).await?;
         }
         Ok(())
@@ -234,7 +233,7 @@ impl Engine {
         &self.store
     }
 
-    /// The breaker of a remote: its pauses, its counts.
+    /// The circuit breaker of a remote.
     pub fn breaker(&self, remote: Remote) -> &CircuitBreaker {
         match remote {
             Remote::Okta => &self.okta_breaker,
@@ -242,17 +241,17 @@ impl Engine {
         }
     }
 
-    /// The clock that it works by.
+    /// The engine's clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// What it has counted since it started.
+    /// The counters since the start of the process.
     pub fn metrics(&self) -> &metrics::Metrics {
         &self.metrics
     }
 
-    /// The heartbeats of its loops.
+    /// The heartbeats of the loops.
     pub fn heartbeats(&self) -> &Heartbeats {
         &self.heartbeats
     }
@@ -261,7 +260,7 @@ impl Engine {
         self.clock.now()
     }
 
-    /// Tells whoever listens. Nobody listening is no error: notes are for screens.
+    /// Sends a progress report. A missing receiver is not an error: reports are for screens.
     pub fn note(&self, note: Note) {
         if let Some(notes) = self.lock_notes().as_ref() {
             let _ = notes.send(note);

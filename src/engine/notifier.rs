@@ -1,7 +1,7 @@
-//! Telling people of alarms: each once when it is raised, once when it is over; and a heartbeat after each good pass.
+//! Delivers alarms to the webhook, when raised and when cleared, and sends a heartbeat after each good pass.
 //!
-//! What is to be told stands in the store until it was taken, so that neither a restart nor an outage of the webhook loses
-//! it; and nothing waits for it.
+//! The store keeps a notification until the webhook accepts it, so neither a restart nor an outage of the webhook loses it.
+//! No other task waits for deliveries.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::alert::{Alert, Message};
 use crate::domain::backoff::Backoff;
 use crate::store::{AlarmKind, PendingNotification, StoreError};
 
-/// How often the store is asked whether there is something to tell.
+/// How often to poll the store for notifications.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// While the webhook does not take messages.
+/// The waits while the webhook fails.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(600) };
 
 impl Engine {
-    /// Tells what is to be told, until told to stop.
+    /// Sends notifications and heartbeats until cancelled.
     pub(super) async fn notify_loop(&self, stop: &CancellationToken) {
         let Some(alert) = &self.alert else {
             stop.cancelled().await;
             return;
         };
-        // Apart, so that neither waits for the other: a beat must not put off what is to be told, nor be put off by it.
+        // Concurrent, so that a slow webhook does not delay the heartbeat, nor the other way round.
         tokio::join!(self.beat_loop(alert, stop), self.alarm_loop(stop));
     }
 
@@ -36,7 +36,7 @@ impl Engine {
                 () = self.wakes.beat.notified() => {}
             }
             if let Err(error) = alert.beat().await {
-                // The other end notices a missing beat; that is what it is for.
+                // The receiver reports a missing heartbeat.
                 debug!(%error, "failed to send the heartbeat");
             }
         }
@@ -80,8 +80,7 @@ impl Engine {
     }
 }
 
-/// The line in the log of an alarm that is new, for kinds that have none of their own. What it is about may be a person's
-/// address, which is in the state: here is an id.
+/// Logs a new alarm of a kind without its own log line. `subject` is an id: addresses stay out of the log.
 pub(super) fn log_raised(kind: AlarmKind, subject: &str) {
     warn!(event = "alarm", kind = kind.as_str(), subject, "alarm raised; `status` shows the cause and the remedy");
 }

@@ -1,4 +1,4 @@
-//! One whole pass, for the commands `sync` and `reconcile`: read to the end, then process all due users.
+//! One whole pass, for the commands `sync` and `reconcile`: reads to the end, then processes all due users.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Reading the log on, page by page, from where the store says to where there is no more.
+//! Polls the System Log page by page, from the checkpoint to the end.
 //!
-//! Only polling mode: ascending, no `until`. Its order is that of persistence, and only its `next` links are loss-free
-//! (Okta docs: System Log query, "Transferring data"). The position comes from the store before every page and is moved in
-//! the transaction that stores the page, so this file keeps nothing between two pages that a crash could lose.
+//! It uses polling mode only: ascending, no `until`. Polling mode orders by persistence time, and only its `next` links are
+//! loss-free (Okta docs: System Log query, "Transferring data"). The poller reads the checkpoint before every page and moves
+//! it in the transaction that stores the page, so a crash between two pages loses nothing.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,38 +19,38 @@ use crate::http::pacing::Priority;
 use crate::okta::{self, LogEntry, LogPage, LogPosition, filter_fingerprint};
 use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind};
 
-/// Entries a page: the most that Okta gives.
+/// Events per page: the most that Okta returns.
 const LIMIT: u16 = 1000;
-/// Pages a pass: after so many others get their turn, and the pass is begun again at once.
+/// Pages per pass. The caller starts the next pass at once.
 const PAGES_MAX: u64 = 500;
-/// How far before the last good answer a new anchor is set. Polling filters by persistence time, so this only has to
-/// cover the difference between that and the `Date` of an answer.
+/// How far before the last good response a new anchor lies. Polling filters by persistence time, so this only has to cover
+/// the difference between that and the response's `Date`.
 const OVERLAP: Duration = Duration::from_secs(600);
-/// A cursor that has not moved for so long drifts towards the end of Okta's retention.
+/// A cursor that has not moved for this long approaches the end of Okta's retention.
 const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
-/// Okta keeps the log for 90 days; a gap is assumed some time before that.
+/// Okta keeps the log for 90 days; we assume a gap some time before that.
 const GAP_AFTER: Duration = Duration::from_secs(80 * 86_400);
 /// Okta refuses `since` from 180 days on (E0000053).
 const SINCE_MAX: Duration = Duration::from_secs(179 * 86_400);
 
-/// What a pass did.
+/// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Pages recorded.
+    /// Pages stored.
     pub pages: u64,
-    /// Entries that were new.
+    /// Events that were new.
     pub events: u64,
-    /// Users made due.
+    /// Users queued for a look.
     pub made_due: u64,
-    /// There is more; the pass stopped because it was long.
+    /// The pass reached its page limit; more pages may follow.
     pub more: bool,
 }
 
 impl Engine {
-    /// Reads the log from the checkpoint to a short or empty page.
+    /// Reads the log from the checkpoint up to a short or empty page.
     ///
     /// # Errors
-    /// See [`PassError`]; the next pass goes on where this one stopped.
+    /// See [`PassError`]; the next pass resumes where this one stopped.
     pub async fn poll(&self, stop: &CancellationToken) -> Result<Pass, PassError> {
         let started = self.now();
         let mut pass = Pass::default();
@@ -60,7 +60,7 @@ impl Engine {
         {
             self.store.note_poll(self.now()).await?;
         }
-        // A quiet pass leaves no row: the state says when the last good one was.
+        // A pass without events stores no run; the state has the time of the last good pass.
         if pass.events > 0 {
             let run = self.store.begin_run(RunKind::Poll, started).await?;
             let counts = RunCounts { pages: pass.pages, events: pass.events, ..RunCounts::default() };
@@ -85,7 +85,7 @@ impl Engine {
             let page = match self.page(&position).await {
                 Ok(page) => page,
                 Err(PassError::Failed(failure)) if failure.kind == Kind::Rejected => {
-                    // Once more, lest a hiccup costs the cursor; then the cursor is given up, never the log.
+                    // Retry once, in case the refusal was a glitch. Then give up the cursor and resume by timestamp.
                     if !refused_once {
                         refused_once = true;
                         continue;
@@ -128,7 +128,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Where to ask from. `None`: the checkpoint was just re-anchored, read it again.
+    /// The position of the next page. `None`: the checkpoint was just re-anchored; read it again.
     async fn position(
         &self,
         checkpoint: Option<&Checkpoint>,
@@ -165,7 +165,7 @@ impl Engine {
             .map_err(PassError::from)
     }
 
-    /// Once in a process: is it the org that the state belongs to? A custom domain may point elsewhere one day.
+    /// Checks once per process that the state belongs to this org. A custom domain may be moved to another org.
     async fn bind_org(&self) -> Result<(), PassError> {
         self.org_bound
             .get_or_try_init(|| async {
@@ -210,7 +210,7 @@ impl Engine {
                     expected_seq,
                     events: &events,
                     quarantined: &quarantined,
-                    // A page without a next link leaves us where we are, which costs a page and loses nothing.
+                    // A page without a `next` link keeps the cursor: it is read twice, but nothing is lost.
                     next: page.next.as_deref().or(asked),
                     fingerprint,
                     server_time: page.server_time.unwrap_or(now),
@@ -251,7 +251,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The log may have lost what we have not read: only a comparison with the directory finds out.
+    /// Events may have expired before we read them. Only a full reconcile finds their users.
     async fn note_gap(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PassError> {
         let alarm = Alarm::gap(checkpoint.anchor_at);
         if self.store.raise_alarm(&alarm, now).await? {
@@ -262,7 +262,7 @@ impl Engine {
     }
 }
 
-/// The same unreadable text is the same entry, whenever it comes.
+/// An id derived from the text, so that the same unreadable event is stored once.
 fn id_of_text(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();

@@ -1,8 +1,8 @@
-//! Lifting every mark of ours, before the program is removed: from all accounts that the state knows, and from those that
-//! a search finds besides (a state that was lost, an account that was forgotten).
+//! Lifts every mark before the program is uninstalled: on all accounts that the state knows, and on those that a search
+//! finds (a lost state, a removed user).
 //!
-//! An account is read, everything of ours is taken from it in one PATCH, and then the state lets go of it: being
-//! interrupted anywhere is harmless, the next time goes on with what is left.
+//! For each account it reads the account, removes all our data in one PATCH, and updates the state. Interruption is
+//! harmless: the next purge continues with the remaining accounts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,49 +19,49 @@ use crate::http::pacing::Priority;
 use crate::http::{Endpoint, Failure};
 use crate::store::{Decision, MarkedByUs, StoreError};
 
-/// So many accounts are read from the state at once.
+/// Accounts read from the state at once.
 const BATCH: u32 = 500;
 /// Auth0 shows the first 1,000 hits of a search, 100 a page.
 const SEARCH_PAGES_MAX: u32 = 10;
-/// A search lags: after so many rounds that show only what was done already, the rest is for the next time.
+/// The search lags. After this many rounds without a new account, the purge ends.
 const STALE_ROUNDS_MAX: u32 = 10;
 const ROUND_PAUSE: Duration = Duration::from_secs(3);
-/// A pause of the remote that is longer is not waited for.
+/// Longer waits of the circuit breaker end the purge.
 const RETRIES: RetryPolicy = RetryPolicy { attempts_max: 4, wait_max: Duration::from_secs(60) };
 
-/// An account that was, or would be, freed of our mark.
+/// An account that was, or would be, cleared of our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClearedAccount {
     /// Auth0's id.
     pub account: AccountId,
     /// Its address.
     pub email: Option<String>,
-    /// What it was.
+    /// Its state before.
     pub before: String,
-    /// What it is, or would be.
+    /// Its state after.
     pub after: String,
 }
 
-/// What a purge came to.
+/// The result of a purge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purge {
     /// Accounts that were (in a dry run: would be) written.
     pub freed: u64,
-    /// Accounts on which nothing of ours was left.
+    /// Accounts without our data.
     pub clean: u64,
-    /// Accounts that could not be freed, and why.
+    /// Accounts that could not be cleared, and why.
     pub left: Vec<(AccountId, String)>,
-    /// Why not everything was gone through.
+    /// Why the purge ended early.
     pub incomplete: Option<String>,
 }
 
-/// Why a call brought nothing.
+/// Why an account was not cleared.
 enum Trouble {
-    /// This account's.
+    /// This account failed; the purge continues.
     Account(String),
-    /// Everybody's.
+    /// The whole purge ends.
     All(String),
-    /// The state's.
+    /// The state cannot be used.
     Store(StoreError),
 }
 
@@ -81,18 +81,18 @@ impl From<StoreError> for Trouble {
 }
 
 impl Engine {
-    /// Frees every account of our mark, telling `told` of each. In a dry run nothing is written in Auth0.
+    /// Clears every account of our mark and reports each to `on_cleared`. A dry run writes nothing to Auth0.
     ///
     /// # Errors
-    /// When the state cannot be used. Accounts that cannot be freed are in the answer.
+    /// When the state cannot be used. [`Purge`] has the accounts that failed.
     pub async fn purge(
         &self,
         dry_run: bool,
         stop: &CancellationToken,
-        told: impl Fn(&ClearedAccount),
+        on_cleared: impl Fn(&ClearedAccount),
     ) -> Result<Purge, StoreError> {
         let mut purge = Purge::default();
-        match self.purge_all(dry_run, stop, &told, &mut purge).await {
+        match self.purge_all(dry_run, stop, &on_cleared, &mut purge).await {
             Ok(()) => {}
             Err(Trouble::Store(error)) => return Err(error),
             Err(Trouble::All(why) | Trouble::Account(why)) => purge.incomplete = Some(why),
@@ -104,7 +104,7 @@ impl Engine {
         &self,
         dry_run: bool,
         stop: &CancellationToken,
-        told: &impl Fn(&ClearedAccount),
+        on_cleared: &impl Fn(&ClearedAccount),
         purge: &mut Purge,
     ) -> Result<(), Trouble> {
         let mut done = BTreeSet::new();
@@ -116,7 +116,7 @@ impl Engine {
             for known in &batch {
                 bail_if_cancelled(stop)?;
                 done.insert(known.account.clone());
-                self.purge_one(&known.account, Some(known), dry_run, told, purge).await?;
+                self.purge_one(&known.account, Some(known), dry_run, on_cleared, purge).await?;
             }
         }
         let mut stale = 0;
@@ -139,9 +139,9 @@ impl Engine {
             let new: Vec<AccountId> = found.into_iter().filter(|id| done.insert(id.clone())).collect();
             for id in &new {
                 bail_if_cancelled(stop)?;
-                self.purge_one(id, None, dry_run, told, purge).await?;
+                self.purge_one(id, None, dry_run, on_cleared, purge).await?;
             }
-            // What was freed leaves the first thousand a little later, and makes room for the rest.
+            // Cleared accounts leave the first thousand hits a little later, which makes room for the rest.
             let more = total > listed;
             stale = if new.is_empty() { stale + 1 } else { 0 };
             if new.is_empty() && !more {
@@ -161,13 +161,13 @@ impl Engine {
         id: &AccountId,
         known: Option<&MarkedByUs>,
         dry_run: bool,
-        told: &impl Fn(&ClearedAccount),
+        on_cleared: &impl Fn(&ClearedAccount),
         purge: &mut Purge,
     ) -> Result<(), Trouble> {
-        match self.free(id, known, dry_run).await {
+        match self.clear(id, known, dry_run).await {
             Ok(Some(freed)) => {
                 purge.freed += 1;
-                told(&freed);
+                on_cleared(&freed);
                 Ok(())
             }
             Ok(None) => {
@@ -182,8 +182,8 @@ impl Engine {
         }
     }
 
-    /// `None`: nothing of ours was on it.
-    async fn free(
+    /// Clears one account. `None`: it had none of our data.
+    async fn clear(
         &self,
         id: &AccountId,
         known: Option<&MarkedByUs>,
@@ -246,7 +246,7 @@ impl Engine {
 }
 
 impl Trouble {
-    /// What ends a search ends the whole: without it nobody knows what is left.
+    /// A failed search ends the purge: without it, the remaining accounts are unknown.
     fn of_search(self) -> Self {
         match self {
             Self::Account(why) => Self::All(why),
@@ -259,7 +259,7 @@ fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
     if stop.is_cancelled() { Err(Trouble::All("cancelled; run `purge` again for the rest".to_owned())) } else { Ok(()) }
 }
 
-/// The account as it would be.
+/// The account after the removal.
 fn without(account: &Account, removal: Removal) -> Account {
     Account {
         mark: None,

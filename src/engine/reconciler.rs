@@ -1,17 +1,16 @@
-//! Comparing: making those due of whom nobody told us. It never writes to Auth0; a look does.
+//! Full resync: queues users that the log missed. It never writes to Auth0; the looks do.
 //!
-//! For many people it asks by pages, not by persons: a page of Okta's listing is 200 users, a search in Auth0 asks for the
-//! accounts of up to 40 addresses. Who agrees on both sides costs a fraction of a call; who does not, or whom the state
-//! knows to be unfinished, gets a look, which reads everything again by id. Both listings lag behind by about a second, so
-//! what changed just now may look different: then a look is made in vain, or the next night's comparison finds it; events
-//! are what is relied on for what is new.
+//! It reads pages, not single users: a page of Okta's listing is 200 users, a search in Auth0 covers up to 40 addresses. A
+//! user on whom both sides agree costs a fraction of a call; any other user gets a look, which reads everything again by id.
+//! Both listings lag by about a second, so a recent change can cause a needless look or be missed until the next night. The
+//! log covers recent changes.
 //!
 //! Three stages, each resumable page by page:
 //!
-//! 1. `known`: everybody the state holds as denied, held, skipped, failed or (for 90 days) without an account.
-//! 2. `deniable`: everybody Okta lists in one of the denying statuses, who is not among the first.
-//! 3. `marked`: every account in Auth0 that our mark denies, for users that the state does not know as denied; and how many
-//!    the flag of another flow denies, which are only told.
+//! 1. `known`: users that the state has as denied, held, skipped, failed or (for 90 days) without an account.
+//! 2. `deniable`: users that Okta lists in one of the denying statuses, without those of the first stage.
+//! 3. `marked`: accounts in Auth0 with our mark, for users that the state does not have as denied. Accounts that another
+//!    flow's flag denies are only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,36 +32,36 @@ use crate::http::pacing::Priority;
 use crate::okta::{self, UserQuery};
 use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
 
-/// How far back a comparison goes that was not asked to go further: as far as Okta's log.
+/// How far back a reconcile goes by default: as far as Okta's log.
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
-/// Who has no account is looked for again for so long.
+/// How long a denied user without an account is searched for again.
 const ACCOUNTLESS_SPAN: Duration = Duration::from_secs(90 * 86_400);
-/// The scope of a comparison without a limit in time.
+/// The stored scope of a reconcile without a time limit.
 const ALL: &str = "all";
-/// Users a page of the first stage: as many as one request to Okta can ask for by id.
+/// Users per page of the first stage: the most ids that one request to Okta takes.
 const PAGE: u32 = 50;
-/// Addresses a search in Auth0: a query of about two kilobytes.
+/// Addresses per search in Auth0: a query of about two kilobytes.
 const ADDRESSES_A_SEARCH: usize = 40;
 /// Auth0 shows the first 1,000 hits of a search, 100 a page.
 const SEARCH_PAGES_MAX: u32 = 10;
 
-/// What to compare.
+/// Which users to reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everybody.
+    /// All users.
     All,
-    /// Whose status changed since then.
+    /// Users whose status changed since then.
     Since(Timestamp),
 }
 
-/// What a comparison came to.
+/// The result of a reconcile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Users seen.
+    /// Users checked.
     pub listed: u64,
-    /// Users that need a look.
+    /// Users queued for a look.
     pub made_due: u64,
-    /// It came to its end.
+    /// It finished.
     pub done: bool,
 }
 
@@ -90,7 +89,7 @@ impl Stage {
     }
 }
 
-/// A page of a stage: where to go on, and what it found.
+/// The result of one page: where to continue, and what it found.
 struct Step {
     stage: Option<Stage>,
     next: Option<String>,
@@ -99,7 +98,7 @@ struct Step {
 }
 
 impl Engine {
-    /// Begins a comparison; [`Engine::reconcile`] carries it out. One that is under way is replaced.
+    /// Begins a reconcile, which [`Engine::reconcile`] runs. It replaces one that is in progress.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -112,23 +111,23 @@ impl Engine {
         self.store.begin_reconcile(&scope, reason, Stage::Known.as_str(), self.clock.now()).await
     }
 
-    /// Begins a comparison of everybody and wakes who carries it out.
+    /// Begins a full reconcile and wakes the reconciler.
     pub(super) async fn request_reconcile_all(&self, reason: &str) -> Result<(), StoreError> {
         self.begin_reconcile(Scope::All, reason).await?;
         self.wakes.reconcile.notify_one();
         Ok(())
     }
 
-    /// The usual, nightly comparison.
+    /// Begins the nightly reconcile.
     pub(super) async fn begin_nightly(&self) -> Result<(), StoreError> {
         let since = clock::sub(self.clock.now(), USUAL_SPAN);
         self.begin_reconcile(Scope::Since(since), "the schedule").await
     }
 
-    /// Goes on with the comparison that is under way, to its end or until told to stop.
+    /// Continues the reconcile in progress until it finishes or is cancelled.
     ///
     /// # Errors
-    /// When a remote cannot be asked: what was compared stays compared, and the next call goes on from there.
+    /// When a remote or the state fails. The next call resumes after the last stored page.
     pub async fn reconcile(self: &Arc<Self>, stop: &CancellationToken) -> Result<Compared, PassError> {
         let started = self.clock.now();
         let mut compared = Compared::default();
@@ -143,14 +142,14 @@ impl Engine {
     }
 
     async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
-        while let Some(sweep) = self.store.current_reconcile().await? {
+        while let Some(run) = self.store.current_reconcile().await? {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
                 return Ok(());
             }
-            let step = match Stage::parse(&sweep.stage) {
-                Stage::Known => self.compare_known(&sweep).await?,
-                Stage::Deniable => self.compare_deniable(&sweep).await?,
+            let step = match Stage::parse(&run.stage) {
+                Stage::Known => self.compare_known(&run).await?,
+                Stage::Deniable => self.compare_deniable(&run).await?,
                 Stage::Marked => self.compare_marked().await?,
             };
             compared.listed += step.listed;
@@ -168,16 +167,16 @@ impl Engine {
                 None => {
                     let now = self.clock.now();
                     self.store.finish_reconcile(now).await?;
-                    if sweep.scope == ALL {
+                    if run.scope == ALL {
                         self.store.clear_alarm(AlarmKind::Gap, "", now).await?;
                     }
                     info!(
                         event = "reconcile_done",
-                        listed = sweep.listed,
-                        made_due = sweep.made_due,
+                        listed = run.listed,
+                        made_due = run.made_due,
                         "reconcile finished: {} users checked, {} queued",
-                        sweep.listed,
-                        sweep.made_due
+                        run.listed,
+                        run.made_due
                     );
                 }
             }
@@ -186,21 +185,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Everybody the state holds as unfinished or denied: what does Okta say of them now, and does Auth0 agree?
-    async fn compare_known(&self, sweep: &ReconcileRun) -> Result<Step, PassError> {
+    /// Checks a page of users that the state has as denied or unfinished against Okta and Auth0.
+    async fn compare_known(&self, run: &ReconcileRun) -> Result<Step, PassError> {
         let since = clock::sub(self.clock.now(), ACCOUNTLESS_SPAN);
-        let ids = self.store.users_to_compare(sweep.next.as_deref(), since, PAGE).await?;
+        let ids = self.store.users_to_compare(run.next.as_deref(), since, PAGE).await?;
         let Some(last) = ids.last() else {
             return Ok(Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0 });
         };
         let next = Some(last.as_str().to_owned());
         let known = self.store.known(&ids).await?;
         let mut due: BTreeSet<OktaUserId> = BTreeSet::new();
-        // Where Auth0 refuses to end sessions, one of a page finds out whether it still does; the debts of the others wait.
+        // While Auth0 refuses to end sessions, one user per page tests whether it still does; the others wait.
         let refused =
             self.store.open_alarms().await?.iter().any(|alarm| alarm.kind == AlarmKind::SessionsUnavailable.as_str());
         let mut owing = if refused { 1 } else { usize::MAX };
-        // Who is held, skipped or failed is looked at whatever the listings say: that is what they wait for.
+        // Held, skipped and failed users always get a look, whatever the listings say.
         let (unfinished, settled): (Vec<&Known>, Vec<&Known>) = known.values().partition(|user| {
             if matches!(user.outcome, Some(OutcomeKind::Held | OutcomeKind::Skipped | OutcomeKind::Failed)) {
                 return true;
@@ -215,7 +214,7 @@ impl Engine {
             listed.users.into_iter().map(|user| (user.id.clone(), user)).collect();
         let mut denied: Vec<Candidate> = Vec::new();
         for user in settled {
-            // Who is not listed was deleted, or so it looks: who was known to be is as before, anybody else has changed.
+            // Okta does not list deleted users, so a missing user counts as deleted.
             let status = now_there.get(&user.id).map_or(Status::Deleted, |there| there.status.clone());
             if self.options.rules.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
                 let mut addresses = user.addresses.clone();
@@ -226,15 +225,15 @@ impl Engine {
             }
         }
         due.extend(self.disagreeing(denied).await?);
-        let made_due = self.sweep(due).await?;
+        let made_due = self.queue(due).await?;
         Ok(Step { stage: Some(Stage::Known), next, listed: ids.len() as u64, made_due })
     }
 
-    /// Everybody Okta lists as someone to deny.
-    async fn compare_deniable(&self, sweep: &ReconcileRun) -> Result<Step, PassError> {
-        let changed_since = if sweep.scope == ALL { None } else { parse_timestamp(&sweep.scope).ok() };
+    /// Checks a page of users that Okta lists in a denying status.
+    async fn compare_deniable(&self, run: &ReconcileRun) -> Result<Step, PassError> {
+        let changed_since = if run.scope == ALL { None } else { parse_timestamp(&run.scope).ok() };
         let statuses: Vec<Status> = self.options.rules.policy.deny_statuses.iter().cloned().collect();
-        let page = self.list(&UserQuery::Status { statuses, changed_since }, sweep.next.as_deref()).await?;
+        let page = self.list(&UserQuery::Status { statuses, changed_since }, run.next.as_deref()).await?;
         if page.unreadable > 0 {
             warn!(
                 event = "unreadable_users",
@@ -247,7 +246,7 @@ impl Engine {
         let mut unknown = Vec::new();
         for user in &page.users {
             let before = known.get(&user.id);
-            // The first stage has been here, or a look is on its way anyway.
+            // The first stage covered the user, or a look is queued.
             let dealt_with = before.is_some_and(|before| {
                 before.open
                     || !before.denied.is_empty()
@@ -263,12 +262,12 @@ impl Engine {
             }
         }
         let due = self.disagreeing(unknown).await?;
-        let made_due = self.sweep(due).await?;
+        let made_due = self.queue(due).await?;
         let stage = if page.next.is_some() { Stage::Deniable } else { Stage::Marked };
         Ok(Step { stage: Some(stage), next: page.next, listed: page.users.len() as u64, made_due })
     }
 
-    /// Every account that our mark denies, for somebody of whom the state does not know it.
+    /// Adopts accounts with our mark that the state does not know as denied.
     async fn compare_marked(&self) -> Result<Step, PassError> {
         let (records, total) = self.search(&AccountQuery::Marked).await?;
         if total > records.len() as u64 {
@@ -294,7 +293,7 @@ impl Engine {
             if known.get(owner).is_some_and(|user| user.denied.contains(&account.id)) {
                 continue;
             }
-            // The index lags: only what is still so is taken up.
+            // The index lags, so the account is read again by id.
             let Some(current) = self.read_account(&account.id).await? else { continue };
             let still = current
                 .account
@@ -305,18 +304,17 @@ impl Engine {
                 due.insert(owner.clone());
             }
         }
-        self.tell_foreign_flags(ownerless).await?;
-        let made_due = self.sweep(due).await?;
+        self.report_foreign_flags(ownerless).await?;
+        let made_due = self.queue(due).await?;
         Ok(Step { stage: None, next: None, listed: 0, made_due })
     }
 
-    /// Accounts that are denied for nobody we know of: by the flow that was there before, by hand, by a mark whose owner
-    /// was taken out. They are adopted when one of our people is denied, and never lifted by themselves; so somebody has to
-    /// know of them.
-    async fn tell_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
+    /// Raises an alarm if accounts are denied without a known user: by an earlier flow, by hand, or by a mark that lost its
+    /// owner. The daemon adopts them when it denies their user, but never lifts them, so operators have to know.
+    async fn report_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
         let (records, total) = self.search(&AccountQuery::FlaggedByOthers).await?;
         let ids: Vec<AccountId> = records.into_iter().map(|record| record.account.id).collect();
-        // Where something took our mark away and left the mirror, this comparison restores the mark.
+        // An account that we denied and that kept only the mirror is not foreign: this reconcile restores its mark.
         let ours = self.store.denied_among(&ids).await?.len() as u64;
         let (count, now) = (total.saturating_sub(ours) + ownerless, self.clock.now());
         if count == 0 {
@@ -330,9 +328,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Of these users, all to be denied: those for whom Auth0 does not agree, as far as its search shows.
+    /// The users, all with the verdict `Deny`, whose accounts disagree according to Auth0's search.
     async fn disagreeing(&self, users: Vec<Candidate>) -> Result<BTreeSet<OktaUserId>, PassError> {
-        // Without the search, accounts cannot be read by pages: every user needs a look.
+        // Without the search, accounts cannot be read in pages, so every user needs a look.
         if !self.options.search {
             return Ok(users.into_iter().map(|user| user.known.id).collect());
         }
@@ -364,7 +362,7 @@ impl Engine {
         let asked: Vec<Address> = batch.iter().flat_map(|user| user.addresses.iter().cloned()).collect();
         let (records, total) =
             if asked.is_empty() { (Vec::new(), 0) } else { self.search(&AccountQuery::Emails(&asked)).await? };
-        // More hits than Auth0 shows: no user of this batch is known to agree.
+        // Auth0 has more hits than it returns, so no user of this batch is known to agree.
         let complete = total <= records.len() as u64;
         let mut by_key: BTreeMap<String, Vec<&Account>> = BTreeMap::new();
         for record in &records {
@@ -380,7 +378,7 @@ impl Engine {
         Ok(batch.iter().filter(|user| !complete || !agrees(user)).map(|user| user.known.id.clone()).collect())
     }
 
-    async fn sweep(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
+    async fn queue(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
         let due: Vec<OktaUserId> = due.into_iter().collect();
         if due.is_empty() { Ok(0) } else { Ok(self.store.queue_for_reconcile(&due, self.clock.now()).await?) }
     }
@@ -418,7 +416,7 @@ impl Engine {
     }
 }
 
-/// A user to be denied, as the store and the listing know them.
+/// A user to deny, as the store and the listing show them.
 struct Candidate {
     known: KnownUser,
     /// Their addresses in scope.

@@ -1,4 +1,4 @@
-//! For tests: an engine on a state of its own, between both stand-ins, on a clock that its sleepers move.
+//! For tests: an engine with its own state, both stand-ins, and a manual clock.
 
 use std::io;
 use std::sync::{Arc, Mutex, Once};
@@ -34,18 +34,18 @@ pub(super) struct Stage {
     _folder: TempDir,
 }
 
-/// When every stage begins.
+/// The start time of every stage.
 pub(super) fn start_time() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().unwrap()
 }
 
 impl Stage {
-    /// On a clock that whoever sleeps moves.
+    /// With a clock that each sleep advances.
     pub(super) async fn new(mark: MarkOptions) -> Self {
         Self::with(mark, ManualClock::stepping(start_time()), |engine, _| engine).await
     }
 
-    /// `customize` may add to the engine what belongs to it before it works.
+    /// `customize` may change the engine before it is shared.
     pub(super) async fn with(
         mark: MarkOptions,
         clock: ManualClock,
@@ -109,22 +109,22 @@ impl Stage {
     }
 }
 
-/// What comes to its end by itself: a test that waits for ever says nothing.
+/// Fails the test if `work` does not finish in time.
 pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), work).await.expect("it comes to its end")
+    tokio::time::timeout(Duration::from_secs(30), work).await.expect("finishes in time")
 }
 
-/// Lets all others work until it is so.
-pub(super) async fn until(mut so: impl FnMut() -> bool) {
+/// Yields to other tasks until the condition holds.
+pub(super) async fn until(mut condition: impl FnMut() -> bool) {
     soon(async {
-        while !so() {
+        while !condition() {
             tokio::task::yield_now().await;
         }
     })
     .await;
 }
 
-/// A stage with other options, and what people and their accounts do on it.
+/// A stage with changed options, and helpers for users and accounts.
 pub(super) struct Harness {
     pub(super) stage: Stage,
 }
@@ -137,7 +137,7 @@ impl Harness {
         Self { stage }
     }
 
-    /// The next life of the process is configured differently.
+    /// Changes the configuration, as if the process had restarted.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Options)) {
         change(&mut Arc::get_mut(&mut self.stage.engine).unwrap().options);
     }
@@ -154,7 +154,7 @@ impl Harness {
         self.stage.sandbox.auth0()
     }
 
-    /// Somebody whose login is their e-mail.
+    /// Creates a user whose login is their e-mail.
     pub(super) fn person(&self, email: &str) -> OktaUserId {
         create_user(self.okta(), email, email)
     }
@@ -167,13 +167,13 @@ impl Harness {
         self.engine().clock().sleep(span).await;
     }
 
-    /// Reads the log, when the tenants have come to show what happened.
+    /// Polls after the lag of the tenants' indexes.
     pub(super) async fn poll(&self) {
         self.passes(Duration::from_secs(2)).await;
         self.engine().poll(&CancellationToken::new()).await.unwrap();
     }
 
-    /// Looks at whoever is due now, until nobody is.
+    /// Looks at all users who are due now, until the queue is empty.
     pub(super) async fn settle(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for _ in 0..100 {
@@ -183,7 +183,7 @@ impl Harness {
             }
             reports.extend(self.engine().look_at(&due).await.unwrap());
         }
-        panic!("it does not come to rest: {reports:#?}");
+        panic!("the queue does not drain: {reports:#?}");
     }
 
     pub(super) async fn sync(&self) -> Vec<Report> {
@@ -191,14 +191,14 @@ impl Harness {
         self.settle().await
     }
 
-    /// Who is due now.
+    /// The users who are due now.
     pub(super) async fn due(&self) -> Vec<OktaUserId> {
         let due = self.engine().store().due(self.engine().now(), 1000).await.unwrap();
         due.into_iter().map(|due| due.id).collect()
     }
 }
 
-/// A state that nothing was written to yet, in a folder of its own.
+/// A new state in its own folder.
 pub(super) async fn a_store(now: Timestamp) -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let binding = Binding {
@@ -212,16 +212,16 @@ pub(super) async fn a_store(now: Timestamp) -> (TempDir, Store) {
     (folder, store)
 }
 
-/// What is logged by this thread, until it is dropped.
+/// Captures the log lines of this thread until dropped.
 pub(super) struct CapturedLogs {
     bytes: Arc<Mutex<Vec<u8>>>,
-    _listening: tracing::subscriber::DefaultGuard,
+    _guard: tracing::subscriber::DefaultGuard,
 }
 
 impl CapturedLogs {
     pub(super) fn new() -> Self {
-        // Whether anybody wants a line is found out by the thread that comes to it first, and remembered for all. That may be
-        // another test's, which listens to nobody: so somebody listens everywhere.
+        // `tracing` caches each callsite's interest for all threads, as the first thread to reach it sees it. A global
+        // subscriber keeps a thread without one from disabling the callsite.
         static EVERYWHERE: Once = Once::new();
         EVERYWHERE.call_once(|| {
             let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LevelFilter::INFO));
@@ -229,25 +229,25 @@ impl CapturedLogs {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let writer = {
             let bytes = bytes.clone();
-            move || Page(bytes.clone())
+            move || Buffer(bytes.clone())
         };
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
-        Self { bytes, _listening: tracing::subscriber::set_default(subscriber) }
+        Self { bytes, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap()
     }
 
-    /// How often this event was told.
+    /// How often this event was logged.
     pub(super) fn count(&self, event: &str) -> usize {
         self.text().matches(&format!("event=\"{event}\"")).count()
     }
 }
 
-struct Page(Arc<Mutex<Vec<u8>>>);
+struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Page {
+impl io::Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }

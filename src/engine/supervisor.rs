@@ -1,4 +1,4 @@
-//! The daemon's life: three loops, the schedule that wakes them, and one rule: if one of them ends unasked, all end.
+//! Runs the daemon's tasks and the schedule that wakes them. If one task exits unexpectedly, all stop.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,30 +16,30 @@ use crate::domain::clock;
 use crate::failpoint;
 use crate::store::{Alarm, AlarmKind};
 
-/// Loops that wait stamp this often, whatever they wait for. In between lies one call at most, which is bounded by its
-/// time-outs: 45 s for a page of the log, and 20 s for each step to a token before it.
+/// How often a waiting loop stamps its heartbeat. Between two stamps lies at most one call, which its timeouts bound: 45 s
+/// for a page of the log, plus 20 s for each step to a token.
 const STAMP_EVERY: Duration = Duration::from_secs(1);
-/// Installations that were set up from one template shall not all poll in the same instant.
+/// Keeps installations with the same schedule from polling in the same instant.
 const JITTER_MAX_MS: u64 = 1000;
-/// No good poll for so long is an alarm.
+/// No good poll for this long raises an alarm.
 const POLL_LATE: Duration = Duration::from_secs(300);
 
-/// When something runs by itself: six-field cron, UTC.
+/// The schedules: six-field cron, UTC.
 #[derive(Clone, Debug)]
 pub struct Schedules {
-    /// The log is read.
+    /// Polls of the System Log.
     pub poll: String,
-    /// Everything is compared.
+    /// Reconciles.
     pub reconcile: String,
 }
 
 impl Engine {
-    /// Polls, applies and reconciles until told to stop; then finishes what is in flight.
+    /// Polls, applies and reconciles until cancelled, then finishes the running looks.
     ///
     /// # Errors
-    /// When a loop ended unasked, or the state cannot be used at all.
-    pub async fn run(self: &Arc<Self>, timetable: &Schedules, stop: CancellationToken) -> Result<(), Fatal> {
-        let mut scheduler = self.schedule(timetable).await?;
+    /// When a task exited unexpectedly, or the state cannot be used at all.
+    pub async fn run(self: &Arc<Self>, schedules: &Schedules, stop: CancellationToken) -> Result<(), Fatal> {
+        let mut scheduler = self.schedule(schedules).await?;
         let mut loops: JoinSet<(&'static str, Result<(), Fatal>)> = JoinSet::new();
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move { ("poller", engine.poll_loop(&token).await) });
@@ -76,27 +76,27 @@ impl Engine {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// A tick only rings a bell. Work inside a job would overlap with itself, be cut off at shutdown, and a panic in it
-    /// would be reported to nobody.
-    async fn schedule(self: &Arc<Self>, timetable: &Schedules) -> Result<JobScheduler, Fatal> {
+    /// Starts the schedule. A tick only wakes a loop: work inside a job could overlap with itself, would be cut off at
+    /// shutdown, and would lose its panics.
+    async fn schedule(self: &Arc<Self>, schedules: &Schedules) -> Result<JobScheduler, Fatal> {
         let scheduler = JobScheduler::new().await.map_err(refused)?;
         let engine = self.clone();
-        let poll = Job::new(timetable.poll.as_str(), move |_, _| engine.wakes.poll.notify_one()).map_err(refused)?;
+        let poll = Job::new(schedules.poll.as_str(), move |_, _| engine.wakes.poll.notify_one()).map_err(refused)?;
         scheduler.add(poll).await.map_err(refused)?;
         let engine = self.clone();
         let reconcile =
-            Job::new(timetable.reconcile.as_str(), move |_, _| engine.wakes.reconcile.notify_one()).map_err(refused)?;
+            Job::new(schedules.reconcile.as_str(), move |_, _| engine.wakes.reconcile.notify_one()).map_err(refused)?;
         scheduler.add(reconcile).await.map_err(refused)?;
         scheduler.start().await.map_err(refused)?;
         Ok(scheduler)
     }
 
-    /// Polls at once, then at each tick; and again as soon as a pause is over.
+    /// Polls at once, at each tick, and when an open circuit allows a probe.
     async fn poll_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
         let jitter = Duration::from_millis(fastrand::u64(0..=JITTER_MAX_MS));
         let mut last_good = self.clock.monotonic();
         let mut failing = false;
-        // What a process before this one raised: nobody else would end it.
+        // A previous run may have left the alarm open.
         let mut inherited = true;
         loop {
             self.heartbeats.poller.stamp(self.clock.as_ref());
@@ -141,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// `false`: asked to stop.
+    /// Waits for the next tick or for the time `again`. `false`: cancelled.
     async fn wait_for_tick(&self, again: Option<Duration>, jitter: Duration, stop: &CancellationToken) -> bool {
         let until = again.map(|wait| self.clock.monotonic().saturating_add(wait));
         loop {
@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// Compares at each tick; goes on with what a restart interrupted; tidies up afterwards.
+    /// Reconciles at each tick, resumes a reconcile that a restart interrupted, and removes old rows afterwards.
     async fn reconcile_loop(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Fatal> {
         let mut under_way = self.store.current_reconcile().await?.is_some();
         loop {
@@ -207,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// Removes what is older than the retention, in small steps.
+    /// Removes rows older than the retention, in small steps.
     async fn tidy(&self, stop: &CancellationToken) {
         let before = clock::sub(self.clock.now(), self.options.retention);
         while !stop.is_cancelled() {

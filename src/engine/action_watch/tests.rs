@@ -1,4 +1,4 @@
-//! The daemon's watch over the Action.
+//! The hourly check of the Action.
 
 use super::super::stage::{CapturedLogs, Stage, soon, until};
 use super::*;
@@ -32,11 +32,11 @@ async fn unbinding_raises_alarm_and_binding_clears_it() {
     assert_eq!(look().await.unwrap(), Some(Enforcement::Missing));
     assert_eq!(alarms(&stage).await, ["action_missing"]);
     let alarm = stage.engine.store().open_alarms().await.unwrap().remove(0);
-    assert!(alarm.detail.contains("nobody is denied by it"), "it names what is wrong: {}", alarm.detail);
-    assert!(!alarm.detail.contains("the code runs"), "and not what is right: {}", alarm.detail);
+    assert!(alarm.detail.contains("nobody is denied by it"), "names what is missing: {}", alarm.detail);
+    assert!(!alarm.detail.contains("the code runs"), "omits what is in order: {}", alarm.detail);
     assert_eq!(stored(&stage).await.0.as_deref(), Some("missing"));
 
-    // Behind another one it works, if not as well as it should.
+    // Behind another Action it works, but an Action before it may fail.
     action.set_bound(true);
     action.install("other", "exports.onExecutePostLogin = async () => {};");
     action.place("other", Some(0));
@@ -55,9 +55,9 @@ async fn missing_scope_changes_no_alarm() {
     tenant.set_granted_scope("read:users update:users");
     assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Unverified));
     assert!(alarms(&stage).await.is_empty());
-    assert!(!tenant.journal().requests().iter().any(|request| request.path.contains("/actions/")), "it did not try");
+    assert!(!tenant.journal().requests().iter().any(|request| request.path.contains("/actions/")), "made no call");
 
-    // The scope goes while the token that had it lives on.
+    // The scope is revoked while the old token is still valid.
     let stage = Stage::new(MARK).await;
     let tenant = stage.sandbox.auth0();
     tenant.action().set_bound(false);

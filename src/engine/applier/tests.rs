@@ -1,4 +1,4 @@
-//! What becomes of a look that ends in a defect of this program, and of the loop when the state fails.
+//! Looks that panic, and the loop while the store fails.
 
 use super::super::stage::{Stage, create_user, soon, start_time};
 use super::*;
@@ -21,7 +21,7 @@ async fn panic_counts_as_failed_attempt() {
         let now = engine.clock().now();
         let start = engine.store().begin_look(&ann, now).await.unwrap();
         assert!(engine.note_panic(Some(&start)).await.unwrap().is_none());
-        assert!(engine.store().due(now, 10).await.unwrap().is_empty(), "it does not spin");
+        assert!(engine.store().due(now, 10).await.unwrap().is_empty(), "not retried at once");
         let expected = if attempt < engine.options.max_attempts { "retry" } else { "failed" };
         let row = row().await;
         assert_eq!(row.outcome.map(|outcome| outcome.as_str()), Some(expected), "attempt {attempt}");
@@ -39,20 +39,20 @@ async fn store_failure_is_retried_until_cancelled() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
     engine.store().close().await;
-    let told = stop.clone();
-    let applying = tokio::spawn(async move { engine.apply(Until::Stopped, &told).await });
+    let token = stop.clone();
+    let applying = tokio::spawn(async move { engine.apply(Until::Stopped, &token).await });
     for _ in 0..100 {
         stage.engine.clock().sleep(STORE_AGAIN).await;
     }
     assert!(!applying.is_finished());
     stop.cancel();
     assert_eq!(applying.await.unwrap().unwrap(), Applied::default());
-    // One pass alone ends with what it met.
+    // With `Until::Idle` it returns the error.
     let stop = CancellationToken::new();
     stage.engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap_err();
 }
 
-/// So many who left are due.
+/// Makes `many` deactivated users due.
 async fn leavers(stage: &Stage, many: usize) -> Vec<OktaUserId> {
     let okta = stage.sandbox.okta();
     let ids: Vec<OktaUserId> = (0..many)
@@ -75,7 +75,7 @@ async fn looks_keep_to_the_concurrency_limit() {
     stage.engine.begin_looks(&mut running, &mut under_way, &mut ahead).await.unwrap();
     assert_eq!(running.len(), stage.engine.options.concurrency);
     drain(&mut running).await;
-    assert!(running.is_empty(), "what was begun was waited for");
+    assert!(running.is_empty(), "all started looks have ended");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn open_breaker_delays_looks_then_one_probes() {
         let stop = CancellationToken::new();
         soon(stage.engine.apply(Until::Idle(Duration::ZERO), &stop)).await.unwrap().looks
     };
-    assert_eq!(apply().await, 4, "those that were under way when it was found out");
+    assert_eq!(apply().await, 4, "only the looks that were in progress when the circuit opened");
     assert_eq!(apply().await, 0);
     let (mut running, mut under_way, mut ahead) = (JoinSet::new(), HashMap::new(), VecDeque::new());
     let begun = stage.engine.begin_looks(&mut running, &mut under_way, &mut ahead).await.unwrap();
@@ -116,5 +116,5 @@ async fn idle_apply_gives_up_after_patience() {
         applied = soon(stage.engine.apply(Until::Idle(patience), &stop)) => assert_eq!(applied.unwrap().writes, 0),
         () = time_passes => {}
     }
-    assert!(stage.clock.monotonic() > patience, "it was waited for");
+    assert!(stage.clock.monotonic() > patience, "waited for the whole time");
 }

@@ -1,4 +1,4 @@
-//! The breaker, with calls that fail as they are told to, on a clock that stands still until it is moved.
+//! The circuit breaker with scripted calls and a manual clock.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use crate::store::RemoteRow;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The breaker to one remote, with a state of its own.
+/// A breaker with its own state and clock.
 struct BreakerHarness {
     breaker: CircuitBreaker,
     clock: Arc<ManualClock>,
@@ -24,7 +24,7 @@ struct BreakerHarness {
     _folder: tempfile::TempDir,
 }
 
-/// A call for this user (or loop) that fails so, or comes back.
+/// A call for this user or loop, which fails with this kind or succeeds.
 type Ask<'a> = (Endpoint, &'a str, Option<Kind>);
 
 impl BreakerHarness {
@@ -43,12 +43,12 @@ impl BreakerHarness {
             .await
     }
 
-    /// Whether the call was made at all.
+    /// Does the breaker let a call pass?
     async fn reaches(&self, endpoint: Endpoint) -> bool {
         let made = Cell::new(false);
         let _ = self
             .breaker
-            .call(endpoint, Priority::Live, "somebody", || {
+            .call(endpoint, Priority::Live, "00u1", || {
                 made.set(true);
                 async { Ok(()) }
             })
@@ -56,7 +56,7 @@ impl BreakerHarness {
         made.get()
     }
 
-    /// How long everything is paused, in seconds; and how often that was probed.
+    /// The wait of the remote's open circuit in seconds, and its failed probes.
     fn pause(&self) -> Option<(u64, u32)> {
         let now = self.clock.monotonic();
         let state = self.breaker.lock();
@@ -82,18 +82,18 @@ fn failure(kind: Kind) -> Failure {
     Failure { kind, ..Failure::malformed(Remote::Okta, "GET /api/v1/logs", "broken on purpose") }
 }
 
-fn waits(stopped: Result<(), CallError>) -> u64 {
-    match stopped.unwrap_err() {
+fn waits(result: Result<(), CallError>) -> u64 {
+    match result.unwrap_err() {
         CallError::Paused { wait, .. } => wait.as_secs(),
-        CallError::Failed(failure) => panic!("nothing waits: {failure}"),
+        CallError::Failed(failure) => panic!("not paused: {failure}"),
     }
 }
 
-fn is_this_calls_alone(stopped: Result<(), CallError>) -> bool {
-    matches!(stopped.unwrap_err(), CallError::Failed(_))
+fn only_this_call_failed(result: Result<(), CallError>) -> bool {
+    matches!(result.unwrap_err(), CallError::Failed(_))
 }
 
-/// Begins a call that does not come back yet.
+/// Polls a call once. Is it still pending?
 async fn is_under_way(mut call: Pin<&mut impl Future>) -> bool {
     poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_pending())).await
 }
@@ -114,7 +114,7 @@ async fn rate_limited_call_gives_up_after_four_attempts() {
     assert_eq!(harness.breaker.counts(), Counts { ok: 0, failed: [(Kind::RateLimited, 12)].into() });
     assert_eq!(harness.breaker.open_for(&[okta::endpoints::LOG]), None);
 
-    // Three refusals in a row, and then an answer.
+    // Three refusals in a row, then a success.
     made.set(0);
     let at_last = || {
         made.set(made.get() + 1);
@@ -130,14 +130,14 @@ async fn unauthorized_opens_breaker_then_probes() {
     assert_eq!(waits(harness.ask((okta::endpoints::LOG, "poller", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(harness.pause(), Some((60, 1)));
     harness.clock.advance(59 * SECOND);
-    assert!(!harness.reaches(okta::endpoints::USER).await, "in the pause nobody passes");
+    assert!(!harness.reaches(okta::endpoints::USER).await, "no call passes an open circuit");
 
-    // At the very moment at which it has run out: the probe fails too, and the pause begins again.
+    // Exactly when the wait is over: the probe fails too, and the circuit opens again.
     harness.clock.advance(SECOND);
     assert_eq!(waits(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(harness.pause(), Some((60, 2)));
 
-    // Long after it has run out, too.
+    // And long after it.
     harness.clock.advance(100 * SECOND);
     assert_eq!(waits(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unauthorized))).await), 60);
     assert_eq!(harness.pause(), Some((60, 3)));
@@ -153,9 +153,9 @@ async fn unauthorized_opens_breaker_then_probes() {
         tokio::pin!(probe);
         assert!(is_under_way(probe.as_mut()).await);
         assert!(!harness.reaches(okta::endpoints::LOG).await, "one probe at a time");
-        assert_eq!(waits(harness.ask((okta::endpoints::LOG, "poller", None)).await), 1, "and others ask again soon");
+        assert_eq!(waits(harness.ask((okta::endpoints::LOG, "poller", None)).await), 1, "other callers wait a second");
     }
-    assert!(harness.reaches(okta::endpoints::LOG).await, "a probe that was abandoned lets the next one pass");
+    assert!(harness.reaches(okta::endpoints::LOG).await, "after an abandoned probe the next call may probe");
     assert_eq!(harness.breaker.open_for(&[okta::endpoints::LOG, okta::endpoints::USER]), None);
 }
 
@@ -163,12 +163,12 @@ async fn unauthorized_opens_breaker_then_probes() {
 async fn calls_in_flight_do_not_extend_the_pause() {
     for kind in [Kind::Unauthorized, Kind::Unreachable] {
         let harness = BreakerHarness::new().await;
-        let (fail, told) = oneshot::channel::<()>();
-        let told = Cell::new(Some(told));
+        let (fail, failing) = oneshot::channel::<()>();
+        let failing = Cell::new(Some(failing));
         let late = harness.breaker.call(okta::endpoints::USER, Priority::Live, "00u1", || {
-            let told = told.take().unwrap();
+            let failing = failing.take().unwrap();
             async move {
-                let _ = told.await;
+                let _ = failing.await;
                 Err::<(), _>(failure(kind))
             }
         });
@@ -208,21 +208,21 @@ async fn failures_of_three_users_open_the_remote() {
     for kind in [Kind::Server, Kind::Timeout, Kind::Malformed] {
         let harness = BreakerHarness::new().await;
         for _ in 0..5 {
-            assert!(is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
+            assert!(only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
         }
-        assert!(is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u2", Some(kind))).await));
+        assert!(only_this_call_failed(harness.ask((okta::endpoints::USER, "00u2", Some(kind))).await));
         harness.ask((okta::endpoints::USER, "00u3", None)).await.unwrap();
         assert!(
-            is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u2", Some(kind))).await),
-            "a success lies between"
+            only_this_call_failed(harness.ask((okta::endpoints::USER, "00u2", Some(kind))).await),
+            "a success came in between"
         );
-        assert!(is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
+        assert!(only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
         assert_eq!(harness.pause(), None);
         assert_eq!(waits(harness.ask((okta::endpoints::USER, "00u3", Some(kind))).await), 1);
         assert_eq!(harness.pause(), Some((1, 1)));
-        // Whoever comes first when it has run out finds out for all.
+        // The first call after the wait is the probe.
         harness.wait_for_pause();
-        assert!(!is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
+        assert!(!only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(kind))).await));
         assert_eq!(harness.pause().unwrap().1, 2);
     }
 }
@@ -233,18 +233,18 @@ async fn unreachable_opens_remote_unless_others_answer() {
     assert_eq!(waits(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await), 1);
     harness.wait_for_pause();
     assert!(
-        !is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await),
-        "still away"
+        !only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await),
+        "still down"
     );
     harness.wait_for_pause();
     harness.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert!(
-        is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await),
-        "this one alone"
+        only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await),
+        "only this endpoint"
     );
     assert_eq!(harness.pause(), None);
-    // Nothing was answered since: now it may be all of them.
-    assert!(!is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await));
+    // Without a success since then, the whole remote may be down.
+    assert!(!only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unreachable))).await));
 }
 
 #[tokio::test]
@@ -265,9 +265,9 @@ async fn forbidden_opens_endpoint_or_remote_for_token() {
 async fn rejected_and_not_found_close_the_circuit() {
     for kind in [Kind::NotFound, Kind::Rejected] {
         let harness = BreakerHarness::new().await;
-        assert!(!is_this_calls_alone(harness.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await));
+        assert!(!only_this_call_failed(harness.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await));
         harness.wait_for_pause();
-        assert!(is_this_calls_alone(harness.ask((okta::endpoints::LOG, "poller", Some(kind))).await));
+        assert!(only_this_call_failed(harness.ask((okta::endpoints::LOG, "poller", Some(kind))).await));
         assert_eq!(harness.breaker.open_for(&[okta::endpoints::LOG]), None);
         assert!(!harness.row().await.is_failing());
     }
@@ -308,7 +308,7 @@ async fn outage_is_logged_at_start_and_end() {
     assert!(logs.text().contains("failures=3"), "{}", logs.text());
     harness.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert_eq!(logs.count("remote_back"), 1);
-    // The next one counts anew.
+    // The next outage starts its own count.
     assert!(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Unauthorized))).await.is_err());
     harness.wait_for_pause();
     harness.ask((okta::endpoints::USER, "00u1", None)).await.unwrap();
@@ -320,12 +320,12 @@ async fn outage_is_logged_at_start_and_end() {
 async fn failures_of_one_user_open_nothing() {
     let harness = BreakerHarness::new().await;
     let logs = CapturedLogs::new();
-    assert!(is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Server))).await));
+    assert!(only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Server))).await));
     assert_eq!(logs.count("remote_down"), 0);
     harness.clock.advance(2 * ALARM_AFTER);
-    assert!(is_this_calls_alone(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Server))).await));
+    assert!(only_this_call_failed(harness.ask((okta::endpoints::USER, "00u1", Some(Kind::Server))).await));
     assert!(harness.alarms().await.is_empty());
-    // It is seen in the state, though, until something is answered.
+    // The state shows the error until a call succeeds.
     assert_eq!(harness.row().await.error_kind.as_deref(), Some("server error"));
 }
 
@@ -406,8 +406,8 @@ async fn first_success_clears_errors_of_previous_run() {
 
     harness.clock.advance(SECOND);
     harness.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
-    assert_eq!(harness.row().await.ok_at, first.ok_at, "nothing to tell");
-    // What somebody else raises meanwhile is not ours to end without an outage of ours.
+    assert_eq!(harness.row().await.ok_at, first.ok_at, "a later success writes nothing");
+    // After that, only an outage that this process saw lets it clear alarms.
     harness.store.raise_alarm(&alarm(AlarmKind::RemoteDown), harness.clock.now()).await.unwrap();
     assert!(harness.ask((okta::endpoints::LOG, "poller", Some(Kind::Unreachable))).await.is_err());
     harness.wait_for_pause();

@@ -1,4 +1,4 @@
-//! The Action, brought into the sandbox's tenant.
+//! Deployments to the sandbox's tenant.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl Stage {
         self.sandbox.auth0().action().flow()
     }
 
-    /// How many requests changed something.
+    /// The number of writing requests.
     fn writes(&self) -> usize {
         let requests = self.sandbox.auth0().journal().requests();
         requests.iter().filter(|request| request.method != "GET" && request.path.contains("/actions/")).count()
@@ -101,7 +101,7 @@ async fn deploys_and_binds_then_changes_nothing() {
     let again = stage.deployment().look().await.unwrap();
     assert_eq!(again.steps(), []);
     stage.deploy().await.unwrap();
-    assert_eq!(stage.writes(), writes, "nothing to do, nothing done");
+    assert_eq!(stage.writes(), writes, "a second run writes nothing");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn other_code_is_replaced_and_moved_first() {
     assert!(stage.deploy().await.unwrap().is_verified());
     assert_eq!(stage.flow(), [ACTION_NAME, "enrich", "welcome"]);
     let after = stage.auth0.flow().await.unwrap();
-    assert_eq!(after, [1, 0, 2].map(|at: usize| before[at].clone()), "the same places, not new ones");
+    assert_eq!(after, [1, 0, 2].map(|at: usize| before[at].clone()), "the same bindings, in another order");
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn deployment_times_out_and_resumes_later() {
     let took = stage.clock.monotonic() - began;
     assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
     let asked = stage.sandbox.auth0().journal().count(deploy.0, deploy.1);
-    assert!(asked < 40, "{asked} times: more and more seldom");
+    assert!(asked < 40, "{asked} times: the interval grows");
     stage.sandbox.auth0().faults().remove(fault);
     assert!(stage.deploy().await.unwrap().is_verified());
 }
@@ -175,7 +175,7 @@ async fn build_failure_and_taken_name_are_reported() {
     let mut stage = Stage::new().await;
     stage.code = "not javascript {".to_owned();
     assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::BuildFailed));
-    assert_eq!(stage.flow(), ["enrich", "welcome"], "what was there goes on");
+    assert_eq!(stage.flow(), ["enrich", "welcome"], "the other Actions stay bound");
 
     let stage = Stage::new().await;
     let taken = refuse(("POST", "/api/v2/actions/actions"), 1, 409, "An action with the name exists");
@@ -214,7 +214,7 @@ async fn concurrent_flow_write_is_detected() {
     let stage = Stage::new().await;
     let flow = json!({ "bindings": [], "total": 0 }).to_string().into_bytes();
     let bindings = ("GET", "/api/v2/actions/triggers/post-login");
-    // The third reading is the one after the write: it shows a flow that somebody has emptied meanwhile.
+    // The third read, after the write, shows a flow that another tool has emptied.
     stage.sandbox.auth0().faults().add(Fault::new(bindings.0, bindings.1, Effect::ReplaceBody(flow)).skip(2).times(1));
     assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::Overwritten));
 }

@@ -1,4 +1,4 @@
-//! What the figures say of what was done.
+//! The counters after a few looks.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -9,7 +9,7 @@ use crate::engine::applier::Until;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The lines of a scrape that count something.
+/// The lines of a scrape that are not zero.
 fn figures(metrics: &Metrics) -> Vec<String> {
     let mut registry = Registry::default();
     registry.register("looks", "", metrics.looks.clone());
@@ -51,6 +51,6 @@ async fn working_loop_stamps_its_own_heartbeat() {
     harness.passes(DAY).await;
     harness.engine().apply(Until::Idle(Duration::ZERO), &tokio_util::sync::CancellationToken::new()).await.unwrap();
     let clock = harness.engine().clock().as_ref();
-    let ages = harness.engine().heartbeats().by_name().map(|(name, beat)| (name, beat.age(clock).as_secs()));
+    let ages = harness.engine().heartbeats().by_name().map(|(name, heartbeat)| (name, heartbeat.age(clock).as_secs()));
     assert_eq!(ages, [("poller", 86_400), ("applier", 0), ("reconciler", 86_400)]);
 }

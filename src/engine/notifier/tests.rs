@@ -1,4 +1,4 @@
-//! What is told, to addresses that take it and to some that do not.
+//! Deliveries to addresses that work, and to one that does not.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::http::{Http, HttpOptions};
 use crate::store::Alarm;
 use okta_auth0_sync_sandbox::Sandbox;
 
-/// An address that keeps what is sent to it, and one that has nothing.
+/// A path that accepts messages, and one that does not exist.
 const INBOX: &str = "/_sandbox/inbox";
 const NOWHERE: &str = "/nowhere";
 
@@ -37,18 +37,18 @@ async fn raise(stage: &Stage) {
     stage.engine.store().raise_alarm(&alarm, start_time()).await.unwrap();
 }
 
-/// Tells until `seen`.
-async fn tell_until(stage: &Stage, seen: impl Future<Output = ()>) {
+/// Runs the notifier until `seen` completes.
+async fn notify_until(stage: &Stage, seen: impl Future<Output = ()>) {
     let (stop, engine) = (CancellationToken::new(), Arc::clone(&stage.engine));
-    let told = stop.clone();
+    let token = stop.clone();
     tokio::join!(soon(engine.notify_loop(&stop)), async {
         soon(seen).await;
-        told.cancel();
+        token.cancel();
     });
 }
 
-async fn is_so(so: impl AsyncFn() -> bool) {
-    while !so().await {
+async fn holds(condition: impl AsyncFn() -> bool) {
+    while !condition().await {
         tokio::task::yield_now().await;
     }
 }
@@ -58,7 +58,7 @@ async fn alarm_is_delivered_once() {
     let stage = stage(INBOX).await;
     raise(&stage).await;
     let asked = || async { stage.engine.store().pending_notification().await.unwrap().is_none() };
-    tell_until(&stage, is_so(asked)).await;
+    notify_until(&stage, holds(asked)).await;
     assert!(matches!(stage.engine.deliver_next().await, Ok(Delivery::Nothing)));
 }
 
@@ -67,7 +67,7 @@ async fn failing_webhook_is_logged_once_and_retried() {
     let (stage, logs) = (stage(NOWHERE).await, CapturedLogs::new());
     raise(&stage).await;
     let journal = stage.sandbox.auth0().journal();
-    tell_until(&stage, is_so(async || journal.count("POST", NOWHERE) >= 4)).await;
+    notify_until(&stage, holds(async || journal.count("POST", NOWHERE) >= 4)).await;
     assert_eq!(logs.count("webhook_failed"), 1);
     assert!(stage.engine.store().pending_notification().await.unwrap().is_some());
 }
@@ -76,10 +76,10 @@ async fn failing_webhook_is_logged_once_and_retried() {
 async fn each_good_pass_sends_a_heartbeat() {
     let stage = stage(INBOX).await;
     let journal = stage.sandbox.auth0().journal();
-    tell_until(&stage, async {
+    notify_until(&stage, async {
         for beats in 1..=3 {
             stage.engine.wakes.beat.notify_one();
-            is_so(async || journal.count("GET", "/beat") == beats).await;
+            holds(async || journal.count("GET", "/beat") == beats).await;
         }
     })
     .await;

@@ -1,4 +1,4 @@
-//! Passes through the log of a stand-in, on a clock that stands still until it is moved.
+//! Passes through a stand-in's System Log, with a manual clock.
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
@@ -26,7 +26,7 @@ impl Stage {
         soon(self.engine.poll(&CancellationToken::new())).await
     }
 
-    /// The next answers of the log are these instead.
+    /// Replaces the responses of the System Log.
     fn log_answers(&self, effect: Effect) -> FaultId {
         self.sandbox.okta().faults().add(Fault::new("GET", LOG, effect))
     }
@@ -54,7 +54,7 @@ impl Stage {
         self.engine.store.open_alarms().await.unwrap().into_iter().map(|alarm| alarm.kind).collect()
     }
 
-    /// Whether the loop that looks was woken since the last time.
+    /// Was the applier woken since the last check?
     async fn wakes(&self) -> bool {
         let woken = self.engine.wakes.apply.notified();
         tokio::pin!(woken);
@@ -65,7 +65,7 @@ impl Stage {
 #[tokio::test]
 async fn full_pages_continue_the_pass() {
     let stage = stage().await;
-    // Each is two entries: created, and activated.
+    // Each user has two events: created and activated.
     stage.moves_in(600);
     assert_eq!(stage.pass().await.unwrap(), Pass { pages: 2, events: 1200, made_due: 600, more: false });
     assert_eq!(stage.asked(), 2);
@@ -90,7 +90,7 @@ async fn full_page_without_new_cursor_ends_pass() {
         assert_eq!(stage.pass().await.unwrap().pages, 1, "{link:?}");
         assert_eq!(stage.asked(), asked + 1, "{link:?}");
         stage.sandbox.okta().faults().remove(fault);
-        // And nothing of it is lost: the next one goes on where this one stood.
+        // Nothing is lost: the next pass resumes at the same cursor.
         stage.pass().await.unwrap();
         assert_eq!(stage.events().await.len(), known + 1000, "{link:?}");
     }
@@ -124,16 +124,16 @@ async fn cursor_refused_twice_is_replaced_by_timestamp() {
 
     let once = stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)).times(1));
     stage.pass().await.unwrap();
-    assert_eq!((logs.count("reanchored"), stage.asked()), (0, 12), "a hiccup costs one question");
+    assert_eq!((logs.count("reanchored"), stage.asked()), (0, 12), "one refusal costs one more request");
     stage.sandbox.okta().faults().remove(once);
 
     stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)).times(2));
     let asked = stage.asked();
     stage.pass().await.unwrap();
     assert_eq!((logs.count("reanchored"), stage.asked()), (1, asked + 3));
-    assert!(stage.alarms().await.is_empty(), "it is over at once");
+    assert!(stage.alarms().await.is_empty(), "the alarm is momentary");
 
-    // A time that is refused too is nothing that could be given up.
+    // If Okta refuses the timestamp too, the pass fails.
     let asked = stage.asked();
     stage.sandbox.okta().faults().add(Fault::new("GET", LOG, status(400)));
     assert!(matches!(stage.pass().await.unwrap_err(), PassError::Failed(failure) if failure.kind == Kind::Rejected));
@@ -221,8 +221,8 @@ async fn eighty_days_without_poll_is_a_gap() {
     }
     assert_eq!(stage.alarms().await, ["gap"]);
     assert_eq!(logs.count("gap"), 1);
-    let sweep = stage.engine.store.current_reconcile().await.unwrap().unwrap();
-    assert_eq!(sweep.scope, "all");
+    let run = stage.engine.store.current_reconcile().await.unwrap().unwrap();
+    assert_eq!(run.scope, "all");
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn foreign_next_link_raises_alarm() {
     }
     assert_eq!((stage.alarms().await, logs.count("foreign_next")), (vec!["foreign_next".to_owned()], 1));
     stage.sandbox.okta().faults().remove(elsewhere);
-    // A page without a link says nothing of it.
+    // A page without a link does not clear the alarm.
     let none = stage.log_answers(Effect::ReplaceHeader { name: "link".to_owned(), value: None });
     stage.pass().await.unwrap();
     assert_eq!(stage.alarms().await, ["foreign_next"]);

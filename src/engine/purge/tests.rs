@@ -1,4 +1,4 @@
-//! Every mark out of the sandbox's tenant.
+//! Purges of the sandbox's tenant.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use okta_auth0_sync_sandbox::{Effect, Fault, NewUser, PathMatch};
 
 const BLOCKING: MarkOptions = MarkOptions { mirror: true, block: true };
 
-/// Deactivates people and lets the engine deny their accounts; answers those accounts.
+/// Deactivates users, lets the engine deny their accounts, and returns the accounts.
 async fn denied(stage: &Stage, names: &[&str]) -> Vec<String> {
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
     let stop = CancellationToken::new();
@@ -47,13 +47,13 @@ async fn purge_removes_only_our_data() {
     let stage = Stage::new(BLOCKING).await;
     let auth0 = stage.sandbox.auth0();
     let accounts = denied(&stage, &["ann", "bob"]).await;
-    // Marked by a state that was lost: found by the search alone. Its block is somebody else's.
+    // Marked by a lost state, so only the search finds it. Another program set its block.
     let lost = auth0.create_user(json!({
         "email": "lost@example.com", "blocked": true,
         "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": "00uLost" } },
         "user_metadata": { "okta": { "deactivated": "true" } },
     }));
-    // Marked by the original flow alone: not ours.
+    // Marked by another flow only.
     let theirs = auth0.create_user(json!({
         "email": "theirs@example.com", "user_metadata": { "okta": { "deactivated": "true" } },
     }));
@@ -65,25 +65,25 @@ async fn purge_removes_only_our_data() {
         (written, requests.iter().filter(|request| request.path == "/api/v2/users").count())
     };
     let (written, searched) = asked();
-    let told = |dry_run| {
+    let run = |dry_run| {
         let stage = &stage;
         async move {
-            let told = std::sync::Mutex::new(Vec::new());
-            let tell = |freed: &ClearedAccount| told.lock().unwrap().push((freed.account.clone(), freed.after.clone()));
-            let purge = stage.engine.purge(dry_run, &CancellationToken::new(), tell).await.unwrap();
-            let mut told = told.into_inner().unwrap();
-            told.sort();
-            (purge, told)
+            let cleared = std::sync::Mutex::new(Vec::new());
+            let note = |one: &ClearedAccount| cleared.lock().unwrap().push((one.account.clone(), one.after.clone()));
+            let purge = stage.engine.purge(dry_run, &CancellationToken::new(), note).await.unwrap();
+            let mut cleared = cleared.into_inner().unwrap();
+            cleared.sort();
+            (purge, cleared)
         }
     };
-    let (plan, planned) = told(true).await;
+    let (plan, planned) = run(true).await;
     assert_eq!((plan.freed, plan.clean, plan.incomplete), (3, 0, None));
-    // A search for the one that the state does not know, and one more: whether something came meanwhile.
+    // One search for the account that the state does not know, and one that finds no more.
     assert_eq!(asked(), (written, searched + 2));
 
-    let (done, freed) = told(false).await;
+    let (done, freed) = run(false).await;
     assert_eq!((done.freed, &done.left, &done.incomplete), (3, &vec![], &None));
-    assert_eq!(planned, freed, "what was told before is what came");
+    assert_eq!(planned, freed, "the dry run predicted the purge");
     for account in &accounts {
         let user = auth0.user(account).unwrap();
         assert!(is_as_before(&user), "{user}");
@@ -138,10 +138,10 @@ async fn failed_account_is_listed_and_purged_later() {
     };
     let plan = purge(&stage, true).await;
     assert_eq!((plan.freed, plan.clean), (2, 1), "{plan:?}");
-    assert_eq!(known().await.len(), 3, "a rehearsal lets go of nothing");
+    assert_eq!(known().await.len(), 3, "a dry run removes nothing from the state");
     let first = purge(&stage, false).await;
     assert_eq!((first.freed, first.clean), (1, 1), "{first:?}");
-    assert_eq!(known().await, [accounts[0].clone()], "the state lets go of what is clean");
+    assert_eq!(known().await, [accounts[0].clone()], "the state keeps only the failed account");
     assert_eq!(first.left.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [accounts[0].as_str()]);
     assert!(first.left[0].1.contains("400"), "{first:?}");
     auth0.faults().remove(fault);
@@ -166,7 +166,7 @@ async fn purge_retries_brief_failures_only() {
     let done = purge(&stage, false).await;
     assert!(done.incomplete.is_some_and(|why| why.contains("403")));
     let asked = stage.sandbox.auth0().journal().count("PATCH", "/api/v2/users");
-    assert_eq!(asked, 1 + RETRIES.attempts_max as usize, "the mark, and then tries that wait for each pause");
+    assert_eq!(asked, 1 + RETRIES.attempts_max as usize, "the mark, and then all attempts");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Whom a comparison makes due, what it asks for that, and what it tells.
+//! Which users a reconcile queues, its requests, and its log lines.
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
@@ -14,28 +14,28 @@ use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Somebody who has left, and nothing in the log says so.
+/// A deactivated user without an event in the log.
 fn silent_leaver(harness: &Harness, email: &str) -> OktaUserId {
     let who = harness.person(email);
     harness.okta().deactivate_silently(&who);
     who
 }
 
-/// Who is due when the comparison has come to its end.
-async fn go_on(harness: &Harness) -> Vec<OktaUserId> {
+/// Finishes the reconcile in progress and returns the due users.
+async fn finish(harness: &Harness) -> Vec<OktaUserId> {
     assert!(harness.engine().reconcile(&CancellationToken::new()).await.unwrap().done);
     harness.due().await
 }
 
-/// Who is due when everybody has been compared.
+/// Runs a full reconcile and returns the due users.
 async fn compare(harness: &Harness) -> Vec<OktaUserId> {
     // Listings lag by a second.
     harness.passes(Duration::from_secs(2)).await;
     harness.engine().begin_reconcile(Scope::All, "a test").await.unwrap();
-    go_on(harness).await
+    finish(harness).await
 }
 
-/// What was searched for in Auth0, request by request.
+/// The queries of the searches in Auth0.
 fn searches(harness: &Harness) -> Vec<String> {
     let requests = harness.auth0().journal().requests();
     requests.into_iter().filter(|request| request.path == "/api/v2/users").map(|request| request.query).collect()
@@ -64,7 +64,7 @@ fn account(id: &str, owner: Option<&str>, mirror: Mirror, blocked: bool) -> Acco
     }
 }
 
-/// What `decide` says of these accounts of ann@example.com, of which the store knows `denied` as denied.
+/// Whether `decide` finds these accounts of ann@example.com in order, if the store has `denied` as denied.
 fn agrees(me: &OktaUserId, accounts: &[&Account], denied: &[AccountId], mirror: bool, block: bool) -> bool {
     let rules = Rules {
         policy: Policy::default(),
@@ -84,18 +84,18 @@ fn accounts_that_need_a_write_disagree() {
     let me = user("00u1");
     let ids = |list: &[&str]| list.iter().map(|id| AccountId::new(*id)).collect::<Vec<_>>();
     let marked = account("a|1", Some("00u1"), Mirror::On, false);
-    assert!(agrees(&me, &[], &[], true, false), "nobody there, nothing marked");
+    assert!(agrees(&me, &[], &[], true, false), "no account, no mark");
     assert!(agrees(&me, &[&marked], &ids(&["a|1"]), true, false));
-    assert!(!agrees(&me, &[&marked], &[], true, false), "the state does not know of the mark");
-    assert!(!agrees(&me, &[], &ids(&["a|1"]), true, false), "a marked account is not shown");
+    assert!(!agrees(&me, &[&marked], &[], true, false), "the state does not know the mark");
+    assert!(!agrees(&me, &[], &ids(&["a|1"]), true, false), "the search does not find a marked account");
     assert!(!agrees(&me, &[&marked], &ids(&["a|1"]), true, true), "the block is missing");
     let open = account("a|2", None, Mirror::Absent, false);
     assert!(!agrees(&me, &[&marked, &open], &ids(&["a|1"]), true, false));
     let theirs = account("a|3", Some("00u2"), Mirror::On, false);
-    assert!(agrees(&me, &[&theirs], &[], true, false), "denied for somebody else is denied");
+    assert!(agrees(&me, &[&theirs], &[], true, false), "denied for another user is denied");
     let cleared = account("a|1", Some("00u1"), Mirror::Off, false);
     assert!(!agrees(&me, &[&cleared], &ids(&["a|1"]), true, false));
-    assert!(agrees(&me, &[&cleared], &ids(&["a|1"]), false, false), "no mirror is asked for");
+    assert!(agrees(&me, &[&cleared], &ids(&["a|1"]), false, false), "the mirror is off");
 }
 
 #[tokio::test]
@@ -108,8 +108,8 @@ async fn nightly_reconcile_spans_log_retention() {
     let bob = silent_leaver(&harness, "bob@example.com");
     harness.passes(80 * DAY).await;
     harness.engine().begin_nightly().await.unwrap();
-    assert_eq!(go_on(&harness).await, [bob]);
-    // Nothing is too old for one that was asked for all.
+    assert_eq!(finish(&harness).await, [bob]);
+    // A full reconcile has no time limit.
     assert_eq!(compare(&harness).await.len(), 2);
 }
 
@@ -130,7 +130,7 @@ async fn account_created_within_90_days_is_denied() {
     assert_eq!(harness.auth0().user(&anns).unwrap()["app_metadata"]["okta_sync"]["deactivated"], "true");
     harness.passes(20 * DAY).await;
     harness.account("bob@example.com");
-    assert!(compare(&harness).await.is_empty(), "he is looked for no longer");
+    assert!(compare(&harness).await.is_empty(), "no longer searched for after 90 days");
 }
 
 #[tokio::test]
@@ -156,14 +156,14 @@ async fn marks_are_adopted_from_all_search_pages() {
     for number in 0..150 {
         let who = silent_leaver(&harness, &format!("p{number}@example.com"));
         harness.auth0().create_user(json!({
-            // Another address than the one that Okta has: it is found by its mark alone.
+            // Its address differs from the user's, so only the mark finds it.
             "email": format!("old{number}@example.com"),
             "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": who.as_str() } },
         }));
     }
     harness.passes(DAY).await;
     assert_eq!(compare(&harness).await.len(), 150);
-    assert_eq!(logs.count("marks_beyond_search"), 0, "it saw all of them");
+    assert_eq!(logs.count("marks_beyond_search"), 0, "all hits were read");
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn unreadable_users_and_marks_are_logged() {
     compare(&harness).await;
     assert_eq!((logs.count("unreadable_users"), logs.count("marks_beyond_search")), (1, 1), "{}", logs.text());
     let asked = searches(&harness).iter().filter(|query| query.contains("q=app_metadata")).count();
-    assert_eq!(asked, 1, "after a page without anything there is none with more");
+    assert_eq!(asked, 1, "an empty page ends the search");
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn unrelated_alarm_does_not_defer_sessions() {
         silent_leaver(&harness, &format!("{name}@example.com"));
         harness.account(&format!("{name}@example.com"));
     }
-    // A flag of the flow that was there before is told for as long as it is there.
+    // A flag of an earlier flow keeps its alarm open.
     harness.auth0().create_user(json!({
         "email": "dave@example.com", "user_metadata": { "okta": { "deactivated": "true" } },
     }));
@@ -274,11 +274,11 @@ async fn unrelated_alarm_does_not_defer_sessions() {
     assert_eq!(compare(&harness).await.len(), 3);
     harness.settle().await;
     harness.passes(DAY).await;
-    assert_eq!(compare(&harness).await.len(), 1, "one finds out whether it is refused still");
+    assert_eq!(compare(&harness).await.len(), 1, "one user tests whether Auth0 still refuses");
     harness.auth0().set_has_session_api(true);
     harness.settle().await;
     let alarms = harness.engine().store().open_alarms().await.unwrap();
     assert_eq!(alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>(), ["foreign_flag"]);
     harness.passes(DAY).await;
-    assert_eq!(compare(&harness).await.len(), 2, "and it is not");
+    assert_eq!(compare(&harness).await.len(), 2, "Auth0 does not refuse any more");
 }

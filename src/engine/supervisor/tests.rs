@@ -1,4 +1,4 @@
-//! The loops from their start to their end, and what they do besides their rounds.
+//! Start, work and shutdown of the daemon's tasks.
 
 use std::task::Poll;
 
@@ -27,12 +27,7 @@ async fn nightly_reconcile_lists_recent_changes() {
     stage.engine.begin_nightly().await.unwrap();
     let sweep = stage.engine.store().current_reconcile().await.unwrap().unwrap();
     let since = clock::parse_timestamp(&sweep.scope).unwrap();
-    assert!(
-        clock::add(since, DAY) < now,
-        "the last one may have been missed: {} at {}",
-        sweep.scope,
-        timestamp_text(now)
-    );
+    assert!(clock::add(since, DAY) < now, "overlaps the reconcile before: {} at {}", sweep.scope, timestamp_text(now));
 }
 
 #[tokio::test]
@@ -53,10 +48,10 @@ async fn rows_beyond_retention_are_removed() {
     engine.clock().sleep(Duration::from_secs(5)).await;
     engine.poll(&stop).await.unwrap();
     engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap();
-    let told = CancellationToken::new();
-    told.cancel();
-    engine.tidy(&told).await;
-    assert_eq!(events().await, 2 * before, "not when it is told to stop");
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    engine.tidy(&cancelled).await;
+    assert_eq!(events().await, 2 * before, "removes nothing once cancelled");
     engine.tidy(&stop).await;
     assert_eq!(events().await, before);
 }
@@ -66,7 +61,7 @@ fn slowest_loop_is_named_with_its_age() {
     let clock = ManualClock::new(start_time());
     clock.advance(Duration::from_secs(7));
     let heartbeats = Heartbeats::new(&clock);
-    assert_eq!(heartbeats.slowest(&clock).1, Duration::ZERO, "all start alive");
+    assert_eq!(heartbeats.slowest(&clock).1, Duration::ZERO, "all loops start fresh");
     let second = Duration::from_millis(1001);
     for (fresh, slowest) in [(["poller", "applier"], "reconciler"), (["poller", "reconciler"], "applier")] {
         clock.advance(second);
@@ -77,14 +72,14 @@ fn slowest_loop_is_named_with_its_age() {
     }
     assert_eq!(heartbeats.slowest(&clock), ("applier", second));
     heartbeats.stamp("00u1", &clock);
-    assert_eq!(heartbeats.slowest(&clock), ("applier", second), "a call for a user is no loop's progress");
+    assert_eq!(heartbeats.slowest(&clock), ("applier", second), "a call for a user stamps no loop");
     assert_eq!(
-        heartbeats.by_name().map(|(name, beat)| (name, beat.age(&clock))),
+        heartbeats.by_name().map(|(name, heartbeat)| (name, heartbeat.age(&clock))),
         [("poller", Duration::ZERO), ("applier", second), ("reconciler", Duration::ZERO)]
     );
 }
 
-/// The loops at work, woken by hand alone, on a clock that stands still.
+/// A running daemon with a manual clock. Only the test wakes its loops.
 struct Daemon {
     stage: Stage,
     notes: UnboundedReceiver<Note>,
@@ -97,37 +92,37 @@ const NEVER: &str = "0 0 0 29 2 *";
 
 impl Daemon {
     async fn start(prepare: impl AsyncFnOnce(&Stage)) -> Self {
-        let (tell, notes) = mpsc::unbounded_channel();
+        let (sender, notes) = mpsc::unbounded_channel();
         let clock = ManualClock::new(start_time());
-        let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(tell)).await;
+        let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(sender)).await;
         prepare(&stage).await;
         let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
-        let timetable = Schedules { poll: NEVER.to_owned(), reconcile: NEVER.to_owned() };
+        let schedules = Schedules { poll: NEVER.to_owned(), reconcile: NEVER.to_owned() };
         let running = tokio::spawn({
             let stop = stop.clone();
-            async move { engine.run(&timetable, stop).await }
+            async move { engine.run(&schedules, stop).await }
         });
         Self { stage, notes, stop, running }
     }
 
-    /// The next pass through the log ends: with what?
+    /// Waits for the end of the next pass and returns its error.
     async fn pass(&mut self) -> Option<String> {
         loop {
-            if let Note::Pass { error } = soon(self.notes.recv()).await.expect("the loops go on") {
+            if let Note::Pass { error } = soon(self.notes.recv()).await.expect("the loops are running") {
                 return error;
             }
         }
     }
 
-    /// Has it pass through the log once more.
+    /// Wakes the poller and waits for the end of its pass.
     async fn pass_again(&mut self) -> Option<String> {
         self.stage.engine.wakes.poll.notify_one();
-        self.pass_while_time_goes_on().await
+        self.pass_while_time_advances().await
     }
 
-    async fn pass_while_time_goes_on(&mut self) -> Option<String> {
+    async fn pass_while_time_advances(&mut self) -> Option<String> {
         let clock = self.stage.clock.clone();
-        let time_goes_on = async {
+        let advance_time = async {
             loop {
                 clock.advance(Duration::from_millis(JITTER_MAX_MS));
                 a_while().await;
@@ -135,11 +130,11 @@ impl Daemon {
         };
         tokio::select! {
             error = self.pass() => error,
-            () = time_goes_on => unreachable!("it goes on"),
+            () = advance_time => unreachable!("it never ends"),
         }
     }
 
-    /// Since when the log has been late, once this is (not) so.
+    /// Waits until the `poll_late` alarm is open (or closed) and returns when it was raised.
     async fn late(&self, is_late: bool) -> Option<String> {
         soon(async {
             loop {
@@ -153,7 +148,7 @@ impl Daemon {
         .await
     }
 
-    /// How long the loop that reads the log waits now.
+    /// How long the poller waits now.
     fn pause(&self) -> Duration {
         self.stage.engine.breaker(Remote::Okta).open_for(&[]).unwrap().max(Duration::from_secs(1))
     }
@@ -164,7 +159,7 @@ impl Daemon {
     }
 }
 
-/// Lets all others do what they can do now.
+/// Yields to the other tasks.
 async fn a_while() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -177,7 +172,7 @@ async fn loops_run_until_cancelled() {
     let okta = daemon.stage.sandbox.okta().clone();
     assert_eq!(daemon.pass().await, None);
     a_while().await;
-    assert!(daemon.notes.is_empty(), "the next pass comes with the next tick");
+    assert!(daemon.notes.is_empty(), "the next pass waits for a tick");
     let ann = create_user(&okta, "ann@example.com", "ann@example.com");
     okta.deactivate(&ann);
     assert_eq!(daemon.pass_again().await, None);
@@ -225,8 +220,8 @@ fn only_configuration_errors_count_as_such() {
 #[tokio::test]
 async fn invalid_schedule_is_refused() {
     let stage = Stage::new(PLAIN).await;
-    let timetable = Schedules { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
-    let fatal = soon(stage.engine.run(&timetable, CancellationToken::new())).await.unwrap_err();
+    let schedules = Schedules { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
+    let fatal = soon(stage.engine.run(&schedules, CancellationToken::new())).await.unwrap_err();
     assert!(fatal.is_configuration(), "{fatal}");
 }
 
@@ -239,7 +234,7 @@ async fn brief_store_failure_stops_nothing() {
     for _ in 0..3 {
         assert!(daemon.pass_again().await.is_some());
     }
-    assert_eq!(logs.count("poll_failed"), 1, "said once: {}", logs.text());
+    assert_eq!(logs.count("poll_failed"), 1, "logged once: {}", logs.text());
     assert!(!daemon.running.is_finished());
     daemon.end().await.unwrap();
 }
@@ -252,7 +247,7 @@ async fn five_minutes_without_poll_raise_poll_late() {
     })
     .await;
     assert!(daemon.pass().await.is_some());
-    // The pause of Okta's breaker is over by then: the loop asks again by itself. Five minutes, and not a moment more.
+    // The open circuit allows a probe by then, so the poller polls without a tick. After exactly five minutes: no alarm.
     daemon.stage.clock.advance(POLL_LATE);
     assert!(daemon.pass().await.is_some());
     daemon.stage.clock.advance(daemon.pause());
@@ -261,7 +256,7 @@ async fn five_minutes_without_poll_raise_poll_late() {
     assert_eq!(logs.count("poll_failed"), 1);
 
     daemon.stage.sandbox.okta().faults().clear();
-    assert_eq!(daemon.pass_while_time_goes_on().await, None);
+    assert_eq!(daemon.pass_while_time_advances().await, None);
     daemon.late(false).await;
     assert_eq!(logs.count("poll_back"), 1);
     assert_eq!(daemon.pass_again().await, None);
@@ -292,22 +287,22 @@ async fn first_good_pass_clears_inherited_alarm() {
 async fn only_a_pass_with_pages_sends_a_heartbeat() {
     let stage = Stage::new(PLAIN).await;
     let (engine, stop) = (&stage.engine, CancellationToken::new());
-    let beat = async || {
-        let beat = engine.wakes.beat.notified();
-        tokio::pin!(beat);
-        std::future::poll_fn(|context| Poll::Ready(beat.as_mut().poll(context).is_ready())).await
+    let is_woken = async || {
+        let woken = engine.wakes.beat.notified();
+        tokio::pin!(woken);
+        std::future::poll_fn(|context| Poll::Ready(woken.as_mut().poll(context).is_ready())).await
     };
     stop.cancel();
     soon(engine.poll_loop(&stop)).await.unwrap();
-    assert!(!beat().await, "it was told to stop before it began");
+    assert!(!is_woken().await, "cancelled before the first page");
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let token = stop.clone();
     let (polling, ()) = tokio::join!(soon(engine.poll_loop(&stop)), async {
         until(|| stage.sandbox.okta().journal().count("GET", "/api/v1/logs") > 0).await;
-        told.cancel();
+        token.cancel();
     });
     polling.unwrap();
-    assert!(beat().await);
+    assert!(is_woken().await);
 }
 
 #[tokio::test]
@@ -324,9 +319,9 @@ async fn restart_resumes_reconcile_then_expires_rows() {
     let store = daemon.stage.engine.store().clone();
     assert!(!store.recent_events(None, 100).await.unwrap().is_empty());
     soon(async { while !store.recent_events(None, 100).await.unwrap().is_empty() {} }).await;
-    // The long time was a gap in the log too, and everybody is compared because of it.
+    // The long time is also a gap in the log, which starts a full reconcile.
     soon(async { while store.current_reconcile().await.unwrap().is_some() {} }).await;
-    // And at the next tick the next one.
+    // The next tick starts the next reconcile.
     daemon.stage.sandbox.okta().journal().clear();
     daemon.stage.engine.wakes.reconcile.notify_one();
     until(|| daemon.stage.sandbox.okta().journal().count("GET", "/api/v1/users") > 0).await;

@@ -1,4 +1,4 @@
-//! Applying a plan: the one place from which a look changes Auth0.
+//! Applies a plan. A look writes to Auth0 only here.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn open(account: &Account) -> AccountChange {
     AccountChange { denied: false, ..denied(account) }
 }
 
-/// The account carries our mark; nothing is known of when and why.
+/// The account carries our mark; when and why are unknown.
 fn denied(account: &Account) -> AccountChange {
     AccountChange {
         id: account.id.clone(),
@@ -46,9 +46,9 @@ fn denied(account: &Account) -> AccountChange {
 enum Written {
     /// It was applied.
     Whole(Box<Patched>),
-    /// Only the mirror was to be written, and is refused.
+    /// Only the mirror was missing, and Auth0 refuses it.
     NothingNeeded,
-    /// It was not applied: the account's outcome is noted, and the other accounts follow.
+    /// It was not applied. The account's outcome is recorded, and the look continues with the other accounts.
     Not,
 }
 
@@ -148,7 +148,7 @@ impl UserSync<'_> {
             with_block: patch.mark.blocked,
             owe_sessions: owing,
         };
-        // What was denied before is not a first denial, whatever removed the mark.
+        // Restoring a mark is not a first denial.
         if mark.first && self.results.admitted != Some(true) {
             if !self.admit(assessment, enforce.then_some(intent)).await? {
                 self.decide(account, account.summary(), DecisionOutcome::Held, Some(Held::Guard.to_string()), None);
@@ -247,12 +247,12 @@ impl UserSync<'_> {
         Ok(())
     }
 
-    /// What the store knows of an account.
+    /// The account as the store knows it.
     fn stored(&self, id: &AccountId) -> Option<&MarkedAccount> {
         self.known.accounts.iter().find(|known| known.id == *id)
     }
 
-    /// Asks the guard, once in a look; `intent` is noted in the same transaction if the guard admits the denial.
+    /// Asks the guard, once per look. If it admits the denial, the same transaction stores `intent`.
     async fn admit(&mut self, assessment: &Assessment<'_>, intent: Option<Intent<'_>>) -> Result<bool, SyncError> {
         if let Some(admitted) = self.results.admitted {
             return Ok(admitted);
@@ -272,7 +272,7 @@ impl UserSync<'_> {
         Ok(admitted)
     }
 
-    /// Writes, and makes sure that it took hold.
+    /// Writes the patch, and checks in the response that Auth0 applied it.
     async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Written, SyncError> {
         let (engine, account) = (self.engine, &record.account);
         let call = |authority_only: bool| {
@@ -291,13 +291,13 @@ impl UserSync<'_> {
         };
         let mut answer = call(false).await;
         let mut refused_mirror = None;
-        // The authority has to get through even where the whole does not: a metadata limit, a connection's own rules.
+        // Auth0 may refuse user_metadata (a size limit, a connection's rules). The mark in app_metadata must get through.
         if let Err(CallError::Failed(failure)) = &answer
             && matches!(failure.status, Some(400 | 413))
             && patch.mirror.is_some()
         {
             let why = failure.to_string();
-            // All but the mirror is there already: writing it again at each look would help nobody.
+            // Everything but the mirror is already there, so another write would not change anything.
             if patch.blocked.is_none() && account.mark.as_ref().is_some_and(|mark| patch.mark.says_the_same_as(mark)) {
                 self.mirror_refused(account, &why);
                 return Ok(Written::NothingNeeded);
@@ -315,7 +315,7 @@ impl UserSync<'_> {
                 self.not_written(account, why, failure.request_id);
                 return Ok(Written::Not);
             }
-            // One account that cannot be written must not keep the person's others open.
+            // A failed write to one account must not keep the user's other accounts open.
             Err(CallError::Failed(failure)) => {
                 let why = failure.to_string();
                 self.decide(account, account.summary(), DecisionOutcome::Retry, Some(why), failure.request_id.clone());
@@ -350,7 +350,7 @@ impl UserSync<'_> {
         self.results.alarms.push(Alarm::mirror_refused(&self.known.id, &account.id, why));
     }
 
-    /// Ends what an earlier look owed and did not come to.
+    /// Ends the sessions that an earlier look failed to end.
     async fn end_owed_sessions(&mut self, id: &AccountId) -> Result<(), SyncError> {
         if !self.known.accounts.iter().any(|known| known.id == *id && known.sessions_owed) {
             return Ok(());
@@ -358,7 +358,7 @@ impl UserSync<'_> {
         if self.engine.options.rules.end_sessions {
             return self.end_sessions(id).await;
         }
-        // It is not asked for any more: the debt is forgiven.
+        // The option is off now, so the pending session end is dropped.
         self.owes(id, false);
         Ok(())
     }
@@ -369,8 +369,8 @@ impl UserSync<'_> {
         }
     }
 
-    /// Ends the sessions and refresh tokens of a denied account. What a tenant's plan does not have is said once, and is no
-    /// failure of the look.
+    /// Ends the sessions and refresh tokens of a denied account. A plan without these endpoints raises one alarm, and does not
+    /// fail the look.
     async fn end_sessions(&mut self, id: &AccountId) -> Result<(), SyncError> {
         let (engine, user) = (self.engine, self.known.id.as_str());
         let sessions = engine
@@ -402,8 +402,8 @@ impl UserSync<'_> {
                 }
                 Err(CallError::Paused { wait, why }) => {
                     owed = true;
-                    // A 403 pauses this endpoint alone: the mark is in force, the debt stays, and the next comparison tries
-                    // whether the right was granted. Anything else passes soon.
+                    // A 403 opens only this endpoint's circuit: the mark is in force, and the next reconcile retries. Any
+                    // other failure passes soon.
                     if engine.auth0_breaker.open_for(&[]).is_none()
                         && engine.auth0_breaker.open_for(&[auth0::endpoints::SESSIONS]).is_some()
                     {
@@ -473,11 +473,11 @@ impl UserSync<'_> {
         self.results.decisions.push(Decision { why, request_id, ..decision(account, after, outcome) });
     }
 
-    /// The account carries our mark, as the store says already.
+    /// The account carries our mark, and the store knows it.
     fn keep_denied(&mut self, account: &Account) {
         let known = self.stored(&account.id);
         let change = AccountChange {
-            // A wiped mark does not say whose the block is; the store still does.
+            // A wiped mark no longer shows that the block is ours; the store does.
             blocked: match &account.mark {
                 Some(mark) if mark.okta_user_id.is_some() => mark.blocked,
                 _ => known.is_some_and(|known| known.blocked),
@@ -488,7 +488,7 @@ impl UserSync<'_> {
         self.results.accounts.push(change);
     }
 
-    /// The account carries our mark, and the store learns it now.
+    /// The account carries our mark, and the store does not know it yet.
     fn confirm_denied(&mut self, account: &Account) {
         let Some(mark) = &account.mark else { return };
         let found = decide::confirmation(mark, self.known, self.engine.now());
@@ -503,7 +503,7 @@ impl UserSync<'_> {
         });
     }
 
-    /// An account that the store knows as marked does not exist any more.
+    /// An account that the store has as marked no longer exists.
     fn account_is_gone(&mut self, id: &AccountId) {
         self.results.changes.push(Change {
             account: id.as_str().to_owned(),
@@ -533,7 +533,7 @@ impl UserSync<'_> {
     }
 }
 
-/// A mark that a plan wants written.
+/// A mark to write.
 #[derive(Clone, Copy)]
 struct Mark<'a> {
     patch: &'a Patch,

@@ -1,9 +1,9 @@
 //! Searches in batches: one call for the users whose looks come next.
 //!
-//! Two calls of a denial can be shared: the search for accounts in Auth0, and that for holders of an address in Okta. Both
-//! are answered from an index that lags, and only name candidates: a look reads an account before it writes, and reads a
-//! holder by id before it skips a user because of them. So a result as old as the lag is as good as a new one. A look that
-//! needs a search and finds no cached result also searches for the next due users. A cached result is used once.
+//! Two calls of a denial can be shared: the search for accounts in Auth0, and the search for holders of an address in Okta.
+//! Both read an index that lags, and only name candidates: a look reads an account by id before it writes, and a holder by
+//! id before it skips a user. So a result as old as the lag is as good as a new one. A look that needs a search and finds no
+//! cached result also searches for the next due users. A cached result is used once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -74,7 +74,7 @@ impl<T: Clone + PartialEq> SearchCache<T> {
         Some(each_once(keys.iter().filter_map(|key| kept.remove(key)).flat_map(|(_, found)| found)))
     }
 
-    /// The slot to search for these addresses together with those of others; `None` if there are no others.
+    /// The slot for one search for `own` and the addresses of other users. `None`: there are no others.
     pub(super) fn batch<'a>(
         &'a self,
         slot: tokio::sync::MutexGuard<'a, ()>,
@@ -179,11 +179,11 @@ mod tests {
         let take = |texts: &[&str], now| cache.take(&addresses(texts), now);
 
         search().await;
-        assert_eq!(take(&["own@example.com"], at), None, "it was told at once");
-        assert_eq!(take(&["ann@example.com", "cyd@example.com"], at), None, "nobody asked for the second address");
-        assert_eq!(take(&["ann@example.com", "bob@example.com"], at), Some(vec![7]), "and told once");
+        assert_eq!(take(&["own@example.com"], at), None, "the search returned it already");
+        assert_eq!(take(&["ann@example.com", "cyd@example.com"], at), None, "the second address was not searched");
+        assert_eq!(take(&["ann@example.com", "bob@example.com"], at), Some(vec![7]), "returned once");
         assert_eq!(take(&["ann@example.com"], at), None, "it was used");
-        assert_eq!(take(&["eve@example.com"], at), Some(vec![]), "a search that finds nobody is an answer too");
+        assert_eq!(take(&["eve@example.com"], at), Some(vec![]), "an empty result is cached too");
 
         search().await;
         let last = at + HOLDERS_FRESH - Duration::from_nanos(1);

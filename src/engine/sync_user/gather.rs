@@ -1,7 +1,7 @@
 //! Gathering: which accounts a look reads, and in which order.
 //!
-//! Exact lookups come first, and what they find is dealt with at once. Then come the accounts that carry our mark already,
-//! one by one, and last the search, which finds any spelling but lags.
+//! Exact lookups come first, and their hits are decided at once. Then come the accounts that already carry our mark, one by
+//! one, and last the search, which finds any spelling but lags.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use crate::domain::address::spellings;
 use crate::domain::decide::{self, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan};
 use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp, Verdict};
 
-/// The most other holders of an address that are read by id: more users on one address are a mailing list.
+/// The most other holders of an address to read by id: an address with more users is a mailing list.
 const HOLDERS_MAX: usize = 50;
 
-/// Both tenants and the store, as one look reads them, and what becomes of each plan.
+/// Both tenants and the store as a look reads them, and the consumer of its plans.
 pub(in crate::engine) trait Tenants {
     /// Why a read failed.
     type Error;
@@ -24,7 +24,7 @@ pub(in crate::engine) trait Tenants {
     async fn okta_user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Self::Error>;
     /// Okta's search for users who hold one of these addresses; it lags.
     async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Self::Error>;
-    /// The store's users for whom one of these addresses was ever read.
+    /// Users in the store who ever held one of these addresses.
     async fn known_holders(
         &self,
         addresses: &[Address],
@@ -38,12 +38,12 @@ pub(in crate::engine) trait Tenants {
     async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Self::Error>;
     /// Does the store say that a block on this account is ours?
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, Self::Error>;
-    /// Notes a read whose failure must not end the decision about the other accounts.
+    /// Records a failed read that must not stop the decisions about other accounts.
     ///
     /// # Errors
     /// The failure itself, when no other read would succeed either.
     fn defer(&mut self, failure: Self::Error) -> Result<(), Self::Error>;
-    /// Takes a round's plan. `records` are the accounts that it is about.
+    /// Consumes a round's plan. `records` has the plan's accounts.
     async fn carry_out(
         &mut self,
         assessment: &Assessment<'_>,
@@ -73,15 +73,15 @@ struct Rounds<'a, T> {
     known: &'a KnownUser,
     assessment: &'a Assessment<'a>,
     rules: &'a Rules,
-    /// Accounts that were dealt with.
+    /// Accounts decided in earlier rounds.
     done: BTreeSet<AccountId>,
-    /// Who else holds the user's addresses, once that was needed.
+    /// The other holders of the user's addresses, once read.
     holders: Option<Holders>,
 }
 
 impl<T: Tenants> Rounds<'_, T> {
     async fn deny(&mut self, addresses: &[Address]) -> Result<(), T::Error> {
-        // The lookup is exact about upper and lower case, and only Auth0's own database connections store lower case.
+        // The lookup is case-sensitive, and only Auth0's own database connections store lower case.
         let mut found = Vec::new();
         for spelling in spellings(addresses) {
             match self.tenants.accounts_by_email(&spelling).await {
@@ -151,7 +151,7 @@ impl<T: Tenants> Rounds<'_, T> {
         let account = record.as_ref().map(|record| &record.account);
         let holders = match account {
             None => Holders::default(),
-            // Its address may be another user's by now, which none of this user's addresses tells.
+            // Its address may belong to another user by now, and is not among this user's addresses.
             Some(account) => match account.email.clone() {
                 Some(email) if !decide::is_at(account, addresses) => self.other_holders(&[email]).await?,
                 _ => self.shared_holders(addresses).await?,
@@ -160,7 +160,7 @@ impl<T: Tenants> Rounds<'_, T> {
         self.round(vec![(id, record)], FoundBy::Mark, holders).await
     }
 
-    /// One round: evidence, plan, and what becomes of it.
+    /// Runs one round: evidence, plan, and its consumption.
     async fn round(
         &mut self,
         found: Vec<(AccountId, Option<AccountRecord>)>,
@@ -182,7 +182,7 @@ impl<T: Tenants> Rounds<'_, T> {
         self.tenants.carry_out(self.assessment, plan, records).await
     }
 
-    /// Who else holds the user's addresses: asked once in a look.
+    /// The other holders of the user's addresses, read once per look.
     async fn shared_holders(&mut self, addresses: &[Address]) -> Result<Holders, T::Error> {
         if self.holders.is_none() {
             self.holders = Some(self.other_holders(addresses).await?);
@@ -190,8 +190,8 @@ impl<T: Tenants> Rounds<'_, T> {
         Ok(self.holders.clone().unwrap_or_default())
     }
 
-    /// Who else, with the verdict `Allow`, holds one of these addresses now? Asked of Okta's search (any case, but lagging)
-    /// and of the store (all users who ever had it), each confirmed by id (never lagging).
+    /// The other users with the verdict `Allow` who hold one of these addresses now. Candidates come from Okta's search (any
+    /// case, but lagging) and from the store (all users who ever held it); each is confirmed by id, which does not lag.
     async fn other_holders(&self, addresses: &[Address]) -> Result<Holders, T::Error> {
         let (me, policy) = (&self.known.id, &self.rules.policy);
         let may_log_in = |status: &Status| policy.verdict(status) == Verdict::Allow;

@@ -1,8 +1,8 @@
-//! A look: one user, from what Okta says now to accounts in Auth0 that agree with it.
+//! A look: reads one user in Okta now, and makes their accounts in Auth0 agree.
 //!
-//! *Gather* what both tenants say ([`gather`]), *decide* ([`crate::domain::decide`]), *apply* the plan ([`apply`]), *settle*
-//! in one transaction. Whatever ends a look early leaves the user due: the next look starts from the beginning, and finds
-//! done what was done.
+//! *Gather* evidence from both tenants ([`gather`]), *decide* ([`crate::domain::decide`]), *apply* the plan ([`apply`]),
+//! *settle* in one transaction. A look that ends early leaves the user due; the next look starts over and finds the writes
+//! of this one.
 
 mod apply;
 pub(in crate::engine) mod batch;
@@ -32,13 +32,13 @@ pub struct Report {
     pub user: OktaUserId,
     /// Their e-mail.
     pub email: Option<String>,
-    /// What Okta said.
+    /// The status in Okta.
     pub status: Option<Status>,
-    /// The verdict on it.
+    /// The verdict on the status.
     pub verdict: Option<Verdict>,
     /// How it ended.
     pub outcome: Outcome,
-    /// Account by account: what was, what is (or, without enforcement, would be).
+    /// Each account before and after (without enforcement: as it would be).
     pub changes: Vec<Change>,
     /// Accounts written.
     pub writes: u64,
@@ -57,16 +57,16 @@ pub struct Change {
     pub outcome: DecisionOutcome,
 }
 
-/// What keeps a look from coming to a decision.
+/// Why a look ended without a decision.
 #[derive(Debug)]
 pub(in crate::engine) enum SyncError {
-    /// A remote, for now.
+    /// A call failed, or its circuit is open.
     Call(CallError),
-    /// Another look has an address that this one just learned of.
+    /// Another look holds an address that this one just read.
     AddressLocked,
-    /// The state cannot be written: nothing may be decided.
+    /// The state cannot be read or written.
     Store(StoreError),
-    /// What was found did not stay as it was found.
+    /// The account changed between read and write.
     Conflict(String),
 }
 
@@ -82,7 +82,7 @@ impl From<StoreError> for SyncError {
     }
 }
 
-/// A look under way.
+/// A look in progress.
 struct UserSync<'a> {
     engine: &'a Engine,
     start: &'a LookStart,
@@ -100,11 +100,11 @@ struct Results {
     alarms: Vec<Alarm>,
     depends_on: Option<OktaUserId>,
     writes: u64,
-    /// What the guard said of this denial, once it was asked.
+    /// The guard's answer for this denial, once asked.
     admitted: Option<bool>,
-    /// A mark was lifted: users who share the account's address have to be compared.
+    /// A mark was lifted, so users who share the account's address need a look.
     lifted: bool,
-    /// The weightiest outcome so far.
+    /// The most severe outcome so far.
     outcome: Option<Outcome>,
 }
 
@@ -117,7 +117,7 @@ impl Results {
     }
 }
 
-/// A failed attempt of this user's: the outcome that follows from it.
+/// The outcome of a failed attempt.
 pub(super) fn failed_attempt(start: &LookStart, max_attempts: u32, why: String) -> Outcome {
     let attempt = start.attempts.saturating_add(1);
     if attempt >= max_attempts {
@@ -127,16 +127,16 @@ pub(super) fn failed_attempt(start: &LookStart, max_attempts: u32, why: String) 
 }
 
 impl Engine {
-    /// Looks at a user, and settles the outcome.
+    /// Looks at a user and settles the outcome.
     ///
     /// # Errors
-    /// When the state cannot be written: the user stays due, and whatever was written to Auth0 is found by the next look.
+    /// When the state cannot be written. The user stays due, and the next look finds the writes to Auth0.
     pub(super) async fn look(&self, start: &LookStart, claim: Claim) -> Result<Report, StoreError> {
         let span = info_span!("look", user = %start.id, cause = start.cause.as_str());
         let (report, raised) = self.look_in_span(start, claim).instrument(span).await?;
         log(&report, start);
         for kind in raised {
-            // The others have a line of their own, which says more.
+            // These kinds have their own log line, with more detail.
             if !matches!(kind, AlarmKind::Held | AlarmKind::Failed | AlarmKind::MirrorRefused) {
                 notifier::log_raised(kind, report.user.as_str());
             }
@@ -167,7 +167,7 @@ impl<'a> UserSync<'a> {
         self.known.id.as_str()
     }
 
-    /// Gathers, decides and applies. `assessed` is what is known of the user, also when it fails later.
+    /// Gathers, decides and applies. It fills `assessed` before any step that can fail after the user was read.
     async fn run(&mut self, claim: &mut Claim, assessed: &mut Option<Assessment<'a>>) -> Result<(), SyncError> {
         let known = self.known;
         let rules = &self.engine.options.rules;
@@ -196,7 +196,7 @@ impl<'a> UserSync<'a> {
         Ok(())
     }
 
-    /// The outcome that follows from a failure: a wait that is nobody's fault, or an attempt of this user's.
+    /// The outcome of a failure: a snooze if the cause is not this user, else a failed attempt.
     fn failure_outcome(&self, failure: SyncError) -> Outcome {
         let now = self.engine.now();
         let why = match failure {
@@ -264,10 +264,10 @@ impl<'a> UserSync<'a> {
         Ok((report, finished.raised))
     }
 
-    /// Adds to each decision what all decisions of this look have in common.
+    /// Fills the fields that all decisions of this look share.
     fn complete_decisions(&mut self, assessment: Option<&Assessment<'_>>, outcome: &Outcome, email: Option<&str>) {
         let decisions = &mut self.results.decisions;
-        // A look that could not be tried has decided nothing; every other one leaves a row.
+        // A snoozed look decided nothing; every other look records a decision.
         if decisions.is_empty() && !matches!(outcome, Outcome::Snooze { .. }) {
             decisions.push(Decision { outcome: outcome.into(), why: outcome.why(), ..Decision::default() });
         }
@@ -294,7 +294,7 @@ fn alarm(user: &OktaUserId, concern: &Concern) -> Alarm {
     }
 }
 
-/// One line a look, as loud as it is important. No e-mails: those are in the state.
+/// Logs one line per look. E-mail addresses stay out of the log.
 fn log(report: &Report, start: &LookStart) {
     let (user, cause) = (&report.user, start.cause.as_str());
     let status = report.status.as_ref().map_or("", Status::as_str);

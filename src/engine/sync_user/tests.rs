@@ -1,4 +1,4 @@
-//! What a look leaves behind: the evidence, who is looked at because of it, and what an operator is told.
+//! The results of a look: decisions, queued users, log lines and alarms.
 
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
@@ -21,13 +21,13 @@ impl Harness {
         create_user(self.okta(), login, email)
     }
 
-    /// Looks at whoever is due now, until nobody is; answers who was looked at, in order.
+    /// Looks at all due users until the queue is empty, and returns them in order.
     async fn looks(&self) -> Vec<OktaUserId> {
         self.settle().await.into_iter().map(|report| report.user).collect()
     }
 
-    /// A comparison comes to this person.
-    async fn sweep(&self, who: &OktaUserId) -> Vec<OktaUserId> {
+    /// Queues the user as a reconcile does, and looks.
+    async fn reconcile_look(&self, who: &OktaUserId) -> Vec<OktaUserId> {
         self.engine().store.queue_for_reconcile(std::slice::from_ref(who), self.engine().now()).await.unwrap();
         self.looks().await
     }
@@ -49,30 +49,30 @@ impl Harness {
         self.engine().store.decisions(Some(who), None, 0, 100).await.unwrap()
     }
 
-    /// When the last deactivation was dealt with, and how.
+    /// When and how the last deactivation was settled.
     async fn deactivation(&self, who: &OktaUserId) -> (Option<String>, String) {
         let events = self.engine().store.events_of(who, 10).await.unwrap();
         let left = events.into_iter().find(|event| event.event_type == "user.lifecycle.deactivate").unwrap();
         (left.settled_at, left.outcome)
     }
 
-    /// Whom the account is denied for.
+    /// The user that the account is denied for.
     fn denied_for(&self, account: &str) -> Value {
         self.auth0().user(account).unwrap()["app_metadata"]["okta_sync"]["okta_user_id"].clone()
     }
 
-    /// Was the applier woken since it was last asked?
+    /// Was the applier woken since the last check?
     fn is_applier_woken(&self) -> bool {
         let woken = std::pin::pin!(self.engine().wakes.apply.notified());
         matches!(woken.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()))
     }
 
-    /// Two with one address and its account, the first of whom has left: spared for the second.
-    async fn spared(&self) -> (OktaUserId, OktaUserId, String) {
+    /// Two users with one address and its account. The first has left and is skipped because of the second.
+    async fn skipped_sharer(&self) -> (OktaUserId, OktaUserId, String) {
         let (ann, bob) = (self.person_called("ann", "team@example.com"), self.person_called("bob", "TEAM@example.com"));
         let account = self.account("team@example.com");
         self.sync().await;
-        // Long enough for their activation not to speak against what comes, and for the later looks.
+        // Long enough that the activation does not contradict the deactivation, and for the later looks.
         self.passes(DAY).await;
         self.okta().deactivate(&ann);
         self.sync().await;
@@ -93,7 +93,7 @@ async fn returned_then_deleted_user_is_denied() {
     harness.passes(60 * SECOND).await;
     harness.okta().activate(&ann);
     harness.poll().await;
-    // The entries that tell of it come with a page that is not read yet.
+    // Its events are on a page that was not polled yet.
     harness.okta().delete(&ann);
     let engine = harness.engine();
     let (okta_pacer, auth0_pacer) = (Pacer::okta(SHARES), Pacer::auth0(SHARES));
@@ -104,7 +104,7 @@ async fn returned_then_deleted_user_is_denied() {
         search: true,
         clock: engine.clock.as_ref(),
     };
-    // `user --live` once knew only what Okta had said, not the log.
+    // `user --live` once ignored the log.
     let before = inspector.inspect(&engine.store, &ann).await.unwrap();
     assert_eq!((before.status, before.verdict), (Some(Status::Deleted), Verdict::Deny));
     assert!(before.accounts[0].wrong, "a look would deny it");
@@ -123,14 +123,14 @@ async fn restored_mark_is_not_attributed_to_the_event() {
     harness.okta().deactivate(&ann);
     harness.sync().await;
     harness.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
-    harness.sweep(&ann).await;
+    harness.reconcile_look(&ann).await;
     let decisions = harness.decisions(&ann).await;
-    let told: Vec<_> = decisions
+    let seen: Vec<_> = decisions
         .iter()
         .map(|row| (row.outcome.as_str(), row.cause.as_str(), row.actor.as_deref(), row.event_id.is_some()))
         .collect();
-    let somebody = decisions[0].actor.as_deref();
-    assert_eq!(told, [("applied", "event", somebody, true), ("restored", "sweep", Some("sweep"), false)]);
+    let actor = decisions[0].actor.as_deref();
+    assert_eq!(seen, [("applied", "event", actor, true), ("restored", "sweep", Some("sweep"), false)]);
 }
 
 #[tokio::test]
@@ -167,28 +167,28 @@ async fn look_logs_one_line_without_addresses() {
     harness.account("ann@example.com");
     let eve = harness.person_called("eve", exempt);
     harness.sync().await;
-    assert_eq!(logs.text().matches(ann.as_str()).count(), 0, "nothing to tell of who stays: {}", logs.text());
+    assert_eq!(logs.text().matches(ann.as_str()).count(), 0, "an active user is not logged: {}", logs.text());
     harness.okta().deactivate(&ann);
     harness.okta().deactivate(&eve);
     harness.sync().await;
     assert_eq!((logs.count("applied"), logs.count("skipped"), logs.count("alarm")), (1, 1, 1), "{}", logs.text());
 
-    // Who cannot be found any more, though nothing says that they left.
+    // Okta no longer finds the user, but the log does not say that they left.
     let gil = harness.person_called("gil", "gil@example.com");
     harness.sync().await;
     harness.okta().hide(&gil);
-    harness.sweep(&gil).await;
+    harness.reconcile_look(&gil).await;
     assert_eq!(harness.outcome(&gil).await, "held: vanished");
-    // Who cannot be asked for.
+    // Okta fails to return the user.
     let fay = harness.person_called("fay", "fay@example.com");
     harness.okta().faults().add(Fault::status("GET", &format!("/api/v1/users/{fay}"), 500));
     harness.sync().await;
     harness.passes(DAY / 2).await;
     harness.settle().await;
     assert!(harness.outcome(&fay).await.starts_with("failed"));
-    let told = ["held", "retry", "failed"].map(|event| logs.count(event));
-    assert_eq!(told, [1, 1, 1], "{}", logs.text());
-    assert_eq!(logs.count("alarm"), 1, "those have a line of their own: {}", logs.text());
+    let counts = ["held", "retry", "failed"].map(|event| logs.count(event));
+    assert_eq!(counts, [1, 1, 1], "{}", logs.text());
+    assert_eq!(logs.count("alarm"), 1, "those alarms have their own log line: {}", logs.text());
     assert!(!logs.text().contains("@example.com"), "{}", logs.text());
 }
 
@@ -219,7 +219,7 @@ async fn unchanged_recheck_keeps_event_outcome() {
     harness.sync().await;
     harness.passes(DAY).await;
     harness.okta().deactivate(&ann);
-    // Okta says where she is going, not where she is: so she is looked at again.
+    // Okta is still in transition, so the look is repeated.
     harness.okta().set_status(&ann, "ACTIVE", Some("DEPROVISIONED"));
     harness.sync().await;
     let dealt_with = harness.deactivation(&ann).await;
@@ -234,7 +234,7 @@ async fn unchanged_recheck_keeps_event_outcome() {
 #[tokio::test]
 async fn skipped_sharer_is_requeued_when_holder_leaves() {
     let harness = Harness::with(|_| ()).await;
-    let (ann, bob, account) = harness.spared().await;
+    let (ann, bob, account) = harness.skipped_sharer().await;
     harness.okta().deactivate(&bob);
     harness.poll().await;
     let path = format!("/api/v2/users/{}", account.replace('|', "%7C"));
@@ -243,16 +243,16 @@ async fn skipped_sharer_is_requeued_when_holder_leaves() {
     assert_eq!(harness.looks().await, [bob.clone(), ann.clone()]);
     assert!(harness.outcome(&bob).await.starts_with("retry"));
     assert_eq!(harness.denied_for(&account), ann.as_str());
-    assert!(harness.is_applier_woken(), "else sweeps that were fetched ahead would go first");
+    assert!(harness.is_applier_woken(), "or reconcile looks fetched ahead would go first");
 }
 
 #[tokio::test]
 async fn skipped_sharer_is_denied_when_holder_moves() {
     let harness = Harness::with(|_| ()).await;
-    let (ann, bob, account) = harness.spared().await;
-    // The log does not tell of it.
+    let (ann, bob, account) = harness.skipped_sharer().await;
+    // The log has no event for it.
     harness.okta().change_profile(&bob, "bob", "bob@example.com");
-    assert_eq!(harness.sweep(&bob).await, [bob.clone(), ann.clone()]);
+    assert_eq!(harness.reconcile_look(&bob).await, [bob.clone(), ann.clone()]);
     assert_eq!(harness.outcome(&bob).await, "unchanged");
     assert_eq!(harness.denied_for(&account), ann.as_str());
 }
@@ -260,12 +260,12 @@ async fn skipped_sharer_is_denied_when_holder_moves() {
 #[tokio::test]
 async fn returning_holder_of_denied_account_is_held() {
     let harness = Harness::with(|_| ()).await;
-    let (ann, bob, account) = harness.spared().await;
+    let (ann, bob, account) = harness.skipped_sharer().await;
     harness.okta().deactivate(&bob);
     harness.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
     assert_eq!(harness.denied_for(&account), ann.as_str());
     harness.okta().activate(&bob);
-    // The first look at Bob since then finds him as the last one did.
+    // The next look finds Bob's status unchanged.
     harness.sync().await;
     assert_eq!(harness.outcome(&bob).await, "unchanged");
     assert_eq!(harness.outcome(&ann).await, format!("held: address_reused: {bob}"));
@@ -274,17 +274,17 @@ async fn returning_holder_of_denied_account_is_held() {
 #[tokio::test]
 async fn unchanged_look_queues_dependants_only() {
     let harness = Harness::with(|_| ()).await;
-    let (ann, bob, _) = harness.spared().await;
+    let (ann, bob, _) = harness.skipped_sharer().await;
     let carl = harness.person_called("carl", "Team@Example.com");
     harness.sync().await;
     harness.passes(DAY).await;
     harness.settle().await;
     harness.is_applier_woken();
-    // Ann waits for Bob, nobody for Carl; and what they find wakes nobody again.
-    assert_eq!(harness.sweep(&carl).await, std::slice::from_ref(&carl));
+    // Ann depends on Bob, no user depends on Carl, and an unchanged look queues no further user.
+    assert_eq!(harness.reconcile_look(&carl).await, std::slice::from_ref(&carl));
     assert!(!harness.is_applier_woken());
-    assert_eq!(harness.sweep(&bob).await, [bob.clone(), ann.clone()]);
-    // Who comes back is news to everybody who shares the address, and what Bob's look finds then is none to Ann.
+    assert_eq!(harness.reconcile_look(&bob).await, [bob.clone(), ann.clone()]);
+    // A reactivation queues all users who share the address; Bob's look after it does not queue Ann again.
     harness.okta().suspend(&carl);
     harness.sync().await;
     harness.okta().unsuspend(&carl);
@@ -310,7 +310,7 @@ async fn reason_during_look_wakes_applier_after() {
         harness.is_applier_woken()
     };
     assert!(look(true).await);
-    assert!(!look(false).await, "there is nothing more to do");
+    assert!(!look(false).await, "no work is left");
 }
 
 #[tokio::test]
@@ -345,13 +345,17 @@ async fn any_departing_holder_requeues_skipped_users() {
     harness.passes(DAY).await;
     harness.okta().deactivate(&ann);
     harness.sync().await;
-    assert_eq!(harness.outcome(&ann).await, format!("skipped: shared_address: {}", others[0]), "the first one is told");
+    assert_eq!(
+        harness.outcome(&ann).await,
+        format!("skipped: shared_address: {}", others[0]),
+        "reports the first holder"
+    );
     harness.passes(DAY).await;
     harness.settle().await;
     for (other, account) in others.iter().zip(&accounts) {
         assert_eq!(harness.denied_for(account), Value::Null);
         harness.okta().suspend(other);
         harness.sync().await;
-        assert_eq!(harness.denied_for(account), ann.as_str(), "nobody who is to be let in holds its address any more");
+        assert_eq!(harness.denied_for(account), ann.as_str(), "no active user holds its address any more");
     }
 }

@@ -1,4 +1,4 @@
-//! What is written to Auth0, what the state and the operator are told of it, and what is owed besides.
+//! Writes to Auth0, their records in the state, alarms, and pending session ends.
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const PATCH: &str = "PATCH";
 const USERS: &str = "/api/v2/users/";
 
-/// Ann and her account, both known for a day.
+/// Creates Ann and her account, a day ago.
 async fn ann(harness: &Harness) -> (OktaUserId, String) {
     let ann = (harness.person("ann@example.com"), harness.account("ann@example.com"));
     harness.sync().await;
@@ -28,7 +28,7 @@ async fn leaves(harness: &Harness, who: &OktaUserId) -> Vec<Report> {
     harness.sync().await
 }
 
-/// Somebody asks for a look.
+/// Requests a look and runs it.
 async fn request(harness: &Harness, who: &OktaUserId) -> Vec<Report> {
     harness.engine().store().request_look(Who::User(who), harness.engine().now()).await.unwrap();
     harness.settle().await
@@ -44,22 +44,22 @@ async fn decisions(harness: &Harness, outcome: &str) -> Vec<DecisionRow> {
     rows
 }
 
-/// Is the end of sessions owed to one of their accounts?
+/// Is the end of sessions pending for one of their accounts?
 async fn owes(harness: &Harness, who: &OktaUserId) -> bool {
     harness.engine().store().known(std::slice::from_ref(who)).await.unwrap()[who].owing
 }
 
-/// The alarms that an operator is told of, in order: what, and about whom.
-async fn told(harness: &Harness) -> Vec<(String, String)> {
+/// Delivers all notifications and returns the raised alarms: kind and detail.
+async fn raised(harness: &Harness) -> Vec<(String, String)> {
     let store = harness.engine().store();
-    let mut told = Vec::new();
-    while let Some(untold) = store.pending_notification().await.unwrap() {
-        store.mark_delivered(&untold, harness.engine().now()).await.unwrap();
-        if !untold.over {
-            told.push((untold.alarm.kind, untold.alarm.detail));
+    let mut raised = Vec::new();
+    while let Some(pending) = store.pending_notification().await.unwrap() {
+        store.mark_delivered(&pending, harness.engine().now()).await.unwrap();
+        if !pending.over {
+            raised.push((pending.alarm.kind, pending.alarm.detail));
         }
     }
-    told
+    raised
 }
 
 fn wipe(harness: &Harness, account: &str) {
@@ -88,7 +88,7 @@ async fn lag_is_recorded_after_first_poll_only() {
     harness.passes(DAY).await;
     harness.okta().deactivate(&people[0]);
     harness.poll().await;
-    // At the very moment of it: nobody was there yet to be quick.
+    // In the moment of the first poll: no lag is recorded.
     harness.okta().deactivate(&people[1]);
     harness.passes(10 * SECOND).await;
     harness.okta().deactivate(&people[2]);
@@ -118,7 +118,7 @@ async fn late_denial_raises_momentary_alarm() {
     harness.sync().await;
     assert_eq!(account_of(&harness, &people[1]).await.lag_s, Some(300.0));
     let late = format!("{} was denied 301 s after the deactivation was published", people[0]);
-    assert_eq!(told(&harness).await, [("denial_late".to_owned(), late)]);
+    assert_eq!(raised(&harness).await, [("denial_late".to_owned(), late)]);
     assert!(harness.engine().store().open_alarms().await.unwrap().is_empty());
 }
 
@@ -149,10 +149,10 @@ async fn failed_write_stores_reason_and_request_id() {
         harness.auth0().faults().add(Fault::status(PATCH, USERS, code).times(1));
         leaves(&harness, &ann).await;
         let row = decisions(&harness, "retry").await.pop().unwrap();
-        assert!(row.why.as_deref().is_some_and(|told| told.contains(why)), "{row:?}");
+        assert!(row.why.as_deref().is_some_and(|stored| stored.contains(why)), "{row:?}");
         assert_eq!(row.auth0_user_id.as_deref(), Some(account.as_str()));
         let waits = harness.engine().store().find_users(ann.as_str()).await.unwrap().remove(0);
-        assert!(waits.why.is_some_and(|told| told.contains(why)));
+        assert!(waits.why.is_some_and(|stored| stored.contains(why)));
     }
 }
 
@@ -192,8 +192,8 @@ async fn lost_answer_to_denial_is_confirmed_later() {
     let (row, mark) = (account_of(&harness, &ann).await, mark(&harness, &account));
     assert_eq!(row.denied_at.as_deref(), mark["at"].as_str());
     assert_eq!(row.event_id.as_deref(), mark["event_id"].as_str());
-    assert_eq!(row.lag_s, Some(7.0), "what it took until the mark was there, not until somebody saw it");
-    assert!(!owes(&harness, &ann).await, "nobody asked for the end of sessions");
+    assert_eq!(row.lag_s, Some(7.0), "the lag until the mark was written, not until it was confirmed");
+    assert!(!owes(&harness, &ann).await, "end_sessions is off");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn failed_session_end_is_retried_by_next_look() {
         harness.settle().await;
         assert_eq!(harness.auth0().open_sessions(&account), (0, 0), "{failure:?}");
         assert!(!owes(&harness, &ann).await);
-        assert_eq!(told(&harness).await, [], "{failure:?}");
+        assert_eq!(raised(&harness).await, [], "{failure:?}");
     }
 }
 
@@ -224,9 +224,9 @@ async fn missing_session_endpoint_raises_one_alarm() {
     leaves(&harness, &ann).await;
     harness.passes(DAY).await;
     leaves(&harness, &bob).await;
-    let told = told(&harness).await;
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].0, "sessions_unavailable");
+    let raised = raised(&harness).await;
+    assert_eq!(raised.len(), 1, "{raised:?}");
+    assert_eq!(raised[0].0, "sessions_unavailable");
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn owed_sessions_belong_to_one_account() {
     harness.auth0().set_has_session_api(false);
     leaves(&harness, &ann).await;
     assert!(owes(&harness, &ann).await);
-    // Marked by a life whose state was lost.
+    // Marked by an earlier installation whose state was lost.
     let other = harness.auth0().create_user(json!({
         "user_id": "google-oauth2|9", "connection": "google-oauth2", "email": "ann@example.com", "email_verified": true,
         "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": ann.as_str() } },
@@ -292,7 +292,7 @@ async fn our_block_is_lifted_though_mark_and_state_are_lost() {
     harness.engine().begin_reconcile(Scope::All, "a test").await.unwrap();
     harness.engine().reconcile(&CancellationToken::new()).await.unwrap();
     harness.settle().await;
-    assert_eq!(harness.auth0().journal().count(PATCH, USERS), 0, "it is as it should be");
+    assert_eq!(harness.auth0().journal().count(PATCH, USERS), 0, "the account needs no write");
     wipe(&harness, &account);
     harness.okta().activate(&ann);
     harness.sync().await;

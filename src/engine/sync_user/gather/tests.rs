@@ -1,4 +1,4 @@
-//! How much is asked to find somebody's accounts, and who else holds their addresses.
+//! The requests that find a user's accounts and the other holders of their addresses.
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ async fn look_searches_each_tenant_once() {
     let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
     let ann = create_user(okta, "ann", "ann@example.com");
-    // In spellings by which they are found by the search alone, and later by their marks.
+    // Only the search finds these spellings; later, the marks do.
     let spelled = |email| auth0.create_user(json!({ "connection": "google-oauth2", "email": email }));
     let accounts = ["Ann@example.com", "ANN@example.com", "ann@EXAMPLE.com"].map(spelled);
-    // Long enough for her activation not to speak against what comes.
+    // Long enough that the activation does not contradict the deactivation.
     stage.engine.clock.sleep(Duration::from_secs(3600)).await;
     okta.deactivate(&ann);
     for _ in 0..2 {
