@@ -1,4 +1,4 @@
-//! What can be typed: every command, its options and its help.
+//! Command-line arguments: every command, its options and its help.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::domain::Timestamp;
 
-/// Denies in Auth0 the people that Okta has deactivated, and lets them in again when Okta does.
+/// Denies in Auth0 the users that Okta has deactivated, and allows them again once Okta reactivates them.
 #[derive(Debug, Parser)]
 #[command(
     name = "okta-auth0-sync",
@@ -15,16 +15,16 @@ use crate::domain::Timestamp;
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 something failed or needs a person, 64 wrong usage, 75 the state is in use by \
-                  another process, 78 wrong configuration."
+    after_help = "Exit codes: 0 success, 1 something failed or needs an operator, 64 wrong usage, 75 the state is in use \
+                  by another process, 78 invalid configuration."
 )]
 pub struct Cli {
     /// Configuration file [default: /etc/okta-auth0-sync/config.toml, else ./config.toml]
-    // The variable is read with the configuration, not here: an empty one means none.
+    // The environment variable is read with the configuration, not here, because an empty one counts as unset.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -32,74 +32,72 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Keep Auth0 in step with Okta until told to stop
+    /// Sync Okta to Auth0 continuously, until stopped
     #[command(after_help = "Example:\n  okta-auth0-sync --config /etc/okta-auth0-sync/config.toml run")]
     Run,
 
-    /// Make one whole pass: read the log to its end, look at everybody who is due
-    #[command(after_help = "Example:\n  okta-auth0-sync sync --dry-run     what a pass would write, writing nothing")]
+    /// Make one pass: read the System Log to its end, then process every due user
+    #[command(after_help = "Example:\n  okta-auth0-sync sync --dry-run     show what a pass would write")]
     Sync(SyncArgs),
 
-    /// Compare Okta with Auth0 and repair what differs
+    /// Compare both tenants and repair drift
     #[command(after_help = "Example:\n  okta-auth0-sync reconcile --since 30days --dry-run")]
     Reconcile(ReconcileArgs),
 
-    /// Tell the whole story of one person, and why
+    /// Show the full history of one user, with the reasons
     #[command(after_help = "Examples:\n  okta-auth0-sync user ann@example.com --live\n  \
                             okta-auth0-sync user 00ud384zryL1GFAg30h7 --sync")]
     User(UserArgs),
 
-    /// Check configuration, credentials, scopes, roles, clock and Action: each passes, warns or fails, with a remedy
-    #[command(
-        after_help = "Example:\n  okta-auth0-sync check --offline    the configuration alone, without network or state"
-    )]
+    /// Check configuration, credentials, scopes, roles, clock and Action, with a remedy for each problem
+    #[command(after_help = "Example:\n  okta-auth0-sync check --offline    check the configuration only")]
     Check(CheckArgs),
 
-    /// Show how things stand, from the state alone: works whether or not the daemon runs
-    #[command(after_help = "Example:\n  okta-auth0-sync status --check     exit code 1 if a person is needed")]
+    /// Show the current state and what needs an operator, whether or not the daemon is running
+    #[command(after_help = "Example:\n  okta-auth0-sync status --check     exit code 1 if an operator is needed")]
     Status(StatusArgs),
 
-    /// Show the recorded events and how each ended
+    /// List recorded events and their outcomes
     #[command(after_help = "Example:\n  okta-auth0-sync events --state pending --limit 20")]
     Events(EventsArgs),
 
-    /// Look again at people whose look failed
+    /// Retry users whose last look failed
     #[command(after_help = "Example:\n  okta-auth0-sync retry --failed")]
     Retry(RetryArgs),
 
-    /// Let held people through; each is looked at anew
+    /// Approve held denials and re-evaluate each user
     #[command(after_help = "Example:\n  okta-auth0-sync approve ann@example.com")]
     Approve(ApproveArgs),
 
-    /// The Auth0 Action that denies logins
+    /// Manage the Auth0 Action that denies logins
     #[command(after_help = "Example:\n  okta-auth0-sync action deploy --dry-run")]
     Action {
-        /// What to do with it.
+        /// The subcommand.
         #[command(subcommand)]
         command: ActionCommand,
     },
 
-    /// The evidence: what was decided, when and why
+    /// Export and verify the audit trail: every decision, when and why
     #[command(after_help = "Example:\n  okta-auth0-sync audit export --since 90days --format csv > evidence.csv")]
     Audit {
-        /// What to do with it.
+        /// The subcommand.
         #[command(subcommand)]
         command: AuditCommand,
     },
 
-    /// Delete what is stored of one person; marks in Auth0 stay
+    /// Delete the personal data stored about one user; marks in Auth0 stay
     #[command(after_help = "Example:\n  okta-auth0-sync forget ann@example.com --yes")]
     Forget(ForgetArgs),
 
-    /// Lift every mark of ours from Auth0, before uninstalling
+    /// Remove all marks of okta-auth0-sync from Auth0, before uninstalling
     #[command(after_help = "Example:\n  okta-auth0-sync purge --dry-run")]
     Purge(PurgeArgs),
 
-    /// Write a verified copy of the state
+    /// Write a verified backup of the state
     #[command(after_help = "Example:\n  okta-auth0-sync backup /var/backups/okta-auth0-sync.db")]
     Backup(BackupArgs),
 
-    /// Play the whole story on embedded tenants: no account and no configuration needed
+    /// Run a scripted demo on embedded tenants; needs no accounts and no configuration
     #[cfg(feature = "sandbox")]
     #[command(after_help = "Example:\n  okta-auth0-sync demo")]
     Demo,
@@ -109,11 +107,11 @@ pub enum Command {
     #[command(after_help = "Example:\n  okta-auth0-sync sandbox --okta-port 8081 --auth0-port 8082")]
     Sandbox(SandboxArgs),
 
-    /// Print the completions of a shell
+    /// Print shell completions
     #[command(after_help = "Example:\n  okta-auth0-sync completions bash > /etc/bash_completion.d/okta-auth0-sync")]
     Completions(CompletionsArgs),
 
-    /// Print the manual page, or write those of all commands
+    /// Print the manual page, or write the pages of all commands
     #[command(
         after_help = "Examples:\n  okta-auth0-sync man | man -l -\n  okta-auth0-sync man --dir /usr/share/man/man1"
     )]
@@ -123,7 +121,7 @@ pub enum Command {
 /// `sync`
 #[derive(Debug, Args)]
 pub struct SyncArgs {
-    /// Write nothing anywhere: say what would be written
+    /// Show what would be written; write nothing anywhere
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -131,15 +129,15 @@ pub struct SyncArgs {
 /// `reconcile`
 #[derive(Debug, Args)]
 pub struct ReconcileArgs {
-    /// Only people whose status changed within this time, or since this RFC 3339 time [default: 90days]
+    /// Only users whose status changed within this time, or since this RFC 3339 time [default: 90days]
     #[arg(long, value_name = "TIME", conflicts_with = "all", value_parser = Since::parse)]
     pub since: Option<Since>,
 
-    /// Everybody who may be denied, however long ago, and everybody we know
+    /// All deniable users, whenever their status changed, and all users in the state
     #[arg(long)]
     pub all: bool,
 
-    /// Write nothing anywhere: say what would be written
+    /// Show what would be written; write nothing anywhere
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -150,15 +148,15 @@ pub struct UserArgs {
     /// E-mail address, login or Okta id (00u…)
     pub who: String,
 
-    /// Also ask Okta and Auth0 now
+    /// Also read both tenants now
     #[arg(long)]
     pub live: bool,
 
-    /// Look at them now, and do what follows
+    /// Process the user now: read, decide, apply
     #[arg(long)]
     pub sync: bool,
 
-    /// With --sync: write nothing anywhere, say what would be written
+    /// With --sync: show what would be written; write nothing anywhere
     #[arg(long, requires = "sync")]
     pub dry_run: bool,
 
@@ -170,7 +168,7 @@ pub struct UserArgs {
 /// `check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The configuration alone: neither network nor state
+    /// Check the configuration only; use neither network nor state
     #[arg(long)]
     pub offline: bool,
 
@@ -186,7 +184,7 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Exit with 1 if a person is needed
+    /// Exit with 1 if an operator is needed
     #[arg(long)]
     pub check: bool,
 }
@@ -194,13 +192,13 @@ pub struct StatusArgs {
 /// Which events `events` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EventState {
-    /// Not yet dealt with.
+    /// Not processed yet.
     Pending,
-    /// Dealt with.
+    /// Processed.
     Settled,
-    /// Nothing follows from them.
+    /// Irrelevant to denials.
     Ignored,
-    /// Unreadable: kept for a person.
+    /// Unreadable; kept for an operator.
     Quarantined,
 }
 
@@ -211,35 +209,35 @@ pub struct EventsArgs {
     #[arg(long, value_enum)]
     pub state: Option<EventState>,
 
-    /// At most so many, the newest first
+    /// Maximum number of events, newest first
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
 
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 /// `retry`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("whom").required(true).args(["who", "failed"]))]
+#[command(group = ArgGroup::new("users").required(true).args(["who", "failed"]))]
 pub struct RetryArgs {
     /// E-mail address, login or Okta id (00u…)
     pub who: Option<String>,
 
-    /// Everybody who failed
+    /// All failed users
     #[arg(long)]
     pub failed: bool,
 }
 
 /// `approve`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("whom").required(true).args(["who", "all"]))]
+#[command(group = ArgGroup::new("users").required(true).args(["who", "all"]))]
 pub struct ApproveArgs {
     /// E-mail address, login or Okta id (00u…)
     pub who: Option<String>,
 
-    /// Everybody who is held
+    /// All held users
     #[arg(long)]
     pub all: bool,
 }
@@ -251,11 +249,11 @@ pub enum ActionCommand {
     #[command(after_help = "Example:\n  okta-auth0-sync action show > action.js")]
     Show,
 
-    /// Create or update the Action, deploy it and bind it first; other bindings are kept
+    /// Create or update the Action, deploy it and bind it first; keeps other bindings
     #[command(after_help = "Example:\n  okta-auth0-sync action deploy --yes")]
     Deploy(DeployArgs),
 
-    /// Is the Action there, deployed, up to date and bound?
+    /// Check that the Action exists and is deployed, up to date and bound
     #[command(after_help = "Example:\n  okta-auth0-sync action check")]
     Check,
 }
@@ -263,11 +261,11 @@ pub enum ActionCommand {
 /// `action deploy`
 #[derive(Debug, Args)]
 pub struct DeployArgs {
-    /// Do not ask
+    /// Do not prompt for confirmation
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
 
-    /// Change nothing: say what would be changed
+    /// Show what would change; change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -275,21 +273,21 @@ pub struct DeployArgs {
 /// `audit …`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Print the decisions, oldest first; in CSV, what a spreadsheet would take for a formula stands behind an apostrophe
+    /// Print all decisions, oldest first; in CSV, cells that look like formulas get a leading apostrophe
     #[command(after_help = "Example:\n  okta-auth0-sync audit export --since 2026-01-01T00:00:00Z --format jsonl")]
     Export(ExportArgs),
 
-    /// Check that no decision was changed or removed since it was written
+    /// Verify that no decision was changed or removed after it was written
     #[command(after_help = "Example:\n  okta-auth0-sync audit verify")]
     Verify,
 }
 
-/// How `audit export` prints.
+/// Output format of `audit export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// Comma-separated values with a head line (RFC 4180).
+    /// Comma-separated values with a header line (RFC 4180).
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
@@ -300,7 +298,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "TIME", value_parser = Since::parse)]
     pub since: Option<Since>,
 
-    /// The form
+    /// Output format
     #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
     pub format: ExportFormat,
 }
@@ -311,7 +309,7 @@ pub struct ForgetArgs {
     /// E-mail address, login or Okta id (00u…)
     pub who: String,
 
-    /// Do not ask
+    /// Do not prompt for confirmation
     #[arg(long)]
     pub yes: bool,
 }
@@ -319,11 +317,11 @@ pub struct ForgetArgs {
 /// `purge`
 #[derive(Debug, Args)]
 pub struct PurgeArgs {
-    /// Change nothing: say whose marks would be lifted
+    /// Show which marks would be removed; change nothing
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Do not ask
+    /// Do not prompt for confirmation
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
 }
@@ -331,7 +329,7 @@ pub struct PurgeArgs {
 /// `backup`
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// Where to write it; must not exist
+    /// Target file; must not exist yet
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
 }
@@ -340,41 +338,42 @@ pub struct BackupArgs {
 #[cfg(feature = "sandbox")]
 #[derive(Debug, Args)]
 pub struct SandboxArgs {
-    /// Port of the Okta org; 0: any free one
+    /// Port of the Okta org; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub okta_port: u16,
 
-    /// Port of the Auth0 tenant; 0: any free one
+    /// Port of the Auth0 tenant; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub auth0_port: u16,
 
-    /// Active people in both tenants at the start
+    /// Active users in both tenants at the start
     ///
-    /// Of each hundred, one has an account whose address is in capitals, and one shares the address with somebody who stays.
+    /// Of every hundred, one has an account with an upper-case address, and one shares the address with a user who
+    /// stays active.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub people: usize,
 
-    /// How many of them are deactivated at the start
+    /// Number of these users that are deactivated at the start
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub leavers: usize,
 
-    /// How many other entries stand in the log before
+    /// Number of unrelated entries in the System Log before that
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub history: usize,
 
-    /// Every answer takes so long
+    /// Delay of every response
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub latency: Option<std::time::Duration>,
 
-    /// Requests that Auth0 takes at once [default: 50]
+    /// Burst size of Auth0's rate limit [default: 50]
     #[arg(long, value_name = "COUNT", requires = "auth0_per_second", value_parser = clap::value_parser!(u32).range(1..))]
     pub auth0_burst: Option<u32>,
 
-    /// Requests that Auth0 takes each second beyond those [default: 16]
+    /// Refill rate of Auth0's rate limit [default: 16]
     #[arg(long, value_name = "COUNT", requires = "auth0_burst", value_parser = clap::value_parser!(u32).range(1..))]
     pub auth0_per_second: Option<u32>,
 
-    /// Neither tenant limits the rate
+    /// Disable the rate limits of both tenants
     #[arg(long, conflicts_with = "auth0_burst")]
     pub unlimited: bool,
 }
@@ -390,17 +389,17 @@ pub struct CompletionsArgs {
 /// `man`
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Write one page a command into this directory, which must exist
+    /// Write one page per command into this directory, which must exist
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
 }
 
-/// A moment in the past, as it was typed.
+/// A point in time in the past, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// So long ago: `90days`.
+    /// A time span before now: `90days`.
     Ago(std::time::Duration),
-    /// Then: `2026-01-01T00:00:00Z`.
+    /// An absolute time: `2026-01-01T00:00:00Z`.
     At(Timestamp),
 }
 
@@ -409,11 +408,13 @@ impl Since {
         humantime::parse_duration(text)
             .map(Self::Ago)
             .or_else(|_| crate::domain::clock::parse_timestamp(text).map(Self::At))
-            .map_err(|_| "write a time span such as \"90days\" or a time such as \"2026-01-01T00:00:00Z\"".to_owned())
+            .map_err(|_| {
+                "expected a time span such as \"90days\" or a time such as \"2026-01-01T00:00:00Z\"".to_owned()
+            })
     }
 
-    /// The moment meant, at `now`.
-    pub fn moment(self, now: Timestamp) -> Timestamp {
+    /// Resolves to a timestamp.
+    pub fn resolve(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Ago(span) => crate::domain::clock::sub(now, span),
             Self::At(at) => at,
@@ -428,7 +429,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn definition_is_valid() {
         Cli::command().debug_assert();
     }
 
@@ -455,8 +456,8 @@ mod tests {
     #[test]
     fn since_is_a_span_or_a_time() {
         let now: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
-        assert_eq!(Since::parse("2days").unwrap().moment(now).to_string(), "2026-11-21T00:00:00Z");
-        assert_eq!(Since::parse("2026-01-01T00:00:00Z").unwrap().moment(now).to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(Since::parse("2days").unwrap().resolve(now).to_string(), "2026-11-21T00:00:00Z");
+        assert_eq!(Since::parse("2026-01-01T00:00:00Z").unwrap().resolve(now).to_string(), "2026-01-01T00:00:00Z");
         assert!(Since::parse("yesterday").unwrap_err().contains("90days"));
     }
 }

@@ -1,4 +1,4 @@
-//! Asking for looks: of the daemon if one works with the state, else by looking ourselves.
+//! Requests looks: queues them for the daemon if one is running, else makes them in this process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,46 +12,46 @@ use crate::domain::{Clock, OktaUserId, OutcomeKind};
 use crate::engine::Engine;
 use crate::store::{Access, Progress, Requested, Store, StoreError, Who, is_in_use};
 
-/// How often the state is asked how far a daemon has come. It takes a request up within a second.
+/// How often the state is polled for the daemon's progress. The daemon notices a request within a second.
 const ASK_EVERY: Duration = Duration::from_millis(200);
-/// A daemon that has not answered after this is busy, or cannot reach the remotes: the request stands.
+/// How long to wait for the daemon. After this it is busy or cannot reach the remotes; the request stays queued.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So many people are listed one by one.
+/// Users listed individually.
 const SHOWN_MAX: usize = 50;
 
-/// What is asked for.
+/// What to request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
-    /// Look.
+    /// A look.
     Look(Who<'a>),
-    /// Let held people through, and look.
+    /// Approval of held denials, and a look.
     Approve(Who<'a>),
 }
 
-/// What came of it for one person.
+/// The result for one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Who.
+    /// The user.
     pub(crate) id: OktaUserId,
-    /// By what a person knows them: the address or login last read.
+    /// The address or login last read.
     pub(crate) name: Option<String>,
-    /// How the look ended; `None`: it has not.
+    /// How the look ended; `None` if it has not yet.
     pub(crate) outcome: Option<OutcomeKind>,
-    /// Its reason, or why there is none yet.
+    /// The reason for the outcome, or why there is no outcome yet.
     pub(crate) why: Option<String>,
 }
 
 impl Answer {
-    /// Is what was asked for dealt with? As [`OutcomeKind::settles`].
+    /// Is the request settled? See [`OutcomeKind::settles`].
     pub(crate) fn settles(&self) -> bool {
         self.outcome.is_some_and(OutcomeKind::settles)
     }
 }
 
-/// Has the looks made, and waits for what comes of them.
+/// Requests the looks and waits for their outcomes.
 ///
 /// # Errors
-/// When the state or a secret cannot be used. Secrets are read only when no daemon works with the state.
+/// If the state or a secret cannot be used. Secrets are read only if no daemon holds the state.
 pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn Clock>) -> Result<Vec<Answer>, Error> {
     let stop = signals::stop_on_signal()?;
     if !is_in_use(&config.store.path)? {
@@ -63,7 +63,7 @@ pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn C
                 engine.store().close().await;
                 return answers;
             }
-            // A daemon was started in this moment.
+            // A daemon has just started.
             Err(Error::Store(StoreError::Busy { .. })) => {}
             Err(error) => return Err(error),
         }
@@ -76,7 +76,7 @@ pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn C
     answers
 }
 
-/// With the names that the state has, after the looks.
+/// Fills in the names stored by the looks.
 async fn named(store: &Store, mut answers: Vec<Answer>) -> Result<Vec<Answer>, Error> {
     let ids: Vec<OktaUserId> = answers.iter().map(|answer| answer.id.clone()).collect();
     let mut names: HashMap<OktaUserId, Option<String>> =
@@ -101,7 +101,7 @@ async fn look(engine: &Engine, made: &[Requested], stop: &CancellationToken) -> 
             answers.push(waiting(id));
             continue;
         }
-        // One at a time, so that a signal is heard between two.
+        // One at a time, so that a signal can interrupt between users.
         let report = match engine.look_at(std::slice::from_ref(id)).await {
             Ok(reports) => reports.into_iter().next(),
             Err(StoreError::Gone { .. }) => {
@@ -147,10 +147,10 @@ async fn wait(
     }
 }
 
-/// The answer to a request, once a look has been through it.
+/// The answer to a request, once a look has covered it.
 fn answer(made: &Requested, progress: Option<&Progress>) -> Option<Answer> {
     let Some(progress) = progress else { return Some(gone(&made.id)) };
-    // Without an outcome the look met an obstacle and a newer reason at once: the next look answers.
+    // No outcome means that the look failed while a newer request came in; the next look answers both.
     (progress.looked_seq >= made.due_seq && progress.outcome.is_some()).then(|| Answer {
         id: made.id.clone(),
         name: progress.name.clone(),
@@ -160,25 +160,25 @@ fn answer(made: &Requested, progress: Option<&Progress>) -> Option<Answer> {
 }
 
 fn waiting(id: &OktaUserId) -> Answer {
-    let why = "not looked at yet; the request stands, `run` or `sync` takes it up".to_owned();
+    let why = "still queued; `run` or `sync` will process it".to_owned();
     Answer { id: id.clone(), name: None, outcome: None, why: Some(why) }
 }
 
 fn gone(id: &OktaUserId) -> Answer {
-    Answer { id: id.clone(), name: None, outcome: None, why: Some("forgotten meanwhile".to_owned()) }
+    Answer { id: id.clone(), name: None, outcome: None, why: Some("forgotten while waiting".to_owned()) }
 }
 
-/// 0 only if everybody's outcome settles.
+/// Success only if every outcome settles.
 pub(crate) fn verdict(answers: &[Answer]) -> Exit {
     if answers.iter().all(Answer::settles) { Exit::Done } else { Exit::Failed }
 }
 
-/// Person by person, those that are not settled first.
+/// One row per user, unsettled users first.
 pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
     let mut sorted: Vec<&Answer> = answers.iter().collect();
     sorted.sort_by_key(|answer| answer.settles());
     let mut text = screen::table_of_width(
-        ["PERSON", "OKTA ID", "OUTCOME", "WHY"],
+        ["USER", "OKTA ID", "OUTCOME", "WHY"],
         sorted.iter().take(SHOWN_MAX).map(|answer| {
             [
                 answer.name.clone().unwrap_or_else(|| "-".to_owned()),
@@ -194,8 +194,8 @@ pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
         text.push_str(&format!("… and {} more\n", sorted.len() - SHOWN_MAX));
     }
     text.push_str(&match unsettled {
-        0 => format!("{} looked at, all settled\n", sorted.len()),
-        _ => format!("{unsettled} of {} are not settled\n", sorted.len()),
+        0 => format!("{} processed, all settled\n", sorted.len()),
+        _ => format!("{unsettled} of {} not settled\n", sorted.len()),
     });
     text
 }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn only_settled_outcomes_are_a_success() {
+    fn only_settled_outcomes_succeed() {
         for (outcome, exit) in [
             (Some(OutcomeKind::Applied), Exit::Done),
             (Some(OutcomeKind::Unchanged), Exit::Done),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_answered_by_a_look_that_went_through_it() {
+    fn only_a_look_after_the_request_answers_it() {
         let made = Requested { id: id("u1"), due_seq: 5 };
         let progress = |looked_seq, outcome: Option<OutcomeKind>| Progress {
             id: id("u1"),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_settled_is_named_first() {
+    fn unsettled_users_come_first() {
         let text = to_text(
             &[
                 Answer { id: id("u1"), name: None, outcome: Some(OutcomeKind::Applied), why: None },
@@ -257,12 +257,12 @@ mod tests {
                     id: id("u2"),
                     name: Some("ann@example.com".to_owned()),
                     outcome: Some(OutcomeKind::Snooze),
-                    why: Some("Okta is\u{1b} away".to_owned()),
+                    why: Some("Okta is\u{1b} down".to_owned()),
                 },
             ],
             Some(80),
         );
         assert!(text.find("u2").unwrap() < text.find("u1").unwrap() && text.contains("ann@example.com"), "{text}");
-        assert!(text.ends_with("1 of 2 are not settled\n") && !text.contains('\u{1b}'), "{text}");
+        assert!(text.ends_with("1 of 2 not settled\n") && !text.contains('\u{1b}'), "{text}");
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(config: &Config, command: &AuditCommand, now: Timestamp)
 }
 
 async fn export(store: &Store, arguments: &ExportArgs, now: Timestamp) -> Result<(), Error> {
-    let since = arguments.since.map(|since| timestamp_text(since.moment(now)));
+    let since = arguments.since.map(|since| timestamp_text(since.resolve(now)));
     if arguments.format == ExportFormat::Csv {
         screen::out_raw(line(COLUMNS.map(str::to_owned)).as_bytes()).map_err(Error::Output)?;
     }

@@ -1,19 +1,19 @@
-//! How a command ended, as a shell sees it. The numbers beyond 1 are those of sysexits(3).
+//! Exit codes. Codes above 1 follow sysexits(3).
 
 use std::process::ExitCode;
 
 /// The exit codes of every command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// Something failed, or needs a person.
+    /// Something failed or needs an operator.
     Failed = 1,
     /// Wrong usage.
     Usage = 64,
     /// The state is in use by another process.
     InUse = 75,
-    /// Wrong configuration.
+    /// Invalid configuration.
     Config = 78,
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
     let now = clock.now();
     let scope = match (arguments.all, arguments.since) {
         (true, _) => Scope::All,
-        (false, Some(since)) => Scope::Since(since.moment(now)),
+        (false, Some(since)) => Scope::Since(since.resolve(now)),
         (false, None) => Scope::Since(clock::sub(now, USUAL_SPAN)),
     };
     let shown = tokio::spawn(sync::show("comparing people", heard));

@@ -1,4 +1,5 @@
-//! `status`: how things stand, from the state alone, whether or not a daemon runs. No secret is read.
+//! `status`: the current state and what needs an operator. Reads only the state file, no secrets, and works whether or
+//! not a daemon is running.
 
 use std::fmt::Write;
 
@@ -11,13 +12,13 @@ use crate::domain::{Timestamp, escape};
 use crate::health::{Attention, Health, display_name};
 use crate::store::{StatusRow, StoreError};
 
-/// So many of each kind are spelled out in the text.
+/// Items listed per kind.
 const SHOWN_MAX: usize = 10;
 
-/// Shows it. With `check`, the exit code says whether a person is needed.
+/// Prints the status. With `check`, the exit code says whether an operator is needed.
 ///
 /// # Errors
-/// When there is a state and it cannot be read.
+/// If the state exists but cannot be read.
 pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timestamp) -> Result<Exit, Error> {
     let health = match wiring::state(&config.store.path).await {
         Ok(store) => {
@@ -32,7 +33,7 @@ pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timest
     let text = if as_json {
         screen::json(&format!("{:#}\n", to_json(&health, poll, now)?))
     } else if check {
-        checked(&health, poll, now)
+        violations_text(&health, poll, now)
     } else {
         to_text(&health, poll, now, screen::terminal_width())
     };
@@ -41,8 +42,8 @@ pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timest
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// One line for each rule that does not hold.
-fn checked(health: &Health, poll: &Schedule, now: Timestamp) -> String {
+/// One line per violated health rule.
+fn violations_text(health: &Health, poll: &Schedule, now: Timestamp) -> String {
     let violations = health.violations(poll, now);
     if violations.is_empty() {
         return "all well\n".to_owned();
@@ -50,10 +51,10 @@ fn checked(health: &Health, poll: &Schedule, now: Timestamp) -> String {
     violations.iter().map(|violation| format!("{}: {}\n", violation.rule, escape(&violation.detail))).collect()
 }
 
-/// The object of `status --json`: documented in `docs/json.md`.
+/// The object of `status --json`, documented in `docs/json.md`.
 ///
 /// # Errors
-/// When a row cannot be put into JSON.
+/// If a row cannot be serialized.
 pub fn to_json(health: &Health, poll: &Schedule, now: Timestamp) -> Result<Value, serde_json::Error> {
     let mut object = match &health.status {
         Some(status) => match serde_json::to_value(status)? {
@@ -71,7 +72,7 @@ pub fn to_json(health: &Health, poll: &Schedule, now: Timestamp) -> Result<Value
     Ok(Value::Object(object))
 }
 
-/// For people, on a screen of `width` columns (`None`: no screen, nothing is wrapped).
+/// Renders the status for a terminal of `width` columns; `None` means no terminal and no wrapping.
 pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u16>) -> String {
     let Some(status) = &health.status else {
         return format!(
@@ -79,7 +80,7 @@ pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u
             screen::paint(screen::WARNING, "Never ran"),
             screen::paragraph(
                 "",
-                "There is no state yet: start the service, or run `okta-auth0-sync check` and then `okta-auth0-sync sync`.",
+                "No state yet: start the service, or run `okta-auth0-sync check`, then `okta-auth0-sync sync`.",
                 width
             )
         );
@@ -87,11 +88,11 @@ pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u
     let attention = health.attention(poll, now);
     let mut text = match health.attention_count(&attention) {
         _ if status.last_poll_ok_at.is_none() => {
-            screen::paint(screen::WARNING, "Never ran to the end of a poll: nobody is kept in step yet")
+            screen::paint(screen::WARNING, "No successful poll yet; nothing is being synced")
         }
         0 => screen::paint(screen::GOOD, "All well"),
-        1 => screen::paint(screen::BAD, "1 thing needs a person"),
-        count => screen::paint(screen::BAD, &format!("{count} things need a person")),
+        1 => screen::paint(screen::BAD, "1 issue needs attention"),
+        count => screen::paint(screen::BAD, &format!("{count} issues need attention")),
     };
     text.push_str("\n\n");
     text.push_str(&screen::pairs(facts(health, status, now), width));
@@ -99,8 +100,8 @@ pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u
         text.push('\n');
         text.push_str(&screen::paragraph(
             "",
-            "Nobody was compared yet: run `okta-auth0-sync reconcile --all` once, for the people who left before the log \
-             was first read.",
+            "No reconcile yet: run `okta-auth0-sync reconcile --all` once, to deny users that were deactivated before the \
+             first poll.",
             width,
         ));
     }
@@ -117,7 +118,7 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
         None => "never".to_owned(),
     };
     let enforcement =
-        if status.enforce { "on" } else { "OFF: nothing is written to Auth0, and nobody is denied" }.to_owned();
+        if status.enforce { "on" } else { "OFF: nothing is written to Auth0, no user is denied" }.to_owned();
     let mut facts = vec![
         ("enforcement", enforcement),
         ("action", action(status, now)),
@@ -126,7 +127,7 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
         ("last reconcile", when(&status.last_reconcile_ok_at)),
         ("cursor moved", when(&status.cursor_moved_at)),
         ("accounts denied", status.denied.to_string()),
-        ("people", format!("{} pending, {} failed, {} held", status.pending, status.failed, status.held)),
+        ("users", format!("{} pending, {} failed, {} held", status.pending, status.failed, status.held)),
         ("events", format!("{} quarantined", status.quarantined)),
     ];
     if status.oldest_pending_at.is_some() {
@@ -136,8 +137,8 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
     for remote in &health.remotes {
         let said = match (&remote.error, remote.is_failing()) {
             (Some(error), true) => format!("{}: {error}", screen::relative_text(remote.error_at.as_deref(), now)),
-            _ if remote.ok_at.is_none() => "no trouble noted".to_owned(),
-            _ => "answers".to_owned(),
+            _ if remote.ok_at.is_none() => "no errors recorded".to_owned(),
+            _ => "reachable".to_owned(),
         };
         facts.push((display_name(&remote.remote), said));
     }
@@ -145,19 +146,19 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
     facts
 }
 
-/// What the last look at the Action came to, and how long ago that was.
+/// The result of the last Action check and its age.
 fn action(status: &StatusRow, now: Timestamp) -> String {
     match (&status.enforcement, &status.enforcement_checked_at) {
         (Some(found), Some(at)) => format!("{found}, {}", screen::relative_text(Some(at), now)),
-        _ => "never looked".to_owned(),
+        _ => "never checked".to_owned(),
     }
 }
 
-/// Seconds from a deactivation's publication to the mark.
+/// Seconds from the publication of a deactivation to the mark.
 fn lag(status: &StatusRow) -> String {
     match (status.lag_p50_s, status.lag_p99_s, status.lag_max_s) {
         (Some(p50), Some(p99), Some(max)) => format!("p50 {p50:.1} s, p99 {p99:.1} s, max {max:.1} s"),
-        _ => "none measured yet".to_owned(),
+        _ => "not measured yet".to_owned(),
     }
 }
 

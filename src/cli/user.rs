@@ -1,4 +1,4 @@
-//! `user`: the whole story of one person, and why; if asked, what both tenants say now, and a look.
+//! `user`: the full history of one user, with the reasons; optionally the current data of both tenants, and a look.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ use crate::domain::{Clock, OktaUserId, OutcomeKind};
 use crate::engine::sync_user::Report;
 use crate::store::{StoreError, UserRow, Who};
 
-/// Tells it.
+/// Prints the history.
 ///
 /// # Errors
-/// When there is no state, or it, a secret or (with `--live`) a remote cannot be used.
+/// If there is no state, or the state, a secret or (with `--live`) a remote cannot be used.
 pub(crate) async fn run(config: &Config, arguments: &UserArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let store = match wiring::state(&config.store.path).await {
         Ok(store) => Some(store),
-        // There is nobody in it; the tenants can be asked all the same.
+        // `--live` also works without a state.
         Err(Error::Store(StoreError::Missing { .. })) if arguments.live => None,
         Err(error) => return Err(error),
     };
-    let whom = match &store {
+    let matched = match &store {
         Some(store) => UserMatch::find(store, &arguments.who).await?,
         None => UserMatch::None,
     };
     if let Some(store) = store {
         store.close().await;
     }
-    match whom {
-        UserMatch::One(person) => known(config, arguments, &user_match::id_of(&person)?, clock).await,
-        UserMatch::Ambiguous(people) => several(arguments, &people, clock),
-        UserMatch::None if arguments.live => stranger(config, arguments, clock).await,
+    match matched {
+        UserMatch::One(user) => known(config, arguments, &user_match::id_of(&user)?, clock).await,
+        UserMatch::Ambiguous(users) => several(arguments, &users, clock),
+        UserMatch::None if arguments.live => unknown(config, arguments, clock).await,
         UserMatch::None => {
             if arguments.json {
                 print_json(&json!({ "matches": [] }))?;
             }
-            let hint = "(--live looks for them in Okta and Auth0)";
+            let hint = "(add --live to search Okta and Auth0)";
             screen::remark(&format!(
                 "{}: {} {hint}",
                 screen::paint(screen::BAD, "error"),
@@ -51,15 +51,15 @@ pub(crate) async fn run(config: &Config, arguments: &UserArgs, clock: &Arc<dyn C
     }
 }
 
-fn several(arguments: &UserArgs, people: &[UserRow], clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
+fn several(arguments: &UserArgs, users: &[UserRow], clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     if arguments.json {
-        print_json(&json!({ "matches": people }))?;
+        print_json(&json!({ "matches": users }))?;
         return Ok(Exit::Failed);
     }
-    user_match::report_no_match(&arguments.who, &UserMatch::Ambiguous(people.to_vec()), clock.now())
+    user_match::report_no_match(&arguments.who, &UserMatch::Ambiguous(users.to_vec()), clock.now())
 }
 
-/// Somebody whom the state knows, or shall come to know by a look.
+/// A user in the state, or one that the requested look adds to it.
 async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     if arguments.dry_run {
         return dry_run_look(config, arguments, id, clock).await;
@@ -67,13 +67,13 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
     let answers =
         if arguments.sync { ask::ask(config, Request::Look(Who::User(id)), clock).await? } else { Vec::new() };
     let store = wiring::state(&config.store.path).await?;
-    let UserMatch::One(person) = UserMatch::find(&store, id.as_str()).await? else {
-        // Forgotten by somebody else since.
+    let UserMatch::One(user) = UserMatch::find(&store, id.as_str()).await? else {
+        // Another process has forgotten the user since.
         return user_match::report_no_match(id.as_str(), &UserMatch::None, clock.now());
     };
-    // Who is skipped is not denied, rightly: the story says why.
-    let skipped = person.outcome == Some(OutcomeKind::Skipped);
-    let story = Story::read(&store, *person).await?;
+    // A skipped user is correctly not denied; the history says why.
+    let skipped = user.outcome == Some(OutcomeKind::Skipped);
+    let story = Story::read(&store, *user).await?;
     let live = match arguments.live {
         true => Some(live::inspect(config, clock, &store, id).await?),
         false => None,
@@ -95,7 +95,7 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
             text.push_str(&live.to_text(width));
         }
         if let Some(answer) = answers.first() {
-            text.push_str(&looked(answer, width));
+            text.push_str(&answer_text(answer, width));
         }
         screen::out(&text).map_err(Error::Output)?;
     }
@@ -103,13 +103,13 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
     Ok(if agrees { ask::verdict(&answers) } else { Exit::Failed })
 }
 
-fn looked(answer: &Answer, width: Option<u16>) -> String {
+fn answer_text(answer: &Answer, width: Option<u16>) -> String {
     let why = answer.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let outcome = answer.outcome.map_or("waiting", OutcomeKind::as_str).replace('_', " ");
-    format!("\n{}", screen::paragraph("", &format!("looked at now: {outcome}{why}"), width))
+    format!("\n{}", screen::paragraph("", &format!("processed now: {outcome}{why}"), width))
 }
 
-/// What a look would write: on a copy of the state, and with no write to Auth0.
+/// Prints what a look would write. Works on a copy of the state and writes nothing to Auth0.
 async fn dry_run_look(
     config: &Config,
     arguments: &UserArgs,
@@ -147,8 +147,8 @@ fn report_json(report: &Report) -> Value {
     })
 }
 
-/// Somebody whom the state does not know: looked for in both tenants, and with `--sync` looked at if Okta has one.
-async fn stranger(config: &Config, arguments: &UserArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
+/// A user that is not in the state: searches both tenants, and with `--sync` processes the user if Okta has one.
+async fn unknown(config: &Config, arguments: &UserArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let found = live::search(config, clock, &arguments.who).await?;
     if let (true, [user]) = (arguments.sync, found.0.users.as_slice()) {
         return known(config, arguments, &user.id, clock).await;

@@ -1,57 +1,57 @@
-//! UserMatch a command is about: from what was typed to one person that the state knows.
+//! Resolves what the operator typed to one user in the state.
 
 use super::{Error, Exit, screen};
 use crate::domain::{OktaUserId, OutcomeKind, Timestamp, escape};
 use crate::store::{Store, UserRow};
 
-/// Who may be meant.
+/// The result of a user search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UserMatch {
-    /// Nobody that the state knows.
+    /// No user in the state matches.
     None,
-    /// This one.
+    /// Exactly one match.
     One(Box<UserRow>),
-    /// One of these: an id has to be named.
+    /// Several matches; the operator has to name an Okta id.
     Ambiguous(Vec<UserRow>),
 }
 
 impl UserMatch {
-    /// Looks for an Okta id, a login, an address ever read, or an Auth0 id. An Okta id names one person, even if it is
-    /// somebody else's login.
+    /// Searches by Okta id, login, any address ever read, and Auth0 id. An exact Okta id wins, even if it is also
+    /// another user's login.
     pub(crate) async fn find(store: &Store, who: &str) -> Result<Self, Error> {
-        let mut people = store.find_users(who).await?;
-        if let Some(exact) = people.iter().position(|person| person.okta_user_id == who.trim()) {
-            return Ok(Self::One(Box::new(people.swap_remove(exact))));
+        let mut users = store.find_users(who).await?;
+        if let Some(exact) = users.iter().position(|user| user.okta_user_id == who.trim()) {
+            return Ok(Self::One(Box::new(users.swap_remove(exact))));
         }
-        Ok(match people.len() {
+        Ok(match users.len() {
             0 => Self::None,
-            1 => Self::One(Box::new(people.swap_remove(0))),
-            _ => Self::Ambiguous(people),
+            1 => Self::One(Box::new(users.swap_remove(0))),
+            _ => Self::Ambiguous(users),
         })
     }
 }
 
-/// The id of a person in the state.
+/// The Okta id of a stored user.
 ///
 /// # Errors
-/// When it is none: the state was edited.
-pub(crate) fn id_of(person: &UserRow) -> Result<OktaUserId, Error> {
-    OktaUserId::parse(&person.okta_user_id)
-        .ok_or_else(|| Error::Setup(format!("the state holds {:?}, which is no Okta id", person.okta_user_id)))
+/// If the stored id is not a valid Okta id, which means that the state was edited.
+pub(crate) fn id_of(user: &UserRow) -> Result<OktaUserId, Error> {
+    OktaUserId::parse(&user.okta_user_id)
+        .ok_or_else(|| Error::Setup(format!("the state contains {:?}, which is not an Okta id", user.okta_user_id)))
 }
 
-/// By what a person knows a person.
-pub(crate) fn name_of(person: &UserRow) -> &str {
-    person.email.as_deref().or(person.login.as_deref()).unwrap_or(&person.okta_user_id)
+/// The name that an operator knows the user by.
+pub(crate) fn name_of(user: &UserRow) -> &str {
+    user.email.as_deref().or(user.login.as_deref()).unwrap_or(&user.okta_user_id)
 }
 
-/// Says why a command cannot tell whom it is about.
+/// Prints why the command cannot pick a user.
 ///
 /// # Errors
-/// When standard output does not take it.
+/// If standard output cannot be written.
 pub(crate) fn report_no_match(who: &str, matched: &UserMatch, now: Timestamp) -> Result<Exit, Error> {
     match matched {
-        UserMatch::Ambiguous(people) => screen::out(&ambiguous(who, people, now)).map_err(Error::Output)?,
+        UserMatch::Ambiguous(users) => screen::out(&ambiguous(who, users, now)).map_err(Error::Output)?,
         UserMatch::None | UserMatch::One(_) => {
             screen::remark(&format!("{}: {}", screen::paint(screen::BAD, "error"), no_match(who)));
         }
@@ -59,30 +59,30 @@ pub(crate) fn report_no_match(who: &str, matched: &UserMatch, now: Timestamp) ->
     Ok(Exit::Failed)
 }
 
-/// What is said when nobody is meant.
+/// The message for a search without a match.
 pub(crate) fn no_match(who: &str) -> String {
-    format!("nobody with the Okta id, login or address {} is known here", escape(who))
+    format!("no user in the state has the Okta id, login or address {}", escape(who))
 }
 
-/// The people that may be meant, and what to do about it.
-pub(crate) fn ambiguous(who: &str, people: &[UserRow], now: Timestamp) -> String {
+/// The matching users, and how to pick one.
+pub(crate) fn ambiguous(who: &str, users: &[UserRow], now: Timestamp) -> String {
     let mut text = screen::table(
         ["OKTA ID", "E-MAIL", "LOGIN", "OKTA", "READ", "OUTCOME"],
-        people.iter().map(|person| {
+        users.iter().map(|user| {
             let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
             [
-                person.okta_user_id.clone(),
-                shown(&person.email),
-                shown(&person.login),
-                shown(&person.status),
-                screen::relative_text(person.status_at.as_deref(), now),
-                person.outcome.map_or("-", OutcomeKind::as_str).replace('_', " "),
+                user.okta_user_id.clone(),
+                shown(&user.email),
+                shown(&user.login),
+                shown(&user.status),
+                screen::relative_text(user.status_at.as_deref(), now),
+                user.outcome.map_or("-", OutcomeKind::as_str).replace('_', " "),
             ]
         }),
     );
     text.push_str(&screen::paragraph(
         "",
-        &format!("{who} may be any of these {}: name one by the Okta id", people.len()),
+        &format!("{who} matches {} users; name one by its Okta id", users.len()),
         screen::terminal_width(),
     ));
     text

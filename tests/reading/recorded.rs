@@ -79,7 +79,7 @@ async fn no_match_and_ambiguous_match_differ() {
     for command in [&["user"][..], &["retry"], &["approve"], &["forget", "--yes"]] {
         let ran = folder.run(&[command, &["nobody\u{1b}[2J@example.com"]].concat());
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{command:?}");
-        assert!(ran.err.contains("is known here") && !ran.err.contains('\u{1b}'), "{command:?}: {:?}", ran.err);
+        assert!(ran.err.contains("in the state") && !ran.err.contains('\u{1b}'), "{command:?}: {:?}", ran.err);
         let ran = folder.run(&[command, &["cyd@example.com"]].concat());
         assert_eq!(ran.code, 1, "{command:?}");
         assert!(ran.out.contains("00ucyd ") && ran.out.contains("00ucyd2 "), "{command:?}: {}", ran.out);
@@ -94,7 +94,7 @@ async fn no_match_and_ambiguous_match_differ() {
 async fn nothing_to_do_is_reported() {
     let folder = Folder::quiet().await;
     for (arguments, expected) in
-        [(["retry", "--failed"], "nobody has failed"), (["approve", "--all"], "nobody is held")]
+        [(["retry", "--failed"], "no user has failed"), (["approve", "--all"], "no user is held")]
     {
         let ran = folder.run(&arguments);
         assert!(ran.code == 0 && ran.out.starts_with(expected), "{}{}", ran.out, ran.err);
@@ -107,9 +107,9 @@ async fn nothing_to_do_is_reported() {
 async fn quarantined_event_is_dismissed_once() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["approve", "q-1"]);
-    assert!(ran.code == 0 && ran.out.contains("put aside"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 0 && ran.out.contains("dismissed"), "{}{}", ran.out, ran.err);
     let ran = folder.run(&["approve", "q-1"]);
-    assert!(ran.code == 1 && ran.err.contains("is known here"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 1 && ran.err.contains("in the state"), "{}{}", ran.out, ran.err);
     assert!(!folder.run(&["status", "--check"]).out.contains("quarantined"));
 }
 

@@ -57,9 +57,9 @@ async fn each_problem_is_listed_with_remedy() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    assert!(ran.out.starts_with("5 things need a person\n"), "{}", ran.out);
+    assert!(ran.out.starts_with("5 issues need attention\n"), "{}", ran.out);
     for expected in [
-        "people           1 pending, 1 failed, 2 held",
+        "users            1 pending, 1 failed, 2 held",
         "max 10.5 s",
         "okta-auth0-sync retry 00ubob",
         "okta-auth0-sync approve 00ucyd ",
@@ -132,7 +132,7 @@ async fn status_json_has_every_view_column() {
 async fn action_state_is_shown_with_age() {
     let folder = Folder::quiet().await;
     let action = |out: &str| out.lines().find(|line| line.starts_with("action ")).map(str::to_owned).unwrap();
-    assert_eq!(action(&folder.run(&["status"]).out), "action           never looked");
+    assert_eq!(action(&folder.run(&["status"]).out), "action           never checked");
     for (found, word) in [
         (Enforcement::Verified, "verified"),
         (Enforcement::Unverified, "unverified"),
@@ -159,5 +159,5 @@ async fn old_last_poll_is_overdue() {
     let ran = folder.run(&["status", "--check"]);
     assert!(ran.code == 1 && ran.out.starts_with("poll_late: "), "{}", ran.out);
     let ran = folder.run(&["status"]);
-    assert!(ran.out.starts_with("1 thing needs a person\n") && ran.out.contains("systemctl status"), "{}", ran.out);
+    assert!(ran.out.starts_with("1 issue needs attention\n") && ran.out.contains("systemctl status"), "{}", ran.out);
 }

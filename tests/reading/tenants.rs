@@ -68,7 +68,7 @@ async fn live_shows_drift_and_look_repairs_it() {
 
     let ran = folder.run(&["user", "ann@example.com", "--sync", "--live"]);
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
-    assert!(ran.out.contains("looked at now: applied") && ran.out.contains("denied: they are\n"), "{}", ran.out);
+    assert!(ran.out.contains("processed now: applied") && ran.out.contains("denied: they are\n"), "{}", ran.out);
     assert!(is_denied(&sandbox, &account));
     sandbox.stop().await;
 }
@@ -81,7 +81,7 @@ async fn only_approve_releases_held_users() {
     assert!(ran.code == 1 && ran.out.contains("held") && ran.out.contains("guard"), "{}{}", ran.out, ran.err);
     assert!(!is_denied(&sandbox, &account));
     let ran = folder.run(&["approve", "--all"]);
-    assert!(ran.code == 0 && ran.out.contains("1 looked at, all settled"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 0 && ran.out.contains("1 processed, all settled"), "{}{}", ran.out, ran.err);
     assert!(is_denied(&sandbox, &account));
     sandbox.stop().await;
 }
@@ -93,7 +93,7 @@ async fn refusing_remote_is_reported_as_failure() {
     open(&sandbox, &account);
     sandbox.okta().revoke_token();
     let ran = folder.run(&["retry", id.as_str()]);
-    assert!(ran.code == 1 && ran.out.contains("1 of 1 are not settled"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 1 && ran.out.contains("1 of 1 not settled"), "{}{}", ran.out, ran.err);
     let ran = folder.run(&["user", id.as_str(), "--live"]);
     assert!(ran.code == 1 && ran.err.contains("401"), "{}{}", ran.out, ran.err);
     let ran = folder.run(&["status", "--check"]);
@@ -120,7 +120,7 @@ async fn daemon_serves_request_and_caller_waits() {
     }
     open(&sandbox, &account);
     let ran = folder.run(&["retry", "ann@example.com"]);
-    assert!(ran.code == 0 && ran.out.contains("1 looked at, all settled"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 0 && ran.out.contains("1 processed, all settled"), "{}{}", ran.out, ran.err);
     assert!(is_denied(&sandbox, &account), "the daemon has looked");
     let ran = folder.run(&["sync"]);
     assert_eq!(ran.code, 75, "the state is in use: {}", ran.err);
