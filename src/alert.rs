@@ -1,6 +1,6 @@
-//! Telling people: a webhook for what changed, and a heartbeat address for what did not.
+//! Sends notifications to a webhook, and heartbeats after good passes.
 //!
-//! Addresses of webhooks are secrets: whoever knows one can post to it. So no error here names one.
+//! Webhook URLs are secrets, because knowing one is enough to post to it. So errors never contain them.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::http::Http;
 pub(crate) const COMPONENT: &str = "alert";
 const WEBHOOK: &str = "webhook";
 const HEARTBEAT: &str = "heartbeat";
-/// Whom it tells.
+/// The endpoints, for failpoints.
 #[cfg(feature = "failpoints")]
-pub(crate) const TOLD: [&str; 2] = [WEBHOOK, HEARTBEAT];
+pub(crate) const TARGETS: [&str; 2] = [WEBHOOK, HEARTBEAT];
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where to tell.
+/// The configured endpoints.
 pub struct Alert {
     http: Http,
     webhook: Option<SecretString>,
@@ -38,47 +38,47 @@ impl fmt::Debug for Alert {
     }
 }
 
-/// What is told. Slack and Teams are sent `text` in the form that they show; every other address all of it as JSON.
+/// A notification. Slack and Teams get `text` in the form that they display; other URLs get all fields as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// All of it in a few lines.
+    /// The notification in a few lines.
     pub text: String,
     /// `raised`, or `over`.
     pub event: &'static str,
-    /// The alarm's kind: a stable word.
+    /// The alarm's kind, a stable word.
     pub kind: String,
-    /// Whom or what it is about; empty: the installation.
+    /// The affected user or object; empty for the whole installation.
     pub subject: String,
     /// What happened.
     pub detail: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
-    /// Since when.
+    /// When the alarm was raised.
     pub raised_at: String,
-    /// Until when.
+    /// When the alarm was cleared.
     pub cleared_at: Option<String>,
-    /// Which installation says so: the Okta org.
+    /// The Okta org, to identify the installation.
     pub okta_url: String,
 }
 
-/// Why a message was not taken. Never holds the address.
+/// Errors from delivery. They never contain the URL.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AlertError {
-    /// It answered something else than success.
-    #[error("the address answered {0}")]
+    /// The status was not 2xx.
+    #[error("the endpoint responded with {0}")]
     Refused(StatusCode),
-    /// It did not answer.
-    #[error("the address cannot be reached ({0})")]
+    /// No response.
+    #[error("the endpoint is unreachable ({0})")]
     Unreachable(&'static str),
 }
 
 impl Alert {
-    /// Tells these addresses.
+    /// Sends to these URLs.
     pub fn new(http: Http, webhook: Option<SecretString>, heartbeat: Option<SecretString>) -> Self {
         Self { http, webhook, heartbeat }
     }
 
-    /// Is there anybody to tell of alarms?
+    /// Whether a webhook is configured.
     pub fn has_webhook(&self) -> bool {
         self.webhook.is_some()
     }
@@ -86,39 +86,39 @@ impl Alert {
     /// Posts a message.
     ///
     /// # Errors
-    /// When it was not taken: tell it again later.
-    pub async fn tell(&self, message: &Message) -> Result<(), AlertError> {
+    /// If the delivery failed; retry later.
+    pub async fn notify(&self, message: &Message) -> Result<(), AlertError> {
         let Some(webhook) = &self.webhook else { return Ok(()) };
         let address = webhook.expose_secret();
-        let request = self.http.client().post(address).json(&Form::of(address).body(message));
+        let request = self.http.client().post(address).json(&Format::of(address).body(message));
         send(WEBHOOK, request).await
     }
 
-    /// Says that a pass went well.
+    /// Sends a heartbeat after a good pass.
     ///
     /// # Errors
-    /// When nobody answered: the next pass says so again.
-    pub async fn beat(&self) -> Result<(), AlertError> {
+    /// If the delivery failed; the next pass sends another.
+    pub async fn send_heartbeat(&self) -> Result<(), AlertError> {
         let Some(heartbeat) = &self.heartbeat else { return Ok(()) };
         send(HEARTBEAT, self.http.client().get(heartbeat.expose_secret())).await
     }
 }
 
-/// Who shows the message.
+/// The format that the webhook expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// Anything that takes JSON.
+enum Format {
+    /// Any receiver of JSON.
     Plain,
-    /// An incoming webhook of Slack.
+    /// A Slack incoming webhook.
     Slack,
-    /// A workflow of Teams: it shows Adaptive Cards only.
+    /// A Teams workflow, which displays only Adaptive Cards.
     Teams,
 }
 
-/// Hosts of workflows: those of Azure Logic Apps and the Power Platform, and of the connectors before them.
+/// Host suffixes of Teams workflows (Azure Logic Apps, Power Platform) and of the older connectors.
 const TEAMS: [&str; 3] = [".logic.azure.com", ".api.powerplatform.com", ".webhook.office.com"];
 
-impl Form {
+impl Format {
     fn of(address: &str) -> Self {
         let url = Url::parse(address).ok();
         match url.as_ref().and_then(Url::host) {
@@ -131,12 +131,12 @@ impl Form {
     fn body(self, message: &Message) -> Value {
         match self {
             Self::Plain => json!(message),
-            // What a remote wrote must neither be a link nor call a whole channel.
+            // Escaped, so that text from a remote cannot add a link or mention a channel.
             Self::Slack => {
                 let text = message.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
                 json!({ "text": text })
             }
-            // Runs of text, for a TextBlock would take what a remote wrote for Markdown.
+            // TextRun, because a TextBlock would render text from a remote as Markdown.
             Self::Teams => {
                 let lines: Vec<Value> = message
                     .text
@@ -156,19 +156,19 @@ impl Form {
     }
 }
 
-async fn send(whom: &str, request: reqwest::RequestBuilder) -> Result<(), AlertError> {
-    failpoint::pass(COMPONENT, whom, Phase::Before);
-    // The body is not read: whatever it says, the status has said it.
+async fn send(target: &str, request: reqwest::RequestBuilder) -> Result<(), AlertError> {
+    failpoint::pass(COMPONENT, target, Phase::Before);
+    // The status is enough; the body is not read.
     let answer = request.timeout(TIMEOUT).send().await.map_err(|error| {
         AlertError::Unreachable(if error.is_timeout() {
-            "no answer in time"
+            "no response in time"
         } else if error.is_connect() {
             "no connection"
         } else {
-            "the connection broke"
+            "the connection was lost"
         })
     })?;
-    failpoint::pass(COMPONENT, whom, Phase::After);
+    failpoint::pass(COMPONENT, target, Phase::After);
     if answer.status().is_success() { Ok(()) } else { Err(AlertError::Refused(answer.status())) }
 }
 
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_sent_the_form_that_it_shows() {
+    fn each_webhook_gets_its_format() {
         let message = Message {
             text: "org: held\n<!channel> [x](https://evil.example) & more".to_owned(),
             event: "raised",
@@ -189,7 +189,7 @@ mod tests {
             cleared_at: None,
             okta_url: "https://acme.okta.com".to_owned(),
         };
-        let body = |address: &str| Form::of(address).body(&message);
+        let body = |address: &str| Format::of(address).body(&message);
         for other in ["https://example.com/hooks.slack.com", "http://127.0.0.1:1/x", "https://hooks.slack.com.example"]
         {
             assert_eq!(body(other)["kind"], "held", "{other}");

@@ -20,7 +20,7 @@ pub fn failpoints() -> Vec<String> {
             names.extend(Phase::OF_A_CALL.iter().map(|phase| failpoint::name(remote, endpoint.name, *phase)));
         }
     }
-    for whom in alert::TOLD {
+    for whom in alert::TARGETS {
         names.extend(Phase::OF_A_CALL.iter().map(|phase| failpoint::name(alert::COMPONENT, whom, *phase)));
     }
     names

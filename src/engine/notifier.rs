@@ -35,7 +35,7 @@ impl Engine {
                 () = stop.cancelled() => return,
                 () = self.wakes.beat.notified() => {}
             }
-            if let Err(error) = alert.beat().await {
+            if let Err(error) = alert.send_heartbeat().await {
                 // The receiver reports a missing heartbeat.
                 debug!(%error, "failed to send the heartbeat");
             }
@@ -70,7 +70,7 @@ impl Engine {
     async fn deliver_next(&self) -> Result<Delivery, StoreError> {
         let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Delivery::Nothing) };
         let Some(untold) = self.store.pending_notification().await? else { return Ok(Delivery::Nothing) };
-        match alert.tell(&message(&untold, &self.options.okta_url)).await {
+        match alert.notify(&message(&untold, &self.options.okta_url)).await {
             Ok(()) => {
                 self.store.mark_delivered(&untold, self.clock.now()).await?;
                 Ok(Delivery::One)

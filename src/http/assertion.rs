@@ -1,4 +1,4 @@
-//! Client assertions (RFC 7523): how a client proves who it is with a key instead of a secret.
+//! Client assertions (RFC 7523): authenticate a client with a key instead of a secret.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -9,14 +9,14 @@ use crate::domain::Timestamp;
 /// `client_assertion_type` of every assertion.
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How long an assertion is good for, in seconds. Auth0 takes at most 5 minutes and advises 1 (Auth0 docs: Authenticate
-/// with Private Key JWT); Okta takes up to an hour. It leaves room for a clock that is a little off.
-const LIFE_S: i64 = 120;
+/// The lifetime of an assertion in seconds. Auth0 accepts at most 5 minutes and recommends 1 (Auth0 docs: Authenticate
+/// with Private Key JWT); Okta accepts up to an hour. Leaves room for clock skew.
+const LIFETIME_S: i64 = 120;
 
-/// A fresh assertion for one attempt: both remotes take each `jti` once, even when they refuse the request.
+/// Signs a new assertion for one attempt: both remotes accept each `jti` once, even if they refuse the request.
 ///
 /// # Errors
-/// When it cannot be signed.
+/// If signing fails.
 pub fn client_assertion(
     key: &SigningKey,
     key_id: Option<&str>,
@@ -34,7 +34,7 @@ pub fn client_assertion(
         "sub": client_id,
         "aud": audience,
         "iat": now,
-        "exp": now + LIFE_S,
+        "exp": now + LIFETIME_S,
         "jti": Uuid::new_v4().to_string(),
     });
     key.sign(&header, &claims)

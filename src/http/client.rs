@@ -13,62 +13,64 @@ use super::remedy::{self, Remedy};
 use crate::domain::Clock;
 use crate::failpoint::{self, Phase};
 
-/// How long a name may take to resolve and a connection to be made and secured.
+/// For name resolution, connecting and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a body may stand still before it counts as cut.
+/// The longest time without data while reading a response.
 const STALL_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long an unused connection is kept. Below the idle limits of common load balancers (60 s).
+/// Idle connections are closed after this time, before common load balancers close them (60 s).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// What a call may cost: time from the first byte sent to the last one read, and bytes of the body after decompression.
+/// The time and size that a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The whole call.
+    /// From the first byte sent to the last one read.
     pub timeout: Duration,
-    /// The whole body, decompressed.
+    /// Size of the decompressed body.
     pub body_bytes_max: usize,
 }
 
 impl Limits {
-    /// For all calls but the log's.
+    /// For all calls except System Log pages.
     pub const PLAIN: Self = Self { timeout: Duration::from_secs(20), body_bytes_max: 8 << 20 };
-    /// For a page of the log: Okta itself gives a query up to 30 s before it answers 500 (Okta docs: System Log query,
-    /// "Timeouts"). A shorter time-out would turn each slow query into an endless retry.
+    /// For a System Log page: Okta allows a query 30 s before it responds with 500 (Okta docs: System Log query,
+    /// "Timeouts"). With a shorter timeout, a slow query would be retried endlessly.
     pub const LOG_PAGE: Self = Self { timeout: Duration::from_secs(45), body_bytes_max: 64 << 20 };
 }
 
-/// How the HTTP client is made.
+/// Options of the HTTP client.
 #[derive(Clone, Debug, Default)]
 pub struct HttpOptions {
-    /// Further root certificates, PEM, in addition to the system's.
+    /// Root certificates in PEM, in addition to the system's.
     pub ca_file: Option<Vec<u8>>,
-    /// Sent with each call.
+    /// The `User-Agent` header.
     pub user_agent: String,
 }
 
-/// Why the HTTP client could not be made.
+/// Errors from building the HTTP client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The extra roots are no PEM certificates.
-    #[error("the file of further root certificates holds no readable PEM certificate")]
+    /// The additional roots are not PEM certificates.
+    #[error("the file with additional root certificates contains no readable PEM certificate")]
     Roots(#[source] Option<reqwest::Error>),
-    /// Most often: the system has no root certificates.
-    #[error("the HTTP client cannot be made; are the system's root certificates (ca-certificates) installed?")]
+    /// Usually because the system has no root certificates.
+    #[error(
+        "failed to build the HTTP client; check that the system's root certificates (ca-certificates) are installed"
+    )]
     Build(#[source] reqwest::Error),
 }
 
-/// The one HTTP client. Cloning shares its pool of connections.
+/// The HTTP client. Clones share its connection pool.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
 }
 
 impl Http {
-    /// Makes the client: rustls with the system's roots, HTTP/2 where offered, gzip, proxies from the usual environment
-    /// variables. It follows no redirect, keeps no cookie and repeats nothing.
+    /// Builds the client: rustls with the system's roots, HTTP/2 where offered, gzip, and proxies from the usual
+    /// environment variables. It does not follow redirects, store cookies or retry.
     ///
     /// # Errors
-    /// When the extra roots cannot be read, or the system has none.
+    /// If the additional roots cannot be read, or the system has none.
     pub fn new(options: &HttpOptions) -> Result<Self, HttpError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(&options.user_agent)
@@ -90,18 +92,18 @@ impl Http {
         Ok(Self { client: builder.build().map_err(HttpError::Build)? })
     }
 
-    /// The client to build requests with.
+    /// The underlying client, to build requests.
     pub fn client(&self) -> &reqwest::Client {
         &self.client
     }
 
-    /// Makes one call and reads the whole answer, whatever its status.
+    /// Makes one call and reads the whole response, whatever its status.
     ///
-    /// The body is read inside the same guard as the headers, so that a stalled or cut one is classified like a
-    /// connection that never came about. `flight`, if given, is told what the headers say of the rate limit.
+    /// Errors while reading the body are classified like errors while connecting. `flight`, if given, records the
+    /// rate-limit headers.
     ///
     /// # Errors
-    /// [`Kind::Timeout`], [`Kind::Unreachable`], or [`Kind::Malformed`] for a body beyond the limit.
+    /// [`Kind::Timeout`], [`Kind::Unreachable`], or [`Kind::Malformed`] if the body exceeds its limit.
     pub async fn send(
         &self,
         call: Call,
@@ -123,13 +125,13 @@ impl Http {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if body.len() + chunk.len() > limits.body_bytes_max {
-                let message = format!("the answer's body is longer than {} bytes", limits.body_bytes_max);
+                let message = format!("response body exceeds {} bytes", limits.body_bytes_max);
                 return Err(Failure::malformed(remote, endpoint, message).with_status(status));
             }
             body.extend_from_slice(&chunk);
         }
         failpoint::pass(remote, endpoint, Phase::After);
-        // What is told of a refusal is its text. Of a success only the parts that are kept: see [`Answer::redacted`].
+        // The body of an error is logged, so redact all of it. Of a success only parts are kept: see [`Answer::redacted`].
         if !status.is_success() {
             body = secrets.redact(&body);
         }
@@ -146,32 +148,32 @@ impl Http {
     }
 }
 
-/// The remote that a call goes to, its name in logs, its limits, and the remedies for its errors.
+/// One call of an [`Endpoint`](super::Endpoint): remote, name in logs, limits and remedies.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     /// The remote.
     pub remote: Remote,
     /// Method and path without ids or addresses, e.g. `GET /api/v1/users/{id}`.
     pub endpoint: &'static str,
-    /// Time and size.
+    /// Time and size limits.
     pub limits: Limits,
     /// What an operator can do about its errors.
     pub remedy: Remedy,
 }
 
 impl Call {
-    /// A call with [`Limits::PLAIN`] whose errors have no remedy of their own.
+    /// A call with [`Limits::PLAIN`] and without specific remedies.
     pub const fn plain(remote: Remote, endpoint: &'static str) -> Self {
         Self { remote, endpoint, limits: Limits::PLAIN, remedy: remedy::none }
     }
 }
 
-/// A complete answer. Its `Debug` shows neither headers nor body.
+/// A complete response. Its `Debug` shows neither headers nor body.
 pub struct Answer {
     remote: Remote,
     endpoint: &'static str,
     remedy: Remedy,
-    /// The status, whatever it is.
+    /// The status, success or not.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
@@ -191,17 +193,17 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// What the remote calls this exchange, for its support.
+    /// The remote's request id, for its support.
     pub fn request_id(&self) -> Option<String> {
         failure::request_id(&self.headers).map(|id| self.redacted(&id))
     }
 
-    /// A part of the answer without the secrets that the request carried: for whatever is kept or shown.
+    /// Redacts the request's secrets from a part of the response. Use it for everything that is stored or shown.
     pub fn redacted(&self, part: &str) -> String {
-        self.secrets.out_of_text(part)
+        self.secrets.redact_text(part)
     }
 
-    /// What this answer means if it is no success.
+    /// Classifies a response whose status is not 2xx.
     pub fn failure(&self, clock: &dyn Clock) -> Failure {
         let mut failure =
             Failure::of_answer(self.remote, self.endpoint, self.status, &self.headers, &self.body, clock.now())
@@ -210,7 +212,7 @@ impl Answer {
         failure
     }
 
-    /// Lets a success (2xx) through.
+    /// Returns the response if its status is 2xx.
     ///
     /// # Errors
     /// Every other status, classified.
@@ -218,7 +220,7 @@ impl Answer {
         if self.status.is_success() { Ok(self) } else { Err(self.failure(clock)) }
     }
 
-    /// A success whose body is not what the API describes.
+    /// A successful response whose body does not match the API.
     pub fn malformed(&self, message: impl Into<String>) -> Failure {
         let message = self.redacted(&message.into());
         let mut failure = Failure::malformed(self.remote, self.endpoint, message).with_status(self.status);

@@ -1,4 +1,4 @@
-//! One operation of a remote's API. Each remote lists its own in one table.
+//! An operation of a remote's API. Each remote lists its endpoints in one table.
 
 use super::pacing::Bucket;
 use super::remedy::Remedy;
@@ -13,7 +13,7 @@ pub struct Endpoint {
     pub name: &'static str,
     /// The rate-limit bucket that it counts against.
     pub bucket: Bucket,
-    /// Time and size of one call.
+    /// Time and size limits of one call.
     pub limits: Limits,
     /// What an operator can do about its errors.
     pub remedy: Remedy,
@@ -30,17 +30,17 @@ impl Endpoint {
         Self { limits, ..self }
     }
 
-    /// One call of it.
+    /// A call of this endpoint.
     pub const fn call(self) -> Call {
         Call { remote: self.remote, endpoint: self.name, limits: self.limits, remedy: self.remedy }
     }
 
-    /// A request that this program does not send.
+    /// The failure for a request that we do not send.
     pub fn rejected(self, message: impl Into<String>) -> Failure {
         Failure::rejected(self.remote, self.name, message)
     }
 
-    /// A response, or a stored part of one, that is not what the API describes.
+    /// The failure for a response, or a stored part of one, that does not match the API.
     pub fn malformed(self, message: impl Into<String>) -> Failure {
         Failure::malformed(self.remote, self.name, message)
     }

@@ -1,7 +1,7 @@
-//! What went wrong with a call, and the one table that decides of which kind it is.
+//! A failed call, and the table that classifies it.
 //!
-//! The kind is decided by the HTTP status first: Okta sends the same `errorCode` with different statuses (Okta docs:
-//! System Log query, "Errors"; Error codes). The body's code refines it in the few cases of `refine` only.
+//! The HTTP status decides first, because Okta sends the same `errorCode` with different statuses (Okta docs: System Log
+//! query, "Errors"; Error codes). The body's code decides only in the few cases of `refine`.
 
 use std::error::Error;
 use std::fmt;
@@ -16,12 +16,12 @@ use super::{headers, remedy};
 use crate::domain::Timestamp;
 use crate::domain::escape::escape_bounded;
 
-/// The longest message of a remote that is kept, in characters.
+/// Longer messages of a remote are truncated, in characters.
 const MESSAGE_CHARS_MAX: usize = 500;
-/// The longest code or request id that is kept, in characters.
+/// Longer codes and request ids are truncated, in characters.
 const CODE_CHARS_MAX: usize = 120;
 
-/// Who was called.
+/// The remote service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Remote {
     /// The Okta org.
@@ -39,31 +39,31 @@ impl fmt::Display for Remote {
     }
 }
 
-/// What follows from a failure: one kind for each thing that the engine can do about it.
+/// The kind of a failure: one for each way in which the engine can react.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// The credential is not accepted (and was renewed once already where it can be).
+    /// The remote refuses the credential, even after it was renewed where that is possible.
     Unauthorized,
-    /// The credential is accepted and this is not allowed to it: scope, role, grant, network zone or plan.
+    /// The credential lacks permission: scope, role, grant, network zone or plan.
     Forbidden,
-    /// What was asked for does not exist.
+    /// The resource does not exist.
     NotFound,
-    /// The request itself is refused: the same one again will be too.
+    /// The request is invalid, so a retry would fail too.
     Rejected,
     /// Too many calls.
     RateLimited,
-    /// The remote failed.
+    /// The remote has an internal error.
     Server,
-    /// No complete answer in time.
+    /// No complete response in time.
     Timeout,
-    /// No connection, or it broke.
+    /// No connection, or it was lost.
     Unreachable,
-    /// An answer that the API does not describe.
+    /// A response that does not match the API.
     Malformed,
 }
 
 impl Kind {
-    /// The word used in logs and reports.
+    /// The name in logs and reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
@@ -78,47 +78,46 @@ impl Kind {
         }
     }
 
-    /// What a status other than 2xx means, whoever sends it.
+    /// Classifies a status other than 2xx, whether it comes from the remote or a proxy.
     const fn of_status(status: u16) -> Self {
         match status {
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
             404 | 410 => Self::NotFound,
-            // A proxy between us and the remote wants a password: the remote was never reached.
+            // A proxy requires credentials: the request did not reach the remote.
             407 => Self::Unreachable,
             408 | 504 => Self::Timeout,
-            // 421 and 425 ask for the same request again on another connection.
+            // 421 and 425 ask for a retry on another connection.
             421 | 425 => Self::Server,
             429 => Self::RateLimited,
             400..=499 => Self::Rejected,
             500..=599 => Self::Server,
-            // Neither API redirects, and no redirect is followed with a credential.
+            // Neither API redirects, and we never follow a redirect with a credential.
             _ => Self::Malformed,
         }
     }
 }
 
-/// A call that did not end in a usable answer.
+/// A call without a usable response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What it means.
+    /// The kind.
     pub kind: Kind,
-    /// Who was called.
+    /// The remote service.
     pub remote: Remote,
     /// Method and path, without ids, e.g. `GET /api/v1/logs`.
     pub endpoint: &'static str,
-    /// The HTTP status, if there was an answer.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
-    /// The remote's own code: `E0000011`, `insufficient_scope`, `invalid_client` …
+    /// The remote's error code: `E0000011`, `insufficient_scope`, `invalid_client` …
     pub code: Option<String>,
-    /// The remote's own message, bounded and with control characters escaped; or what the connection died of.
+    /// The remote's message, bounded and with control characters escaped, or the transport error.
     pub message: String,
-    /// What the remote calls this exchange, for its support.
+    /// The remote's request id, for its support.
     pub request_id: Option<String>,
-    /// For [`Kind::RateLimited`]: how long the remote asks to wait, measured by its own clock. `None` if it names
-    /// nothing.
+    /// For [`Kind::RateLimited`]: how long the remote asks us to wait, measured by its clock. `None` if it does not say.
     pub retry_after: Option<Duration>,
-    /// What a person can do about it, if we know.
+    /// What an operator can do about it, if known.
     pub remedy: Option<String>,
 }
 
@@ -146,7 +145,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// The bodies of errors in all four shapes: Okta's API, Okta's and Auth0's token endpoints, Auth0's API.
+/// The error body in all its forms: Okta's API, both token endpoints, Auth0's API.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Body {
@@ -172,7 +171,7 @@ struct Cause {
 }
 
 impl Failure {
-    /// What an answer other than 2xx means. `now` stands in for a missing `Date` header.
+    /// Classifies a response other than 2xx. `now` replaces a missing `Date` header.
     pub fn of_answer(
         remote: Remote,
         endpoint: &'static str,
@@ -182,7 +181,7 @@ impl Failure {
         now: Timestamp,
     ) -> Self {
         let body: Body = serde_json::from_slice(body).unwrap_or_default();
-        // Auth0's API repeats the status's name in `error`; only the token endpoints put a code there.
+        // Auth0's API repeats the status text in `error`; only token endpoints send a code there.
         let is_oauth = body.error_description.is_some() || (body.message.is_none() && body.error_summary.is_none());
         let code = body.error_code.or_else(|| body.error.filter(|_| is_oauth));
         let code = code.as_deref().map(|code| escape_bounded(code, CODE_CHARS_MAX));
@@ -213,20 +212,20 @@ impl Failure {
         }
     }
 
-    /// The same with the remedy that its remote knows for it, unless it has one.
+    /// Adds the remote's remedy, unless there already is one.
     #[must_use]
     pub fn with_remedy(mut self, remedy: remedy::Remedy) -> Self {
         self.remedy = self.remedy.or_else(|| remedy(self.kind, self.code.as_deref(), &self.message));
         self
     }
 
-    /// What a connection that gave no complete answer means. The address is left out: it may carry e-mails.
+    /// Classifies a transport error. Drops the URL, which may contain email addresses.
     pub fn of_transport(remote: Remote, endpoint: &'static str, error: reqwest::Error) -> Self {
         let error = error.without_url();
         let kind = if error.is_timeout() {
             Kind::Timeout
         } else if error.is_connect() {
-            // Also a certificate that is not trusted, which is reported as invalid data: the remote was never reached.
+            // Includes an untrusted certificate, which is reported as invalid data: the request did not reach the remote.
             Kind::Unreachable
         } else if error.is_redirect() || is_corrupt(&error) {
             Kind::Malformed
@@ -250,12 +249,12 @@ impl Failure {
         Self { remedy, ..Self::bare(kind, remote, endpoint, message) }
     }
 
-    /// A success that is not what the API describes.
+    /// A successful response that does not match the API.
     pub fn malformed(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
         Self::bare(Kind::Malformed, remote, endpoint, escape_bounded(&message.into(), MESSAGE_CHARS_MAX))
     }
 
-    /// A call that was not even made, because the remote would refuse it.
+    /// A call that was not made because the remote would refuse it.
     pub fn rejected(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
         Self::bare(Kind::Rejected, remote, endpoint, escape_bounded(&message.into(), MESSAGE_CHARS_MAX))
     }
@@ -274,7 +273,7 @@ impl Failure {
         }
     }
 
-    /// The same with the status of the answer.
+    /// Adds the status of the response.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status.as_u16());
@@ -282,7 +281,7 @@ impl Failure {
     }
 }
 
-/// Did a body that came whole turn out to be badly compressed? A cut one is reported as a decoding error too, and is none.
+/// Whether a complete body is badly compressed. A truncated body is reported as a decoding error too, but is not one.
 fn is_corrupt(error: &reqwest::Error) -> bool {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -296,32 +295,32 @@ fn is_corrupt(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The few codes that mean something else than their status.
+/// The few codes that contradict their status.
 fn refine(remote: Remote, kind: Kind, code: Option<&str>) -> Kind {
     match (remote, kind, code) {
-        // OAuth answers a refused credential with 400 as well as 401 (RFC 6749 §5.2; RFC 9449 §5, §8).
+        // OAuth refuses a credential with 400 as well as 401 (RFC 6749 §5.2; RFC 9449 §5, §8).
         (_, Kind::Rejected, Some("invalid_client" | "invalid_dpop_proof" | "use_dpop_nonce" | "invalid_token")) => {
             Kind::Unauthorized
         }
-        // Scopes that were never granted, or a client without a grant.
+        // Missing scopes, or a client without a grant.
         (
             _,
             Kind::Rejected,
             Some("invalid_scope" | "access_denied" | "unauthorized_client" | "no_scope_allowed" | "insufficient_scope"),
         ) => Kind::Forbidden,
-        // A bearer token that is no JWT at all: Auth0 answers 400 with this code (Auth0 community 11660).
+        // For a bearer token that is not a JWT, Auth0 returns 400 with this code (Auth0 community 11660).
         (Remote::Auth0, Kind::Rejected, Some("Bearer")) => Kind::Unauthorized,
         (_, kind, _) => kind,
     }
 }
 
-/// Where remotes name an exchange, the most specific first: Okta; Auth0's authorization server; Auth0's Management API,
-/// whose recorded answers have that name and Cloudflare's and no other (the headers that auth0/go-auth0 takes out of its
-/// recordings, `management/http_recordings_test.go`); a proxy.
+/// Request-id headers, most specific first: Okta; Auth0's authorization server; Auth0's Management API, whose recorded
+/// responses have only this one and Cloudflare's (auth0/go-auth0 removes both from its recordings,
+/// `management/http_recordings_test.go`); a proxy.
 const REQUEST_ID_HEADERS: [&str; 5] =
     ["x-okta-request-id", "x-auth0-requestid", "ot-baggage-auth0-request-id", "x-request-id", "cf-ray"];
 
-/// The remote's name of this exchange.
+/// The remote's request id.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
     let value = REQUEST_ID_HEADERS.iter().find_map(|name| headers.get(*name))?;
     value.to_str().ok().map(|text| escape_bounded(text, CODE_CHARS_MAX)).filter(|text| !text.is_empty())

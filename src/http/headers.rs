@@ -1,6 +1,6 @@
-//! Moments and spans in headers: `Date`, `Retry-After`, and the resets of rate limits.
+//! Parses times in headers: `Date`, `Retry-After`, and rate-limit resets.
 //!
-//! A span is measured against the answer's own `Date`, so that a wrong clock of this machine drops out of it.
+//! Durations are measured against the response's own `Date`, so that a wrong local clock does not matter.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::domain::{Timestamp, clock};
 
 static HTTP_DATE: DateTimeParser = DateTimeParser::new();
 
-/// The longest `Retry-After` that is believed.
+/// The upper bound of `Retry-After`.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// `x-rate-limit-reset` (Okta) and `x-ratelimit-reset` (Auth0): both are UNIX seconds, UTC.
 const RESETS: [HeaderName; 2] =
     [HeaderName::from_static("x-rate-limit-reset"), HeaderName::from_static("x-ratelimit-reset")];
 
-/// The `Date` of an answer (RFC 9110 §6.6.1).
+/// The `Date` of a response (RFC 9110 §6.6.1).
 pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
     http_date(headers.get(DATE)?.to_str().ok()?)
 }
@@ -28,7 +28,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     HTTP_DATE.parse_timestamp(text.trim()).ok()
 }
 
-/// `Retry-After` in either form (RFC 9110 §10.2.3), at most an hour. `now` stands in for a missing `Date`.
+/// `Retry-After` in either form (RFC 9110 §10.2.3), at most an hour. `now` replaces a missing `Date`.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let span = match text.parse::<u64>() {
@@ -38,14 +38,14 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(span.min(RETRY_AFTER_MAX))
 }
 
-/// How long from the answer's `Date` to the reset of its rate limit. Zero if the reset has passed already.
+/// The time from the response's `Date` to the rate-limit reset. Zero if the reset has passed.
 pub fn reset_in(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let reset = RESETS.iter().find_map(|name| headers.get(name))?;
     let reset = Timestamp::from_second(reset.to_str().ok()?.trim().parse().ok()?).ok()?;
     Some(clock::since(reset, date(headers).unwrap_or(now)))
 }
 
-/// A header that holds a whole number.
+/// Parses a header as an integer.
 pub fn u32_header(headers: &HeaderMap, name: &'static str) -> Option<u32> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
@@ -70,16 +70,20 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_measured_by_the_remotes_own_clock() {
-        // As recorded from Okta: Date …18:19:50, reset 1598552424 = 18:20:24.
+    fn reset_is_measured_against_the_date_header() {
+        // Recorded from Okta: Date …18:19:50, reset 1598552424 = 18:20:24.
         let recorded = headers(&[("date", RECORDED), ("x-rate-limit-reset", "1598552424")]);
         assert_eq!(reset_in(&recorded, local()), Some(Duration::from_secs(34)));
         let undated = headers(&[("x-ratelimit-reset", "1598552424")]);
-        assert_eq!(reset_in(&undated, local()), Some(Duration::ZERO), "without a Date, by ours: it has passed");
+        assert_eq!(
+            reset_in(&undated, local()),
+            Some(Duration::ZERO),
+            "without a Date the local clock decides, and the reset has passed"
+        );
     }
 
     #[test]
-    fn retry_after_in_both_forms_and_bounded() {
+    fn retry_after_parses_both_forms_with_a_bound() {
         for (value, expected) in [
             ("7", Some(7)),
             (" 0 ", Some(0)),
@@ -97,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_reset() {
+    fn invalid_reset_is_ignored() {
         for value in ["", "x", "-99999999999999999999", "99999999999999999999"] {
             assert_eq!(reset_in(&headers(&[("x-rate-limit-reset", value)]), local()), None, "{value}");
         }

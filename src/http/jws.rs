@@ -1,4 +1,4 @@
-//! Signing keys and signed tokens: JWS in compact form (RFC 7515), JWK (RFC 7517) and its thumbprint (RFC 7638).
+//! Signing keys and signed tokens: compact JWS (RFC 7515), JWK (RFC 7517) and its thumbprint (RFC 7638).
 
 use std::fmt;
 
@@ -14,36 +14,36 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-/// The shortest RSA key taken, in bits.
+/// The shortest RSA key accepted, in bits.
 const RSA_BITS_MIN: usize = 2048;
 
-/// Why a text is no key that we sign with.
+/// Errors from reading a signing key.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
     /// Neither PEM nor JSON.
-    #[error("this is neither a PEM private key nor a private JWK")]
+    #[error("neither a PEM private key nor a private JWK")]
     Unrecognised,
-    /// A PEM key under a passphrase.
+    /// A PEM key with a passphrase.
     #[error("the private key is encrypted: decrypt it first, e.g. with `openssl pkey`")]
     Encrypted,
     /// A public key or certificate.
-    #[error("this is a public key or a certificate: the private key is needed")]
+    #[error("a public key or certificate: the private key is needed")]
     Public,
     /// Another key type or curve.
-    #[error("the private key is of an unsupported type: RSA, and EC on P-256, P-384 or P-521 are supported")]
+    #[error("unsupported key type: use RSA, or EC on P-256, P-384 or P-521")]
     Unsupported,
-    /// Too short an RSA key.
+    /// An RSA key below 2048 bits.
     #[error("the RSA key is too short: at least 2048 bits are needed")]
     TooShort,
-    /// Right kind, wrong content.
-    #[error("the private key is damaged: its parts cannot be read or do not fit together")]
+    /// Supported type, invalid content.
+    #[error("the private key is damaged: its parts cannot be read or do not match")]
     Damaged,
-    /// A JWK naming an algorithm that its key cannot do.
-    #[error("the JWK names an algorithm that does not fit its key, or that is not supported")]
+    /// A JWK with an algorithm that does not match its key.
+    #[error("the JWK's algorithm is unsupported or does not match its key")]
     Algorithm,
 }
 
-/// An algorithm of RFC 7518 §3.1 that we sign with.
+/// A signature algorithm (RFC 7518 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -64,7 +64,7 @@ impl Algorithm {
     const ALL: [Self; 6] = [Self::Rs256, Self::Rs384, Self::Rs512, Self::Es256, Self::Es384, Self::Es512];
     const ON_CURVES: [Self; 3] = [Self::Es256, Self::Es384, Self::Es512];
 
-    /// The name in a header's `alg`.
+    /// The value of the header's `alg`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -76,7 +76,7 @@ impl Algorithm {
         }
     }
 
-    /// The curve, as signer and by its name; `None` for RSA.
+    /// The curve's signing algorithm and name; `None` for RSA.
     fn curve(self) -> Option<(&'static EcdsaSigningAlgorithm, &'static str)> {
         match self {
             Self::Rs256 | Self::Rs384 | Self::Rs512 => None,
@@ -92,11 +92,11 @@ enum Pair {
     Ec(EcdsaKeyPair),
 }
 
-/// A private key and how it signs. Its `Debug` shows the algorithm only.
+/// A private key with its algorithm. Its `Debug` shows only the algorithm.
 pub struct SigningKey {
     pair: Pair,
     algorithm: Algorithm,
-    /// `kid` of the JWK it was read from.
+    /// The JWK's `kid`.
     id: Option<String>,
 }
 
@@ -106,11 +106,11 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The public half of a key. The fields stand in the order that a thumbprint wants (RFC 7638 §3.2).
+/// A public key. The fields are in the order that a thumbprint requires (RFC 7638 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PublicJwk {
-    /// On a curve.
+    /// Elliptic curve.
     Ec {
         /// The curve.
         crv: &'static str,
@@ -153,19 +153,19 @@ struct PrivateJwk {
 impl SigningKey {
     /// Reads a private key: PEM (PKCS#8, PKCS#1, SEC1) or a private JWK.
     ///
-    /// RSA signs with RS256 and EC with its curve's ES algorithm, unless a JWK's `alg` says otherwise.
+    /// RSA keys use RS256 and EC keys their curve's ES algorithm, unless a JWK's `alg` says otherwise.
     ///
     /// # Errors
-    /// Says what is wrong, and never shows a part of the key.
+    /// The errors never contain a part of the key.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         if text.starts_with('{') { Self::from_jwk(text) } else { Self::from_pem(text) }
     }
 
-    /// A new key on P-256.
+    /// Generates a P-256 key.
     ///
     /// # Errors
-    /// When the machine gives no random numbers.
+    /// If the system's random generator fails.
     pub fn generate() -> Result<Self, KeyError> {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| KeyError::Damaged)?;
         Ok(Self { pair: Pair::Ec(pair), algorithm: Algorithm::Es256, id: None })
@@ -270,17 +270,17 @@ impl SigningKey {
         Ok(Self { pair: Pair::Rsa(pair), algorithm, id })
     }
 
-    /// How it signs.
+    /// The signature algorithm.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The `kid` of the JWK that it was read from.
+    /// The JWK's `kid`.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public_jwk(&self) -> PublicJwk {
         match &self.pair {
             Pair::Rsa(pair) => {
@@ -306,10 +306,10 @@ impl SigningKey {
         }
     }
 
-    /// Signs `claims` under `header`, to which `alg` is added. Compact form.
+    /// Adds `alg` to `header`, signs it with `claims`, and returns the compact JWS.
     ///
     /// # Errors
-    /// When the machine gives no random numbers, or the claims cannot be written as JSON.
+    /// If the system's random generator fails, or the claims cannot be serialized as JSON.
     pub fn sign(&self, header: &serde_json::Value, claims: &impl Serialize) -> Result<String, SignError> {
         let mut header = header.clone();
         header["alg"] = self.algorithm.as_str().into();
@@ -340,27 +340,27 @@ impl SigningKey {
 }
 
 impl PublicJwk {
-    /// The SHA-256 thumbprint, base64url (RFC 7638): what a DPoP token is bound to.
+    /// The SHA-256 thumbprint, base64url (RFC 7638). A DPoP token is bound to it.
     pub fn thumbprint(&self) -> String {
-        // Two or three texts always serialise; the order of the fields is that of the RFC.
+        // Serializing strings does not fail; the fields are in the RFC's order.
         sha256_base64url(serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
 }
 
-/// The signature could not be made.
+/// Signing failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the signature could not be made")]
+#[error("failed to sign")]
 pub struct SignError;
 
-/// SHA-256 in base64url, as DPoP's `ath` wants it (RFC 9449 §4.2).
+/// SHA-256 in base64url, e.g. for DPoP's `ath` (RFC 9449 §4.2).
 pub fn sha256_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
 }
 
-/// A key of 2048 bits has 1,152 bytes of numbers at the least: modulus, private exponent (256 each), and five halves.
+/// A 2048-bit key has at least 1,152 bytes of numbers: modulus and private exponent (256 each), and five of half size.
 const RSA_2048_DER_BYTES_MIN: usize = 1100;
 
-/// Is this DER one SEQUENCE whose length is that of the whole? Otherwise something was cut off.
+/// Whether this DER is one SEQUENCE of the full length; otherwise it is truncated.
 fn is_whole_sequence(der: &[u8]) -> bool {
     match der {
         [0x30, length, rest @ ..] if *length < 0x80 => rest.len() == usize::from(*length),

@@ -1,38 +1,38 @@
-//! Decoding that does not fail on what we do not need: the remotes' types wobble between versions and tenants.
+//! Decoding that does not fail on fields we do not need: their types vary between versions and tenants.
 
 use serde::de::{Deserializer, IgnoredAny};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-/// A text, or `None` for null, a number, or anything else. Never an error, whatever the depth.
+/// A string, or `None` for any other type. Never fails, whatever the nesting.
 pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(string(Box::<RawValue>::deserialize(deserializer)?.get()))
 }
 
-/// The readable elements of a list; empty for null or anything else.
+/// The readable elements of a list; empty for any other type.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let raw = Box::<RawValue>::deserialize(deserializer)?;
     let elements: Vec<Box<RawValue>> = serde_json::from_str(raw.get()).unwrap_or_default();
     Ok(elements.iter().filter_map(|element| serde_json::from_str(element.get()).ok()).collect())
 }
 
-/// A value of its own shape, or its default.
+/// A `T`, or its default for any other type.
 pub(crate) fn shape<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let raw = Box::<RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
 }
 
-/// The text that a piece of JSON is, if it is one.
+/// The string, if `json` is one.
 pub(crate) fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
-/// Is this piece of JSON `true`, or the text `"true"`?
+/// Whether `json` is `true` or the string `"true"`.
 pub(crate) fn is_true(json: &str) -> bool {
     serde_json::from_str(json).unwrap_or(false) || string(json).as_deref() == Some("true")
 }
 
-/// Is this piece of JSON null?
+/// Whether `json` is null.
 pub(crate) fn is_null(json: &str) -> bool {
     serde_json::from_str::<Option<IgnoredAny>>(json).is_ok_and(|value| value.is_none())
 }

@@ -1,14 +1,14 @@
-//! The `Link` header (RFC 8288), as far as paging needs it: the target of one relation.
+//! Parses the `Link` header (RFC 8288) as far as paging needs it: the target of one relation.
 //!
-//! Okta sends several header lines, and its targets carry filters that may hold `,` and `;` (Okta docs: Core Okta API,
-//! "Pagination"), so splitting at commas will not do.
+//! Okta sends several header lines, and its targets contain filters with `,` and `;` (Okta docs: Core Okta API,
+//! "Pagination"), so splitting at commas does not work.
 
 use reqwest::header::{HeaderMap, LINK};
 
-/// No header line of a `Link` longer than this is looked at.
+/// Longer `Link` header lines are ignored.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// The first target with the relation `rel` (case-insensitive), as it is written: it may be relative.
+/// Returns the first target with the relation `rel` (case-insensitive), unresolved: it may be relative.
 pub fn target<'a>(headers: &'a HeaderMap, rel: &str) -> Option<&'a str> {
     headers
         .get_all(LINK)
@@ -33,7 +33,7 @@ fn in_line<'a>(line: &'a str, rel: &str) -> Option<&'a str> {
     None
 }
 
-/// The value of the first `rel` parameter; further ones are ignored (RFC 8288 §3.3).
+/// Returns the value of the first `rel` parameter; others are ignored (RFC 8288 §3.3).
 fn relations(parameters: &str) -> Option<&str> {
     let mut start = 0;
     let ends = outside_quotes(parameters, ';').chain(std::iter::once(parameters.len()));
@@ -49,7 +49,7 @@ fn relations(parameters: &str) -> Option<&str> {
     None
 }
 
-/// Where `separator` (ASCII) stands outside quoted strings.
+/// The positions of `separator` (ASCII) outside quoted strings.
 fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = usize> {
     let (mut quoted, mut escaped) = (false, false);
     text.char_indices().filter_map(move |(at, c)| {
@@ -76,10 +76,10 @@ mod tests {
     }
 
     #[test]
-    fn the_shapes_that_occur() {
+    fn finds_next_in_all_header_forms() {
         let next = "https://a.okta.com/api/v1/logs?after=1_1";
         for lines in [
-            // As Okta sends it: a line for each.
+            // Okta sends one header line for each link.
             vec![
                 "<https://a.okta.com/api/v1/logs>; rel=\"self\"",
                 "<https://a.okta.com/api/v1/logs?after=1_1>; rel=\"next\"",
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_of_what_is_no_next() {
+    fn ignores_links_without_rel_next() {
         for line in [
             "",
             "<x",
@@ -118,12 +118,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_it(line in "[ -~]{0,200}") {
+        fn arbitrary_text_does_not_panic(line in "[ -~]{0,200}") {
             target(&headers(&[&line]), "next");
         }
 
         #[test]
-        fn what_is_written_is_read(path in "[a-z0-9?=&,;%/\"_.-]{1,80}") {
+        fn generated_links_are_parsed(path in "[a-z0-9?=&,;%/\"_.-]{1,80}") {
             let line = format!("<first>; rel=\"self\", <{path}>; rel=\"next\"");
             let headers = headers(&[&line]);
             prop_assert_eq!(target(&headers, "next"), Some(path.as_str()));

@@ -1,8 +1,8 @@
-//! What the clients of both remotes share: the HTTP client with bounded bodies, the classification of responses, signing,
-//! and pacing by the remotes' own headers.
+//! Shared by the clients of both remotes: the HTTP client with bounded bodies, the classification of responses, signing,
+//! and pacing by the remotes' rate-limit headers.
 //!
-//! Nothing here retries or waits, except for [`pacing::Pacer::acquire`], which exists to wait. A call ends in an
-//! [`Answer`] or in a [`Failure`] of some [`Kind`]; the engine decides what follows.
+//! Nothing here retries or waits, except for [`pacing::Pacer::acquire`]. A call ends in an [`Answer`] or in a [`Failure`]
+//! with a [`Kind`]; the engine decides what follows.
 
 pub mod assertion;
 mod client;

@@ -1,4 +1,4 @@
-//! For tests: a server on loopback that plays answers in order and keeps what it was asked.
+//! For tests: a loopback server that plays responses in order and records the requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
 
-/// An answer to play.
+/// A response to play.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     status: u16,
@@ -37,7 +37,7 @@ impl Reply {
     }
 }
 
-/// What was asked.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// Method, path and query.
@@ -51,7 +51,7 @@ impl Seen {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// A field of a form, or a parameter of the query.
+    /// A form field or query parameter.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
         let query = self.line.split_once('?').map_or("", |(_, query)| query);
         [self.body.as_bytes(), query.as_bytes()]
@@ -62,7 +62,7 @@ impl Seen {
     }
 }
 
-/// The server; it ends with this value.
+/// The server. Dropping it stops the server.
 pub(crate) struct Playback {
     pub(crate) url: Url,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -75,19 +75,19 @@ impl Playback {
         let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let replies = Arc::new(Mutex::new(replies.into_iter().collect::<VecDeque<_>>()));
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let kept = seen.clone();
+        let recorded = seen.clone();
         let router = axum::Router::new().fallback(move |request: Request| {
-            let (replies, kept) = (replies.clone(), kept.clone());
+            let (replies, recorded) = (replies.clone(), recorded.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let body = to_bytes(body, 1 << 20).await.unwrap();
-                kept.lock().unwrap().push(Seen {
+                recorded.lock().unwrap().push(Seen {
                     line: format!("{} {}", parts.method, parts.uri),
                     headers: parts.headers,
                     body: String::from_utf8(body.to_vec()).unwrap(),
                 });
                 let reply = replies.lock().unwrap().pop_front();
-                let reply = reply.unwrap_or_else(|| Reply::json(599, "\"asked more often than expected\""));
+                let reply = reply.unwrap_or_else(|| Reply::json(599, "\"more requests than expected\""));
                 let mut response = Response::builder().status(reply.status);
                 for (name, value) in reply.headers {
                     response = response.header(name, value);
@@ -99,7 +99,7 @@ impl Playback {
         Self { url, seen, server }
     }
 
-    /// Everything asked so far.
+    /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }

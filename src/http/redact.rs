@@ -1,5 +1,5 @@
-//! A remote may repeat what it was sent: in an error's text, in the headers it complains about, in an entry of the log.
-//! Redacts the secrets of a request from whatever is stored or shown of its answer.
+//! Redacts the secrets of a request from the parts of its response that are stored or shown. A remote may echo a secret:
+//! in an error's text, in quoted headers, in a System Log event.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use reqwest::Request;
 use reqwest::header::AUTHORIZATION;
 
-/// What stands in place of a secret.
+/// Replaces a secret.
 const MASK: &[u8] = b"[redacted]";
-/// Shorter ones are found in innocent text.
+/// Shorter secrets would match ordinary text.
 const LENGTH_MIN: usize = 8;
-/// Form fields of token requests that are secret.
+/// Secret form fields of token requests.
 const FIELDS: [&str; 2] = ["client_secret", "client_assertion"];
 
-/// The secrets that one request carried, as they are and in base64. They are found however their bytes are escaped.
+/// The secrets of one request, plain and in base64. They match however their bytes are escaped.
 #[derive(Default)]
 pub(super) struct RequestSecrets(Vec<Vec<u8>>);
 
@@ -26,11 +26,11 @@ impl fmt::Debug for RequestSecrets {
 }
 
 impl RequestSecrets {
-    /// Looks through a request: its credential headers, and the form of a token request.
+    /// Collects the credential headers and the secret form fields of a request.
     pub(super) fn of(request: &Request) -> Self {
         let mut secrets = Self::default();
         if let Some(value) = request.headers().get(AUTHORIZATION) {
-            // The scheme is no secret: `SSWS 00a…`, `Bearer eyJ…`, `DPoP eyJ…`.
+            // The scheme is not secret: `SSWS 00a…`, `Bearer eyJ…`, `DPoP eyJ…`.
             let value = value.as_bytes();
             let credential = value.iter().position(|byte| *byte == b' ').map_or(value, |space| &value[space + 1..]);
             secrets.add(value);
@@ -46,7 +46,7 @@ impl RequestSecrets {
                 }
             }
         }
-        // A form that holds another is masked whole.
+        // Longest first, so that a secret that contains another one is masked whole.
         secrets.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.0.dedup();
         secrets
@@ -62,12 +62,12 @@ impl RequestSecrets {
         }
     }
 
-    /// `bytes` without the secrets.
+    /// Masks the secrets in `bytes`.
     pub(super) fn redact(&self, bytes: &[u8]) -> Vec<u8> {
         let mut clean = Vec::with_capacity(bytes.len());
         let mut rest = bytes;
         while let Some(first) = rest.first() {
-            match self.0.iter().find_map(|secret| length_of(secret, rest)) {
+            match self.0.iter().find_map(|secret| match_length(secret, rest)) {
                 Some(length) => {
                     clean.extend_from_slice(MASK);
                     rest = &rest[length..];
@@ -81,22 +81,22 @@ impl RequestSecrets {
         clean
     }
 
-    /// `text` without the secrets.
-    pub(super) fn out_of_text(&self, text: &str) -> String {
+    /// Masks the secrets in `text`.
+    pub(super) fn redact_text(&self, text: &str) -> String {
         String::from_utf8_lossy(&self.redact(text.as_bytes())).into_owned()
     }
 }
 
-/// How much of the beginning of `text` is this secret, each of its bytes as it is or escaped in its own way.
-fn length_of(secret: &[u8], text: &[u8]) -> Option<usize> {
-    // A secret may hold what looks like an escape, so both readings of one are tried.
-    let read = |as_it_is: bool| {
+/// The length of this secret at the start of `text`, with each byte plain or escaped.
+fn match_length(secret: &[u8], text: &[u8]) -> Option<usize> {
+    // A secret may contain what looks like an escape, so try both readings.
+    let read = |prefer_plain: bool| {
         let mut at = 0;
         for byte in secret {
             let rest = &text[at..];
             let plain = rest.first() == Some(byte);
-            at += match unescaped(rest) {
-                Some((meant, length)) if meant == *byte && !(as_it_is && plain) => length,
+            at += match unescape(rest) {
+                Some((decoded, length)) if decoded == *byte && !(prefer_plain && plain) => length,
                 _ if plain => 1,
                 _ => return None,
             };
@@ -106,14 +106,14 @@ fn length_of(secret: &[u8], text: &[u8]) -> Option<usize> {
     read(false).or_else(|| read(true))
 }
 
-/// The byte that an escape stands for, and how long the escape is: `%2f`, `+`, and in JSON `\/` and `\u002f`.
-fn unescaped(text: &[u8]) -> Option<(u8, usize)> {
+/// Decodes an escape and returns its length: `%2f`, `+`, and in JSON `\/` and `\u002f`.
+fn unescape(text: &[u8]) -> Option<(u8, usize)> {
     let digit = |sign: u8| char::from(sign).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let hex = |high: u8, low: u8| Some(digit(high)? << 4 | digit(low)?);
     match text {
         [b'+', ..] => Some((b' ', 1)),
         [b'%', high, low, ..] => Some((hex(*high, *low)?, 3)),
-        // Beyond ASCII the number is that of a character, not of a byte.
+        // Above ASCII, the number is a code point and not a byte.
         [b'\\', b'u', b'0', b'0', high, low, ..] => Some((hex(*high, *low).filter(u8::is_ascii)?, 6)),
         [b'\\', sign @ (b'"' | b'\\' | b'/'), ..] => Some((*sign, 2)),
         _ => None,
@@ -128,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_secret_is_found_however_its_bytes_are_escaped(
+        fn secret_is_found_in_any_escaping(
             bytes in prop::collection::vec((b' '..=b'~', 0..5_u8), LENGTH_MIN..60),
         ) {
             let secret: Vec<u8> = bytes.iter().map(|(byte, _)| *byte).collect();
@@ -141,14 +141,14 @@ mod tests {
                     1 => format!("%{byte:02X}"),
                     2 => format!("\\u00{byte:02x}"),
                     3 if *byte == b' ' => "+".to_owned(),
-                    // What could be taken for the beginning of an escape is one.
+                    // A byte that could start an escape is escaped.
                     _ if matches!(byte, b'%' | b'\\' | b'+') => format!("%{byte:02X}"),
                     _ => char::from(*byte).to_string(),
                 })
                 .collect();
-            prop_assert_eq!(secrets.out_of_text(&format!("{escaped}\n")), "[redacted]\n");
+            prop_assert_eq!(secrets.redact_text(&format!("{escaped}\n")), "[redacted]\n");
             let plain = String::from_utf8(secret).unwrap();
-            prop_assert_eq!(secrets.out_of_text(&plain), "[redacted]");
+            prop_assert_eq!(secrets.redact_text(&plain), "[redacted]");
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_does_not_come_back_in_any_form() {
+    fn echoed_secrets_are_redacted_in_every_form() {
         let secret = "s3cr+t/va=lue é";
         let secrets = RequestSecrets::of(&request(|request| {
             request
@@ -175,19 +175,19 @@ mod tests {
             STANDARD.encode(secret),
             URL_SAFE_NO_PAD.encode("00canary-canary"),
         ] {
-            let clean = secrets.out_of_text(&format!("before {echo} after"));
+            let clean = secrets.redact_text(&format!("before {echo} after"));
             assert!(
                 clean.starts_with("before ") && clean.ends_with(" after") && clean.contains("[redacted]"),
                 "{clean}"
             );
             assert!(!clean.contains("canary") && !clean.contains("va=lue"), "{clean}");
         }
-        assert_eq!(secrets.out_of_text("my-client-id"), "my-client-id", "no secret");
+        assert_eq!(secrets.redact_text("my-client-id"), "my-client-id", "not a secret");
         assert!(!format!("{secrets:?}").contains("canary"));
     }
 
     #[test]
-    fn nothing_carried_changes_nothing() {
+    fn without_secrets_nothing_is_redacted() {
         let secrets = RequestSecrets::of(&request(|request| request));
         assert_eq!(secrets.redact(b"any \xff bytes"), b"any \xff bytes");
     }

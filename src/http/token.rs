@@ -1,4 +1,4 @@
-//! A cached access token: fetched once for all who wait for it, renewed before it ends, dropped when it is refused.
+//! Caches an access token: one fetch serves all waiting calls, renewed before it expires, dropped when refused.
 
 use std::fmt;
 use std::future::Future;
@@ -11,15 +11,15 @@ use tokio::sync::Mutex;
 use super::{Failure, Kind};
 use crate::domain::Clock;
 
-/// The answer of a token endpoint (RFC 6749 §5.1).
+/// The response of a token endpoint (RFC 6749 §5.1).
 #[derive(Deserialize)]
 pub struct TokenAnswer {
     /// The token itself.
     #[serde(deserialize_with = "secret")]
     pub access_token: SecretString,
-    /// Its life in seconds.
+    /// Its lifetime in seconds.
     pub expires_in: Option<u64>,
-    /// What was granted, separated by spaces.
+    /// The granted scopes, separated by spaces.
     pub scope: Option<String>,
     /// `Bearer` or `DPoP`.
     pub token_type: Option<String>,
@@ -29,25 +29,25 @@ fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretStr
     String::deserialize(deserializer).map(SecretString::from)
 }
 
-/// The life of a token whose answer names none: short enough to be safe, long enough to be of use.
-const LIFE_UNNAMED: Duration = Duration::from_secs(300);
+/// The lifetime of a token if the response does not name one.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// How long a token endpoint that refused us for our rate is left alone.
-const HOLD_OFF_MIN: Duration = Duration::from_secs(1);
-const HOLD_OFF_UNNAMED: Duration = Duration::from_secs(10);
+/// The pause after a 429 of the token endpoint: the shortest, and the one if the response names no time.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_DEFAULT: Duration = Duration::from_secs(10);
 
-/// A token and what is known of it. Its `Debug` does not show it.
+/// A token with its metadata. Its `Debug` does not show the secret.
 #[derive(Clone)]
 pub struct Token {
     /// The token itself.
     pub secret: SecretString,
-    /// What was granted.
+    /// The granted scopes.
     pub scopes: Vec<String>,
-    /// Is it bound to our DPoP key?
+    /// Whether it is bound to our DPoP key.
     pub is_dpop: bool,
     /// When to stop using it, on the monotonic clock.
     renew_at: Duration,
-    /// Tells it from the token before and the one after.
+    /// Identifies this token among those of its cache.
     serial: u64,
 }
 
@@ -57,12 +57,12 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Where one client keeps its token.
+/// The token of one client.
 #[derive(Debug)]
 pub struct TokenCache {
-    /// How long before its end a token is no longer used. Never more than a tenth of its life.
-    early: Duration,
-    /// Locked while a token is fetched: whoever needs one meanwhile waits for that one.
+    /// How long before its expiry a token is renewed: at most a tenth of its lifetime.
+    margin: Duration,
+    /// Locked during a fetch, so that concurrent callers wait for the same token.
     slot: Mutex<Slot>,
 }
 
@@ -70,21 +70,21 @@ pub struct TokenCache {
 struct Slot {
     token: Option<Token>,
     fetched: u64,
-    /// The endpoint refused us for our rate: it is not asked again before this moment on the monotonic clock.
-    held_off: Option<(Duration, Failure)>,
+    /// After a 429: when to call the endpoint again, on the monotonic clock, and the failure until then.
+    backoff: Option<(Duration, Failure)>,
 }
 
 impl TokenCache {
-    /// An empty one.
-    pub fn new(early: Duration) -> Self {
-        Self { early, slot: Mutex::new(Slot::default()) }
+    /// Creates an empty cache.
+    pub fn new(margin: Duration) -> Self {
+        Self { margin, slot: Mutex::new(Slot::default()) }
     }
 
-    /// The token, fetched if there is none or it is about to end. Nobody fetches while another does.
+    /// Returns the token; fetches one if it is missing or about to expire. Concurrent callers share one fetch.
     ///
     /// # Errors
-    /// What `fetch` failed with. A refusal for the rate is repeated, without asking, for as long as it says: no pacer
-    /// looks after token endpoints.
+    /// The failure of `fetch`. A 429 is returned again without a call until its pause has passed, because no pacer covers
+    /// token endpoints.
     pub async fn get<F>(&self, clock: &dyn Clock, fetch: impl FnOnce() -> F) -> Result<Token, Failure>
     where
         F: Future<Output = Result<TokenAnswer, Failure>>,
@@ -94,26 +94,26 @@ impl TokenCache {
             return Ok(token.clone());
         }
         slot.token = None;
-        // Counted from before the call: the token's life began somewhere during it.
-        let asked_at = clock.monotonic();
-        if let Some((until, failure)) = &slot.held_off {
-            if asked_at < *until {
-                return Err(Failure { retry_after: Some(*until - asked_at), ..failure.clone() });
+        // Taken before the call: the token's lifetime starts during it.
+        let requested_at = clock.monotonic();
+        if let Some((until, failure)) = &slot.backoff {
+            if requested_at < *until {
+                return Err(Failure { retry_after: Some(*until - requested_at), ..failure.clone() });
             }
-            slot.held_off = None;
+            slot.backoff = None;
         }
         let answer = match fetch().await {
             Ok(answer) => answer,
             Err(failure) => {
                 if failure.kind == Kind::RateLimited {
-                    let span = failure.retry_after.unwrap_or(HOLD_OFF_UNNAMED).max(HOLD_OFF_MIN);
-                    slot.held_off = Some((clock.monotonic().saturating_add(span), failure.clone()));
+                    let span = failure.retry_after.unwrap_or(BACKOFF_DEFAULT).max(BACKOFF_MIN);
+                    slot.backoff = Some((clock.monotonic().saturating_add(span), failure.clone()));
                 }
                 return Err(failure);
             }
         };
-        let life = answer.expires_in.map_or(LIFE_UNNAMED, Duration::from_secs);
-        let renew_at = asked_at.saturating_add(life.saturating_sub(self.early.min(life / 10)));
+        let lifetime = answer.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
+        let renew_at = requested_at.saturating_add(lifetime.saturating_sub(self.margin.min(lifetime / 10)));
         slot.fetched += 1;
         let token = Token {
             secret: answer.access_token,
@@ -126,7 +126,7 @@ impl TokenCache {
         Ok(token)
     }
 
-    /// Forgets `refused`, unless somebody has replaced it already.
+    /// Drops `refused`, unless it was already replaced.
     pub async fn forget(&self, refused: &Token) {
         let mut slot = self.slot.lock().await;
         if slot.token.as_ref().is_some_and(|token| token.serial == refused.serial) {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_fetch_serves_all_until_shortly_before_the_end() {
+    async fn one_fetch_serves_all_until_near_expiry() {
         let (clock, cache, mint) = setup();
         let get = || cache.get(&clock, || mint.token(3600));
         let (a, b, c) = tokio::join!(get(), get(), get());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_life_does_not_make_every_call_fetch() {
+    async fn short_lifetime_does_not_fetch_on_each_call() {
         let (clock, cache, mint) = setup();
         for _ in 0..3 {
             cache.get(&clock, || mint.token(60)).await.unwrap();
@@ -191,11 +191,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_refuses_for_its_rate_is_left_alone_for_as_long_as_it_says() {
+    async fn token_endpoint_is_paused_after_429() {
         let (clock, cache, mint) = setup();
-        let asked = AtomicU64::new(0);
+        let calls = AtomicU64::new(0);
         let refuse = || async {
-            asked.fetch_add(1, Ordering::Relaxed);
+            calls.fetch_add(1, Ordering::Relaxed);
             let failure = Failure::rejected(crate::http::Remote::Auth0, "POST /oauth/token", "too many");
             Err(Failure { kind: Kind::RateLimited, retry_after: Some(Duration::from_secs(30)), ..failure })
         };
@@ -204,13 +204,13 @@ mod tests {
             let failure = cache.get(&clock, refuse).await.unwrap_err();
             assert_eq!(failure.retry_after, Some(Duration::from_secs(left)));
         }
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
         clock.advance(Duration::from_secs(18));
         cache.get(&clock, || mint.token(3600)).await.unwrap();
     }
 
     #[tokio::test]
-    async fn only_the_refused_token_is_forgotten() {
+    async fn forget_drops_only_the_refused_token() {
         let (clock, cache, mint) = setup();
         let first = cache.get(&clock, || mint.token(3600)).await.unwrap();
         cache.forget(&first).await;

@@ -77,12 +77,12 @@ fn bad_pages() -> Vec<Bad> {
         (
             "a body beyond the bound",
             |_| vec![Effect::ReplaceBody(vec![b' '; (64 << 20) + 1])],
-            "longer than 67108864 bytes",
+            "exceeds 67108864 bytes",
         ),
         (
             "a decompression bomb",
             |_| vec![Effect::ReplaceBody(gzip(&vec![0; 65 << 20])), header("content-encoding", "gzip")],
-            "longer than 67108864 bytes",
+            "exceeds 67108864 bytes",
         ),
         (
             "gzip that is none",

@@ -35,7 +35,7 @@ async fn private_ca_works_only_if_configured() {
         } else {
             let why = paused(world.try_poll().await);
             assert!(why.contains("unreachable") && why.contains("certificate"), "{why}");
-            assert!(why.contains("give its root certificate as tls.ca_file"), "{why}");
+            assert!(why.contains("set tls.ca_file to its root certificate"), "{why}");
         }
     }
     assert_eq!(world.pages().len(), 1, "nothing was asked of whom we do not trust");

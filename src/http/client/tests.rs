@@ -1,4 +1,4 @@
-//! Calls to servers that break off, stall, drip, and send too much.
+//! Calls to servers that disconnect, stall, drip or send too much.
 
 use std::io::Write;
 
@@ -22,7 +22,7 @@ async fn get(call: Call, url: &str) -> Result<Answer, Failure> {
     http.send(call, http.client().get(url), None, &clock).await
 }
 
-/// Writes `answer` to the first caller and then, if told so, hangs up.
+/// Sends `answer` to the first client, then disconnects if `hang_up` is set.
 async fn raw(answer: &'static str, hang_up: bool) -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/canary?email=canary", listener.local_addr().unwrap());
@@ -39,7 +39,7 @@ async fn raw(answer: &'static str, hang_up: bool) -> (String, tokio::task::JoinH
 }
 
 #[tokio::test]
-async fn a_cut_body_is_unreachable_and_a_stalled_one_a_timeout() {
+async fn cut_body_is_unreachable_stalled_body_times_out() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[";
     let (url, _server) = raw(answer, true).await;
     let failure = get(CALL, &url).await.unwrap_err();
@@ -53,8 +53,8 @@ async fn a_cut_body_is_unreachable_and_a_stalled_one_a_timeout() {
     assert!(!failure.to_string().contains("canary"), "{failure}");
 }
 
-/// Writes `head` to the first caller, and then `piece` again and again for as long as they listen.
-async fn without_end(head: &'static str, piece: Vec<u8>) -> String {
+/// Sends `head` to the first client, then `piece` repeatedly until the client disconnects.
+async fn endless_body(head: &'static str, piece: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -71,26 +71,26 @@ async fn without_end(head: &'static str, piece: Vec<u8>) -> String {
 }
 
 #[tokio::test]
-async fn a_drip_ends_with_its_time_and_an_endless_body_at_its_size() {
-    // Each byte comes soon enough for a time that is counted from the last one: the whole answer has a time too.
+async fn slow_and_endless_bodies_are_bounded() {
+    // Each byte arrives before the stall timeout, so only the total timeout applies.
     let limits = Limits { timeout: Duration::from_millis(100), ..Limits::PLAIN };
-    let url = without_end("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n[", b" ".to_vec()).await;
+    let url = endless_body("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n[", b" ".to_vec()).await;
     let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Timeout, "{failure}");
     // Headers drip as well.
-    let url = without_end("HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n".to_vec()).await;
+    let url = endless_body("HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n".to_vec()).await;
     let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
     assert_eq!((failure.kind, failure.status), (Kind::Timeout, None), "{failure}");
 
     let limits = Limits { body_bytes_max: 1 << 16, ..Limits::PLAIN };
     let chunks = b"8\r\n[[[[[[[[\r\n".repeat(1000);
-    let url = without_end("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunks).await;
+    let url = endless_body("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunks).await;
     let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
     assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable() {
+async fn refused_connection_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
@@ -99,7 +99,7 @@ async fn nobody_there_is_unreachable() {
 }
 
 #[tokio::test]
-async fn a_body_is_bounded_by_its_size_after_decompression() {
+async fn body_limit_applies_after_decompression() {
     // 4 MiB of zeros as 4 KiB of gzip.
     let limits = Limits { body_bytes_max: 1 << 20, ..Limits::PLAIN };
     let bomb = Reply::bytes(200, gzip_of_zeros(64)).with("content-encoding", "gzip");
@@ -119,7 +119,7 @@ async fn bad_compression_is_malformed() {
     assert_eq!(failure.kind, Kind::Malformed, "{failure}");
 }
 
-/// Zeros, gzipped: some 64 KiB for each of `blocks`.
+/// Gzipped zeros, 64 KiB per block.
 fn gzip_of_zeros(blocks: usize) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&vec![0; blocks * 65_535]).unwrap();
@@ -127,7 +127,7 @@ fn gzip_of_zeros(blocks: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn no_redirect_is_followed() {
+async fn redirects_are_not_followed() {
     let elsewhere = Playback::start([]).await;
     let server = Playback::start([Reply::json(302, "").with("location", &elsewhere.url)]).await;
     let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
@@ -139,7 +139,7 @@ async fn no_redirect_is_followed() {
 }
 
 #[test]
-fn roots_that_are_none_are_refused() {
+fn invalid_root_certificates_are_rejected() {
     for pem in ["", "canary", "-----BEGIN CERTIFICATE-----\ncanary\n-----END CERTIFICATE-----\n"] {
         let options = HttpOptions { ca_file: Some(pem.into()), user_agent: "test".to_owned() };
         let error = Http::new(&options).unwrap_err();

@@ -1,4 +1,4 @@
-//! Every status, the bodies that are documented or recorded, and nonsense.
+//! All statuses, documented and recorded bodies, and arbitrary input.
 
 use proptest::prelude::*;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -18,7 +18,7 @@ fn of(remote: Remote, status: u16, body: &str) -> Failure {
     Failure::of_answer(remote, "GET /x", status, &HeaderMap::new(), body.as_bytes(), now()).with_remedy(remedy)
 }
 
-/// Every status there is, as runs of one kind.
+/// All statuses as ranges of one kind.
 const STATUSES: &str = "\
 100-399 malformed answer
 400-400 rejected
@@ -60,19 +60,19 @@ fn every_status_has_its_kind() {
     }
 }
 
-/// Every way in which a connection gives no complete answer: what was played, and what is made of it.
+/// All transport failures: what the server does, and the kind that results.
 const TRANSPORTS: &str = "\
-nobody listens: unreachable, remedy
-no TLS there: unreachable, remedy
-closed before the answer: unreachable, remedy
-no HTTP: unreachable, remedy
-a cut head: unreachable, remedy
-a cut body: unreachable, remedy
-a cut chunk: unreachable, remedy
-no answer in time: timed out, remedy
-a body that stalls: timed out, remedy
+no listener: unreachable, remedy
+no TLS: unreachable, remedy
+closed before the response: unreachable, remedy
+not HTTP: unreachable, remedy
+truncated headers: unreachable, remedy
+truncated body: unreachable, remedy
+truncated chunk: unreachable, remedy
+no response in time: timed out, remedy
+stalled body: timed out, remedy
 bad compression: malformed answer
-a body beyond the bound: malformed answer
+body over the limit: malformed answer
 ";
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn every_transport_error_has_its_kind() {
     use crate::domain::ManualClock;
     use crate::http::{Call, Http, HttpOptions, Limits};
 
-    /// What the server does: nothing at all, or writes this, and then hangs up or stays.
+    /// What the server does: nothing, or writes this text and then disconnects or not.
     enum Plays {
         Nothing,
         Writes(&'static str, bool),
@@ -93,18 +93,18 @@ async fn every_transport_error_has_its_kind() {
     const BAD_GZIP: &str =
         "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 20\r\n\r\nthis is no gzip: no!";
     let cases = [
-        ("nobody listens", "http", Nothing),
-        ("no TLS there", "https", Writes("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", true)),
-        ("closed before the answer", "http", Writes("", true)),
-        ("no HTTP", "http", Writes("SSH-2.0-OpenSSH_9.9\r\n\r\n", true)),
-        ("a cut head", "http", Writes("HTTP/1.1 200 OK\r\ncontent-le", true)),
-        ("a cut body", "http", Writes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[", true)),
-        ("a cut chunk", "http", Writes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[", true)),
-        ("no answer in time", "http", Writes("", false)),
-        ("a body that stalls", "http", Writes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[", false)),
+        ("no listener", "http", Nothing),
+        ("no TLS", "https", Writes("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", true)),
+        ("closed before the response", "http", Writes("", true)),
+        ("not HTTP", "http", Writes("SSH-2.0-OpenSSH_9.9\r\n\r\n", true)),
+        ("truncated headers", "http", Writes("HTTP/1.1 200 OK\r\ncontent-le", true)),
+        ("truncated body", "http", Writes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[", true)),
+        ("truncated chunk", "http", Writes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[", true)),
+        ("no response in time", "http", Writes("", false)),
+        ("stalled body", "http", Writes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[", false)),
         ("bad compression", "http", Writes(BAD_GZIP, true)),
         (
-            "a body beyond the bound",
+            "body over the limit",
             "http",
             Writes("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n01234567890123456789", true),
         ),
@@ -133,7 +133,7 @@ async fn every_transport_error_has_its_kind() {
                 }
             }),
         };
-        // Where the server stays silent a moment will do: it would be silent for ever.
+        // The server never sends more, so a short timeout is enough.
         let timeout = if stays { Duration::from_millis(50) } else { Limits::PLAIN.timeout };
         for (remote, text) in [Remote::Okta, Remote::Auth0].into_iter().zip(&mut texts) {
             let limits = Limits { timeout, body_bytes_max: 10 };
@@ -151,9 +151,9 @@ async fn every_transport_error_has_its_kind() {
     }
 }
 
-/// Bodies as they are documented or recorded: status, body, kind, code, and a word of the remedy.
+/// Documented and recorded bodies: status, body, kind, code, and a part of the remedy.
 #[test]
-fn what_the_remotes_say_is_understood() {
+fn documented_errors_are_classified() {
     use Remote::{Auth0, Okta};
     let cases = [
         (
@@ -181,7 +181,7 @@ fn what_the_remotes_say_is_understood() {
             "E0000047",
             "",
         ),
-        // A slow query: the same code that otherwise means a bad filter.
+        // A slow query, with the code that otherwise means an invalid filter.
         (
             Okta,
             500,
@@ -330,7 +330,7 @@ fn what_the_remotes_say_is_understood() {
 }
 
 #[test]
-fn one_line_says_what_to_whom_and_what_to_do() {
+fn display_is_one_line_with_remedy_and_request_id() {
     let mut headers = HeaderMap::new();
     headers.insert("x-okta-request-id", HeaderValue::from_static("X0f5RrZD9OSTRQFRMU-oqAAAB1Y"));
     let body = br#"{"errorCode":"E0000006","errorSummary":"No.\n\u001b[31m","errorCauses":[{"errorSummary":"Why"}]}"#;
@@ -345,7 +345,7 @@ fn one_line_says_what_to_whom_and_what_to_do() {
 }
 
 #[test]
-fn an_exchange_has_the_name_that_the_remote_itself_gave_it() {
+fn most_specific_request_id_header_wins() {
     let named = |pairs: &[(&'static str, &'static str)]| {
         let headers = pairs
             .iter()
@@ -353,7 +353,7 @@ fn an_exchange_has_the_name_that_the_remote_itself_gave_it() {
             .collect::<HeaderMap>();
         request_id(&headers)
     };
-    // As Auth0's Management API answers; its authorization server; a proxy alone.
+    // Auth0's Management API, its authorization server, and only a proxy.
     let (ray, auth0) = (("cf-ray", "7e2e6a80b99c392d-KUL"), ("ot-baggage-auth0-request-id", "7e2e6a80b99c392d"));
     assert_eq!(named(&[ray, auth0]).as_deref(), Some("7e2e6a80b99c392d"));
     assert_eq!(
@@ -385,12 +385,12 @@ fn a_rate_limit_names_its_wait_by_the_remotes_clock() {
     }
     let other = headers(&[("retry-after", "9")]);
     let failure = Failure::of_answer(Remote::Okta, "GET /x", StatusCode::FORBIDDEN, &other, b"", now());
-    assert_eq!(failure.retry_after, None, "of rate limits only");
+    assert_eq!(failure.retry_after, None, "only for rate limits");
 }
 
 proptest! {
     #[test]
-    fn no_body_breaks_it_and_none_fills_the_log(body: Vec<u8>, status in 100_u16..600) {
+    fn arbitrary_bodies_yield_bounded_messages(body: Vec<u8>, status in 100_u16..600) {
         let status = StatusCode::from_u16(status).unwrap();
         let failure = Failure::of_answer(Remote::Auth0, "GET /x", status, &HeaderMap::new(), &body, now());
         prop_assert!(failure.message.chars().count() <= 501 * 10);
@@ -405,7 +405,7 @@ proptest! {
 }
 
 #[test]
-fn nesting_without_end_is_only_an_odd_body() {
+fn deep_nesting_does_not_overflow() {
     let deep = format!("{{\"errorCauses\":{}", "[".repeat(200_000));
     assert_eq!(of(Remote::Okta, 500, &deep).kind, Kind::Server);
 }

@@ -1,4 +1,4 @@
-//! What we sign is verified by another library than the one that signs.
+//! Verifies our signatures with another library than the one that signs.
 
 use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
@@ -23,7 +23,7 @@ fn elements(sequence: &[u8]) -> Vec<&[u8]> {
             [_, 0x81, length, rest @ ..] => (usize::from(*length), rest),
             [_, 0x82, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
             [_, length, rest @ ..] => (usize::from(*length), rest),
-            _ => panic!("no DER"),
+            _ => panic!("invalid DER"),
         };
         rest.split_at(length)
     }
@@ -70,7 +70,7 @@ fn verify(key: &SigningKey) {
     let jwk = serde_json::to_value(key.public_jwk()).unwrap();
     assert!(jwk.get("d").is_none());
     if key.algorithm() == Algorithm::Es512 {
-        // The verifying library knows no P-521.
+        // The verifying library does not support P-521.
         let (message, signature) = token.rsplit_once('.').unwrap();
         let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
         let point = [vec![4], coordinate("x"), coordinate("y")].concat();
@@ -93,7 +93,7 @@ fn verify(key: &SigningKey) {
 }
 
 #[test]
-fn every_form_of_key_signs_verifiably() {
+fn all_key_forms_produce_valid_signatures() {
     let rsa = Rsa::new();
     for text in [pem("PRIVATE KEY", &rsa.pkcs8), pem("RSA PRIVATE KEY", &rsa.pkcs1), rsa.jwk().to_string()] {
         let key = SigningKey::parse(&text).unwrap();
@@ -126,7 +126,7 @@ fn every_form_of_key_signs_verifiably() {
 }
 
 #[test]
-fn garbage_is_refused_with_a_reason_and_never_shown() {
+fn invalid_keys_fail_without_leaking() {
     let rsa = Rsa::new();
     let with = |name: &str, value: Value| {
         let mut jwk = rsa.jwk();
@@ -169,6 +169,6 @@ fn garbage_is_refused_with_a_reason_and_never_shown() {
 }
 
 #[test]
-fn a_key_shows_its_algorithm_only() {
+fn debug_shows_only_the_algorithm() {
     assert_eq!(format!("{:?}", SigningKey::generate().unwrap()), "SigningKey { algorithm: \"ES256\", .. }");
 }
