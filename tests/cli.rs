@@ -140,7 +140,7 @@ fn invalid_config_exits_78() {
         ("client_id = \"abc\"", "client_id = \"YOUR_CLIENT_ID\"", "is still the example's"),
         ("https://example.okta.com", "https://acme.okta.com", "is still the example's"),
         ("client_id = \"abc\"\n", "", "auth0.client_id: is missing"),
-        ("\"auth0\"", "\"nothing\"", "there is no file ./credentials/nothing"),
+        ("\"auth0\"", "\"nothing\"", "file not found: ./credentials/nothing"),
         ("[auth0]", "[auth0", "config.toml, line 6, column 7"),
         ("[auth0]\n", "[auth0]\ncolour = 1\n", "unknown field `colour`"),
     ] {

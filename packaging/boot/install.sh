@@ -29,7 +29,7 @@ must_say "$(</run/said.txt)" "systemctl status"
 must_be "exit code" "$(property ExecMainStatus)" 78
 must_be "state" "$(property ActiveState)" failed
 said=$(systemctl status --no-pager --full $UNIT || true)
-must_say "$said" "no such credential was handed over"
+must_say "$said" "systemd did not pass this credential"
 must_say "$said" "/etc/okta-auth0-sync/credentials/okta-api-token"
 saw "$(grep 'error:' <<<"$said")"
 must_say "$(journalctl --no-pager -o cat -p err --since "$moment" _SYSTEMD_UNIT=$UNIT)" "okta.api_token_file"
@@ -40,7 +40,7 @@ sleep 15
 must_be "restarts" "$(property NRestarts)" 0
 said=$($SYNC check --offline || true)
 must_say "$said" "is still the example's"
-must_say "$said" "there is no file /etc/okta-auth0-sync/credentials/okta-api-token"
+must_say "$said" "file not found: /etc/okta-auth0-sync/credentials/okta-api-token"
 systemctl disable --quiet $UNIT
 systemctl reset-failed $UNIT
 rm /run/told

@@ -1,10 +1,10 @@
-//! The environment variables that matter here, taken once.
+//! The environment variables that configure us, read once.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// What the variables of single settings begin with; the rest is the key, with `__` for each dot.
+/// Prefix of the variables that set a key; the rest is the key, with `__` for each dot.
 pub(super) const PREFIX: &str = "OKTA_AUTH0_SYNC__";
 
 /// Names the configuration file.
@@ -13,19 +13,19 @@ pub const FILE_VARIABLE: &str = "OKTA_AUTH0_SYNC_CONFIG";
 /// Where systemd puts a unit's credentials (`LoadCredential=`).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// Environment variables: the process's own, or a test's.
+/// Environment variables of the process, or of a test.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, OsString>,
 }
 
 impl Environment {
-    /// Those of this process.
+    /// The variables of this process.
     pub fn of_process() -> Self {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
     }
 
-    /// The directory of the credentials that systemd handed over.
+    /// The directory of the credentials that systemd passes to the unit.
     pub(super) fn credentials_directory(&self) -> Option<&Path> {
         self.variables.get(CREDENTIALS_VARIABLE).filter(|value| !value.is_empty()).map(Path::new)
     }
@@ -35,14 +35,14 @@ impl Environment {
         self.variables.get(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    /// Do requests leave by a proxy, which then resolves names?
+    /// Do requests go through a proxy, which then resolves names?
     pub fn has_proxy(&self) -> bool {
         ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
             .iter()
             .any(|name| self.variables.get(*name).is_some_and(|value| !value.is_empty()))
     }
 
-    /// The variables that name settings, known or not.
+    /// The variables with our prefix, whether or not they name a key.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &OsString)> {
         self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (name.as_str(), value))
     }

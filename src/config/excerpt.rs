@@ -1,4 +1,4 @@
-//! Shows the place of an error in the file: line, column, key and a caret, but never a secret.
+//! Shows where in the file an error is: line, column, key and a caret, but never a secret.
 
 use super::problem::Problem;
 use super::raw::Raw;
@@ -7,9 +7,9 @@ use crate::domain;
 /// The longest part of a line that is shown, in characters.
 const SHOWN_MAX: usize = 160;
 
-/// Tells `error` with its place in `text`.
+/// Describes `error` with its location in `text`.
 pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, key: &str) -> Problem {
-    // Both repeat names from the file, in which TOML allows every character: a paste must not act on the terminal.
+    // Both repeat names from the file, and TOML allows any character in them: escape what would control the terminal.
     let message = error.message().lines().map(domain::escape).collect::<Vec<_>>().join("\n");
     let key = domain::escape(key);
     let Some(span) = error.span() else {
@@ -21,8 +21,8 @@ pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, ke
     let line = text[line_start..].lines().next().unwrap_or_default();
     let number = text[..line_start].matches('\n').count() + 1;
     let column = text[line_start..start].chars().count() + 1;
-    let place = format!("{source_name}, line {number}, column {column}");
-    let subject = if key.is_empty() { place } else { format!("{place}, {key}") };
+    let location = format!("{source_name}, line {number}, column {column}");
+    let subject = if key.is_empty() { location } else { format!("{location}, {key}") };
     let shown = presentable(line);
     if column > shown.chars().count() + 1 {
         return Problem::new(subject, message);
@@ -35,11 +35,11 @@ pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, ke
     Problem::new(subject, format!("{message}\n{gutter} |\n{number} | {shown}\n{gutter} | {indent}{carets}"))
 }
 
-/// As much of a line as cannot be a secret: a table's head, or a key with its value if the key is known to hold none.
-/// The value of any other key (perhaps a misspelt secret) and whatever stands on lines of its own is left out.
+/// The part of a line that cannot be a secret: a table header, or a key with its value if the key is known not to be
+/// a secret. Omits the value of any other key (perhaps a misspelt secret) and lines without a key.
 fn presentable(line: &str) -> String {
     let shown = match line.split_once('=') {
-        // A second `=`, or a secret's name, and the line may be two: a line end got lost.
+        // A second `=` or a secret's name means that a line break may be missing.
         Some((key, value)) if Raw::is_open(key.trim()) && !value.contains('=') && !Raw::names_secret(value) => line,
         Some((key, _)) if is_bare(key.trim()) => return format!("{}= …", clean(key)),
         None if line.starts_with('[') && is_bare(line.trim_matches(['[', ']', ' '])) => line,
@@ -48,7 +48,7 @@ fn presentable(line: &str) -> String {
     clean(shown)
 }
 
-/// Could this be a key of ours, perhaps misspelt? A line of a PEM is longer and has capitals.
+/// Could this be a key, perhaps misspelt? A line of a PEM is longer and has capitals.
 fn is_bare(key: &str) -> bool {
     key.len() <= 40 && key.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'-' | b'.' | b'0'..=b'9'))
 }

@@ -1,8 +1,8 @@
-//! Configuration: TOML, environment variables and secret files, made into one validated [`Config`].
+//! Configuration: TOML, environment variables and secret files, resolved into one validated [`Config`].
 //!
-//! What was typed is [`raw`]: every key, its type and its default. What the program needs is [`Config`]: nothing in it
-//! can be wrong any more, except that a [`Secret`] is read only when it is used. `config.toml` at the top of the
-//! repository documents every key; a test holds it and the defaults together.
+//! [`raw`] defines every key with its type and default. [`Config`] is what the program uses; it is fully validated,
+//! except that a [`Secret`] is read only when it is used. `config.toml` at the top of the repository documents every
+//! key; a test compares it with the defaults.
 
 mod environment;
 mod excerpt;
@@ -35,13 +35,13 @@ use crate::domain::mark::MarkOptions;
 /// Where a package puts the configuration.
 const SYSTEM_FILE: &str = "/etc/okta-auth0-sync/config.toml";
 
-/// Where somebody who tries the program has it.
+/// The configuration in the working directory, for trying the program out.
 const LOCAL_FILE: &str = "config.toml";
 
-/// The largest file that is taken for a configuration, in bytes.
+/// The largest configuration file that is read, in bytes.
 const LENGTH_MAX: u64 = 1024 * 1024;
 
-/// Everything that is configured, validated. Its debug form shows no secret.
+/// The validated configuration. Its debug form never shows a secret.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The file it came from; `None` when only the environment was used.
@@ -50,7 +50,7 @@ pub struct Config {
     pub okta: OktaConfig,
     /// `[auth0]`
     pub auth0: Auth0Config,
-    /// `okta.deny_statuses` and `[scope]`: who is denied, and who never is.
+    /// `okta.deny_statuses` and `[scope]`: which users are denied, and which never are.
     pub policy: Policy,
     /// `[schedule]`
     pub schedule: ScheduleConfig,
@@ -70,7 +70,7 @@ pub struct Config {
     pub alert: AlertConfig,
     /// `[http]`
     pub http: HttpConfig,
-    /// What is allowed and yet looks like a mistake, one sentence each.
+    /// Settings that are valid but look like mistakes.
     pub warnings: Vec<Problem>,
 }
 
@@ -79,26 +79,26 @@ pub struct Config {
 pub struct OktaConfig {
     /// Its origin: scheme, host and port.
     pub url: Url,
-    /// How we prove who we are.
+    /// How we authenticate.
     pub credentials: OktaCredentials,
-    /// How far back the log is read at the first start. At most 179 days.
+    /// How far back the first poll reads the System Log. At most 179 days.
     pub initial_lookback: Duration,
 }
 
-/// How we prove to Okta who we are.
+/// How we authenticate to Okta.
 #[derive(Clone, Debug)]
 pub enum OktaCredentials {
     /// An API token of an administrator (SSWS).
     ApiToken(Secret),
-    /// A service app with a key of its own (`private_key_jwt`).
+    /// A service app with a private key (`private_key_jwt`).
     PrivateKey {
         /// The app's id, `0oa…`.
         client_id: String,
         /// PEM or JWK.
         key: Secret,
-        /// Which of the app's public keys belongs to it.
+        /// The id of the matching public key.
         key_id: Option<String>,
-        /// Are tokens bound to a key?
+        /// When access tokens are bound to a key.
         dpop: Dpop,
     },
 }
@@ -112,25 +112,25 @@ pub struct Auth0Config {
     pub audience: String,
     /// The machine-to-machine application.
     pub client_id: String,
-    /// How we prove that we are it.
+    /// How we authenticate as that application.
     pub credentials: Auth0Credentials,
     /// Only accounts with an identity in one of these connections. Empty: all.
     pub connections: Vec<String>,
-    /// Only accounts whose address Auth0 has verified?
+    /// Only accounts with a verified e-mail address?
     pub require_verified_email: bool,
     /// Also use the case-insensitive search?
     pub search: bool,
-    /// What is written on an account besides the authority in `app_metadata`.
+    /// What is written on an account in addition to `app_metadata`.
     pub mark: MarkOptions,
-    /// The name of our object in `app_metadata`.
+    /// The key of our object in `app_metadata`.
     pub metadata_key: String,
-    /// What applications are told of a denial by the Action.
+    /// The error description that applications receive when the Action denies a login.
     pub action_message: String,
-    /// Also end sessions and refresh tokens?
+    /// Also revoke sessions and refresh tokens?
     pub end_sessions: bool,
 }
 
-/// How we prove to Auth0 who we are.
+/// How we authenticate to Auth0.
 #[derive(Clone, Debug)]
 pub enum Auth0Credentials {
     /// The application's secret.
@@ -139,17 +139,17 @@ pub enum Auth0Credentials {
     PrivateKey {
         /// PEM or JWK.
         key: Secret,
-        /// Which of the application's public keys belongs to it.
+        /// The id of the matching public key.
         key_id: Option<String>,
     },
 }
 
-/// When something runs by itself.
+/// When the scheduled passes run.
 #[derive(Clone, Debug)]
 pub struct ScheduleConfig {
-    /// The log is read.
+    /// Polls of the System Log.
     pub poll: Schedule,
-    /// Everything is compared.
+    /// Full reconciles.
     pub reconcile: Schedule,
 }
 
@@ -158,27 +158,27 @@ pub struct ScheduleConfig {
 pub struct EngineConfig {
     /// Is anything written to Auth0?
     pub enforce: bool,
-    /// Users looked at at the same time, 1 to 64.
+    /// Concurrent looks, 1 to 64.
     pub concurrency: usize,
-    /// Attempts until a user counts as failed, 1 to 1000.
+    /// Attempts before a look counts as failed, 1 to 1000.
     pub max_attempts: u32,
 }
 
-/// How much of what the remotes allow is used: each more than 0, at most 1.
+/// Shares of the remotes' rate limits that we use: each more than 0, at most 1.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitsConfig {
     /// Of Okta's limits.
     pub okta_share: f64,
     /// Of Auth0's limits.
     pub auth0_share: f64,
-    /// Of the above, by sweeps.
+    /// Of the above, for reconciles.
     pub reconcile_share: f64,
 }
 
-/// What keeps a mistake in Okta from locking everybody out.
+/// The mass-denial limit: keeps a mistake in Okta from locking all users out.
 #[derive(Clone, Copy, Debug)]
 pub struct GuardConfig {
-    /// First denials per window; more are held. 0: each is held.
+    /// New denials per window; further ones are held. 0 holds every denial.
     pub max_denials: u32,
     /// From a minute to 30 days.
     pub window: Duration,
@@ -189,14 +189,14 @@ pub struct GuardConfig {
 pub struct StoreConfig {
     /// The SQLite file.
     pub path: PathBuf,
-    /// How long what is over and done with is kept. At least a day.
+    /// How long finished records are kept. At least a day.
     pub retention: Duration,
 }
 
 /// The log.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// How lines look.
+    /// The format of lines.
     pub format: LogFormat,
     /// Valid directives of tracing's `EnvFilter`.
     pub filter: String,
@@ -205,42 +205,42 @@ pub struct LogConfig {
 /// Transport security.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
-    /// PEM certificates that are trusted besides the system's.
+    /// PEM certificates trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Who is told.
+/// Where notifications and heartbeats are sent.
 #[derive(Clone, Debug)]
 pub struct AlertConfig {
-    /// Changes of state are posted here. Reads as an address, `https` or loopback.
+    /// Alarms are posted here. A URL, `https` or loopback.
     pub webhook_url: Option<Secret>,
-    /// Asked after each good pass. Reads as an address, `https` or loopback.
+    /// Called after each good pass. A URL, `https` or loopback.
     pub heartbeat_url: Option<Secret>,
 }
 
-/// Our own HTTP server.
+/// Our HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Where it listens; nowhere if `None`.
+    /// Where it listens; `None` disables it.
     pub listen: Option<Listen>,
 }
 
-/// Where our own HTTP server listens: nowhere that another machine can reach, for it asks nobody who they are.
+/// Where our HTTP server listens. Never reachable from another machine, because it has no authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// On a loopback address.
+    /// A loopback address.
     Tcp(SocketAddr),
-    /// On a socket in the file system, whose permissions say who may connect.
+    /// A Unix socket, whose file permissions control access.
     Unix(PathBuf),
 }
 
 impl Config {
     /// Reads the configuration: `explicit`, else the file that [`FILE_VARIABLE`] names, else
-    /// `/etc/okta-auth0-sync/config.toml`, else `./config.toml`; then the environment over it. Without any file the
-    /// environment alone may do.
+    /// `/etc/okta-auth0-sync/config.toml`, else `./config.toml`; then environment variables override it. Without a file
+    /// the environment alone can configure everything.
     ///
     /// # Errors
-    /// With everything that is wrong, as far as it can be known without reading secrets.
+    /// Lists all problems that can be found without reading secret files.
     pub fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         let named = explicit.map(Path::to_owned).or_else(|| environment.config_file());
         let (path, text) = match named {
@@ -259,8 +259,8 @@ impl Config {
                         problems: vec![Problem::new(
                             "configuration",
                             format!(
-                                "there is neither {SYSTEM_FILE} nor ./{LOCAL_FILE}: name one by --config FILE or \
-                                 {FILE_VARIABLE}, or set every key by environment variables"
+                                "neither {SYSTEM_FILE} nor ./{LOCAL_FILE} exists: name a file with --config FILE or \
+                                 {FILE_VARIABLE}, or set every key with environment variables"
                             ),
                         )],
                     });
@@ -273,7 +273,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads the configuration from a text. Relative paths in it are taken from `base`.
+    /// Reads the configuration from `text`. Relative paths are resolved against `base`.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -288,7 +288,7 @@ impl Config {
             .map_err(|problems| Error { source_name, problems })
     }
 
-    /// Every secret, by what it is for.
+    /// Every secret with its purpose.
     pub fn secrets(&self) -> Vec<(&'static str, &Secret)> {
         let okta = match &self.okta.credentials {
             OktaCredentials::ApiToken(secret) => ("Okta API token", secret),
@@ -303,7 +303,7 @@ impl Config {
         [Some(okta), Some(auth0), webhook, heartbeat].into_iter().flatten().collect()
     }
 
-    /// What keeps a secret from being used, for each that cannot be.
+    /// A problem for each secret that cannot be used.
     pub fn unusable_secrets(&self) -> Vec<Problem> {
         self.secrets().into_iter().filter_map(|(_, secret)| secret.read().err()).collect()
     }
@@ -314,7 +314,7 @@ fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     io::Read::read_to_string(&mut io::Read::take(fs::File::open(path)?, LENGTH_MAX + 1), &mut text)?;
     if text.len() as u64 > LENGTH_MAX {
-        return Err(io::Error::other("it is larger than 1 MiB: no configuration is"));
+        return Err(io::Error::other("larger than 1 MiB, so not a configuration file"));
     }
     Ok(text)
 }
@@ -332,7 +332,7 @@ fn first_existing(paths: &[&Path]) -> Result<Option<(PathBuf, String)>, Error> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
     let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "name the file by --config FILE or OKTA_AUTH0_SYNC_CONFIG",
+        io::ErrorKind::NotFound => "name the file with --config FILE or OKTA_AUTH0_SYNC_CONFIG",
         io::ErrorKind::PermissionDenied => "let this user read it",
         _ => "it must be a text file",
     };
@@ -341,7 +341,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error { source_name: name, problems: vec![problem] }
 }
 
-/// A warning if `text` holds secrets and everybody can read it.
+/// Warns if `text` contains secrets and the file is world-readable.
 fn exposed_secrets(path: &Path, text: &str) -> Option<Problem> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
     let keys = resolve::inline_secrets(text);
@@ -349,7 +349,7 @@ fn exposed_secrets(path: &Path, text: &str) -> Option<Problem> {
         Problem::new(
             keys.join(", "),
             format!(
-                "stands in a file that everybody can read: chmod 600 '{}', or keep the secret in a file of its own",
+                "is in a world-readable file: chmod 600 '{}', or move the secret to a separate file",
                 path.display()
             ),
         )

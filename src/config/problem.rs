@@ -1,13 +1,13 @@
-//! What can be wrong with a configuration, told so that it can be mended.
+//! Configuration errors, each with its location and remedy.
 
 use std::fmt;
 
-/// One thing that is wrong: where, what, and how to mend it. Never repeats a secret.
+/// One problem: where, what, and how to fix it. Never repeats a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key (`okta.url`), environment variable or file.
     pub subject: String,
-    /// What is wrong with it and how to mend it. May have several lines.
+    /// What is wrong and how to fix it. May have several lines.
     pub message: String,
 }
 
@@ -23,10 +23,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A configuration that cannot be used, with everything that is wrong with it.
+/// An invalid configuration, with all its problems.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
-    /// Where it came from: a path, or words when there was no file.
+    /// Where it came from: a path, or a description when there was no file.
     pub source_name: String,
     /// At least one.
     pub problems: Vec<Problem>,
@@ -34,7 +34,7 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wrong configuration ({})", self.source_name)?;
+        write!(f, "invalid configuration ({})", self.source_name)?;
         for problem in &self.problems {
             for (number, line) in problem.to_string().lines().enumerate() {
                 write!(f, "\n  {}{line}", if number == 0 { "" } else { "  " })?;

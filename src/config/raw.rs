@@ -1,4 +1,4 @@
-//! What was typed: every key there is, its type and its default, and nothing that needs more than one key to judge.
+//! The configuration as typed: every key with its type and default. Rules about several keys are in `resolve`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,8 +9,8 @@ use super::Schedule;
 use super::environment::{Environment, PREFIX};
 use super::problem::Problem;
 use super::value::{
-    ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MetadataKey, OptionalListen,
-    OptionalPath, Origin, Place, Setting, Share, Span, StatusName, Text, Whole,
+    ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MetadataKey,
+    OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName, Text, Whole,
 };
 use crate::domain::Status;
 
@@ -87,7 +87,7 @@ tables! {
         connections: List<Text> = List(Vec::new());
         require_verified_email: bool = false;
         search: bool = true;
-        write_to: List<Place> = List(vec![Place::AppMetadata, Place::UserMetadata]);
+        write_to: List<MarkTarget> = List(vec![MarkTarget::AppMetadata, MarkTarget::UserMetadata]);
         metadata_key: MetadataKey = MetadataKey("okta_sync".to_owned());
         action_message: ActionMessage = ActionMessage("account_deactivated".to_owned());
         block: bool = false;
@@ -176,10 +176,10 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// Puts what the environment says over what the file says. Returns the keys that came from the environment.
+    /// Overrides the file with the environment. Returns the keys that came from the environment.
     ///
     /// # Errors
-    /// For each variable with our prefix that names no key, or whose text its key cannot be.
+    /// Lists each variable with our prefix that does not name a key or has an invalid value.
     pub(super) fn overlay(&mut self, environment: &Environment) -> Result<Vec<&'static str>, Vec<Problem>> {
         let mut variables = Variables { left: environment.settings().collect(), set: Vec::new(), problems: Vec::new() };
         self.okta.overlay(&mut variables);
@@ -198,15 +198,15 @@ impl Raw {
         problems.extend(left.into_keys().map(|name| {
             Problem::new(
                 format!("environment variable {}", name.escape_debug()),
-                "names no setting: each is called by its key, such as OKTA_AUTH0_SYNC__OKTA__API_TOKEN for api_token in \
-                 [okta]",
+                "does not name a setting: derive the name from the key, such as OKTA_AUTH0_SYNC__OKTA__API_TOKEN for \
+                 api_token in [okta]",
             )
         }));
         self.displace(&set);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
 
-    /// A secret from the environment takes the place of the other form of the same secret in the file.
+    /// A secret from the environment replaces the other form of the same secret in the file.
     fn displace(&mut self, set: &[&'static str]) {
         let Self { okta: Okta { api_token, api_token_file, oauth, .. }, auth0, alert, .. } = self;
         for (key, value, file) in [
@@ -226,13 +226,13 @@ impl Raw {
         }
     }
 
-    /// Does the name of a secret's key occur in `text`?
+    /// Does `text` contain the key of a secret?
     pub(super) fn names_secret(text: &str) -> bool {
         NAMES.iter().filter_map(|name| name.strip_suffix("_file")).any(|secret| secret != "ca" && text.contains(secret))
     }
 
-    /// Can the value of the key that ends in `name` be shown to anybody? Not if it is a secret, nor if there is no such
-    /// key: it may be a secret under a misspelt name.
+    /// May the value of the key that ends in `name` be shown? Not if it is a secret or the key is unknown: it may be a
+    /// misspelt secret.
     pub(super) fn is_open(name: &str) -> bool {
         NAMES.contains(&name) && !NAMES.contains(&format!("{name}_file").as_str())
     }
@@ -262,7 +262,7 @@ pub(super) fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// The variables that no key has claimed yet, and what came of the others.
+/// The variables that no key has consumed yet, and the results of the others.
 struct Variables<'a> {
     left: BTreeMap<&'a str, &'a OsString>,
     set: Vec<&'static str>,
@@ -270,13 +270,13 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    fn set<T: Setting>(&mut self, key: &'static str, place: &mut T) {
+    fn set<T: Setting>(&mut self, key: &'static str, setting: &mut T) {
         let name = variable_of(key);
         let Some(value) = self.left.remove(name.as_str()) else { return };
-        let read = value.to_str().ok_or_else(|| "is no UTF-8 text".to_owned()).and_then(T::from_variable);
+        let read = value.to_str().ok_or_else(|| "is not valid UTF-8".to_owned()).and_then(T::from_variable);
         match read {
             Ok(value) => {
-                *place = value;
+                *setting = value;
                 self.set.push(key);
             }
             Err(message) => self.problems.push(Problem::new(format!("environment variable {name}"), message)),

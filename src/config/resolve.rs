@@ -1,4 +1,4 @@
-//! From what was typed to what the program needs: what takes more than one key to judge.
+//! Turns the raw configuration into the validated one: the rules that involve more than one key.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use url::Url;
 use super::environment::Environment;
 use super::raw::{self, Raw, variable_of};
 use super::secret::{Kind, Secret};
-use super::value::{InlineSecret, OptionalPath, Origin, Place, Span, Text};
+use super::value::{InlineSecret, MarkTarget, OptionalPath, Origin, Span, Text};
 use super::{
     AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, LogConfig,
     OktaConfig, OktaCredentials, Problem, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
@@ -17,19 +17,19 @@ use super::{
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Policy, Status};
 
-/// Okta refuses a `since` older than 180 days (Okta docs: "System Log query", errors); a day is left for the way.
+/// Okta refuses a `since` older than 180 days (Okta docs: "System Log query", errors); one day of margin.
 const LOOKBACK_MAX: Duration = Span::from_days(179).0;
 
 /// Okta keeps its log for 90 days (Okta docs: "System Log query", data retention).
 const LOG_RETENTION: Duration = Span::from_days(90).0;
 
-/// Okta's smallest plan lets one credential ask for the log ten times a minute; faster than that is only refused.
+/// Okta's smallest plan allows one credential ten System Log requests a minute; more are refused.
 const POLL_PERIOD_MIN: Duration = Duration::from_secs(6);
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Span::from_days(1).0;
 
-/// Reads and judges everything.
+/// Parses and validates the configuration.
 pub(super) fn resolve(
     text: &str,
     source_name: &str,
@@ -41,7 +41,7 @@ pub(super) fn resolve(
     Resolver { base, environment, from_environment, problems: Vec::new(), warnings: Vec::new() }.config(raw)
 }
 
-/// The keys of secrets that stand in `text` itself.
+/// The keys of secrets that are inline in `text`.
 pub(super) fn inline_secrets(text: &str) -> Vec<&'static str> {
     let Ok(raw) = parse(text, "") else { return Vec::new() };
     [
@@ -57,7 +57,7 @@ pub(super) fn inline_secrets(text: &str) -> Vec<&'static str> {
     .collect()
 }
 
-/// Reads `text`; an error has its line, column, key and a caret.
+/// Parses `text`; an error has its line, column, key and a caret.
 pub(super) fn parse(text: &str, source_name: &str) -> Result<Raw, Problem> {
     let syntax = |error: &toml::de::Error, key: &str| excerpt::problem(text, source_name, error, key);
     let deserializer = toml::Deserializer::parse(text).map_err(|error| syntax(&error, ""))?;
@@ -80,13 +80,13 @@ impl Resolver<'_> {
         let policy = Policy {
             deny_statuses: raw.okta.deny_statuses.0.iter().map(|name| name.0.clone()).collect(),
             email_domains: raw.scope.email_domains.0.into_iter().map(|name| name.0).collect(),
-            exempt: raw.scope.exempt.0.into_iter().map(|who| who.0).collect(),
+            exempt: raw.scope.exempt.0.into_iter().map(|exempt| exempt.0).collect(),
         };
-        self.judge_statuses(&policy.deny_statuses);
+        self.check_statuses(&policy.deny_statuses);
         let okta = self.okta(raw.okta);
         let auth0 = self.auth0(raw.auth0);
         if raw.schedule.poll.period() < POLL_PERIOD_MIN {
-            self.warn("schedule.poll", "asks more often than Okta's smallest plan allows (ten times a minute)");
+            self.warn("schedule.poll", "polls more often than Okta's smallest plan allows (ten times a minute)");
         }
         self.within("guard.window", raw.guard.window.0, MINUTE, DAY * 30);
         self.within("store.retention", raw.store.retention.0, DAY, DAY * 36_500);
@@ -166,7 +166,7 @@ impl Resolver<'_> {
                 return None;
             }
             (None, false) => {
-                // A secret that is wrong in itself has been reported already.
+                // An invalid secret has been reported already.
                 if !self.problems.iter().any(|problem| problem.subject.contains("okta.api_token")) {
                     self.wrong(
                         "okta",
@@ -189,7 +189,7 @@ impl Resolver<'_> {
         if key.is_none() && raw.key_id.is_some() {
             self.wrong(
                 "auth0.key_id",
-                "belongs to a private key, and there is none: set private_key_file, or leave it out",
+                "belongs to a private key, but none is set: set private_key_file, or remove key_id",
             );
         }
         let credentials = match (secret, key) {
@@ -213,8 +213,11 @@ impl Resolver<'_> {
                 None
             }
         };
-        if !raw.write_to.0.contains(&Place::AppMetadata) {
-            self.wrong("auth0.write_to", "must contain \"app_metadata\": only what users cannot edit can deny them");
+        if !raw.write_to.0.contains(&MarkTarget::AppMetadata) {
+            self.wrong(
+                "auth0.write_to",
+                "must contain \"app_metadata\": users can edit user_metadata, so it alone cannot deny them",
+            );
         }
         let url = url?;
         let audience = raw.audience.map_or_else(|| format!("{url}api/v2/"), |text| text.0);
@@ -232,25 +235,25 @@ impl Resolver<'_> {
             connections: raw.connections.0.into_iter().map(|name| name.0).collect(),
             require_verified_email: raw.require_verified_email,
             search: raw.search,
-            mark: MarkOptions { mirror: raw.write_to.0.contains(&Place::UserMetadata), block: raw.block },
+            mark: MarkOptions { mirror: raw.write_to.0.contains(&MarkTarget::UserMetadata), block: raw.block },
             metadata_key: raw.metadata_key.0,
             action_message: raw.action_message.0,
             end_sessions: raw.end_sessions,
         })
     }
 
-    fn judge_statuses(&mut self, statuses: &BTreeSet<Status>) {
+    fn check_statuses(&mut self, statuses: &BTreeSet<Status>) {
         if statuses.is_empty() {
-            self.wrong("okta.deny_statuses", "is empty: nobody would ever be denied");
+            self.wrong("okta.deny_statuses", "is empty: no user would ever be denied");
         }
         if statuses.contains(&Status::Active) {
-            self.wrong("okta.deny_statuses", "contains ACTIVE: everybody would be denied");
+            self.wrong("okta.deny_statuses", "contains ACTIVE: all users would be denied");
         } else if !statuses.is_empty() && !statuses.contains(&Status::Deprovisioned) {
-            self.warn("okta.deny_statuses", "lacks DEPROVISIONED: people who are deactivated are not denied");
+            self.warn("okta.deny_statuses", "lacks DEPROVISIONED: deactivated users are not denied");
         }
     }
 
-    /// What to call `key` in a message: the environment variable if that is where it was set.
+    /// How messages name `key`: with the environment variable if that set it.
     fn subject(&self, key: &str) -> String {
         if self.from_environment.contains(&key) {
             format!("{key} (environment variable {})", variable_of(key))
@@ -277,7 +280,7 @@ impl Resolver<'_> {
 
     fn origin(&mut self, key: &str, origin: Option<Origin>, example: &str) -> Option<Url> {
         if origin.is_none() {
-            self.wrong(key, format!("is missing: set it to where yours is, such as \"{example}\""));
+            self.wrong(key, format!("is missing: set it to the origin of your tenant, such as \"{example}\""));
         }
         origin.map(|origin| origin.0)
     }
@@ -289,7 +292,7 @@ impl Resolver<'_> {
         text.map(|text| text.0)
     }
 
-    /// The secret `key`, given in place or as `key_file`.
+    /// The secret `key`, given inline or as `key_file`.
     fn secret(
         &mut self,
         key: &'static str,
@@ -300,12 +303,12 @@ impl Resolver<'_> {
         let file_key = format!("{key}_file");
         match (value, &file.0) {
             (Some(_), Some(_)) => {
-                self.wrong(key, format!("is given twice, in place and by {file_key}: keep one"));
+                self.wrong(key, format!("is given twice, inline and by {file_key}: keep one"));
                 None
             }
             (Some(value), None) => {
                 let secret = Secret::inline(self.subject(key), kind, value.0);
-                // What stands in place can be judged at once.
+                // An inline secret can be validated right away.
                 match secret.read() {
                     Ok(_) => Some(secret),
                     Err(problem) => {

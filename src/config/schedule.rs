@@ -1,4 +1,4 @@
-//! When something runs: a cron pattern in UTC, read exactly as the scheduler reads it.
+//! Schedules: a cron pattern in UTC, parsed exactly as the scheduler parses it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use croner::parser::{CronParser, Seconds};
 
 use crate::domain::Timestamp;
 
-/// How many firings are compared to find the shortest gap between two. Enough to see a whole month of a daily schedule.
+/// How many firings are compared to find the shortest gap. Covers a whole month of a daily schedule.
 const FIRINGS_COMPARED: usize = 64;
 
-/// A cron pattern that fires: six fields, seconds first; UTC.
+/// A cron pattern that fires at least twice: six fields, seconds first; UTC.
 ///
 /// The parser and its settings are those of tokio-cron-scheduler 0.15 (`Seconds::Required`, day of month and day of
-/// week both must match), so that what is accepted here is what will run.
+/// week both must match), so a pattern accepted here is valid there.
 #[derive(Clone)]
 pub struct Schedule {
     pattern: String,
@@ -25,26 +25,26 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule of this program's own, known to be one.
-    #[expect(clippy::expect_used, reason = "a test builds every default, and so would fail first")]
+    /// A default schedule.
+    #[expect(clippy::expect_used, reason = "a test builds every default")]
     pub(super) fn built_in(pattern: &'static str) -> Self {
         pattern.parse().expect("built-in schedules are valid")
     }
 
-    /// The pattern with its six fields, as the scheduler takes it.
+    /// The pattern with six fields, as the scheduler expects it.
     pub fn pattern(&self) -> &str {
         &self.pattern
     }
 
-    /// The first `count` firings after `after`, in UTC. Fewer only where the calendar ends.
+    /// The first `count` firings after `after`, in UTC. Fewer only at the end of the calendar.
     pub fn next_runs(&self, after: Timestamp, count: usize) -> Vec<Timestamp> {
         runs(&self.cron, after, count)
     }
 
     /// The shortest time between two firings.
     ///
-    /// A schedule with pauses (`0 * 9-17 * * *`) has longer gaps too: to judge whether a firing was missed, ask
-    /// [`Schedule::next_runs`] what should have followed the last one.
+    /// A schedule with pauses (`0 * 9-17 * * *`) also has longer gaps. To find out whether a firing was missed, use
+    /// [`Schedule::next_runs`].
     pub const fn period(&self) -> Duration {
         self.period
     }
@@ -75,14 +75,14 @@ impl FromStr for Schedule {
             .dom_and_dow(true)
             .build()
             .parse(&pattern)
-            .map_err(|error| format!("is no cron pattern: {error}"))?;
-        // Without a year field a pattern that fires at all fires again from any moment on.
+            .map_err(|error| format!("is not a cron pattern: {error}"))?;
+        // Without a year field, a pattern that fires once fires again and again.
         let firings = runs(&cron, Timestamp::UNIX_EPOCH, FIRINGS_COMPARED);
         let period = firings
             .windows(2)
             .filter_map(|pair| Duration::try_from(pair[1].duration_since(pair[0])).ok())
             .min()
-            .ok_or("never fires: no date has this day, month and weekday together")?;
+            .ok_or("never fires: no date has this day, month and weekday")?;
         Ok(Self { pattern, cron, period })
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn six_fields_have_the_seconds_first_and_mean_utc() {
+    fn six_fields_start_with_seconds_in_utc() {
         assert_eq!(
             runs_of("*/15 * * * * *", "2026-11-23T10:00:00.5Z", 3),
             ["2026-11-23T10:00:15Z", "2026-11-23T10:00:30Z", "2026-11-23T10:00:45Z"]
@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn day_and_weekday_must_both_match_as_in_the_scheduler() {
+    fn day_and_weekday_must_both_match() {
         assert_eq!(runs_of("0 0 0 13 * FRI", "2026-11-23T00:00:00Z", 1), ["2027-08-13T00:00:00Z"]);
     }
 
     #[test]
-    fn the_period_is_the_shortest_gap() {
+    fn period_is_the_shortest_gap() {
         for (pattern, seconds) in [
             ("*/15 * * * * *", 15),
             ("0 0 3 * * *", 86_400),
@@ -151,15 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn what_never_fires_or_is_no_pattern_is_refused() {
+    fn invalid_patterns_are_rejected() {
         for (pattern, expected) in [
             ("0 0 0 30 2 *", "never fires"),
             ("0 0 0 31 4,6,9,11 *", "never fires"),
             ("", "not 0"),
             ("@daily", "not 1"),
             ("0 0 0 1 1 * 2020", "not 7"),
-            ("61 * * * * *", "is no cron pattern"),
-            ("x * * * * *", "is no cron pattern"),
+            ("61 * * * * *", "is not a cron pattern"),
+            ("x * * * * *", "is not a cron pattern"),
         ] {
             let error = pattern.parse::<Schedule>().unwrap_err();
             assert!(error.contains(expected), "{pattern}: {error}");

@@ -1,7 +1,7 @@
-//! Secrets: typed in place, or in a file of their own.
+//! Secrets: inline, or in a separate file.
 //!
-//! A secret is found when the configuration is read, but read only when it is used: a command that looks at the state
-//! alone works for somebody who may not read the secrets.
+//! A secret file is read only when the secret is used, so a command that needs just the state works for an operator
+//! without access to the secrets.
 
 use std::fmt;
 use std::fs::File;
@@ -15,13 +15,13 @@ use url::Url;
 use super::problem::Problem;
 use super::value::require_private_transport;
 
-/// The largest file that is taken for a secret, in bytes. An RSA key of 16,384 bits has 13 KiB.
+/// The largest secret file that is read, in bytes. An RSA key of 16,384 bits has 13 KiB.
 const LENGTH_MAX: u64 = 64 * 1024;
 
-/// Bits of a file's mode that let others than its owner read or change it.
+/// Mode bits that let group or others read or write the file.
 const OTHERS: u32 = 0o066;
 
-/// What a secret is for, and so what it may look like.
+/// What a secret is for; determines its valid form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Goes into an HTTP header: visible ASCII only.
@@ -30,30 +30,30 @@ pub(super) enum Kind {
     Password,
     /// PEM or JWK.
     PrivateKey,
-    /// An address that itself is the credential.
+    /// A URL that contains the credential.
     Address,
 }
 
-/// Where a secret is.
+/// Where a secret comes from.
 #[derive(Clone, Debug)]
 enum Source {
     Inline(SecretString),
-    /// The first that exists.
-    File(Vec<Place>),
+    /// The first file that exists.
+    File(Vec<Candidate>),
 }
 
-/// One place where the file of a secret may be.
+/// One path at which the secret file may exist.
 #[derive(Clone, Debug)]
-struct Place {
+struct Candidate {
     path: PathBuf,
-    /// In the credentials directory: systemd (or whoever set it up) sees to who may read it.
+    /// In the credentials directory, whose permissions systemd manages.
     guarded: bool,
 }
 
-/// A secret that has been configured.
+/// A configured secret.
 #[derive(Clone)]
 pub struct Secret {
-    /// The key or environment variable that gives it, such as `okta.api_token_file`.
+    /// The key or environment variable that sets it, such as `okta.api_token_file`.
     subject: String,
     kind: Kind,
     source: Source,
@@ -64,8 +64,8 @@ impl Secret {
         Self { subject, kind, source: Source::Inline(value) }
     }
 
-    /// `file` as it was typed: a bare name is looked for among the credentials of systemd and in `credentials/` below
-    /// `base`; any other path is taken from `base`.
+    /// `file` as typed: a bare name is looked up in systemd's credentials directory and in `credentials/` below `base`;
+    /// any other path is resolved against `base`.
     pub(super) fn in_file(
         subject: String,
         kind: Kind,
@@ -74,27 +74,28 @@ impl Secret {
         credentials_directory: Option<&Path>,
     ) -> Self {
         let bare = file.file_name().is_some_and(|name| name == file.as_os_str());
-        let places = if bare {
-            let guarded = credentials_directory.map(|directory| Place { path: directory.join(file), guarded: true });
-            let beside = Place { path: base.join("credentials").join(file), guarded: false };
+        let candidates = if bare {
+            let guarded =
+                credentials_directory.map(|directory| Candidate { path: directory.join(file), guarded: true });
+            let beside = Candidate { path: base.join("credentials").join(file), guarded: false };
             guarded.into_iter().chain([beside]).collect()
         } else {
             let path = base.join(file);
             let guarded = credentials_directory.is_some_and(|directory| path.starts_with(directory));
-            vec![Place { path, guarded }]
+            vec![Candidate { path, guarded }]
         };
-        Self { subject, kind, source: Source::File(places) }
+        Self { subject, kind, source: Source::File(candidates) }
     }
 
-    /// Reads it, now.
+    /// Reads the secret.
     ///
     /// # Errors
     /// When the file is missing, unreadable, readable by others (outside `$CREDENTIALS_DIRECTORY`), empty, larger than
-    /// 64 KiB or no text, or when the secret cannot be what it is meant for. The text never holds the secret.
+    /// 64 KiB or not UTF-8, or when the secret has the wrong form. The message never contains the secret.
     pub fn read(&self) -> Result<SecretString, Problem> {
         let value = match &self.source {
             Source::Inline(value) => value.clone(),
-            Source::File(places) => self.read_file(places)?,
+            Source::File(candidates) => self.read_file(candidates)?,
         };
         match self.fault(value.expose_secret()) {
             Some(fault) => Err(self.problem(fault)),
@@ -102,14 +103,14 @@ impl Secret {
         }
     }
 
-    /// Where it comes from, for people: the key, and the file if it is in one. Never the secret itself.
+    /// Where it comes from, for messages: the key, and the file if there is one. Never the secret itself.
     pub fn origin(&self) -> String {
         match &self.source {
             Source::Inline(_) => self.subject.clone(),
-            Source::File(places) => {
-                let found = places.iter().find(|place| place.path.exists()).or(places.first());
+            Source::File(candidates) => {
+                let found = candidates.iter().find(|candidate| candidate.path.exists()).or(candidates.first());
                 match found {
-                    Some(place) => format!("{}: {}", self.subject, place.path.display()),
+                    Some(candidate) => format!("{}: {}", self.subject, candidate.path.display()),
                     None => self.subject.clone(),
                 }
             }
@@ -120,31 +121,33 @@ impl Secret {
         Problem::new(&self.subject, message)
     }
 
-    fn read_file(&self, places: &[Place]) -> Result<SecretString, Problem> {
-        for place in places {
-            let path = place.path.display();
-            let file = match File::open(&place.path) {
+    fn read_file(&self, candidates: &[Candidate]) -> Result<SecretString, Problem> {
+        for candidate in candidates {
+            let path = candidate.path.display();
+            let file = match File::open(&candidate.path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // Whether there is one is not for the service to see: systemd is to hand it over.
-                Err(error) if !place.guarded && places.len() > 1 => {
+                // Under the unit the service cannot read this folder; systemd must pass the credential.
+                Err(error) if !candidate.guarded && candidates.len() > 1 => {
                     return Err(self.problem(format!(
-                        "no such credential was handed over, and {path} cannot be read from here ({error}): as root, put \
-                         the secret into that file; a name of your own also needs its LoadCredential= in the unit"
+                        "systemd did not pass this credential, and {path} cannot be read by the service ({error}): as root, \
+                         put the secret into that file; a custom name also needs a LoadCredential= in the unit"
                     )));
                 }
                 Err(error) => {
-                    return Err(self.problem(format!("cannot read {path}: {error}; let the service's user read it")));
+                    return Err(
+                        self.problem(format!("cannot read {path}: {error}; make it readable for the service's user"))
+                    );
                 }
             };
             let metadata = file.metadata().map_err(|error| self.problem(format!("cannot read {path}: {error}")))?;
             if !metadata.is_file() {
-                return Err(self.problem(format!("{path} is no file")));
+                return Err(self.problem(format!("{path} is not a file")));
             }
             let mode = metadata.permissions().mode() & 0o777;
-            if !place.guarded && mode & OTHERS != 0 {
+            if !candidate.guarded && mode & OTHERS != 0 {
                 return Err(self.problem(format!(
-                    "{path} can be read or changed by others (mode {mode:04o}): chmod 600 '{path}', or hand it over by \
+                    "{path} can be read or written by other users (mode {mode:04o}): chmod 600 '{path}', or pass it with \
                      LoadCredential="
                 )));
             }
@@ -153,20 +156,20 @@ impl Secret {
                 .read_to_string(&mut text)
                 .map_err(|error| self.problem(format!("cannot read {path}: {error}")))?;
             if text.len() as u64 > LENGTH_MAX {
-                return Err(self.problem(format!("{path} is larger than {} KiB: no secret is", LENGTH_MAX / 1024)));
+                return Err(self.problem(format!("{path} is larger than {} KiB, so not a secret", LENGTH_MAX / 1024)));
             }
             text.truncate(text.trim_end_matches(['\n', '\r']).len());
-            // Units hand over an empty credential in place of a file that does not exist (SetCredential=).
-            if place.guarded && places.len() > 1 && text.is_empty() {
+            // The unit passes an empty credential if the file does not exist (SetCredential=).
+            if candidate.guarded && candidates.len() > 1 && text.is_empty() {
                 continue;
             }
             return Ok(SecretString::from(text));
         }
-        let tried: Vec<String> = places.iter().map(|place| place.path.display().to_string()).collect();
-        Err(self.problem(format!("there is no file {}", tried.join(" nor "))))
+        let tried: Vec<String> = candidates.iter().map(|candidate| candidate.path.display().to_string()).collect();
+        Err(self.problem(format!("file not found: {}", tried.join(" or "))))
     }
 
-    /// Why this text cannot be the secret.
+    /// Why `text` is not valid as this secret.
     fn fault(&self, text: &str) -> Option<String> {
         if text.trim().is_empty() {
             return Some("is empty".to_owned());
@@ -174,12 +177,12 @@ impl Secret {
         match self.kind {
             Kind::Password => None,
             Kind::Token => (!text.bytes().all(|b| b.is_ascii_graphic()))
-                .then(|| "holds white space or other signs that no token has".to_owned()),
+                .then(|| "contains white space or other characters that a token cannot have".to_owned()),
             Kind::PrivateKey => {
                 let start = text.trim_start();
                 let pem = start.starts_with("-----BEGIN") && start.contains("PRIVATE KEY-----");
                 (!pem && !start.starts_with('{'))
-                    .then(|| "is no private key in PEM (-----BEGIN … PRIVATE KEY-----) or JWK ({…}) form".to_owned())
+                    .then(|| "is not a private key in PEM (-----BEGIN … PRIVATE KEY-----) or JWK ({…}) form".to_owned())
             }
             Kind::Address => match Url::parse(text.trim()) {
                 Ok(url) => require_private_transport(&url).err(),

@@ -16,7 +16,7 @@ client_secret = "hush hush"
 
 const SHIPPED: &str = include_str!("../../config.toml");
 
-/// [`MINIMAL`] with `line` put into `table`.
+/// [`MINIMAL`] with `line` added to `table`.
 fn with(table: &str, line: &str) -> String {
     let head = format!("[{table}]\n");
     match MINIMAL.split_once(&head) {
@@ -42,7 +42,7 @@ fn credentials(config: &Config) -> Vec<String> {
 }
 
 #[test]
-fn the_minimal_configuration_has_the_defaults_of_the_contract() {
+fn minimal_configuration_has_the_defaults() {
     let config = read(MINIMAL, &[]).unwrap();
     assert_eq!(config.auth0.audience, "https://acme.eu.auth0.com/api/v2/");
     assert_eq!(config.policy, Policy::default());
@@ -57,7 +57,10 @@ fn the_minimal_configuration_has_the_defaults_of_the_contract() {
     assert_eq!(config.http.listen, None);
     let action = include_str!("../auth0/action.js");
     for (name, value) in [("MESSAGE", &config.auth0.action_message), ("METADATA_KEY", &config.auth0.metadata_key)] {
-        assert!(action.contains(&format!("const {name} = \"{value}\";")), "the Action has another default for {name}");
+        assert!(
+            action.contains(&format!("const {name} = \"{value}\";")),
+            "the Action has a different default for {name}"
+        );
     }
     assert!(config.alert.webhook_url.is_none());
     assert_eq!(config.warnings, []);
@@ -65,7 +68,7 @@ fn the_minimal_configuration_has_the_defaults_of_the_contract() {
 }
 
 #[test]
-fn lists_are_normalised() {
+fn lists_are_normalized() {
     let config = read(
         &with("scope", "email_domains = [\"Example.COM\"]\nexempt = [\"Ann@Example.com\", \"00uAbC\"]"),
         &[("OKTA_AUTH0_SYNC__OKTA__DENY_STATUSES", "deprovisioned, SUSPENDED")],
@@ -78,7 +81,7 @@ fn lists_are_normalised() {
 }
 
 #[test]
-fn the_shipped_file_loads_as_it_is() {
+fn shipped_file_loads_unchanged() {
     let config = Config::from_toml_str(SHIPPED, Path::new("/etc/okta-auth0-sync"), &Environment::default()).unwrap();
     assert_eq!(config.warnings, []);
     let origins: Vec<String> = config.secrets().iter().map(|(_, secret)| secret.origin()).collect();
@@ -91,7 +94,7 @@ fn the_shipped_file_loads_as_it_is() {
     );
 }
 
-/// The file with every `#key = value` uncommented.
+/// The shipped file with every `#key = value` uncommented.
 fn shipped_in_full() -> String {
     let is_key = |line: &str| {
         line.strip_prefix('#').and_then(|rest| rest.split_once(" = ")).is_some_and(|(key, _)| {
@@ -102,10 +105,10 @@ fn shipped_in_full() -> String {
 }
 
 #[test]
-fn the_shipped_file_shows_every_key_with_its_default() {
+fn shipped_file_lists_every_default() {
     let shipped = resolve::parse(&shipped_in_full(), "config.toml").unwrap().list();
     let built_in = Raw::default().list();
-    // Keys without a default, for which the file holds an example.
+    // Keys without a default; the file has an example.
     let examples = [
         "okta.url",
         "okta.api_token_file",
@@ -129,13 +132,13 @@ fn the_shipped_file_shows_every_key_with_its_default() {
             let (table, name) = key.rsplit_once('.').unwrap();
             let section = text.split_once(&format!("\n[{table}]\n")).unwrap().1;
             let section = section.split("\n[").next().unwrap();
-            let stands_there = section.lines().any(|line| line.starts_with(&format!("{name} = ")));
-            assert!(stands_there || is_inline_secret, "{key} is missing in config.toml");
+            let is_listed = section.lines().any(|line| line.starts_with(&format!("{name} = ")));
+            assert!(is_listed || is_inline_secret, "{key} is missing in config.toml");
         }
     }
 }
 
-/// For each key a text that its variable may have.
+/// A valid value for the variable of each key.
 fn other_value(key: &str) -> &'static str {
     match key {
         "okta.url" | "auth0.url" => "http://localhost:1234",
@@ -159,7 +162,7 @@ fn other_value(key: &str) -> &'static str {
 }
 
 #[test]
-fn every_key_can_be_an_environment_variable() {
+fn every_key_has_an_environment_variable() {
     let keys: Vec<&str> = Raw::default().list().into_iter().map(|(key, _)| key).collect();
     for key in keys {
         let name = format!("OKTA_AUTH0_SYNC__{}", key.to_uppercase().replace('.', "__"));
@@ -172,21 +175,21 @@ fn every_key_can_be_an_environment_variable() {
             .zip(Raw::default().list())
             .filter_map(|((key, now), (_, before))| (now != before).then_some(key))
             .collect();
-        assert_eq!(changed, [key], "{name} changes its key and no other");
+        assert_eq!(changed, [key], "{name} changes only its key");
     }
 }
 
 #[test]
-fn a_secret_from_the_environment_displaces_either_form_in_the_file() {
+fn secret_in_environment_overrides_the_file() {
     let by_file = MINIMAL.replace("api_token = \"t0psecret\"", "api_token_file = \"/nowhere\"");
     let config = read(&by_file, &[("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "fresh")]).unwrap();
     assert_eq!(credentials(&config)[0], "fresh");
     let config = read(MINIMAL, &[("OKTA_AUTH0_SYNC__OKTA__API_TOKEN_FILE", "/nowhere")]).unwrap();
-    assert!(config.secrets()[0].1.read().unwrap_err().message.contains("there is no file /nowhere"));
+    assert!(config.secrets()[0].1.read().unwrap_err().message.contains("file not found: /nowhere"));
 }
 
 #[test]
-fn the_environment_alone_may_do() {
+fn environment_alone_is_enough() {
     let config = read(
         "",
         &[
@@ -205,28 +208,28 @@ fn the_environment_alone_may_do() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_remedy() {
+fn problems_name_location_and_remedy() {
     for (table, line, expected) in [
         ("okta", "initial_lookback = \"7 dys\"", "line 3, column 20, okta.initial_lookback: is not a time span"),
         ("okta", "initial_lookback = \"200days\"", "okta.initial_lookback: must be at most 179 days"),
         ("okta", "initial_lookback = 30", "expected a time span such as \"30s\" or \"7days\""),
-        ("okta", "deny_statuses = [\"FIRED\"]", "`FIRED` is no status of Okta: use one of STAGED, PROVISIONED"),
-        ("okta", "deny_statuses = []", "nobody would ever be denied"),
-        ("okta", "deny_statuses = [\"ACTIVE\"]", "everybody would be denied"),
+        ("okta", "deny_statuses = [\"FIRED\"]", "`FIRED` is not an Okta status: use one of STAGED, PROVISIONED"),
+        ("okta", "deny_statuses = []", "no user would ever be denied"),
+        ("okta", "deny_statuses = [\"ACTIVE\"]", "all users would be denied"),
         ("okta", "api_token_file = \"x\"", "okta.api_token: is given twice, in place and by okta.api_token_file"),
         ("okta", "uri = 1", "line 3, column 1, okta.uri: unknown field `uri`, expected one of `url`"),
         ("okta.oauth", "client_id = \"0oa1\"", "okta: has two credentials"),
         ("auth0", "private_key = \"{}\"", "auth0: has two credentials"),
         ("auth0", "key_id = \"1\"", "auth0.key_id: belongs to a private key"),
         ("auth0", "write_to = [\"user_metadata\"]", "auth0.write_to: must contain \"app_metadata\""),
-        ("auth0", "write_to = [\"root\"]", "`root` is no place for the mark"),
+        ("auth0", "write_to = [\"root\"]", "`root` cannot hold the mark"),
         ("auth0", "metadata_key = \"okta\"", "`okta` means something else"),
         ("auth0", "metadata_key = \"email\"", "`email` means something else"),
         ("auth0", "metadata_key = \"a.b\"", "1 to 64 letters"),
         ("auth0", "metadata_key = \"$a\"", "1 to 64 letters"),
         ("auth0", "action_message = \" \"", "1 to 200 characters"),
         ("auth0", "action_message = \"a\\nb\"", "one line"),
-        ("scope", "email_domains = [\"@example.com\"]", "is no mail domain"),
+        ("scope", "email_domains = [\"@example.com\"]", "is not a mail domain"),
         ("scope", "exempt = [\"ann\"]", "neither an e-mail address nor an Okta user id"),
         ("schedule", "poll = \"0 0 0 30 2 *\"", "schedule.poll: never fires"),
         ("schedule", "poll = \"soon\"", "must have six fields (second minute hour day month weekday), not 1"),
@@ -239,11 +242,11 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         ("guard", "window = \"1s\"", "guard.window: must be at least 1m"),
         ("store", "retention = \"1h\"", "store.retention: must be at least 1day"),
         ("store", "path = \"\"", "store.path: is empty"),
-        ("log", "format = \"xml\"", "is none of \"auto\", \"text\" and \"json\""),
-        ("log", "filter = \"x=loud\"", "is no log filter"),
+        ("log", "format = \"xml\"", "must be \"auto\", \"text\" or \"json\""),
+        ("log", "filter = \"x=loud\"", "is not a log filter"),
         ("http", "listen = \"9465\"", "write it like \"127.0.0.1:9465\""),
         ("http", "listen = \"0.0.0.0:9465\"", "http.listen: 0.0.0.0:9465 can be reached from other machines"),
-        ("http", "listen = \"unix:http.sock\"", "is not the full path of a socket"),
+        ("http", "listen = \"unix:http.sock\"", "is not the absolute path of a socket"),
         ("alert", "webhook_url = \"http://example.com/x\"", "alert.webhook_url: would send credentials in the clear"),
         ("alert", "webhook_url = \"example\"", "alert.webhook_url: is not an address"),
         ("colour", "red = 1", "unknown field `colour`"),
@@ -254,7 +257,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
 }
 
 #[test]
-fn a_caret_points_at_the_value() {
+fn caret_points_at_the_value() {
     let message = refusal(&with("okta", "initial_lookback = \"7 dys\""), &[]);
     let lines: Vec<&str> = message.lines().map(str::trim).collect();
     let shown = lines.iter().position(|line| *line == "3 | initial_lookback = \"7 dys\"").unwrap();
@@ -262,7 +265,7 @@ fn a_caret_points_at_the_value() {
 }
 
 #[test]
-fn a_name_from_the_file_cannot_act_on_the_terminal() {
+fn control_characters_in_names_are_escaped() {
     for text in ["[\"\\u001b[2J\"]\n", "[guard]\n\"\\u001b[2J\\n\" = 1\n", "[okta.\"\\u202e\"]\n"] {
         let message = refusal(text, &[]);
         assert!(message.contains("unknown field `\\u{"), "{message}");
@@ -271,7 +274,7 @@ fn a_name_from_the_file_cannot_act_on_the_terminal() {
 }
 
 #[test]
-fn addresses_must_be_origins_and_private() {
+fn urls_must_be_private_origins() {
     for (url, expected) in [
         ("http://acme.okta.com", "would send credentials in the clear: use https://"),
         ("http://127.0.0.1.example.com", "in the clear"),
@@ -279,7 +282,7 @@ fn addresses_must_be_origins_and_private() {
         ("acme.okta.com", "write it with its scheme"),
         ("https://acme.okta.com/api/v1", "must end after the host: write \"https://acme.okta.com\""),
         ("https://acme.okta.com/?a=b", "must end after the host"),
-        ("https://me:secret@acme.okta.com", "must not hold a user name or password"),
+        ("https://me:secret@acme.okta.com", "must not contain a user name or password"),
         ("https://acme-admin.okta.com", "the address of the admin console"),
     ] {
         let message = refusal(&MINIMAL.replace("https://acme.okta.com", url), &[]);
@@ -291,7 +294,7 @@ fn addresses_must_be_origins_and_private() {
 }
 
 #[test]
-fn everything_that_is_missing_is_told_at_once() {
+fn all_missing_keys_are_reported_at_once() {
     let message = refusal("", &[]);
     for expected in [
         "okta.url: is missing",
@@ -307,18 +310,18 @@ fn everything_that_is_missing_is_told_at_once() {
 }
 
 #[test]
-fn what_is_wrong_in_the_environment_is_told_by_the_variable() {
+fn environment_problems_name_the_variable() {
     for (name, value, expected) in [
         ("OKTA_AUTH0_SYNC__ENGINE__CONCURRENCY", "many", "must be a whole number from 1 to 64"),
-        ("OKTA_AUTH0_SYNC__ENGINE__ENFORCE", "yes", "is neither `true` nor `false`"),
+        ("OKTA_AUTH0_SYNC__ENGINE__ENFORCE", "yes", "must be `true` or `false`"),
         ("OKTA_AUTH0_SYNC__LIMITS__OKTA_SHARE", "90%", "must be a number such as 0.8"),
         ("OKTA_AUTH0_SYNC__OKTA__URL", "acme", "is not an address"),
         ("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "", "is empty"),
         ("OKTA_AUTH0_SYNC__OKTA__INITIAL_LOOKBACK", "200days", "must be at most 179 days"),
-        ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[1]", "must be an array of texts"),
-        ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[", "is no TOML array"),
-        ("OKTA_AUTH0_SYNC__OKTA__TOKEN", "x", "names no setting"),
-        ("OKTA_AUTH0_SYNC__OKTA_API_TOKEN", "x", "names no setting"),
+        ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[1]", "must be an array of strings"),
+        ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[", "is not a TOML array"),
+        ("OKTA_AUTH0_SYNC__OKTA__TOKEN", "x", "does not name a setting"),
+        ("OKTA_AUTH0_SYNC__OKTA_API_TOKEN", "x", "does not name a setting"),
     ] {
         let message = refusal(MINIMAL, &[(name, value)]);
         assert!(message.contains(&format!("environment variable {name}")), "{message}");
@@ -327,7 +330,7 @@ fn what_is_wrong_in_the_environment_is_told_by_the_variable() {
 }
 
 #[test]
-fn no_error_and_no_debug_form_shows_a_secret() {
+fn errors_and_debug_hide_secrets() {
     let debug =
         format!("{:?}", read(&with("alert", "webhook_url = \"https://hooks.example/t0psecret\""), &[]).unwrap());
     assert!(!debug.contains("t0psecret") && !debug.contains("hush"), "{debug}");
@@ -354,9 +357,9 @@ fn no_error_and_no_debug_form_shows_a_secret() {
 }
 
 proptest::proptest! {
-    /// Whatever slip of the keyboard makes of a file, it is read or refused, and the secret is not shown.
+    /// A file with a random typo is accepted or rejected, and the error never shows the secret.
     #[test]
-    fn no_slip_shows_a_secret(at in 0..MINIMAL.len(), removed in 0_usize..3, inserted in "[\\[\\]\"'=\n #a.\\\\]{0,2}") {
+    fn errors_hide_secrets_after_any_typo(at in 0..MINIMAL.len(), removed in 0_usize..3, inserted in "[\\[\\]\"'=\n #a.\\\\]{0,2}") {
         let mut text = MINIMAL.to_owned();
         text.replace_range(at..(at + removed).min(MINIMAL.len()), &inserted);
         if let Err(error) = read(&text, &[]) {
@@ -365,13 +368,13 @@ proptest::proptest! {
     }
 
     #[test]
-    fn any_text_is_read_or_refused(text in "([a-z]{1,3} = |\"|\n|\\[okta\\]|é|\u{1b}|.){0,20}") {
+    fn any_text_is_accepted_or_rejected(text in "([a-z]{1,3} = |\"|\n|\\[okta\\]|é|\u{1b}|.){0,20}") {
         let _ = read(&text, &[]).is_ok();
     }
 }
 
 #[test]
-fn odd_but_allowed_settings_are_warned_of() {
+fn suspicious_settings_cause_warnings() {
     for (table, line, key) in [
         ("okta", "initial_lookback = \"100days\"", "okta.initial_lookback"),
         ("okta", "deny_statuses = [\"DELETED\"]", "okta.deny_statuses"),
@@ -405,7 +408,7 @@ mod files {
     }
 
     #[test]
-    fn a_bare_name_is_a_credential_of_systemd_or_lies_beside_the_file() {
+    fn bare_name_is_looked_up_as_a_credential() {
         let base = tempfile::tempdir().unwrap();
         let given = tempfile::tempdir().unwrap();
         write(&base.path().join("credentials/token"), "beside\n", 0o600);
@@ -417,27 +420,27 @@ mod files {
         assert_eq!(token_from(&path, base.path(), Some(given.path())).unwrap(), "given");
         let error = token_from("none", base.path(), Some(given.path())).unwrap_err().to_string();
         assert!(error.contains(&format!(
-            "{}/none nor {}/credentials/none",
+            "{}/none or {}/credentials/none",
             given.path().display(),
             base.path().display()
         )));
     }
 
-    /// As under the unit: an empty credential stands for a file that is missing, and the folder is for root alone.
+    /// As under the unit: a missing file becomes an empty credential, and only root can read the folder.
     #[test]
-    fn a_credential_that_was_not_handed_over_is_told_as_missing() {
+    fn empty_credential_is_reported_as_missing() {
         let base = tempfile::tempdir().unwrap();
         let given = tempfile::tempdir().unwrap();
         write(&given.path().join("token"), "\n", 0o400);
-        fs::write(base.path().join("credentials"), "no folder, which not even root can look into").unwrap();
+        fs::write(base.path().join("credentials"), "a file instead of a folder, which even root cannot read").unwrap();
         let error = token_from("token", base.path(), Some(given.path())).unwrap_err().to_string();
-        assert!(error.contains("no such credential was handed over"), "{error}");
+        assert!(error.contains("systemd did not pass this credential"), "{error}");
         assert!(error.contains(&format!("{}/credentials/token cannot be read", base.path().display())), "{error}");
         assert!(error.contains("as root, put the secret into that file"), "{error}");
     }
 
     #[test]
-    fn a_path_is_taken_from_the_directory_of_the_file() {
+    fn paths_are_relative_to_the_file() {
         let base = tempfile::tempdir().unwrap();
         write(&base.path().join("keys/token"), "by-path", 0o400);
         assert_eq!(token_from("keys/token", base.path(), None).unwrap(), "by-path");
@@ -445,7 +448,7 @@ mod files {
     }
 
     #[test]
-    fn a_bad_secret_file_is_refused_by_name_and_with_a_remedy() {
+    fn invalid_secret_files_are_rejected() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("credentials/token");
         let shown = path.display();
@@ -453,7 +456,7 @@ mod files {
             ("abc", 0o644, format!("(mode 0644): chmod 600 '{shown}'")),
             ("abc", 0o640, format!("(mode 0640): chmod 600 '{shown}'")),
             ("\n", 0o600, "is empty".to_owned()),
-            ("a b", 0o600, "holds white space".to_owned()),
+            ("a b", 0o600, "contains white space".to_owned()),
             (&"a".repeat(70_000), 0o600, format!("{shown} is larger than 64 KiB")),
         ] {
             write(&path, text, 0o600);
@@ -464,17 +467,17 @@ mod files {
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(token_from("token", base.path(), None).unwrap_err().message.contains("is no file"));
+        assert!(token_from("token", base.path(), None).unwrap_err().message.contains("is not a file"));
     }
 
     #[test]
-    fn what_is_no_private_key_is_told_before_it_is_used() {
+    fn invalid_private_key_is_rejected_early() {
         let text = MINIMAL.replace("client_secret = \"hush hush\"", "private_key = \"-----BEGIN CERTIFICATE-----\"");
-        assert!(refusal(&text, &[]).contains("auth0.private_key: is no private key in PEM"));
+        assert!(refusal(&text, &[]).contains("auth0.private_key: is not a private key in PEM"));
     }
 
     #[test]
-    fn the_named_file_wins_and_an_open_one_with_secrets_is_warned_of() {
+    fn world_readable_secrets_cause_a_warning() {
         let base = tempfile::tempdir().unwrap();
         let (one, other) = (base.path().join("one.toml"), base.path().join("other.toml"));
         write(&one, MINIMAL, 0o644);
@@ -490,7 +493,7 @@ mod files {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
+    fn missing_file_is_named() {
         let error = Config::load(Some(Path::new("/nowhere/config.toml")), &Environment::default()).unwrap_err();
         assert!(error.to_string().contains("/nowhere/config.toml: cannot be read: No such file"), "{error}");
     }

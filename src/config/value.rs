@@ -1,6 +1,6 @@
-//! What a single setting may be: each type refuses what it cannot mean, wherever it was typed.
+//! The types of single settings; each rejects invalid values.
 //!
-//! A text setting is [`FromStr`], and is read the same way from TOML and from an environment variable.
+//! A text setting implements [`FromStr`], so TOML and environment variables are parsed the same way.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,11 +18,11 @@ use crate::domain::{Address, OktaUserId, Status};
 
 /// A setting that an environment variable can hold.
 pub(super) trait Setting: Sized {
-    /// Reads the text of a variable. The error says what is wrong, without repeating the text.
+    /// Parses the value of a variable. The error describes the problem without repeating the value.
     fn from_variable(text: &str) -> Result<Self, String>;
 }
 
-/// Reads a TOML string by `T`'s own [`FromStr`], so that the caret of an error points at it.
+/// Parses a TOML string with `T`'s [`FromStr`], so that the caret of an error points at it.
 fn text<'de, T, D>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>
 where
     T: FromStr<Err = String>,
@@ -43,7 +43,7 @@ where
     deserializer.deserialize_str(Text(expecting, PhantomData))
 }
 
-/// Gives a [`FromStr`] type its two ways in.
+/// Implements [`Deserialize`] and [`Setting`] for a [`FromStr`] type.
 macro_rules! text_setting {
     ($($type:ty: $expecting:literal;)*) => {$(
         impl<'de> Deserialize<'de> for $type {
@@ -62,24 +62,24 @@ macro_rules! text_setting {
 
 text_setting! {
     Origin: "an address such as \"https://acme.okta.com\"";
-    Text: "a text";
+    Text: "a string";
     OptionalPath: "a path, or \"\" for none";
     OptionalListen: "an address and port such as \"127.0.0.1:9465\", or \"\" for none";
-    InlineSecret: "a text";
+    InlineSecret: "a string";
     Span: "a time span such as \"30s\" or \"7days\"";
     StatusName: "a status of Okta";
     DomainName: "a mail domain such as \"example.com\"";
     Exempt: "an e-mail address or an Okta user id";
-    Place: "\"app_metadata\" or \"user_metadata\"";
-    MetadataKey: "a text";
-    ActionMessage: "a text";
+    MarkTarget: "\"app_metadata\" or \"user_metadata\"";
+    MetadataKey: "a string";
+    ActionMessage: "a string";
     Dpop: "\"auto\", \"always\" or \"never\"";
     LogFormat: "\"auto\", \"text\" or \"json\"";
     LogFilter: "a log filter such as \"info\"";
     super::Schedule: "a schedule such as \"*/15 * * * * *\"";
 }
 
-/// Where a remote is: scheme, host and port, nothing else. `https`, or `http` on this machine.
+/// The origin of a remote: scheme, host and port, nothing else. `https`, or `http` on loopback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin(pub(super) Url);
 
@@ -92,7 +92,7 @@ impl FromStr for Origin {
         })?;
         require_private_transport(&url)?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("must not hold a user name or password: credentials have settings of their own".to_owned());
+            return Err("must not contain a user name or password: use the settings for credentials".to_owned());
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(format!(
@@ -104,10 +104,10 @@ impl FromStr for Origin {
     }
 }
 
-/// Refuses everything but `https://`, and `http://` to this machine: credentials must not cross a network in the clear.
+/// Requires `https://`, or `http://` on loopback: credentials must not cross a network in the clear.
 ///
 /// # Errors
-/// With what is wrong and how to mend it.
+/// Describes the problem and the fix.
 pub(super) fn require_private_transport(url: &Url) -> Result<(), String> {
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
@@ -124,7 +124,7 @@ pub(super) fn require_private_transport(url: &Url) -> Result<(), String> {
     }
 }
 
-/// A text that says something.
+/// A string that is not blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Text(pub(super) String);
 
@@ -134,21 +134,21 @@ impl FromStr for Text {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.is_empty() {
-            return Err("is empty: give it a value, or leave it out".to_owned());
+            return Err("is empty: set a value or remove the key".to_owned());
         }
         if text.chars().any(char::is_control) {
-            return Err("holds a control character".to_owned());
+            return Err("contains a control character".to_owned());
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// A path; the empty text means none.
+/// A path; the empty string means none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct OptionalPath(pub(super) Option<PathBuf>);
 
 impl OptionalPath {
-    /// Is there one?
+    /// Is a path set?
     pub(super) const fn is_some(&self) -> bool {
         self.0.is_some()
     }
@@ -162,7 +162,7 @@ impl FromStr for OptionalPath {
     }
 }
 
-/// Where to listen; the empty text means nowhere.
+/// Where to listen; the empty string means nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct OptionalListen(pub(super) Option<Listen>);
 
@@ -178,7 +178,7 @@ impl FromStr for OptionalListen {
             return if path.is_absolute() && path.file_name().is_some() {
                 Ok(Self(Some(Listen::Unix(path.to_owned()))))
             } else {
-                Err("is not the full path of a socket: write it like \"unix:/run/okta-auth0-sync/http.sock\""
+                Err("is not the absolute path of a socket: write it like \"unix:/run/okta-auth0-sync/http.sock\""
                     .to_owned())
             };
         }
@@ -188,15 +188,15 @@ impl FromStr for OptionalListen {
         })?;
         if !address.ip().is_loopback() {
             return Err(format!(
-                "{address} can be reached from other machines, and nobody is asked who they are: listen on 127.0.0.1, [::1] \
-                 or unix:/path, and put a proxy that asks in front"
+                "{address} can be reached from other machines, and this server has no authentication: listen on 127.0.0.1, \
+                 [::1] or unix:/path, behind a proxy that authenticates"
             ));
         }
         Ok(Self(Some(Listen::Tcp(address))))
     }
 }
 
-/// A secret that was typed in place.
+/// An inline secret.
 #[derive(Clone, Debug)]
 pub(super) struct InlineSecret(pub(super) SecretString);
 
@@ -208,7 +208,7 @@ impl FromStr for InlineSecret {
     }
 }
 
-/// A length of time in the form of humantime: `30s`, `7days`, `1h 30min`.
+/// A duration in the format of humantime: `30s`, `7days`, `1h 30min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span(pub(super) Duration);
 
@@ -234,7 +234,7 @@ impl FromStr for Span {
     }
 }
 
-/// A status by its name in Okta, or `DELETED`.
+/// The name of an Okta status, or `DELETED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StatusName(pub(super) Status);
 
@@ -245,7 +245,7 @@ impl FromStr for StatusName {
         match Status::parse(&text.trim().to_ascii_uppercase()) {
             Status::Unknown(_) => {
                 let known: Vec<&str> = Status::KNOWN.iter().map(Status::as_str).collect();
-                Err(format!("`{}` is no status of Okta: use one of {}", text.escape_debug(), known.join(", ")))
+                Err(format!("`{}` is not an Okta status: use one of {}", text.escape_debug(), known.join(", ")))
             }
             known => Ok(Self(known)),
         }
@@ -270,13 +270,13 @@ impl FromStr for DomainName {
             return Ok(Self(name));
         }
         Err(format!(
-            "`{}` is no mail domain: write what follows the @, such as \"example.com\" (sub-domains are listed one by one)",
+            "`{}` is not a mail domain: write what follows the @, such as \"example.com\" (list sub-domains separately)",
             text.escape_debug()
         ))
     }
 }
 
-/// Somebody who is never denied: an address in lower case, or an Okta id as it is.
+/// A user that is never denied: a lower-case address, or an Okta user id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Exempt(pub(super) String);
 
@@ -297,12 +297,12 @@ impl FromStr for Exempt {
 
 /// Where the mark is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum MarkTarget {
     AppMetadata,
     UserMetadata,
 }
 
-impl FromStr for Place {
+impl FromStr for MarkTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -310,19 +310,19 @@ impl FromStr for Place {
             "app_metadata" => Ok(Self::AppMetadata),
             "user_metadata" => Ok(Self::UserMetadata),
             other => Err(format!(
-                "`{}` is no place for the mark: use \"app_metadata\", and \"user_metadata\" beside it if wanted",
+                "`{}` cannot hold the mark: use \"app_metadata\", optionally with \"user_metadata\"",
                 other.escape_debug()
             )),
         }
     }
 }
 
-/// The name of our object in `app_metadata`.
+/// The key of our object in `app_metadata`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MetadataKey(pub(super) String);
 
-/// Names that mean something else to Auth0: the attributes of a profile's root, over which `app_metadata` is merged in
-/// Actions, and the names that Auth0 forbids there (Auth0 docs: "Metadata field names and data types", "User profile
+/// Keys with another meaning in Auth0: root attributes of a profile, over which Actions merge `app_metadata`, and
+/// names that Auth0 forbids there (Auth0 docs: "Metadata field names and data types", "User profile
 /// structure").
 const RESERVED: [&str; 45] = [
     "__tenant",
@@ -388,7 +388,7 @@ impl FromStr for MetadataKey {
         }
         if RESERVED.contains(&text) {
             return Err(format!(
-                "`{text}` means something else in an Auth0 profile: use a name of our own, such as \
+                "`{text}` means something else in an Auth0 profile: use another name, such as \
                                 \"okta_sync\""
             ));
         }
@@ -396,7 +396,7 @@ impl FromStr for MetadataKey {
     }
 }
 
-/// What an application is told when the Action denies: a word for it, or a sentence for the person.
+/// The error description that an application receives when the Action denies a login: a code, or a sentence for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ActionMessage(pub(super) String);
 
@@ -412,15 +412,15 @@ impl FromStr for ActionMessage {
     }
 }
 
-/// When Okta's tokens are bound to a key of ours (RFC 9449).
+/// When Okta's access tokens are bound to a key that we hold (RFC 9449).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dpop {
-    /// When Okta asks for it.
+    /// When Okta requires it.
     #[default]
     Auto,
     /// From the first request on.
     Always,
-    /// Not even when Okta asks for it.
+    /// Not even when Okta requires it.
     Never,
 }
 
@@ -432,20 +432,20 @@ impl FromStr for Dpop {
             "auto" => Ok(Self::Auto),
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
-            _ => Err("is none of \"auto\", \"always\" and \"never\"".to_owned()),
+            _ => Err("must be \"auto\", \"always\" or \"never\"".to_owned()),
         }
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Without time but with a priority under journald, otherwise `Text`.
+    /// Under journald, a priority and no time; otherwise `Text`.
     #[default]
     Auto,
-    /// For people: time, level, message, fields; in colour on a terminal.
+    /// Human-readable: time, level, message, fields; in colour on a terminal.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -457,7 +457,7 @@ impl FromStr for LogFormat {
             "auto" => Ok(Self::Auto),
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err("is none of \"auto\", \"text\" and \"json\"".to_owned()),
+            _ => Err("must be \"auto\", \"text\" or \"json\"".to_owned()),
         }
     }
 }
@@ -476,7 +476,7 @@ impl FromStr for LogFilter {
         }
         tracing_subscriber::EnvFilter::try_new(text).map(|_| Self(text.to_owned())).map_err(|error| {
             format!(
-                "is no log filter ({error}): write a level, or levels by module such as \"info,okta_auth0_sync=debug\""
+                "is not a log filter ({error}): write a level, or levels by module such as \"info,okta_auth0_sync=debug\""
             )
         })
     }
@@ -490,7 +490,7 @@ impl<T: Setting> Setting for Option<T> {
 
 impl Setting for bool {
     fn from_variable(text: &str) -> Result<Self, String> {
-        text.trim().parse().map_err(|_| "is neither `true` nor `false`".to_owned())
+        text.trim().parse().map_err(|_| "must be `true` or `false`".to_owned())
     }
 }
 
@@ -520,7 +520,7 @@ impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
     }
 }
 
-/// A part of a whole: more than 0, at most 1.
+/// A fraction: more than 0, at most 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Share(pub(super) f64);
 
@@ -545,7 +545,7 @@ impl Setting for Share {
     }
 }
 
-/// Several settings of one kind; in a variable a TOML array, or separated by commas.
+/// A list of settings; in a variable, a TOML array or separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
@@ -561,11 +561,13 @@ impl<T: FromStr<Err = String>> Setting for List<T> {
         let items: Vec<String> = if text.starts_with('[') {
             let array: toml::Table = format!("list = {text}")
                 .parse()
-                .map_err(|_| "starts with `[` but is no TOML array such as [\"a\", \"b\"]".to_owned())?;
+                .map_err(|_| "starts with `[` but is not a TOML array such as [\"a\", \"b\"]".to_owned())?;
             let items = array.get("list").and_then(toml::Value::as_array).cloned().unwrap_or_default();
             items
                 .into_iter()
-                .map(|item| item.as_str().map(str::to_owned).ok_or("must be an array of texts such as [\"a\", \"b\"]"))
+                .map(|item| {
+                    item.as_str().map(str::to_owned).ok_or("must be an array of strings such as [\"a\", \"b\"]")
+                })
                 .collect::<Result<_, _>>()?
         } else if text.is_empty() {
             Vec::new()
