@@ -1,4 +1,4 @@
-//! Who we are in Auth0: secret and key, audience and domain, and every way in which it is refused.
+//! Auth0 credentials: secret and key, audience and domain, and all refusals.
 
 use okta_auth0_sync::auth0::Credentials;
 use okta_auth0_sync::http::jws::SigningKey;
@@ -21,7 +21,7 @@ fn statuses(world: &World, path: &str) -> Vec<u16> {
 #[tokio::test]
 async fn one_token_serves_all_with_secret_or_key() {
     let mut ways = vec![None];
-    // RS256 and RS384 are what Auth0 takes (Auth0 docs: Configure Private Key JWT).
+    // Auth0 accepts RS256 and RS384 (Auth0 docs: Configure Private Key JWT).
     ways.extend(keys::rsa().into_iter().filter(|(algorithm, _)| *algorithm != "RS512").map(|(_, text)| Some(text)));
     for way in ways {
         let key = way.map(|text| SigningKey::parse(&text).unwrap());
@@ -55,20 +55,20 @@ async fn expired_or_revoked_token_costs_one_call() {
     world.clock.advance(s(86_400 - 60));
     let bob = world.leaver("bob");
     world.denies(&[bob]).await;
-    assert_eq!(statuses(&world, TOKEN), [200, 200], "renewed before its end");
-    assert!(!statuses(&world, "/").contains(&401), "and never used after it");
+    assert_eq!(statuses(&world, TOKEN), [200, 200], "renewed before it expires");
+    assert!(!statuses(&world, "/").contains(&401), "and not used after it expired");
 
     world.auth0().journal().clear();
     world.auth0().revoke_tokens();
     let people = [world.leaver("cyd"), world.leaver("dan"), world.leaver("eve"), world.leaver("fay")];
     world.denies(&people).await;
-    assert_eq!(statuses(&world, TOKEN), [200], "four looks at once ask for one token");
+    assert_eq!(statuses(&world, TOKEN), [200], "four concurrent looks fetch one token");
     let refused = statuses(&world, "/").into_iter().filter(|status| *status == 401).count();
     assert!((1..=4).contains(&refused), "{refused}");
     assert!(world.alarms_of_kind("remote_refuses").await.is_empty());
 }
 
-struct Trouble {
+struct Refusal {
     name: &'static str,
     words: &'static [&'static str],
     begin: fn(&World),
@@ -80,15 +80,15 @@ fn problem(status: u16, code: &str, message: &str) -> Effect {
     if !code.is_empty() {
         body["errorCode"] = code.into();
     }
-    let headers = vec![("x-auth0-requestid".to_owned(), "reqWeather".to_owned())];
+    let headers = vec![("x-auth0-requestid".to_owned(), "reqFaults".to_owned())];
     Effect::Status { code: status, body, headers }
 }
 
-fn forever(world: &World, method: &str, path: &str, effect: Effect) {
+fn always(world: &World, method: &str, path: &str, effect: Effect) {
     world.auth0_fault(method, path, effect, u32::MAX);
 }
 
-fn mended(world: &World) {
+fn clear_faults(world: &World) {
     world.auth0().faults().clear();
 }
 
@@ -96,92 +96,92 @@ const SCOPES: &str = "read:users update:users update:users_app_metadata";
 
 #[tokio::test]
 async fn refused_auth0_credential_waits_then_resumes() {
-    let troubles = [
-        Trouble {
+    let refusals = [
+        Refusal {
             name: "a wrong secret",
             words: &["POST /oauth/token: unauthorized (401 access_denied)", "auth0.client_id"],
             begin: |world| world.auth0().set_client_secret("another"),
             end: |world| world.auth0().set_client_secret("sandbox-client-secret-not-a-secret"),
         },
-        Trouble {
+        Refusal {
             name: "no grant for the API",
             words: &["POST /oauth/token: forbidden (403 access_denied)", "authorize the application"],
             begin: |world| world.auth0().set_granted_scope(""),
             end: |world| world.auth0().set_granted_scope(SCOPES),
         },
-        Trouble {
-            name: "an audience that is none",
+        Refusal {
+            name: "an unknown audience",
             words: &["forbidden (403 access_denied): Service not found"],
             begin: |world| {
                 let body = json!({ "error": "access_denied", "error_description": "Service not found: https://x/" });
-                forever(world, "POST", TOKEN, answer(403, body));
+                always(world, "POST", TOKEN, answer(403, body));
             },
-            end: mended,
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a token for another audience",
-            words: &["unauthorized (401): Bad audience", "auth0.audience", "[request reqWeather]"],
-            begin: |world| forever(world, "GET", "/api/", problem(401, "", "Bad audience: https://x/")),
-            end: mended,
+            words: &["unauthorized (401): Bad audience", "auth0.audience", "[request reqFaults]"],
+            begin: |world| always(world, "GET", "/api/", problem(401, "", "Bad audience: https://x/")),
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a token of another domain",
-            words: &["unauthorized (401): Invalid token", "set auth0.url", "[request reqWeather]"],
-            begin: |world| forever(world, "GET", "/api/", problem(401, "", "Invalid token")),
-            end: mended,
+            words: &["unauthorized (401): Invalid token", "set auth0.url", "[request reqFaults]"],
+            begin: |world| always(world, "GET", "/api/", problem(401, "", "Invalid token")),
+            end: clear_faults,
         },
-        Trouble {
-            name: "an expired token, again and again",
-            words: &["unauthorized (401): Expired token", "[request reqWeather]"],
+        Refusal {
+            name: "an expired token each time",
+            words: &["unauthorized (401): Expired token", "[request reqFaults]"],
             begin: |world| {
                 let message = "Expired token received for JSON Web Token validation";
-                forever(world, "GET", "/api/", problem(401, "", message));
+                always(world, "GET", "/api/", problem(401, "", message));
             },
-            end: mended,
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a malformed token",
-            words: &["unauthorized (400 Bearer)", "[request reqWeather]"],
+            words: &["unauthorized (400 Bearer)", "[request reqFaults]"],
             begin: |world| {
                 let message = "Bad HTTP authentication header format";
-                forever(world, "GET", "/api/", problem(400, "Bearer", message));
+                always(world, "GET", "/api/", problem(400, "Bearer", message));
             },
-            end: mended,
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a scope for reading is missing",
             words: &["forbidden (403 insufficient_scope)", "Management API scopes: read:users"],
             begin: |world| world.auth0().set_granted_scope("update:users"),
             end: |world| world.auth0().set_granted_scope(SCOPES),
         },
-        Trouble {
+        Refusal {
             name: "a scope for writing is missing",
             words: &["PATCH /api/v2/users/{id}: forbidden (403 insufficient_scope)", "update:users"],
             begin: |world| world.auth0().set_granted_scope("read:users"),
             end: |world| world.auth0().set_granted_scope(SCOPES),
         },
-        Trouble {
+        Refusal {
             name: "the plan does not include it",
-            words: &["forbidden (403 insufficient_scope): Please upgrade", "plan", "[request reqWeather]"],
+            words: &["forbidden (403 insufficient_scope): Please upgrade", "plan", "[request reqFaults]"],
             begin: |world| {
                 let message = "Please upgrade your subscription to use this feature";
-                forever(world, "PATCH", USER, problem(403, "insufficient_scope", message));
+                always(world, "PATCH", USER, problem(403, "insufficient_scope", message));
             },
-            end: mended,
+            end: clear_faults,
         },
     ];
-    for trouble in &troubles {
-        waits_and_goes_on(trouble).await;
+    for refusal in &refusals {
+        assert_waits_then_resumes(refusal).await;
     }
 }
 
-async fn waits_and_goes_on(trouble: &Trouble) {
-    let (name, world) = (trouble.name, start().await);
+async fn assert_waits_then_resumes(refusal: &Refusal) {
+    let (name, world) = (refusal.name, start().await);
     let (ann, bob) = (world.leaver("ann"), world.leaver("bob"));
-    (trouble.begin)(&world);
+    (refusal.begin)(&world);
     assert_eq!(world.try_poll().await.unwrap().made_due, 2, "{name}: the log does not wait for Auth0");
     let why = snoozed(world.look(&ann).await);
-    for word in trouble.words {
+    for word in refusal.words {
         assert!(why.contains(word), "{name}: {word:?} is not in {why}");
     }
     let alarms = world.alarms_of_kind("remote_refuses").await;
@@ -192,16 +192,16 @@ async fn waits_and_goes_on(trouble: &Trouble) {
     for _ in 0..10 {
         snoozed(world.look(&bob).await);
     }
-    // A refused write stops nobody from reading; a refused token, everybody.
+    // A refused write does not stop reads; a refused token stops all calls.
     let asked = world.auth0().journal().total() - calls;
     assert!(asked <= if name.contains("writing") || name.contains("plan") { 30 } else { 0 }, "{name}: {asked}");
     assert_eq!(world.auth0_calls("PATCH", USER), usize::from(asked > 0), "{name}: no write during a pause");
     let status = world.store().status().await.unwrap().unwrap();
-    assert_eq!((status.pending, status.failed), (2, 0), "{name}: nobody is failed by it");
-    (trouble.end)(&world);
+    assert_eq!((status.pending, status.failed), (2, 0), "{name}: no user fails because of it");
+    (refusal.end)(&world);
     world.clock.advance(REFUSED_FOR);
     world.denies(&[ann, bob]).await;
-    assert!(world.alarms_of_kind("remote_refuses").await.is_empty(), "{name}: over");
+    assert!(world.alarms_of_kind("remote_refuses").await.is_empty(), "{name}: the alarm is cleared");
     let status = world.store().status().await.unwrap().unwrap();
     assert_eq!((status.pending, status.failed), (0, 0), "{name}");
 }
@@ -210,7 +210,7 @@ async fn waits_and_goes_on(trouble: &Trouble) {
 async fn long_refusal_probes_once_a_minute() {
     let world = start().await;
     let people: Vec<_> = ["ann", "bob", "cyd"].map(|name| world.leaver(name)).into();
-    forever(
+    always(
         &world,
         "POST",
         TOKEN,
@@ -223,7 +223,7 @@ async fn long_refusal_probes_once_a_minute() {
     }
     assert!(statuses(&world, TOKEN).len() <= 6 * 60, "{}", statuses(&world, TOKEN).len());
     assert_eq!(statuses(&world, BY_EMAIL).len(), 0);
-    mended(&world);
+    clear_faults(&world);
     world.clock.advance(REFUSED_FOR);
     world.denies(&people).await;
 }

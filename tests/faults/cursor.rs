@@ -1,4 +1,4 @@
-//! The log's cursor in bad weather: whatever happens to a page, no event is lost, nothing wedges and nothing spins.
+//! The log cursor under faults: whatever happens to a page, no event is lost and the poller neither hangs nor spins.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::world::World;
 
 const DAY: u64 = 86_400;
 
-/// A listener that nobody should ever come to.
+/// A listener that must not be called.
 struct Elsewhere {
     origin: String,
     visits: Arc<AtomicUsize>,
@@ -53,40 +53,32 @@ fn page_text(world: &World) -> String {
     serde_json::to_string(&world.okta().log_entries()).unwrap()
 }
 
-/// A pass that fails: which page fault it is, and a word of what is said of it.
+/// A page fault that fails the pass, and a part of its message.
 type Bad = (&'static str, fn(&str) -> Vec<Effect>, &'static str);
 
 fn bad_pages() -> Vec<Bad> {
     vec![
-        (
-            "a query that took too long",
-            |_| vec![answer(500, json!({ "errorCode": "E0000009" }))],
-            "server error (500 E0000009)",
-        ),
+        ("a query timeout", |_| vec![answer(500, json!({ "errorCode": "E0000009" }))], "server error (500 E0000009)"),
         (
             "read-only for maintenance",
             |_| vec![answer(503, json!({ "errorCode": "E0000010" }))],
             "server error (503 E0000010)",
         ),
         ("a gateway's page", |_| vec![answer(502, Value::Null)], "server error (502)"),
-        ("a cut body", |_| vec![Effect::CutBody], "unreachable"),
+        ("a truncated body", |_| vec![Effect::CutBody], "unreachable"),
         ("a dropped connection", |_| vec![Effect::Drop], "unreachable"),
-        ("no list", |_| vec![Effect::ReplaceBody(b"{\"a\":1}".to_vec())], "not a JSON list"),
-        ("no JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "not a JSON list"),
+        ("not a list", |_| vec![Effect::ReplaceBody(b"{\"a\":1}".to_vec())], "not a JSON list"),
+        ("not JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "not a JSON list"),
         ("no body", |_| vec![Effect::ReplaceBody(Vec::new())], "not a JSON list"),
-        (
-            "a body beyond the bound",
-            |_| vec![Effect::ReplaceBody(vec![b' '; (64 << 20) + 1])],
-            "exceeds 67108864 bytes",
-        ),
+        ("an oversized body", |_| vec![Effect::ReplaceBody(vec![b' '; (64 << 20) + 1])], "exceeds 67108864 bytes"),
         (
             "a decompression bomb",
             |_| vec![Effect::ReplaceBody(gzip(&vec![0; 65 << 20])), header("content-encoding", "gzip")],
             "exceeds 67108864 bytes",
         ),
         (
-            "gzip that is none",
-            |_| vec![Effect::ReplaceBody(b"no gzip at all".to_vec()), header("content-encoding", "gzip")],
+            "invalid gzip",
+            |_| vec![Effect::ReplaceBody(b"not gzip".to_vec()), header("content-encoding", "gzip")],
             "malformed answer",
         ),
         (
@@ -95,7 +87,7 @@ fn bad_pages() -> Vec<Bad> {
             "refused next link",
         ),
         (
-            "a next link out of the log's path",
+            "a next link outside the log's path",
             |origin| vec![header("link", &format!("<{origin}/api/v1/logs/../users?after=1>; rel=\"next\""))],
             "refused next link",
         ),
@@ -143,7 +135,7 @@ async fn odd_but_usable_page_is_used() {
     type Odd = (&'static str, fn(&str) -> Vec<Effect>);
     let gzipped: Odd =
         ("compressed", |page| vec![Effect::ReplaceBody(gzip(page.as_bytes())), header("content-encoding", "gzip")]);
-    let invalid: Odd = ("a byte that is no UTF-8", |page| {
+    let invalid: Odd = ("invalid UTF-8", |page| {
         let at = page.find("Test User").unwrap();
         let mut bytes = page.as_bytes().to_vec();
         bytes[at] = 0xff;
@@ -157,7 +149,7 @@ async fn odd_but_usable_page_is_used() {
         vec![Effect::ReplaceBody(format!("{},{entry}]", page.strip_suffix(']').unwrap()).into_bytes())]
     });
     let unlinked: Odd = ("without a link", |_| vec![Effect::ReplaceHeader { name: "link".to_owned(), value: None }]);
-    let junk: Odd = ("with links that are none", |_| vec![header("link", "<;;,rel=next")]);
+    let junk: Odd = ("with invalid links", |_| vec![header("link", "<;;,rel=next")]);
     let undated: Odd = ("without a date", |_| vec![header("date", "yesterday")]);
     for (name, effects) in [gzipped, invalid, nested, unlinked, junk, undated] {
         for begun in [false, true] {
@@ -179,7 +171,7 @@ async fn odd_but_usable_page_is_used() {
     }
 }
 
-/// A next link as others write it, with `{url}` for the address that it leads to.
+/// Valid forms of a next link, with `{url}` as its target.
 #[tokio::test]
 async fn next_link_parses_in_any_form() {
     for form in [
@@ -194,7 +186,7 @@ async fn next_link_parses_in_any_form() {
         let ann = world.leaver("ann");
         world.try_poll().await.unwrap();
         let bob = world.leaver("bob");
-        // Where the stand-in says that its log goes on, read from what is asked then.
+        // The stand-in's next link, read from the checkpoint.
         world.try_poll().await.unwrap();
         let checkpoint = world.store().checkpoint().await.unwrap().unwrap();
         let path = checkpoint.next.unwrap();
@@ -232,7 +224,7 @@ async fn next_link_host_is_ignored() {
 #[tokio::test]
 async fn empty_short_and_full_pages_end_pass() {
     let world = start().await;
-    assert_eq!(world.try_poll().await.unwrap().pages, 1, "an empty one");
+    assert_eq!(world.try_poll().await.unwrap().pages, 1, "one empty page");
     for number in 0..2500 {
         world.okta().push_log_entry(json!({
             "uuid": format!("event-{number}"), "published": "2026-01-01T00:00:00.000Z",
@@ -242,9 +234,9 @@ async fn empty_short_and_full_pages_end_pass() {
     let pass = world.try_poll().await.unwrap();
     assert_eq!((pass.pages, pass.events, pass.made_due, pass.more), (3, 2500, 2500, false), "two full, one short");
     for _ in 0..3 {
-        assert_eq!(world.try_poll().await.unwrap().pages, 1, "next is what was asked: once a pass");
+        assert_eq!(world.try_poll().await.unwrap().pages, 1, "next equals the requested URL: one request per pass");
     }
-    // Exactly full: one more, which is empty.
+    // A full page is followed by an empty one.
     for number in 2500..3500 {
         world.okta().push_log_entry(json!({
             "uuid": format!("event-{number}"), "published": "2026-01-01T00:00:00.000Z",
@@ -280,7 +272,7 @@ async fn unknown_events_are_stored() {
     assert_eq!(world.alarms_of_kind("quarantined").await.len(), 1);
     let status = world.store().status().await.unwrap().unwrap();
     assert_eq!(status.quarantined, 2);
-    assert_eq!(world.try_poll().await.unwrap().events, 0, "and the cursor is past them");
+    assert_eq!(world.try_poll().await.unwrap().events, 0, "and the cursor has passed them");
 }
 
 #[tokio::test]
@@ -289,7 +281,7 @@ async fn unreadable_events_without_id_are_deduplicated() {
     let nameless = json!([{ "eventType": "user.lifecycle.deactivate" }, { "eventType": "user.lifecycle.suspend" }, 7]);
     world.okta_fault("GET", LOGS, Effect::ReplaceBody(nameless.to_string().into_bytes()), 2);
     assert_eq!(world.try_poll().await.unwrap().events, 3);
-    assert_eq!(world.try_poll().await.unwrap().events, 0, "the same text is the same entry");
+    assert_eq!(world.try_poll().await.unwrap().events, 0, "the same text is the same event");
     assert_eq!(world.store().status().await.unwrap().unwrap().quarantined, 3);
 }
 
@@ -306,7 +298,7 @@ async fn refused_cursor_restarts_by_time() {
         let mut people = vec![world.leaver("ann")];
         world.denies(&people).await;
         people.push(world.leaver("bob"));
-        // Once is a hiccup: the cursor is kept.
+        // A single refusal keeps the cursor.
         world.okta().faults().add(refused_cursor(code).times(1));
         let before = world.pages().len();
         world.try_poll().await.unwrap();
@@ -361,7 +353,7 @@ async fn cursor_of_other_filter_is_dropped() {
     let world = start().await;
     let mut people = vec![world.leaver("ann")];
     world.denies(&people).await;
-    // As a version with another filter would have left it: the link carries that filter inside.
+    // As stored by a version with another filter, which is part of the link.
     let store = world.store();
     let checkpoint = store.checkpoint().await.unwrap().unwrap();
     let next = checkpoint.next.unwrap().replace("user.lifecycle", "user.session");
@@ -386,14 +378,14 @@ async fn different_org_is_refused_by_its_id() {
     let world = start().await;
     world.try_poll().await.unwrap();
     let before = world.pages().len();
-    // The same address, one day, leads to another org: nobody is denied by its log.
+    // If the address leads to another org, its log denies no user.
     let mut world = world;
     world.restart_network(|_| ()).await;
     let body = json!({ "id": "00oAnother" });
     world.okta_fault("GET", "/.well-known/okta-organization", answer(200, body), 1);
     let error = world.try_poll().await.unwrap_err();
     assert!(matches!(&error, PassError::Store(error) if error.is_configuration()), "{error:?}");
-    assert_eq!(world.pages().len(), before, "its log was not even asked for");
+    assert_eq!(world.pages().len(), before, "its log was not requested");
 }
 
 #[tokio::test]
@@ -417,13 +409,13 @@ async fn month_old_cursor_is_replaced() {
 
 #[tokio::test]
 async fn log_gap_starts_full_reconcile() {
-    // Eighty days: Okta may have forgotten. Two hundred: it even refuses to be asked from then on.
+    // After 85 days events may have expired; after 200 Okta even refuses the start time.
     for days in [85, 200] {
         let mut world = start().await;
         let ann = world.leaver("ann");
         world.denies(std::slice::from_ref(&ann)).await;
         let bob = world.leaver("bob");
-        // Far away in the log, and soon out of it.
+        // The events are close to or beyond the retention.
         world.clock.advance(s(days * DAY));
         world.restart_network(|_| ()).await;
         let cyd = world.leaver("cyd");
@@ -433,15 +425,15 @@ async fn log_gap_starts_full_reconcile() {
         assert!(asked.iter().all(|page| page.status == Some(200)), "{days} days: {asked:?}");
         assert!(asked.len() <= 2, "{days} days: {asked:?}");
         assert_eq!(world.alarms_of_kind("gap").await.len(), 1, "{days} days");
-        let sweep = world.store().current_reconcile().await.unwrap().unwrap();
-        assert!(sweep.scope.contains("all"), "{sweep:?}");
+        let reconcile = world.store().current_reconcile().await.unwrap().unwrap();
+        assert!(reconcile.scope.contains("all"), "{reconcile:?}");
         let stop = CancellationToken::new();
         while !world.engine().reconcile(&stop).await.unwrap().done {}
-        world.work_off().await;
+        world.process_queue().await;
         for person in [&ann, &bob, &cyd] {
             assert!(world.denied(person), "{days} days: {}", person.account);
         }
-        assert!(world.alarms_of_kind("gap").await.is_empty(), "{days} days: over");
+        assert!(world.alarms_of_kind("gap").await.is_empty(), "{days} days: the alarm is cleared");
     }
 }
 
@@ -461,7 +453,7 @@ async fn stalled_body_times_out() {
             requests.iter().filter(|request| request.path == LOGS && request.status == Some(200)).count() == 2
         })
         .await;
-    // The answer has begun, and its end never comes: the time that a page may take passes without anybody's waiting.
+    // The response starts and never ends; the clock skips the page timeout.
     tokio::time::pause();
     tokio::time::advance(s(46)).await;
     tokio::time::resume();

@@ -1,4 +1,4 @@
-//! A backlog on a pair of tenants of the smallest plans, in simulated time.
+//! Drains a backlog in simulated time on tenants with the smallest plans.
 
 use std::time::Duration;
 
@@ -7,44 +7,44 @@ use okta_auth0_sync_sandbox::{Bucket, Limit, Limits};
 
 use super::harness::start_with;
 
-/// What the engine keeps to itself of Auth0's bucket.
+/// The engine's share of Auth0's bucket.
 const AUTH0_SHARE: f64 = 0.8;
-/// While the limits become known, calls are fewer (or, to learn the refill, more).
+/// Excluded from the measured rate, since the pacer is still learning the limits.
 const LEARNING: Duration = Duration::from_secs(60);
 
-/// How it went.
+/// The result.
 #[derive(Debug)]
 pub(crate) struct Drained {
-    /// Accounts that should be denied and are not.
+    /// Accounts that are not denied but should be.
     pub(crate) undenied: usize,
-    /// Calls that were refused for the rate, by either tenant.
+    /// Calls that either tenant refused with 429.
     pub(crate) refused: usize,
-    /// Calls to Auth0's Management API after the limits were known.
+    /// Calls to Auth0's Management API after the learning phase.
     pub(crate) calls: usize,
-    /// In how much simulated time.
+    /// The simulated time of these calls.
     pub(crate) span: Duration,
 }
 
 impl Drained {
-    /// Calls a second, as the stand-in counted them.
+    /// Calls per second that the stand-in counted.
     pub(crate) fn rate(&self) -> f64 {
         self.calls as f64 / self.span.as_secs_f64()
     }
 
-    /// Calls a second that are ours by configuration.
+    /// Our configured share in calls per second.
     pub(crate) fn share(&self) -> f64 {
         Bucket::FREE.refill_per_second * AUTH0_SHARE
     }
 
-    /// How much of our share was used.
+    /// The used part of our share.
     pub(crate) fn ratio(&self) -> f64 {
         self.rate() / self.share()
     }
 }
 
-/// So many people leave at once, on an Okta org that gives us ten log requests and fifty reads a minute, and an Auth0
-/// tenant that gives everybody together two calls a second.
-pub(crate) async fn drain(people: usize) -> Drained {
+/// Deactivates `count` users at once, with an Okta org that allows ten log requests and fifty reads a minute, and an Auth0
+/// tenant that allows two calls a second in total.
+pub(crate) async fn drain(count: usize) -> Drained {
     let world = start_with(|setup| {
         let fifty = Limit::per_minute(50);
         setup.sandbox.okta.limits =
@@ -52,9 +52,9 @@ pub(crate) async fn drain(people: usize) -> Drained {
         setup.sandbox.auth0.bucket = Bucket::FREE;
     })
     .await;
-    let people: Vec<_> = (0..people).map(|number| world.leaver(&format!("person{number}"))).collect();
+    let people: Vec<_> = (0..count).map(|number| world.leaver(&format!("person{number}"))).collect();
     world.try_poll().await.unwrap();
-    // Four at a time, and nothing else that would let time pass: every moment that passes is one of the pacing's.
+    // Four workers. Only the pacing advances the clock.
     let mut workers = tokio::task::JoinSet::new();
     for chunk in people.chunks(people.len().div_ceil(4)) {
         let (engine, ids) =

@@ -1,4 +1,4 @@
-//! What the tests of faults add to [`World`]: real limits, looks side by side, people with accounts, and faults.
+//! Extends [`World`] for fault tests: real limits, concurrent looks, users with accounts, and injected faults.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{Network, Setup, World};
 
 pub(crate) const LOGS: &str = "/api/v1/logs";
-/// A remote that refuses is not called for a minute.
+/// How long the breaker stays open after a refusal.
 pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(61);
 
 pub(crate) fn s(count: u64) -> Duration {
@@ -51,7 +51,7 @@ pub(crate) struct Person {
 }
 
 impl World {
-    /// Ends the process and starts another, which reaches the tenants like this.
+    /// Restarts the engine with another network.
     pub(crate) async fn restart_network(&mut self, change: impl FnOnce(&mut Network)) {
         let mut network = Network { shares: shares(), ..Network::default() };
         change(&mut network);
@@ -64,7 +64,7 @@ impl World {
         Person { okta: self.person(&email), account: self.auth0().create_user(json!({ "email": email })) }
     }
 
-    /// A user with an account in both tenants who has just left.
+    /// A user with an account in both tenants, just deactivated.
     pub(crate) fn leaver(&self, name: &str) -> Person {
         let person = self.user(name);
         self.okta().deactivate(&person.okta);
@@ -75,8 +75,8 @@ impl World {
         self.engine().poll(&CancellationToken::new()).await
     }
 
-    /// Looks at every user who is due, for as long as the next one is due within an hour.
-    pub(crate) async fn work_off(&self) {
+    /// Looks at all due users until none is due within an hour.
+    pub(crate) async fn process_queue(&self) {
         self.engine().apply(Until::Idle(s(3600)), &CancellationToken::new()).await.unwrap();
     }
 
@@ -89,10 +89,10 @@ impl World {
         self.mark(&person.account)["deactivated"] == "true"
     }
 
-    /// Polls, works off the queue, and checks that all these users are denied.
+    /// Polls, processes the queue, and checks that all these users are denied.
     pub(crate) async fn denies(&self, people: &[Person]) {
         self.try_poll().await.unwrap();
-        self.work_off().await;
+        self.process_queue().await;
         for person in people {
             assert!(self.denied(person), "{} is not denied", person.account);
         }
@@ -115,13 +115,13 @@ impl World {
         self.okta().journal().total() + self.auth0().journal().total()
     }
 
-    /// The requests for pages of the log.
+    /// The System Log requests.
     pub(crate) fn pages(&self) -> Vec<Recorded> {
         let requests = self.okta().journal().requests();
         requests.into_iter().filter(|request| request.path == LOGS).collect()
     }
 
-    /// A fault of Okta for the next `times` requests of this method and path.
+    /// Injects a fault into the next `times` requests to Okta with this method and path.
     pub(crate) fn okta_fault(&self, method: &str, path: &str, effect: Effect, times: u32) {
         self.okta().faults().add(Fault::new(method, path, effect).times(times));
     }
@@ -131,7 +131,7 @@ impl World {
     }
 }
 
-/// An answer in place of the tenant's.
+/// Replaces the tenant's response.
 pub(crate) fn answer(code: u16, body: Value) -> Effect {
     Effect::Status { code, body, headers: Vec::new() }
 }
@@ -140,7 +140,7 @@ pub(crate) fn header(name: &str, value: &str) -> Effect {
     Effect::ReplaceHeader { name: name.to_owned(), value: Some(value.to_owned()) }
 }
 
-/// Why this pass could not run.
+/// The reason why this pass was skipped.
 pub(crate) fn paused(result: Result<Pass, PassError>) -> String {
     match result {
         Err(PassError::Paused { why, .. }) => why,

@@ -1,4 +1,4 @@
-//! Private keys in every form that people have them in.
+//! Private keys in all supported formats.
 
 use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
@@ -79,7 +79,7 @@ pub(crate) fn ec(
     ]
 }
 
-/// What `alg` a signed token names.
+/// The `alg` of a signed token.
 pub(crate) fn algorithm_of(token: &str) -> String {
     let header = token.split_once('.').unwrap().0;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();

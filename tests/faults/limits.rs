@@ -1,4 +1,4 @@
-//! Refusals for the rate: each is waited for as it asks, none becomes a storm, none lasts for ever.
+//! 429 responses: the engine waits as asked, causes no retry storm, and resumes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::harness::{LOGS, paused, s, snoozed, start, start_with};
 
 const BY_EMAIL: &str = "/api/v2/users-by-email";
 
-/// A 429 whose headers say when, in the words of either remote.
+/// A 429 with these headers.
 fn refusal(headers: &[(&str, String)]) -> Effect {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     Effect::Status { code: 429, body: json!({ "errorCode": "E0000047" }), headers }
@@ -20,7 +20,7 @@ fn http_date(at: Timestamp) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// Every way to refuse, and how long it has to be waited then, in milliseconds.
+/// All forms of 429, and the expected wait in milliseconds: at least and at most.
 fn refusals(now: Timestamp) -> Vec<(&'static str, Effect, u64, u64)> {
     let unix = |ahead: i64| (now.as_second() + ahead).to_string();
     let date = |ahead: u64| http_date(clock::add(now, s(ahead)));
@@ -29,13 +29,13 @@ fn refusals(now: Timestamp) -> Vec<(&'static str, Effect, u64, u64)> {
         refusal(&both.map(|name| (name, unix(ahead))))
     };
     vec![
-        ("its own headers", Effect::RateLimited(RateLimited::Plain), 1000, 3000),
+        ("default headers", Effect::RateLimited(RateLimited::Plain), 1000, 3000),
         ("Retry-After in seconds", Effect::RateLimited(RateLimited::RetryAfter(s(30))), 30_000, 33_500),
         ("Retry-After as a date", refusal(&[("retry-after", date(45))]), 45_000, 50_000),
         ("Retry-After in the past", refusal(&[("retry-after", http_date(clock::sub(now, s(45))))]), 1000, 1200),
-        ("no header at all", Effect::RateLimited(RateLimited::WithoutHeaders), 1000, 6500),
+        ("no headers", Effect::RateLimited(RateLimited::WithoutHeaders), 1000, 6500),
         ("a reset in the past", Effect::RateLimited(RateLimited::ResetInThePast), 1000, 6500),
-        ("a reset ahead", reset(40), 40_000, 45_000),
+        ("a reset in 40 s", reset(40), 40_000, 45_000),
         ("a reset next year", reset(31_000_000), 60_000, 78_000),
         ("a Retry-After of a year", refusal(&[("retry-after", "31000000".to_owned())]), 3_600_000, 3_970_000),
         (
@@ -54,14 +54,14 @@ fn gap(requests: &[Recorded]) -> Duration {
 #[tokio::test]
 async fn log_honors_retry_after() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
-    let concurrency = ("too many at once", Effect::RateLimited(RateLimited::Concurrency), 500, 2100);
+    let concurrency = ("too many concurrent calls", Effect::RateLimited(RateLimited::Concurrency), 500, 2100);
     for (name, effect, least, most) in refusals(now).into_iter().chain([concurrency]) {
         let world = start().await;
         let ann = world.leaver("ann");
         world.okta_fault("GET", LOGS, effect, 1);
         world.try_poll().await.unwrap();
         let pages = world.pages();
-        assert_eq!(pages.len(), 2, "{name}: refused once, asked once more");
+        assert_eq!(pages.len(), 2, "{name}: one refused request, one retry");
         let waited = gap(&pages).as_millis() as u64;
         assert!((least..=most).contains(&waited), "{name}: {waited} ms");
         world.denies(&[ann]).await;
@@ -85,7 +85,7 @@ async fn look_honors_retry_after() {
     }
 }
 
-/// A remote that refuses for an hour, whatever it says of its reset, is asked about once a minute, and comes back by itself.
+/// A remote that returns 429 for an hour, whatever its reset, gets about one call a minute, and the engine resumes.
 #[tokio::test]
 async fn hour_of_429_causes_no_storm() {
     for kind in [
@@ -105,7 +105,7 @@ async fn hour_of_429_causes_no_storm() {
             world.clock.sleep(s(15)).await;
         }
         let asked = world.pages().len();
-        // One that says "in a second" is believed each time: then it is a few calls, a poll of four each quarter minute.
+        // A reset in a second is honored each time, so each poll (four a minute) makes a few calls.
         let most = match kind {
             RateLimited::WithoutHeaders | RateLimited::ResetInThePast => 90,
             RateLimited::RetryAfter(_) => 65,
@@ -113,9 +113,9 @@ async fn hour_of_429_causes_no_storm() {
         };
         assert!((30..=most).contains(&asked), "{kind:?}: {asked} calls in an hour");
         world.okta().faults().clear();
-        let mended = world.now();
+        let recovered_at = world.now();
         world.denies(&[ann]).await;
-        assert!(clock::since(world.pages().last().unwrap().at, mended) <= s(80), "{kind:?}");
+        assert!(clock::since(world.pages().last().unwrap().at, recovered_at) <= s(80), "{kind:?}");
     }
 }
 
@@ -148,7 +148,7 @@ async fn window_share_is_spent_then_reused() {
     }
     let pages = world.pages();
     assert!(pages.iter().all(|page| page.status == Some(200)));
-    // Nine of ten are ours: five windows for 45 calls.
+    // Our share is nine of ten calls: 45 calls take five windows.
     let turns: Vec<_> = pages.chunks(9).map(|window| window[0].at).collect();
     for pair in turns.windows(2) {
         let span = clock::since(pair[1], pair[0]);
@@ -165,7 +165,7 @@ async fn leavers_go_before_reconcile() {
     .await;
     let compared: Vec<_> = (0..8).map(|number| world.user(&format!("sweep{number}"))).collect();
     world.try_poll().await.unwrap();
-    world.work_off().await;
+    world.process_queue().await;
     let ids: Vec<_> = compared.iter().map(|person| person.okta.clone()).collect();
     world.store().queue_for_reconcile(&ids, world.now()).await.unwrap();
     let zed = world.leaver("zed");
@@ -176,10 +176,10 @@ async fn leavers_go_before_reconcile() {
     let read: Vec<_> = requests.iter().filter(|request| request.path.starts_with("/api/v1/users/")).collect();
     assert!(read[0].path.ends_with(zed.okta.as_str()), "{}", read[0].path);
     assert!(read.iter().all(|request| request.status == Some(200)));
-    // A quarter of our nine calls a window is for comparisons.
+    // A quarter of our nine calls per window is for reconciles.
     let swept: Vec<_> = read.iter().filter(|request| !request.path.ends_with(zed.okta.as_str())).collect();
     assert_eq!(swept.len(), 8);
     for three in swept.windows(3) {
-        assert!(clock::since(three[2].at, three[0].at) >= s(59), "more than two comparisons in a window");
+        assert!(clock::since(three[2].at, three[0].at) >= s(59), "more than two reconcile calls in a window");
     }
 }

@@ -1,7 +1,7 @@
-//! Both tenants as they really behave: the whole pipe (engine, state, clients, real HTTP) in bad weather.
+//! The engine, store and clients over real HTTP, against stand-ins with realistic limits and injected faults.
 //!
-//! Time is simulated where waiting is the point: one clock serves the engine and both stand-ins, and whoever sleeps moves
-//! it. So what the journals of the stand-ins say of the moments of requests is what the pacing really did.
+//! Tests of waiting use simulated time: the engine and both stand-ins share one clock, and a sleep advances it. So the
+//! request times in the stand-ins' journals show the pacing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

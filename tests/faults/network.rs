@@ -1,4 +1,4 @@
-//! What lies between us and the tenants.
+//! Private CAs, refused connections, IPv6 and proxies.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -21,7 +21,7 @@ async fn private_ca_works_only_if_configured() {
     let (another, _) = private_ca();
     for (roots, works) in [(None, false), (Some(another), false), (Some(root), true)] {
         let (okta_url, auth0_url) = (okta_url.clone(), auth0_url.clone());
-        // A state belongs to the addresses of its tenants.
+        // A state is bound to its tenants' addresses.
         world.folder = tempfile::tempdir().unwrap();
         world
             .restart_network(|network| {
@@ -38,7 +38,7 @@ async fn private_ca_works_only_if_configured() {
             assert!(why.contains("set tls.ca_file to its root certificate"), "{why}");
         }
     }
-    assert_eq!(world.pages().len(), 1, "nothing was asked of whom we do not trust");
+    assert_eq!(world.pages().len(), 1, "no request was sent to an untrusted server");
 }
 
 #[tokio::test]
@@ -88,14 +88,14 @@ async fn one_connection_no_cookies_user_agent() {
     assert_eq!(relay.connections(), 1, "kept alive");
     let (sent, received) = (relay.sent(), relay.received());
     assert!(received.matches("set-cookie: jsessionid=").count() >= 10);
-    assert!(!sent.contains("\r\ncookie:"), "no cookie goes back");
+    assert!(!sent.contains("\r\ncookie:"), "no cookie is sent back");
     let calls = sent.matches("get /").count();
     assert!(calls >= 10);
     assert_eq!(sent.matches("user-agent: okta-auth0-sync/test").count(), calls);
     assert_eq!(sent.matches("accept-encoding: gzip").count(), calls);
 }
 
-/// `sync` as a process of its own, in this environment.
+/// Runs `sync` as a separate process in this environment.
 async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Output {
     let file = folder.join("config.toml");
     std::fs::write(&file, config).unwrap();
@@ -114,13 +114,13 @@ async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Ou
 #[tokio::test]
 async fn proxy_with_password_and_no_proxy() {
     let (root, tls) = private_ca();
-    // The process that is started goes by the machine's clock.
+    // The child process uses the system clock.
     let world = start_with(|setup| setup.sandbox = sandbox::Options::default()).await;
     let okta = Relay::tls(world.okta().url(), tls).await;
     let proxy = Proxy::start().await;
     let config = |folder: &Path| {
         std::fs::write(folder.join("root.pem"), &root).unwrap();
-        // Okta by TLS, hence CONNECT; Auth0 in the clear, hence by the proxy's own requests.
+        // Okta uses TLS and so CONNECT; Auth0 uses plain HTTP, which the proxy forwards request by request.
         let secure = format!("https://localhost:{}", okta.port);
         let tenants = world.sandbox.config_toml().replace(world.okta().url(), &secure);
         let ca = folder.join("root.pem");
@@ -149,7 +149,7 @@ async fn proxy_with_password_and_no_proxy() {
     let ran = sync(folder.path(), &text, &environment).await;
     assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
     assert!(world.denied(&bob));
-    assert_eq!(proxy.asked().len(), before, "not by the proxy");
+    assert_eq!(proxy.asked().len(), before, "the proxy was bypassed");
 
     world.leaver("cyd");
     let ran = sync(folder.path(), &text, &through("")).await;

@@ -1,4 +1,4 @@
-//! Who we are in Okta: every kind of credential, DPoP, and every way in which it is refused.
+//! Okta credentials: all kinds, DPoP, and all refusals.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
@@ -13,7 +13,7 @@ use super::harness::{LOGS, REFUSED_FOR, answer, paused, s, snoozed, start, start
 use super::keys;
 use crate::world::World;
 
-const CLIENT: &str = "0oaWeather";
+const CLIENT: &str = "0oaFaults";
 const TOKEN: &str = "/oauth2/v1/token";
 
 fn credentials(key: SigningKey, dpop: DpopMode) -> Credentials {
@@ -24,7 +24,7 @@ fn app(key: &SigningKey) -> ServiceApp {
     ServiceApp::new(CLIENT, serde_json::to_value(key.public_jwk()).unwrap())
 }
 
-/// A service app with a key of its own, changed so.
+/// A service app with a new key, modified by `change`.
 async fn service(dpop: DpopMode, change: impl FnOnce(&mut ServiceApp)) -> World {
     let key = SigningKey::generate().unwrap();
     let mut app = app(&key);
@@ -69,7 +69,7 @@ async fn service_app_signs_with_every_key_type() {
 
 #[tokio::test]
 async fn dpop_proof_is_sent_when_required() {
-    // Without a proof, without a nonce, with both: three assertions, since each is used up even by a refusal.
+    // Without a proof, without a nonce, with both: three assertions, since even a refusal uses one up.
     for (mode, required, expected) in [
         (DpopMode::Auto, false, &[200][..]),
         (DpopMode::Auto, true, &[400, 400, 200]),
@@ -105,7 +105,7 @@ async fn required_dpop_turned_off_names_setting() {
 async fn expired_dpop_nonce_is_renewed() {
     let world = service(DpopMode::Auto, |app| app.require_dpop = true).await;
     world.try_poll().await.unwrap();
-    // A day: Okta hands out another, and takes the old one for two days more. Four days: it does not.
+    // After a day Okta issues another nonce and accepts the old one for two more days. After four days it refuses it.
     for (hours, attempts) in [(25, 1), (96, 2)] {
         world.okta().journal().clear();
         world.clock.advance(s(hours * 3600));
@@ -127,15 +127,15 @@ async fn api_dpop_nonce_is_retried_then_kept() {
     .await;
     world.okta().register_app(wanting);
     world.try_poll().await.unwrap();
-    assert_eq!(statuses(&world, LOGS), [200], "the nonce of the token request is good for the API");
-    // A quarter of an hour before the nonce ends, a token is had with it; a quarter after, the API wants another.
+    assert_eq!(statuses(&world, LOGS), [200], "the API accepts the nonce of the token request");
+    // A token is fetched 15 minutes before the nonce expires; 15 minutes after, the API requires another nonce.
     world.clock.advance(s(3 * 86_400 - 900));
     world.try_poll().await.unwrap();
     world.clock.advance(s(1800));
     let ann = world.leaver("ann");
     world.denies(&[ann]).await;
     assert_eq!(statuses(&world, LOGS), [200, 200, 400, 200]);
-    assert_eq!(statuses(&world, TOKEN), [400, 400, 200, 200], "and no token was dropped for it");
+    assert_eq!(statuses(&world, TOKEN), [400, 400, 200, 200], "and the token was kept");
 }
 
 #[tokio::test]
@@ -144,8 +144,8 @@ async fn expired_or_revoked_token_costs_one_call() {
     world.try_poll().await.unwrap();
     world.clock.advance(s(3500));
     world.try_poll().await.unwrap();
-    assert_eq!(statuses(&world, TOKEN), [200, 200], "renewed before its end");
-    assert_eq!(statuses(&world, LOGS), [200, 200], "and never used after it");
+    assert_eq!(statuses(&world, TOKEN), [200, 200], "renewed before it expires");
+    assert_eq!(statuses(&world, LOGS), [200, 200], "and not used after it expired");
 
     let ann = world.leaver("ann");
     world.okta().journal().clear();
@@ -157,8 +157,8 @@ async fn expired_or_revoked_token_costs_one_call() {
     assert!(world.alarms_of_kind("remote_refuses").await.is_empty());
 }
 
-/// How it is refused, the words that must be said of it, and how it is mended.
-struct Trouble {
+/// A refusal, the words that its message must contain, and its fix.
+struct Refusal {
     name: &'static str,
     words: &'static [&'static str],
     begin: fn(&World),
@@ -169,27 +169,27 @@ fn oauth_error(code: u16, error: &str, description: &str) -> Effect {
     answer(code, json!({ "error": error, "error_description": description }))
 }
 
-fn forever(world: &World, method: &str, path: &str, effect: Effect) {
+fn always(world: &World, method: &str, path: &str, effect: Effect) {
     world.okta_fault(method, path, effect, u32::MAX);
 }
 
 fn okta_error(status: u16, code: &str, summary: &str) -> Effect {
     let body = json!({ "errorCode": code, "errorSummary": summary, "errorCauses": [] });
-    let headers = vec![("x-okta-request-id".to_owned(), "reqWeather".to_owned())];
+    let headers = vec![("x-okta-request-id".to_owned(), "reqFaults".to_owned())];
     Effect::Status { code: status, body, headers }
 }
 
-fn mended(world: &World) {
+fn clear_faults(world: &World) {
     world.okta().faults().clear();
 }
 
-/// Everything waits, says why once, asks nobody meanwhile, and goes on by itself.
-async fn waits_and_goes_on(world: &World, trouble: &Trouble) {
-    let name = trouble.name;
+/// Checks that work waits, one alarm is raised, no calls are made, and work resumes automatically.
+async fn assert_waits_then_resumes(world: &World, refusal: &Refusal) {
+    let name = refusal.name;
     let ann = world.leaver("ann");
-    (trouble.begin)(world);
+    (refusal.begin)(world);
     let why = paused(world.try_poll().await);
-    for word in trouble.words {
+    for word in refusal.words {
         assert!(why.contains(word), "{name}: {word:?} is not in {why}");
     }
     let alarms = world.alarms_of_kind("remote_refuses").await;
@@ -200,16 +200,16 @@ async fn waits_and_goes_on(world: &World, trouble: &Trouble) {
     for _ in 0..20 {
         paused(world.try_poll().await);
     }
-    assert_eq!(world.calls_total(), calls, "{name}: nobody is asked during a pause");
+    assert_eq!(world.calls_total(), calls, "{name}: no calls during the pause");
     for _ in 0..5 {
         world.clock.advance(REFUSED_FOR);
         paused(world.try_poll().await);
     }
     assert!(world.calls_total() - calls <= 15, "{name}: one probe a minute (a probe may be a token and a call)");
-    (trouble.end)(world);
+    (refusal.end)(world);
     world.clock.advance(REFUSED_FOR);
     world.denies(&[ann]).await;
-    assert!(world.alarms_of_kind("remote_refuses").await.is_empty(), "{name}: over");
+    assert!(world.alarms_of_kind("remote_refuses").await.is_empty(), "{name}: the alarm is cleared");
     let status = world.store().status().await.unwrap().unwrap();
     assert_eq!((status.pending, status.failed), (0, 0), "{name}");
     let remotes = world.store().remotes().await.unwrap();
@@ -218,81 +218,81 @@ async fn waits_and_goes_on(world: &World, trouble: &Trouble) {
 
 #[tokio::test]
 async fn refused_api_token_waits_then_resumes() {
-    let troubles = [
-        Trouble {
+    let refusals = [
+        Refusal {
             name: "revoked",
             words: &["unauthorized (401 E0000011)", "30 days without use", "[request "],
             begin: |world| world.okta().revoke_token(),
             end: |world| world.okta().restore_token(),
         },
-        Trouble {
+        Refusal {
             name: "no role",
             words: &["forbidden (403 E0000006)", "administrator role", "[request "],
             begin: |world| world.okta().set_role(false, true),
             end: |world| world.okta().set_role(true, true),
         },
-        Trouble {
+        Refusal {
             name: "outside its network zone",
-            words: &["forbidden (403)", "network zone", "[request reqWeather]"],
+            words: &["forbidden (403)", "network zone", "[request reqFaults]"],
             begin: |world| {
                 let body = json!({ "errorSummary": "Access from this network zone is not allowed" });
-                let headers = vec![("x-okta-request-id".to_owned(), "reqWeather".to_owned())];
-                forever(world, "GET", "/api/", Effect::Status { code: 403, body, headers });
+                let headers = vec![("x-okta-request-id".to_owned(), "reqFaults".to_owned())];
+                always(world, "GET", "/api/", Effect::Status { code: 403, body, headers });
             },
-            end: mended,
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a session that is not valid",
-            words: &["forbidden (403 E0000005)", "create another API token", "[request reqWeather]"],
-            begin: |world| forever(world, "GET", "/api/", okta_error(403, "E0000005", "Invalid session")),
-            end: mended,
+            words: &["forbidden (403 E0000005)", "create another API token", "[request reqFaults]"],
+            begin: |world| always(world, "GET", "/api/", okta_error(403, "E0000005", "Invalid session")),
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a feature that the org lacks",
-            words: &["unauthorized (401 E0000015)", "lacks the feature", "[request reqWeather]"],
+            words: &["unauthorized (401 E0000015)", "lacks the feature", "[request reqFaults]"],
             begin: |world| {
                 let summary = "You do not have permission to access the feature you are requesting";
-                forever(world, "GET", "/api/", okta_error(401, "E0000015", summary));
+                always(world, "GET", "/api/", okta_error(401, "E0000015", summary));
             },
-            end: mended,
+            end: clear_faults,
         },
     ];
-    for trouble in &troubles {
-        waits_and_goes_on(&start().await, trouble).await;
+    for refusal in &refusals {
+        assert_waits_then_resumes(&start().await, refusal).await;
     }
 }
 
 #[tokio::test]
 async fn refused_service_app_waits_then_resumes() {
-    let troubles = [
-        Trouble {
+    let refusals = [
+        Refusal {
             name: "bound to a network zone",
             words: &["forbidden (400 access_denied)", "network zone"],
-            begin: |world| forever(world, "POST", TOKEN, oauth_error(400, "access_denied", "Policy evaluation failed")),
-            end: mended,
+            begin: |world| always(world, "POST", TOKEN, oauth_error(400, "access_denied", "Policy evaluation failed")),
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "a clock that is off",
             words: &["unauthorized (401 invalid_client)", "clock"],
             begin: |world| {
                 let why = "The client_assertion token is expired.";
-                forever(world, "POST", TOKEN, oauth_error(401, "invalid_client", why));
+                always(world, "POST", TOKEN, oauth_error(401, "invalid_client", why));
             },
-            end: mended,
+            end: clear_faults,
         },
-        Trouble {
+        Refusal {
             name: "no scope was ever granted",
             words: &["forbidden (400 no_scope_allowed)", "okta.logs.read"],
-            begin: |world| forever(world, "POST", TOKEN, oauth_error(400, "no_scope_allowed", "None granted")),
-            end: mended,
+            begin: |world| always(world, "POST", TOKEN, oauth_error(400, "no_scope_allowed", "None granted")),
+            end: clear_faults,
         },
     ];
-    for trouble in &troubles {
-        waits_and_goes_on(&service(DpopMode::Auto, |_| ()).await, trouble).await;
+    for refusal in &refusals {
+        assert_waits_then_resumes(&service(DpopMode::Auto, |_| ()).await, refusal).await;
     }
 }
 
-/// The app as it is registered: refused for what is missing, and let in when it is there.
+/// An app that lacks something is refused with its name, and admitted once it has it.
 #[tokio::test]
 async fn missing_scope_is_named_then_used() {
     type Change = fn(&mut ServiceApp);
@@ -321,7 +321,7 @@ async fn missing_scope_is_named_then_used() {
         }
         assert_eq!(world.alarms_of_kind("remote_refuses").await.len(), 1, "{name}");
         world.okta().register_app(whole);
-        // A role takes effect in new tokens; the present one is good for an hour.
+        // A role applies to new tokens only; the current one is valid for an hour.
         world.clock.advance(s(3600));
         world.denies(&[ann]).await;
         assert!(world.alarms_of_kind("remote_refuses").await.is_empty(), "{name}");
@@ -338,9 +338,9 @@ async fn role_without_users_delays_looks_not_log() {
     assert!(why.contains("forbidden (403 E0000006)") && why.contains("administrator role"), "{why}");
     let users = world.okta_calls("GET", "/api/v1/users/");
     snoozed(world.look(&bob).await);
-    assert_eq!(world.okta_calls("GET", "/api/v1/users/"), users, "the endpoint is paused for everybody");
+    assert_eq!(world.okta_calls("GET", "/api/v1/users/"), users, "the endpoint is paused for all users");
     world.try_poll().await.unwrap();
-    assert_eq!(world.alarms_of_kind("remote_refuses").await.len(), 1, "the log's success does not end it");
+    assert_eq!(world.alarms_of_kind("remote_refuses").await.len(), 1, "a successful poll does not clear it");
     world.okta().set_role(true, true);
     world.clock.advance(REFUSED_FOR);
     world.denies(&[ann, bob]).await;

@@ -1,4 +1,4 @@
-//! What may stand between us and the tenants: relays, TLS in front of them, proxies.
+//! Relays, TLS termination and proxies between the engine and the tenants.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,17 +12,17 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// What went through it.
+/// The traffic of a relay.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// One for each connection.
+    /// Accepted connections.
     pub(crate) connections: usize,
-    /// Everything that was sent, and everything that came back.
+    /// All bytes sent to the target, and all bytes received from it.
     pub(crate) sent: Vec<u8>,
     pub(crate) received: Vec<u8>,
 }
 
-/// Carries bytes between whoever connects and a target.
+/// Forwards bytes between its clients and a target.
 pub(crate) struct Relay {
     pub(crate) port: u16,
     seen: Arc<Mutex<Seen>>,
@@ -32,18 +32,18 @@ impl Relay {
     pub(crate) async fn start(listener: TcpListener, target: &str, tls: Option<TlsAcceptor>) -> Self {
         let port = listener.local_addr().unwrap().port();
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let (kept, target) = (seen.clone(), authority(target));
+        let (shared, target) = (seen.clone(), authority(target));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                kept.lock().unwrap().connections += 1;
-                let (kept, target, tls) = (kept.clone(), target.clone(), tls.clone());
+                shared.lock().unwrap().connections += 1;
+                let (shared, target, tls) = (shared.clone(), target.clone(), tls.clone());
                 tokio::spawn(async move {
                     let Ok(there) = TcpStream::connect(target).await else { return };
                     match tls {
-                        None => carry(stream, there, &kept).await,
+                        None => forward(stream, there, &shared).await,
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                carry(stream, there, &kept).await;
+                                forward(stream, there, &shared).await;
                             }
                         }
                     }
@@ -75,7 +75,7 @@ fn authority(origin: &str) -> String {
     origin.split_once("://").map_or(origin, |(_, rest)| rest).to_owned()
 }
 
-async fn carry(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex<Seen>) {
+async fn forward(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex<Seen>) {
     let (mut from, mut to) = tokio::io::split(here);
     let (mut back, mut forth) = there.into_split();
     let sending = async {
@@ -96,14 +96,14 @@ async fn carry(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex
             }
         }
     };
-    // Either end's end is the end of both.
+    // Close both sides when either closes.
     tokio::select! {
         () = sending => {}
         () = receiving => {}
     }
 }
 
-/// A root of somebody's own, and a certificate for `localhost` below it.
+/// A private root certificate, and a TLS acceptor with a certificate for `localhost` that it signed.
 pub(crate) fn private_ca() -> (Vec<u8>, TlsAcceptor) {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -121,10 +121,10 @@ pub(crate) fn private_ca() -> (Vec<u8>, TlsAcceptor) {
     (root, TlsAcceptor::from(Arc::new(config)))
 }
 
-/// An HTTP proxy that wants a password.
+/// An HTTP proxy that requires a password.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    /// The first line of each request that it was asked to pass on, with whether the password was right.
+    /// The request line of each proxied request, and whether its password was correct.
     asked: Arc<Mutex<Vec<(String, bool)>>>,
 }
 
@@ -135,10 +135,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
-        let kept = asked.clone();
+        let shared = asked.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, kept.clone()));
+                tokio::spawn(serve(stream, shared.clone()));
             }
         });
         Self { port, asked }

@@ -39,7 +39,7 @@ async fn raw(answer: &'static str, hang_up: bool) -> (String, tokio::task::JoinH
 }
 
 #[tokio::test]
-async fn cut_body_is_unreachable_stalled_body_times_out() {
+async fn cut_body_is_unreachable_stalled_times_out() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[";
     let (url, _server) = raw(answer, true).await;
     let failure = get(CALL, &url).await.unwrap_err();

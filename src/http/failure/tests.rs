@@ -91,7 +91,7 @@ async fn every_transport_error_has_its_kind() {
     use Plays::{Nothing, Writes};
 
     const BAD_GZIP: &str =
-        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 20\r\n\r\nthis is no gzip: no!";
+        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 20\r\n\r\nthis is not gzip: no";
     let cases = [
         ("no listener", "http", Nothing),
         ("no TLS", "https", Writes("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", true)),
@@ -330,7 +330,7 @@ fn documented_errors_are_classified() {
 }
 
 #[test]
-fn display_is_one_line_with_remedy_and_request_id() {
+fn display_is_one_line_with_remedy() {
     let mut headers = HeaderMap::new();
     headers.insert("x-okta-request-id", HeaderValue::from_static("X0f5RrZD9OSTRQFRMU-oqAAAB1Y"));
     let body = br#"{"errorCode":"E0000006","errorSummary":"No.\n\u001b[31m","errorCauses":[{"errorSummary":"Why"}]}"#;
@@ -365,7 +365,7 @@ fn most_specific_request_id_header_wins() {
 }
 
 #[test]
-fn a_rate_limit_names_its_wait_by_the_remotes_clock() {
+fn retry_after_uses_the_remotes_clock() {
     let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
         let date = ("date", "Thu, 27 Aug 2020 18:19:50 GMT");
         pairs
