@@ -72,7 +72,7 @@ impl Store {
                 lag.as_deref(),
             ];
             let digest = digest_of(&values);
-            chain = chained(&chain, &digest);
+            chain = chain_hash(&chain, &digest);
             // In column order; the last column, `lag_ms`, is an integer and is bound below.
             let text_values = &values[..values.len() - 1];
             let query = text_values.iter().fold(sqlx::query(APPEND), |query, value| query.bind(*value));
@@ -114,7 +114,7 @@ impl Store {
                     require_digest(&row, last, &digest)?;
                     verified.rows += 1;
                 }
-                chain = chained(&chain, &digest);
+                chain = chain_hash(&chain, &digest);
                 if chain != row.try_get::<Vec<u8>, _>("chain")? {
                     return Err(StoreError::Tampered(format!(
                         "row {last} does not follow the row before it: a row was removed, added or moved"
@@ -162,7 +162,7 @@ fn digest_of(values: &[Option<&str>]) -> Vec<u8> {
     context.finish().as_ref().to_vec()
 }
 
-fn chained(before: &[u8], digest: &[u8]) -> Vec<u8> {
+fn chain_hash(before: &[u8], digest: &[u8]) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     context.update(before);
     context.update(digest);

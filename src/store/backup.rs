@@ -82,7 +82,7 @@ pub(super) async fn copy_into(pool: &SqlitePool, path: &Path, target: &Path) -> 
     let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&whole) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(refuse("there is a file already; it is left as it is".to_owned()));
+            return Err(refuse("the file already exists; it was not changed".to_owned()));
         }
         Err(error) => return Err(refuse(error.to_string())),
     };

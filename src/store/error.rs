@@ -1,4 +1,4 @@
-//! What can be wrong with the state, and what to do about it.
+//! Store errors, each with its remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,49 +12,49 @@ use crate::domain::OktaUserId;
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process holds the state: a daemon, a `sync`.
+    /// Another process (a daemon or a `sync`) has locked the state.
     #[error(
         "the state {path} is in use by another okta-auth0-sync process{holder}; stop it, or use a command that works beside it (status, events, user, retry, approve)"
     )]
     Busy {
         /// The state file.
         path: PathBuf,
-        /// ` (pid 123)`, or nothing.
+        /// ` (pid 123)`, or empty.
         holder: String,
     },
-    /// There is no state yet.
+    /// The state file does not exist.
     #[error("there is no state at {path}: nothing has run yet with this configuration (start `run`, or try `sync`)")]
     Missing {
         /// The state file.
         path: PathBuf,
     },
-    /// This user may not look at the state.
-    #[error("cannot read the state {path}: {source}; it is the service's own, so do this as root")]
+    /// The current system user may not read the state.
+    #[error("cannot read the state {path}: {source}; it belongs to the service's user: run this command as root")]
     Forbidden {
         /// The state file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The folder of the state file does not exist or cannot be written.
-    #[error("cannot keep the state at {path}: {source}; {}", place_remedy(source))]
+    #[error("cannot open the state at {path}: {source}; {}", place_remedy(source))]
     Place {
         /// The state file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Some other file.
-    #[error("{path} is not a state of okta-auth0-sync ({what}); set [store] path to another file, nothing was changed")]
+    /// The file is not a state of ours.
+    #[error("{path} is not a state of okta-auth0-sync ({what}); nothing was changed; set [store] path to another file")]
     NotOurs {
         /// The file.
         path: PathBuf,
         /// What it seems to be.
         what: String,
     },
-    /// A later version wrote it.
+    /// A newer version wrote the state.
     #[error(
-        "the state {path} has schema {found}, and this version knows schemas up to {known}: it was written by a newer okta-auth0-sync; install that version, or restore the copy made before the upgrade ({path}.schema-*.bak)"
+        "the state {path} has schema {found}, but this version supports schemas up to {known}: a newer okta-auth0-sync wrote it; install that version, or restore the copy made before the upgrade ({path}.schema-*.bak)"
     )]
     Newer {
         /// The file.
@@ -64,7 +64,7 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
-    /// An older version wrote it, and this command must not migrate.
+    /// An older version wrote the state, and this command must not migrate it.
     #[error(
         "the state {path} has schema {found}, this version needs {known}: start `run` or `sync` once, which migrates it"
     )]
@@ -78,77 +78,77 @@ pub enum StoreError {
     },
     /// The state belongs to another org or tenant.
     #[error(
-        "the state {path} belongs to {what} {bound}, and the configuration names {configured}; a state is of one Okta org and one Auth0 tenant: set [store] path to a file of its own for each pair, or mend the configuration"
+        "the state {path} belongs to {what} {bound}, but the configuration names {configured}; a state is for one Okta org and one Auth0 tenant: set [store] path to a separate file for each pair, or fix the configuration"
     )]
     OtherTenant {
         /// The file.
         path: PathBuf,
         /// `the Okta org`, `the Auth0 tenant`.
         what: &'static str,
-        /// What the state is bound to.
+        /// The value in the state.
         bound: String,
-        /// What was asked for.
+        /// The configured value.
         configured: String,
     },
-    /// The linked SQLite is too old to be trusted with WAL.
+    /// The linked SQLite is too old for WAL mode.
     #[error(
         "the linked SQLite is {0}; 3.51.3 or later is needed (before it, a race can corrupt a database in WAL mode)"
     )]
     SqliteTooOld(String),
-    /// Somebody else moved the checkpoint.
+    /// Another process moved the checkpoint.
     #[error(
-        "the checkpoint was moved by another process (expected step {expected}): the page was not stored and will be asked for again"
+        "another process moved the checkpoint (expected step {expected}); the page was not stored and will be requested again"
     )]
     CheckpointMoved {
-        /// The step that was read before.
+        /// The step that was read before the request.
         expected: i64,
     },
-    /// A row that must be there is not.
-    #[error("the state has no {what} {id}: it was removed while it was being worked on")]
+    /// A required row is missing.
+    #[error("the state has no {what} {id}: it was removed during the operation")]
     Gone {
         /// What is missing.
         what: &'static str,
-        /// Which one.
+        /// Its id.
         id: String,
     },
-    /// A backup could not be made, or is not what it should be.
+    /// The backup failed, or its copy failed verification.
     #[error("no backup was made at {path}: {why}")]
     Backup {
-        /// Where it was to be.
+        /// The target file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// What was deleted cannot be taken out of the WAL while somebody reads it.
+    /// A reader prevents truncating the WAL, which still holds deleted data.
     #[error(
-        "the state {path} is being read by another program, which keeps its log from being emptied; end it and try again"
+        "another program is reading the state {path}, so its WAL cannot be truncated; end that program and try again"
     )]
     StillRead {
         /// The state file.
         path: PathBuf,
     },
-    /// The decisions are not what was written.
-    #[error("the decisions were changed: {0}")]
+    /// The decision log fails verification.
+    #[error("the decision log was changed: {0}")]
     Tampered(String),
     /// A value in the database cannot be read.
     #[error("the state holds {what} that cannot be read: {value:?}; it was edited or is damaged: restore a backup")]
     Unreadable {
-        /// What kind of value.
+        /// The kind of value.
         what: &'static str,
         /// The value.
         value: String,
     },
-    /// SQLite refused.
+    /// SQLite returned an error.
     #[error("the state{}: {source}{}", file_name(path.as_deref()), remedy(source))]
     Sqlite {
-        /// The file, where it may be another one than the process's state.
+        /// The file, if it may differ from the process's state.
         path: Option<PathBuf>,
-        /// What SQLite said.
+        /// SQLite's error.
         source: sqlx::Error,
     },
     /// A migration failed.
     #[error(
-        "the state {path} could not be migrated: {source}; the copy {copy} is as it was before{}",
+        "failed to migrate the state {path}: {source}; the copy made before the migration is {copy}{}",
         migration_remedy(source)
     )]
     Migration {
@@ -156,7 +156,7 @@ pub enum StoreError {
         path: PathBuf,
         /// The copy made before.
         copy: String,
-        /// What happened.
+        /// The cause.
         source: Box<MigrateError>,
     },
 }
@@ -172,15 +172,15 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// The state of this process. A process works with one, so that not every error needs to carry its path.
+/// The path of this process's only state, so that not every error has to carry it.
 static STATE: OnceLock<PathBuf> = OnceLock::new();
 
-/// Names the state of this process, for the messages of SQLite errors. Only the first call counts.
+/// Sets the path shown in SQLite errors. Only the first call has an effect.
 pub fn name_state(path: &Path) {
     let _ = STATE.set(path.to_owned());
 }
 
-/// The file's path behind a space, if it is known.
+/// The file's path with a leading space, if known.
 fn file_name(path: Option<&Path>) -> String {
     path.or(STATE.get().map(PathBuf::as_path)).map_or_else(String::new, |path| format!(" {}", path.display()))
 }
@@ -191,7 +191,7 @@ impl StoreError {
         Self::Gone { what: "user", id: id.to_string() }
     }
 
-    /// Why a command that only reads cannot read the file at `path`.
+    /// The error of a read-only command that cannot read the file at `path`.
     pub(super) fn unreadable(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -200,20 +200,20 @@ impl StoreError {
         }
     }
 
-    /// A SQLite error about the file at `path`.
+    /// An SQLite error about the file at `path`.
     pub(super) fn at(path: &Path) -> impl Fn(sqlx::Error) -> Self + Copy {
         move |source| Self::Sqlite { path: Some(path.to_owned()), source }
     }
 
-    /// Did the system refuse to open or write a file (SQLite's CANTOPEN, READONLY)?
-    pub(super) fn is_refused_by_the_system(&self) -> bool {
+    /// Did the operating system refuse to open or write a file (SQLite's CANTOPEN, READONLY)?
+    pub(super) fn is_open_refused(&self) -> bool {
         matches!(self, Self::Sqlite { source, .. } if matches!(primary_code(source), Some(8 | 14)))
     }
 
-    /// Is this a matter of the configuration (exit code 78), not of the moment?
+    /// Is this a configuration error (exit code 78), not a transient one?
     pub fn is_configuration(&self) -> bool {
         match self {
-            // A full disk is mended by making room, and the next start finds it.
+            // A full disk may have room at the next start.
             Self::Place { source, .. } => !is_full(source),
             Self::NotOurs { .. } | Self::Newer { .. } | Self::OtherTenant { .. } | Self::SqliteTooOld(_) => true,
             _ => false,
@@ -221,17 +221,17 @@ impl StoreError {
     }
 }
 
-/// Is there no room for a file?
+/// Is the disk or quota full?
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// What to do where a file cannot be made.
+/// The remedy when a file cannot be created.
 fn place_remedy(error: &io::Error) -> &'static str {
     if is_full(error) {
         "the disk is full: make room"
     } else {
-        "create the folder, or set [store] path to a place that this user can write"
+        "create the folder, or set [store] path to a location that this user can write"
     }
 }
 
@@ -241,7 +241,7 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
     code.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
-/// What to do about a migration that an administrator can let go on.
+/// The remedy for a failed migration, if an operator can fix the cause.
 fn migration_remedy(error: &MigrateError) -> &'static str {
     match error {
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => remedy(source),
@@ -249,18 +249,18 @@ fn migration_remedy(error: &MigrateError) -> &'static str {
     }
 }
 
-/// What to do about the SQLite errors that an administrator can mend.
+/// The remedy for SQLite errors that an operator can fix.
 fn remedy(error: &sqlx::Error) -> &'static str {
     match primary_code(error) {
         Some(5 | 6) => "; another program holds the database locked: end it",
         Some(8) => "; the file or its folder is read-only",
-        Some(10) => "; the disk reported an error or is full: look at `df` and the kernel log, nothing is lost",
+        Some(10) => "; the disk reported an error or is full: check `df` and the kernel log; nothing is lost",
         Some(11) => "; the file is damaged: stop the service and restore a backup",
-        Some(13) => "; the disk is full: make room, nothing is lost and work goes on by itself",
+        Some(13) => "; the disk is full: make room; nothing is lost and work resumes automatically",
         Some(14) => {
             "; check the permissions of the file and its folder, and whether the file system is mounted read-only"
         }
-        Some(26) => "; the file is no SQLite database, or is encrypted",
+        Some(26) => "; the file is not an SQLite database, or is encrypted",
         _ => "",
     }
 }
@@ -273,7 +273,7 @@ mod tests {
 
     use super::*;
 
-    /// What SQLite reports, by its number alone: a disk that fails, for one, cannot be had here.
+    /// An SQLite error that has only a code, to simulate failures such as a broken disk.
     #[derive(Debug, thiserror::Error)]
     #[error("SQLite says {0}")]
     struct Reported(u32);
@@ -309,24 +309,24 @@ mod tests {
     }
 
     #[test]
-    fn what_an_administrator_can_mend_is_told_with_what_to_do() {
+    fn sqlite_errors_come_with_remedies() {
         // Extended codes too: SQLITE_BUSY_SNAPSHOT, SQLITE_READONLY_DBMOVED, SQLITE_IOERR_WRITE.
-        for (codes, told) in [
+        for (codes, remedy_text) in [
             (&[5, 6, 517][..], "end it"),
             (&[8, 1032], "read-only"),
-            (&[10, 778], "look at `df`"),
+            (&[10, 778], "check `df`"),
             (&[11, 267], "restore a backup"),
             (&[13], "make room"),
             (&[14], "check the permissions"),
-            (&[26], "no SQLite database"),
+            (&[26], "not an SQLite database"),
         ] {
             for code in codes {
-                assert!(remedy(&reported(*code)).contains(told), "{code}");
-                // The same where the schema is being made.
-                assert!(migration_remedy(&MigrateError::Execute(reported(*code))).contains(told), "{code}");
+                assert!(remedy(&reported(*code)).contains(remedy_text), "{code}");
+                let migration = MigrateError::Execute(reported(*code));
+                assert!(migration_remedy(&migration).contains(remedy_text), "{code} during a migration");
             }
         }
-        assert_eq!(remedy(&reported(19)), "", "a constraint is ours");
+        assert_eq!(remedy(&reported(19)), "", "a violated constraint is our bug");
         assert_eq!(remedy(&sqlx::Error::PoolClosed), "");
         assert_eq!(migration_remedy(&MigrateError::VersionMissing(3)), "");
     }

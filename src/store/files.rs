@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 
 /// How often to retry the lock while another process only tests it.
-const LOCK_TRIES: u32 = 1000;
+const LOCK_ATTEMPTS: u32 = 1000;
 
 /// A file next to the state.
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
@@ -47,7 +47,7 @@ pub(super) fn take_lock(path: &Path) -> Result<File, StoreError> {
         .open(sibling(path, ".lock"))
         .map_err(place)?;
     let mut taken = file.try_lock();
-    for _ in 0..LOCK_TRIES {
+    for _ in 0..LOCK_ATTEMPTS {
         // `is_in_use` holds a shared lock for a moment; a working process holds an exclusive one.
         if !matches!(taken, Err(fs::TryLockError::WouldBlock)) || file.try_lock_shared().is_err() {
             break;

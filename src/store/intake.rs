@@ -221,7 +221,7 @@ impl Store {
     /// [`StoreError::CheckpointMoved`] when another process recorded a page since `expected_seq` was read; nothing is
     /// stored then.
     pub async fn record_page(&self, page: Page<'_>, now: Timestamp) -> Result<Recorded, StoreError> {
-        let rows = rows_of(&page);
+        let rows = event_rows(&page);
         let some_ignored = rows.iter().any(|row| row.state == IGNORED);
         let json = serde_json::to_string(&rows)
             .map_err(|error| StoreError::Unreadable { what: "a page", value: error.to_string() })?;
@@ -295,7 +295,7 @@ async fn move_checkpoint(tx: &mut Tx, page: &Page<'_>, now: &str) -> Result<(), 
 }
 
 /// The page's entries without duplicates. Of a readable and an unreadable copy, keeps the readable one.
-fn rows_of<'a>(page: &Page<'a>) -> Vec<EventRow<'a>> {
+fn event_rows<'a>(page: &Page<'a>) -> Vec<EventRow<'a>> {
     let mut ids = HashSet::new();
     let entries = page.events.iter().map(event_row).chain(page.quarantined.iter().map(quarantined_row));
     entries.filter(|row| ids.insert(row.id)).collect()

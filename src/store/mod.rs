@@ -27,10 +27,10 @@ mod migrate;
 mod open;
 mod purge;
 mod reconciles;
-mod reports;
 mod requests;
 mod runs;
 mod types;
+mod reports;
 mod write;
 
 #[cfg(test)]
@@ -49,12 +49,12 @@ pub use looks::{
 pub use open::{Access, Binding, Opened, Store};
 pub use purge::MarkedByUs;
 pub use reconciles::ReconcileRun;
+pub use requests::{Requested, Who};
+pub use runs::{RemoteError, RunCounts, RunKind};
 pub use reports::{
     AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, Progress, QuarantinedRow, RemoteRow, StatusRow,
     UserRow,
 };
-pub use requests::{Requested, Who};
-pub use runs::{RemoteError, RunCounts, RunKind};
 pub use write::Write;
 #[cfg(feature = "failpoints")]
 pub(crate) use write::{COMPONENT, STEPS};

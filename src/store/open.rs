@@ -77,7 +77,7 @@ const BIND: &str = "
 
 /// Ends the runs of dead processes: we hold the lock, so none of them is alive.
 const END_DEAD_RUNS: &str = "
-    UPDATE run_log SET finished_at = ?, ok = 0, error = 'the process died before it came to an end'
+    UPDATE run_log SET finished_at = ?, ok = 0, error = 'the process died before it finished'
     WHERE finished_at IS NULL";
 
 impl Store {
@@ -127,7 +127,7 @@ impl Store {
         let enforcement_switched_on = before.as_ref().is_some_and(|(enforced, _)| !enforced && binding.enforce);
         if enforcement_switched_on {
             // In the same transaction: a crash in between would lose the skipped users.
-            self.look_at_unenforced(&mut tx, now).await?;
+            self.queue_unenforced(&mut tx, now).await?;
         }
         sqlx::query(END_DEAD_RUNS).bind(timestamp_text(now)).execute(&mut *tx).await?;
         self.commit(tx).await?;
@@ -144,7 +144,7 @@ impl Store {
         let readers = match connect_readers(path, reading(path)).await {
             Ok(readers) => readers,
             // SQLite cannot create a WAL index in a read-only folder; without a WAL it needs none.
-            Err(error) if error.is_refused_by_the_system() && !sibling(path, "-wal").exists() => {
+            Err(error) if error.is_open_refused() && !sibling(path, "-wal").exists() => {
                 connect_readers(path, reading(path).immutable(true)).await?
             }
             Err(error) => return Err(error),
@@ -250,8 +250,8 @@ fn require_bound(path: &Path, what: &'static str, bound: &str, configured: &str)
 /// Refuses a file that is not ours, has a newer schema, or belongs to another org or tenant. Changes nothing.
 async fn inspect(path: &Path, binding: &Binding, migrations: &Migrator) -> Result<(), StoreError> {
     // A process that died while creating the file left a journal; only a write connection can roll it back.
-    let hot = sibling(path, "-journal").exists();
-    let pool = connect(path, if hot { options(path) } else { reading(path) }, 1).await?;
+    let has_journal = sibling(path, "-journal").exists();
+    let pool = connect(path, if has_journal { options(path) } else { reading(path) }, 1).await?;
     let result = inspect_with(&pool, path, binding, migrations).await;
     pool.close().await;
     result

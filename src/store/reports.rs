@@ -1,4 +1,4 @@
-//! What commands and queries show. Read only.
+//! Read-only queries for the commands: the SQL views and related rows.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -36,29 +36,29 @@ pub struct StatusRow {
     pub enforcement_checked_at: Option<String>,
 }
 
-/// How a remote is.
+/// The health of a remote.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 pub struct RemoteRow {
     /// `okta` or `auth0`.
     pub remote: String,
-    /// When it last answered well, as far as that was worth noting.
+    /// When it last recovered or first answered.
     pub ok_at: Option<String>,
     /// When it last failed.
     pub error_at: Option<String>,
-    /// How.
+    /// The kind of the last error.
     pub error_kind: Option<String>,
-    /// With which words.
+    /// Its message.
     pub error: Option<String>,
 }
 
 impl RemoteRow {
-    /// Is the error still the last word?
+    /// Is the last error newer than the last good answer?
     pub fn is_failing(&self) -> bool {
         self.error_at.is_some() && self.ok_at < self.error_at
     }
 }
 
-/// A row of the view `recent_events`, with what was wrong with a quarantined one.
+/// A row of the view `recent_events`, with the reason for a quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 #[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
 pub struct EventRow {
@@ -77,26 +77,26 @@ pub struct EventRow {
 /// Which events [`Store::events`] shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventSelection {
-    /// Those that a look has still to deal with.
+    /// Events that no look has settled.
     Pending,
-    /// Those that a look has dealt with.
+    /// Events that a look has settled.
     Settled,
-    /// Those from which nothing follows.
+    /// Events without effect.
     Ignored,
-    /// Those that could not be read.
+    /// Unreadable events.
     Quarantined,
 }
 
-/// An entry of the log that could not be read, kept for a person.
+/// An unreadable log entry, stored for an operator.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 pub struct QuarantinedRow {
-    /// Okta's `uuid`, or a name made from the text of an entry without one.
+    /// Okta's `uuid`, or a hash of the text of an entry without one.
     pub event_id: String,
-    /// `eventType`, as far as it could be read.
+    /// `eventType`, if readable.
     pub event_type: String,
-    /// When it happened, if that could be read.
+    /// When it happened, if readable.
     pub published: Option<String>,
-    /// When we read it.
+    /// When it was received.
     pub received_at: String,
     /// What is wrong with it.
     pub why: String,
@@ -104,46 +104,46 @@ pub struct QuarantinedRow {
     pub raw: String,
 }
 
-/// What the store knows of a person, in short.
+/// A user.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
 pub struct UserRow {
     /// Okta's id.
     pub okta_user_id: String,
-    /// The login when last read.
+    /// The last login read.
     pub login: Option<String>,
-    /// The e-mail when last read.
+    /// The last email read.
     pub email: Option<String>,
-    /// The status when last read.
+    /// The last status read.
     pub status: Option<String>,
-    /// When that was.
+    /// When the status was read.
     pub status_at: Option<String>,
     /// The last outcome.
     pub outcome: Option<OutcomeKind>,
     /// Its reason.
     pub why: Option<String>,
-    /// Since when.
+    /// Since when the user has had this outcome and reason.
     pub since: String,
-    /// The next look.
+    /// When the next look is due.
     pub due_at: Option<String>,
-    /// What made them due last.
+    /// What made the user due last.
     pub cause: String,
     /// Failed attempts so far.
     pub attempts: i64,
     /// The last error.
     pub last_error: Option<String>,
-    /// Is there a reason that is not settled?
+    /// Has an unsettled reason to look.
     pub open: bool,
 }
 
-/// How far a requested look has come.
+/// The progress of a requested look.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Progress {
-    /// Who.
+    /// Okta's id.
     #[sqlx(rename = "okta_user_id")]
     pub id: OktaUserId,
-    /// The reasons that a look has been through, settled or not.
+    /// The highest reason that a look has processed, settled or not.
     pub looked_seq: i64,
-    /// The address, or else the login, that Okta told last.
+    /// The last email read, or else the login.
     pub name: Option<String>,
     /// The outcome.
     pub outcome: Option<OutcomeKind>,
@@ -151,7 +151,7 @@ pub struct Progress {
     pub why: Option<String>,
 }
 
-/// An account of a person, as the store knows it.
+/// An account of a user, according to the state.
 #[derive(Clone, Debug, PartialEq, FromRow, Serialize)]
 pub struct AccountRow {
     /// Auth0's id.
@@ -160,24 +160,24 @@ pub struct AccountRow {
     pub email: Option<String>,
     /// Its connection.
     pub connection: Option<String>,
-    /// Does it carry our mark?
+    /// It carries our mark.
     pub denied: bool,
-    /// Did we block it?
+    /// We blocked it.
     pub blocked: bool,
-    /// Since when.
+    /// When it was denied.
     pub denied_at: Option<String>,
-    /// Because of which event.
+    /// The event that caused the denial.
     pub event_id: Option<String>,
     /// Seconds from `published` to the mark.
     pub lag_s: Option<f64>,
 }
 
-/// How far back the decisions reach.
+/// How far back the decision log reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, FromRow, Serialize)]
 pub struct KeptDecisions {
-    /// So many, of everybody, were older than the retention and are gone.
+    /// The number of decisions deleted by retention, over all users.
     pub expired: i64,
-    /// When the oldest was made that is kept.
+    /// Time of the oldest stored decision.
     pub oldest_at: Option<String>,
 }
 
@@ -204,8 +204,7 @@ pub struct DecisionRow {
     pub policy: String,
 }
 
-/// The view `recent_events` with the reason and with the numbers, by which rows are found: at most `?2` rows that `$which`
-/// selects, the newest first.
+/// The view `recent_events` plus reason and row numbers: at most `?2` rows that match `$which`, newest first.
 macro_rules! events {
     ($($which:literal),+) => {
         concat!(
@@ -227,7 +226,7 @@ macro_rules! events {
     };
 }
 
-/// Those of them that no look has dealt with: each is about somebody who is due, or held.
+/// The unsettled ones among them, found through the users that are due or held.
 macro_rules! open_events {
     ($which:literal) => {
         events!(
@@ -242,11 +241,11 @@ macro_rules! open_events {
     };
 }
 
-const PERSON: &str = "SELECT okta_user_id, login, email, status, status_at, outcome, why, since, due_at, cause, attempts, \
+const USER: &str = "SELECT okta_user_id, login, email, status, status_at, outcome, why, since, due_at, cause, attempts, \
                       last_error, due_seq > settled_seq AS open FROM users";
 
 impl Store {
-    /// The view `status`: `None` when nothing has run yet.
+    /// The view `status`; `None` before the first run.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -254,7 +253,7 @@ impl Store {
         Ok(sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await?)
     }
 
-    /// The id of the org that the state belongs to, once an answer has shown it.
+    /// The id of the Okta org, once known.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -264,7 +263,7 @@ impl Store {
         Ok(row.flatten())
     }
 
-    /// How the remotes are.
+    /// The health of both remotes.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -274,12 +273,12 @@ impl Store {
             .await?)
     }
 
-    /// The latest events, newest first; with `outcome`, only those that ended so (or stand so).
+    /// The latest events, newest first; with `outcome`, only those with this outcome or state.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub async fn recent_events(&self, outcome: Option<&str>, limit: u32) -> Result<Vec<EventRow>, StoreError> {
-        // What is rare and not settled is found by who is not; what is settled is found among the newest.
+        // Unsettled events are rare, so they are found through their users; settled ones are found among the newest.
         Ok(sqlx::query_as(match outcome {
             None => events!("?1 IS NULL"),
             Some("quarantined") => {
@@ -311,7 +310,7 @@ impl Store {
         .await?)
     }
 
-    /// The entries that could not be read, newest first, with their text.
+    /// The quarantined events, newest first.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -325,7 +324,7 @@ impl Store {
         .await?)
     }
 
-    /// The open alarms about a person or one of their accounts, oldest first.
+    /// The open alarms of a user and its accounts, oldest first.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -341,8 +340,8 @@ impl Store {
         .await?)
     }
 
-    /// The number of the last decision and its chain value in hexadecimal: noted elsewhere, it proves that nothing before
-    /// it was changed since. `(0, …)` when there is none yet.
+    /// The id of the last decision and its chain value in hexadecimal; id 0 before the first decision. A value noted
+    /// elsewhere proves later that no earlier decision was changed.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -355,7 +354,7 @@ impl Store {
         .await?)
     }
 
-    /// How far back the decisions reach.
+    /// How far back the decision log reaches.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -368,7 +367,7 @@ impl Store {
         .await?)
     }
 
-    /// The events of one person, newest first.
+    /// The events of a user, newest first.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -380,14 +379,14 @@ impl Store {
             .await?)
     }
 
-    /// The people that `text` may mean: an Okta id, a login, an address ever read (in any case), an Auth0 id.
+    /// The users that match `text`: an Okta id, a login or an address ever read (ignoring case), or an Auth0 id.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub async fn find_users(&self, text: &str) -> Result<Vec<UserRow>, StoreError> {
         let key = Address::parse(text).map_or_else(|| text.trim().to_lowercase(), |address| address.key());
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "{PERSON} WHERE okta_user_id IN (
+            "{USER} WHERE okta_user_id IN (
                  SELECT okta_user_id FROM users WHERE okta_user_id = ?1
                  UNION SELECT okta_user_id FROM users WHERE login_key = ?2
                  UNION SELECT okta_user_id FROM addresses JOIN users USING (user_seq) WHERE address_key = ?2
@@ -400,19 +399,19 @@ impl Store {
         .await?)
     }
 
-    /// Everybody whose last outcome is one of `outcomes`, the longest first.
+    /// Users whose last outcome is `outcome`, oldest `since` first.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub async fn users_with_outcome(&self, outcome: OutcomeKind, limit: u32) -> Result<Vec<UserRow>, StoreError> {
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!("{PERSON} WHERE outcome = ? ORDER BY since LIMIT ?")))
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!("{USER} WHERE outcome = ? ORDER BY since LIMIT ?")))
             .bind(outcome)
             .bind(limit)
             .fetch_all(self.reader())
             .await?)
     }
 
-    /// Every address of a person.
+    /// Every address of a user.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -426,7 +425,7 @@ impl Store {
         ?)
     }
 
-    /// The accounts of a person.
+    /// The accounts of a user.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -440,7 +439,7 @@ impl Store {
         .await?)
     }
 
-    /// The decisions on one person (or on everybody), oldest first, after row `after`, at or after `since`.
+    /// The decisions on one user or on all, oldest first, after row `after`, at or after `since`.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -472,7 +471,7 @@ impl Store {
             .await?)
     }
 
-    /// How far the looks at these users have come.
+    /// The progress of the looks at these users.
     ///
     /// # Errors
     /// When the state cannot be read.

@@ -38,7 +38,7 @@ impl Store {
         let mut tx = self.begin(Write::RequestLook).await?;
         let selection = match who {
             Who::User(id) => {
-                self.know(&mut tx, id, &now_text).await?;
+                self.add_if_unknown(&mut tx, id, &now_text).await?;
                 Selection::One(id)
             }
             Who::Failed => Selection::Outcome(OutcomeKind::Failed),
@@ -132,19 +132,19 @@ impl Store {
     /// When the state cannot be written.
     pub async fn enforcement_switched_on(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut tx = self.begin(Write::EnforcementSwitchedOn).await?;
-        let made = self.look_at_unenforced(&mut tx, now).await?;
+        let made = self.queue_unenforced(&mut tx, now).await?;
         self.commit(tx).await?;
         Ok(made)
     }
 
-    pub(super) async fn look_at_unenforced(&self, tx: &mut Tx, now: Timestamp) -> Result<u64, StoreError> {
+    pub(super) async fn queue_unenforced(&self, tx: &mut Tx, now: Timestamp) -> Result<u64, StoreError> {
         let why = crate::domain::Skipped::NotEnforced.to_string();
         let made =
             self.make_due_in(tx, Selection::Why(&why), Lane::Deactivation, Cause::Policy, &timestamp_text(now)).await?;
         Ok(count(made.len()))
     }
 
-    async fn know(&self, tx: &mut Tx, id: &OktaUserId, now_text: &str) -> Result<(), StoreError> {
+    async fn add_if_unknown(&self, tx: &mut Tx, id: &OktaUserId, now_text: &str) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
              SELECT ?1, seq_floor, seq_floor, 'command', ?2 FROM installation WHERE true ON CONFLICT DO NOTHING",

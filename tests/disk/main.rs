@@ -1,7 +1,7 @@
-//! The disk fails, fills up, is damaged, or holds what somebody put back: the program works, or says exactly what to do;
-//! it is never half started, never silently empty, and nobody is lost.
+//! Disk faults: failing, full or damaged disks and restored backups. The program works or reports the exact remedy; it never
+//! starts partially, never silently starts empty, and loses no user.
 //!
-//! `OKTA_AUTH0_SYNC_DISK_STEP=1` tries every write of a life instead of some.
+//! `OKTA_AUTH0_SYNC_DISK_STEP=1` fails every write of a run instead of a sample.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -22,11 +22,11 @@ use harness::{Daemon, Harness, Ran, finish, within};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
-/// Longer than any life.
-const FOR_EVER: u32 = 1_000_000;
+/// More failing writes than any run makes.
+const ALL_WRITES: u32 = 1_000_000;
 
-/// People of whom every second one has left.
-async fn peopled() -> (Harness, BTreeSet<String>) {
+/// Eight users, every second one deactivated.
+async fn harness_with_users() -> (Harness, BTreeSet<String>) {
     let harness = Harness::start().await;
     let mut left = BTreeSet::new();
     for number in 0..8 {
@@ -39,8 +39,8 @@ async fn peopled() -> (Harness, BTreeSet<String>) {
     (harness, left)
 }
 
-/// Takes every mark away.
-fn open_all(harness: &Harness, accounts: &BTreeSet<String>) {
+/// Removes every mark.
+fn remove_all_marks(harness: &Harness, accounts: &BTreeSet<String>) {
     for account in accounts {
         harness.sandbox.auth0().set_user(account, |user| {
             user["app_metadata"] = serde_json::json!({});
@@ -49,8 +49,8 @@ fn open_all(harness: &Harness, accounts: &BTreeSet<String>) {
     }
 }
 
-/// Takes the state away, as it was before the first start.
-fn begin_anew(harness: &Harness) {
+/// Deletes the state.
+fn delete_state(harness: &Harness) {
     for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
         let _ = fs::remove_file(beside(&harness.state(), suffix));
     }
@@ -62,9 +62,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// An end of which a person is told: no panic, no signal, and what is wrong is named.
+/// Asserts that the process exited with an error message, without panic or signal.
 #[track_caller]
-fn is_orderly(ran: &Ran, story: &str) {
+fn assert_reported(ran: &Ran, story: &str) {
     assert!(matches!(ran.code, Some(0 | 1 | 78)), "{story}: {ran:?}");
     assert!(!ran.all().contains("panicked"), "{story}: {ran:?}");
 }
@@ -80,19 +80,19 @@ fn failing_disk(folder: &Path) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_write_loses_no_user() {
-    let (harness, left) = peopled().await;
+    let (harness, left) = harness_with_users().await;
     let library = failing_disk(harness.folder());
     let mark = harness.folder().join("failed");
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(61, |step| step.parse().unwrap());
     let mut tried = 0;
     for (errno, times, words) in [
-        (ENOSPC, FOR_EVER, &["disk is full", "or is full", "No space left"][..]),
-        (EIO, FOR_EVER, &["disk I/O error", "Input/output error"]),
+        (ENOSPC, ALL_WRITES, &["disk is full", "or is full", "No space left"][..]),
+        (EIO, ALL_WRITES, &["disk I/O error", "Input/output error"]),
         (EIO, 1, &["disk I/O error", "Input/output error"]),
     ] {
         for at in (1..).step_by(step) {
-            begin_anew(&harness);
-            open_all(&harness, &left);
+            delete_state(&harness);
+            remove_all_marks(&harness, &left);
             let mut command = harness.program(&["sync"]);
             command
                 .env("LD_PRELOAD", &library)
@@ -103,7 +103,7 @@ async fn failing_write_loses_no_user() {
                 .env("FAILING_MARK", &mark);
             let ran = finish(command).await;
             let story = format!("errno {errno} from write {at} on, {times} times");
-            is_orderly(&ran, &story);
+            assert_reported(&ran, &story);
             let failed = fs::remove_file(&mark).is_ok();
             if !failed {
                 ran.exits(0);
@@ -112,7 +112,7 @@ async fn failing_write_loses_no_user() {
             tried += 1;
             let named = words.iter().any(|word| ran.all().contains(word));
             assert!(named || ran.code == Some(0), "{story}: not named\n{}", ran.all());
-            // Is all well again, everything goes on by itself.
+            // Once the disk works, everything continues automatically.
             let again = harness.run(&["sync"]).await;
             assert_eq!(again.code, Some(0), "{story}, then well again\n{}", again.all());
             assert_eq!(harness.shut_out(), left, "{story}");
@@ -123,24 +123,24 @@ async fn failing_write_loses_no_user() {
     assert!(tried > 20, "only {tried} failures: the preloaded disk is not asked");
 }
 
-/// The daemon as systemd runs it: it is started again whenever it ends with anything but 78.
+/// The daemon as systemd runs it: restarted after any exit code but 78.
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_recovers_from_failing_disk() {
-    let (harness, left) = peopled().await;
+    let (harness, left) = harness_with_users().await;
     let library = failing_disk(harness.folder());
     let mark = harness.folder().join("failed");
     let step = std::env::var("OKTA_AUTH0_SYNC_DISK_STEP").map_or(401, |step| step.parse().unwrap());
     let (mut tried, mut ended) = (0, 0);
     for errno in [ENOSPC, EIO] {
         for at in (1..).step_by(step) {
-            begin_anew(&harness);
-            open_all(&harness, &left);
+            delete_state(&harness);
+            remove_all_marks(&harness, &left);
             let story = format!("errno {errno} at writes {at} to {}", at + 4);
             let mut life = 0;
             loop {
                 life += 1;
                 let mut command = harness.program(&["run"]);
-                // Whoever is started again finds the disk as bad as before, once.
+                // The first restart finds the disk still failing.
                 if life < 3 {
                     command
                         .env("LD_PRELOAD", &library)
@@ -183,7 +183,7 @@ async fn daemon_recovers_from_failing_disk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_disk_is_reported_and_readable() {
-    let (harness, left) = peopled().await;
+    let (harness, left) = harness_with_users().await;
     let library = failing_disk(harness.folder());
     let folder = harness.folder().join("state");
     fs::create_dir(&folder).unwrap();
@@ -194,9 +194,9 @@ async fn read_only_disk_is_reported_and_readable() {
         command.envs(there.clone()).envs(environment.iter().cloned());
         finish(command).await
     };
-    // Before there is a state.
+    // Before the state exists.
     let ran = run(&["sync"], &read_only).await;
-    is_orderly(&ran, "nothing there yet");
+    assert_reported(&ran, "nothing there yet");
     assert!(ran.code != Some(0) && ran.err.contains("ead-only"), "{ran:?}");
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing half started");
 
@@ -213,7 +213,7 @@ async fn read_only_disk_is_reported_and_readable() {
         &["forget", "person0@example.com", "--yes"],
     ] {
         let ran = run(arguments, &read_only).await;
-        is_orderly(&ran, &format!("{arguments:?}"));
+        assert_reported(&ran, &format!("{arguments:?}"));
         assert!(ran.code != Some(0) && ran.err.contains("ead-only"), "{arguments:?}: {ran:?}");
     }
     for arguments in
@@ -229,7 +229,7 @@ async fn read_only_disk_is_reported_and_readable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locked_state_is_reported_loses_no_user() {
-    let (harness, left) = peopled().await;
+    let (harness, left) = harness_with_users().await;
     harness.sync().await;
     let (person, account) = harness.person("late");
     harness.sandbox.okta().deactivate(&person);
@@ -238,7 +238,7 @@ async fn locked_state_is_reported_loses_no_user() {
     let ran = harness.run(&["sync"]).await;
     ran.exits(1);
     assert!(ran.err.contains("another program holds the database locked: end it"), "{}", ran.err);
-    // Whoever only reads is not kept from it.
+    // Readers still work.
     harness.run(&["status"]).await.exits(0);
     assert_eq!(harness.shut_out(), left);
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
@@ -249,7 +249,7 @@ async fn locked_state_is_reported_loses_no_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_page_never_panics_or_empties_state() {
-    let (harness, left) = peopled().await;
+    let (harness, left) = harness_with_users().await;
     harness.sync().await;
     let whole = fs::read(harness.state()).unwrap();
     let pages = whole.len() / 4096;
@@ -259,7 +259,7 @@ async fn damaged_page_never_panics_or_empties_state() {
     let mut tried = 0;
     for page in (0..pages).step_by(step) {
         tried += 1;
-        begin_anew(&harness);
+        delete_state(&harness);
         let mut damaged = whole.clone();
         damaged[page * 4096..(page + 1) * 4096].fill(if page % 2 == 0 { 0 } else { 0xa5 });
         fs::write(harness.state(), &damaged).unwrap();
@@ -267,15 +267,15 @@ async fn damaged_page_never_panics_or_empties_state() {
         for arguments in [&["status"][..], &["audit", "verify"], &["backup", "copy.db"], &["sync"]] {
             let ran = harness.run(arguments).await;
             let story = format!("page {page} of {pages}, {arguments:?}");
-            is_orderly(&ran, &story);
+            assert_reported(&ran, &story);
             if ran.code != Some(0) {
                 refused += 1;
-                // Whatever the damage, it is told whose fault it is.
+                // Whatever the damage, the message blames the file.
                 assert!(ran.err.contains("state.db") || ran.err.contains("copy.db"), "{story}: {}", ran.err);
                 continue;
             }
             match arguments[0] {
-                // A copy that is called good has everybody.
+                // A verified copy has all users.
                 "backup" => {
                     let options = SqliteConnectOptions::new().filename(&copy).immutable(true).read_only(true);
                     let mut copied = options.connect().await.unwrap();
@@ -291,7 +291,7 @@ async fn damaged_page_never_panics_or_empties_state() {
             }
         }
         let _ = fs::remove_file(&copy);
-        assert_eq!(harness.shut_out(), left, "page {page}: nobody is let in for it");
+        assert_eq!(harness.shut_out(), left, "page {page}: no account may be restored because of it");
     }
     eprintln!("{tried} of {pages} pages: {refused} commands refused, {unnoticed} passes had no need of the page");
     assert!(refused > tried, "damage is noticed");
@@ -300,7 +300,7 @@ async fn damaged_page_never_panics_or_empties_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_state_opens_with_and_without_wal() {
     for with_wal in [true, false] {
-        let (harness, left) = peopled().await;
+        let (harness, left) = harness_with_users().await;
         let mut dying = harness.program(&["sync"]);
         dying.env("OKTA_AUTH0_SYNC_TEST_DIE_AT", "store::finish_look::after=2");
         assert_eq!(finish(dying).await.code, None);
@@ -310,7 +310,7 @@ async fn crash_state_opens_with_and_without_wal() {
         for suffix in if with_wal { &["", "-wal"][..] } else { &[""] } {
             fs::copy(beside(&harness.state(), suffix), beside(&moved.join("state.db"), suffix)).unwrap();
         }
-        begin_anew(&harness);
+        delete_state(&harness);
         for suffix in ["", "-wal"] {
             let _ = fs::copy(beside(&moved.join("state.db"), suffix), beside(&harness.state(), suffix));
         }
@@ -327,21 +327,21 @@ async fn crash_state_opens_with_and_without_wal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restored_backup_loses_no_user() {
-    let (harness, mut left) = peopled().await;
+    let (harness, mut left) = harness_with_users().await;
     let okta = harness.sandbox.okta();
     let (returns, open) = harness.person("returns");
     okta.deactivate(&returns);
     harness.sync().await;
     harness.run(&["backup", "yesterday.db"]).await.exits(0);
-    // Since then somebody left, and somebody came back.
+    // After the backup, one user is deactivated and one reactivated.
     let (leaves, account) = harness.person("leaves");
     okta.deactivate(&leaves);
     okta.activate(&returns);
     harness.sync().await;
     left.insert(account);
     assert_eq!(harness.shut_out(), left);
-    // And after the copy is put back, somebody else, before the program runs again.
-    begin_anew(&harness);
+    // After the restore, another user is deactivated before the program runs again.
+    delete_state(&harness);
     fs::copy(harness.folder().join("yesterday.db"), harness.state()).unwrap();
     let (leaves, account) = harness.person("leaves-then");
     okta.deactivate(&leaves);

@@ -24,7 +24,7 @@ async fn unwritable_state_folder_is_refused() {
     fs::write(harness.folder().join("file"), "").unwrap();
     for place in ["nowhere/state.db", "file/state.db", "/proc/state.db"] {
         let ran = sync_at(&harness, place).await;
-        assert!(ran.exits(78).err.contains("cannot keep the state at"), "{place}: {}", ran.err);
+        assert!(ran.exits(78).err.contains("cannot open the state at"), "{place}: {}", ran.err);
         assert!(ran.err.contains("create the folder, or set [store] path"), "{place}: {}", ran.err);
     }
     assert_eq!(harness.sandbox.okta().journal().total(), 0, "no call was made");

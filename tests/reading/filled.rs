@@ -1,4 +1,4 @@
-//! A folder with a configuration and a state in which something of everything has happened.
+//! A folder with a configuration and a state that has an example of every case.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use okta_auth0_sync::store::{
 };
 use tempfile::TempDir;
 
-/// Text of a remote that tries to take over the terminal.
+/// Text from a remote with terminal escape sequences.
 pub(crate) const HOSTILE: &str = "gone\u{1b}[2J\nbad";
 
 pub(crate) struct Folder {
@@ -41,7 +41,7 @@ pub(crate) fn id(text: &str) -> OktaUserId {
 }
 
 impl Folder {
-    /// A sound configuration whose secrets do not exist, and no state.
+    /// A valid configuration without secret files, and no state.
     pub(crate) fn empty() -> Self {
         Self::with(
             "[okta]\nurl = \"https://example.okta.com\"\napi_token_file = \"nowhere-okta\"\n\
@@ -72,7 +72,7 @@ impl Folder {
         Store::open(&self.state(), &binding, ago(7200)).await.unwrap().0
     }
 
-    /// One good poll just now, and nothing else.
+    /// A state with one successful poll just now.
     pub(crate) async fn quiet() -> Self {
         let folder = Self::empty();
         let store = folder.open().await;
@@ -81,7 +81,7 @@ impl Folder {
         folder
     }
 
-    /// Ann is denied, Bob has failed, Cyd and her namesake are held, Dan is pending, an entry is quarantined, an alarm open.
+    /// Ann is denied, Bob failed, Cyd and her namesake are held, Dan is pending; one event is quarantined, one alarm open.
     pub(crate) async fn troubled() -> Self {
         let folder = Self::empty();
         let store = folder.open().await;
@@ -147,7 +147,7 @@ impl Folder {
         folder
     }
 
-    /// The binary with an environment of its own. Whatever it prints, it leaves the terminal alone.
+    /// Runs the binary with a clean environment and checks that it prints no terminal escape sequences.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
         command.current_dir(self.directory.path()).env_clear().env("PATH", "/usr/bin:/bin").args(arguments);

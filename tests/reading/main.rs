@@ -1,5 +1,4 @@
-//! The commands that people use beside the daemon, from the outside: the binary on states that the library filled, and on
-//! the stand-ins of both tenants.
+//! The operator's commands: runs the binary on states filled by the library, and against the stand-ins of both tenants.
 
 #![allow(clippy::unwrap_used)]
 

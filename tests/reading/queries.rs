@@ -1,4 +1,4 @@
-//! The queries of docs/sql.md, as they stand there.
+//! Runs the queries of docs/sql.md verbatim.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::filled::Folder;
 
 const PAGE: &str = include_str!("../../docs/sql.md");
 
-/// What `sqlite3 -readonly` does.
+/// Opens the state like `sqlite3 -readonly`.
 async fn reader(folder: &Folder) -> SqliteConnection {
     SqliteConnectOptions::new().filename(folder.state()).read_only(true).connect().await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! `events`, `user`, `audit`, `forget`, and the requests that find nobody: all from the state alone.
+//! `events`, `user`, `audit`, `forget` and requests that match no user: all without remotes.
 
 use okta_auth0_sync::store::{Access, Store};
 use serde_json::Value;

@@ -43,7 +43,7 @@ async fn idle_state_is_healthy() {
     let ran = folder.run(&["backup", &target]);
     assert!(ran.code == 0 && ran.out.contains("verified"), "{}{}", ran.out, ran.err);
     let again = folder.run(&["backup", &target]);
-    assert!(again.code == 1 && again.err.contains("there is a file already"), "{}", again.err);
+    assert!(again.code == 1 && again.err.contains("the file already exists"), "{}", again.err);
     working.close().await;
     fs::set_permissions(copy.state(), fs::Permissions::from_mode(0o400)).unwrap();
     fs::set_permissions(copy.directory.path(), fs::Permissions::from_mode(0o500)).unwrap();
@@ -87,7 +87,7 @@ async fn status_fits_eighty_columns() {
     assert!(wide.lines().count() < plain.lines().count(), "{wide}");
 }
 
-/// Without colours, which only the program itself writes.
+/// Removes the program's own color codes.
 fn strip(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let mut plain = parts.next().unwrap_or_default().to_owned();

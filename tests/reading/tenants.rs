@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::filled::Folder;
 
-/// Ann in both tenants, deactivated in Okta; and a configuration that points at them.
+/// Ann in both tenants, deactivated in Okta, and a configuration for the stand-ins.
 async fn ann(more: &str) -> (Sandbox, Folder, OktaUserId, String) {
     let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
     let id = sandbox.okta().create_user(&NewUser::new("ann@example.com", "ann@example.com"));
@@ -25,8 +25,8 @@ fn is_denied(sandbox: &Sandbox, account: &str) -> bool {
     sandbox.auth0().user(account).unwrap()["app_metadata"]["okta_sync"]["deactivated"] == "true"
 }
 
-/// Somebody takes the mark off, the mirror too.
-fn open(sandbox: &Sandbox, account: &str) {
+/// Removes the mark and the mirror.
+fn remove_mark(sandbox: &Sandbox, account: &str) {
     assert!(sandbox.auth0().set_user(account, |user| {
         user["app_metadata"] = json!({});
         user["user_metadata"] = json!({});
@@ -48,7 +48,7 @@ async fn live_shows_drift_and_look_repairs_it() {
     let ran = folder.run(&["user", id.as_str(), "--live"]);
     assert!(ran.code == 0 && ran.out.contains("accounts should be denied: they are\n"), "{}{}", ran.out, ran.err);
 
-    open(&sandbox, &account);
+    remove_mark(&sandbox, &account);
     let ran = folder.run(&["user", id.as_str(), "--live", "--json"]);
     let story: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((ran.code, &story["live"]["agrees"]), (1, &false.into()));
@@ -90,7 +90,7 @@ async fn only_approve_releases_held_users() {
 async fn refusing_remote_is_reported_as_failure() {
     let (sandbox, folder, id, account) = ann("").await;
     assert_eq!(folder.run(&["sync"]).code, 0);
-    open(&sandbox, &account);
+    remove_mark(&sandbox, &account);
     sandbox.okta().revoke_token();
     let ran = folder.run(&["retry", id.as_str()]);
     assert!(ran.code == 1 && ran.out.contains("1 of 1 not settled"), "{}{}", ran.out, ran.err);
@@ -118,7 +118,7 @@ async fn daemon_serves_request_and_caller_waits() {
         () = journal.wait_for(|requests| requests.iter().any(|sent| sent.method == "PATCH" && sent.status.is_some())) => {}
         ended = daemon.wait() => panic!("the daemon has ended: {ended:?}"),
     }
-    open(&sandbox, &account);
+    remove_mark(&sandbox, &account);
     let ran = folder.run(&["retry", "ann@example.com"]);
     assert!(ran.code == 0 && ran.out.contains("1 processed, all settled"), "{}{}", ran.out, ran.err);
     assert!(is_denied(&sandbox, &account), "the daemon has looked");

@@ -62,7 +62,7 @@ impl Store {
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::FinishLook).await?;
         if let Some(read) = look.read {
-            self.keep_read(&mut tx, look.user, read, &now_text).await?;
+            self.store_read(&mut tx, look.user, read, &now_text).await?;
         }
         if look.outcome.settles() {
             settle(&mut tx, &look, &now_text).await?;
@@ -78,7 +78,7 @@ impl Store {
                 .await?;
         }
         for account in look.accounts {
-            self.keep_account(&mut tx, look.user, account, &now_text).await?;
+            self.store_account(&mut tx, look.user, account, &now_text).await?;
         }
         self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
         if look.forget_guard {
@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Stores what Okta returned for a user, with every address in it.
-    pub(super) async fn keep_read(
+    pub(super) async fn store_read(
         &self,
         tx: &mut Tx,
         id: &OktaUserId,
@@ -143,7 +143,7 @@ impl Store {
         Ok(())
     }
 
-    async fn keep_account(
+    async fn store_account(
         &self,
         tx: &mut Tx,
         owner: &OktaUserId,

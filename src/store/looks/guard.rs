@@ -25,7 +25,7 @@ impl Store {
         let now_text = timestamp_text(now);
         let window_start = timestamp_text(clock::sub(now, guard.span));
         let mut tx = self.begin(Write::PrepareDenial).await?;
-        self.keep_read(&mut tx, user, read, &now_text).await?;
+        self.store_read(&mut tx, user, read, &now_text).await?;
         // The count of the whole table is cheap and an upper bound; count the window only if that reaches the limit.
         let (held, known, all): (bool, bool, i64) = sqlx::query_as(
             "SELECT guarded, EXISTS (SELECT 1 FROM first_denials WHERE okta_user_id = ?1 AND at > ?2),

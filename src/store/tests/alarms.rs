@@ -1,4 +1,4 @@
-//! Alarms: what is open, and of what somebody has still to be told.
+//! Open alarms and pending notifications.
 
 use super::*;
 
@@ -16,40 +16,40 @@ fn later(seconds: u64) -> Timestamp {
     clock::add(noon(), Duration::from_secs(seconds))
 }
 
-/// What is told next, and that it was; `true`: that it is over.
-async fn tell(store: &Store) -> Option<(String, bool)> {
-    let untold = store.pending_notification().await.unwrap()?;
-    store.mark_delivered(&untold, later(100)).await.unwrap();
-    Some((untold.alarm.kind, untold.over))
+/// Delivers the next notification. Returns its kind, and whether it is for a clear.
+async fn deliver_next(store: &Store) -> Option<(String, bool)> {
+    let pending = store.pending_notification().await.unwrap()?;
+    store.mark_delivered(&pending, later(100)).await.unwrap();
+    Some((pending.alarm.kind, pending.over))
 }
 
 #[tokio::test]
-async fn each_alarm_is_told_once_when_it_is_raised_and_once_when_it_is_over() {
+async fn notifies_once_on_raise_and_once_on_clear() {
     let (_dir, store) = store().await;
-    assert_eq!(tell(&store).await, None);
+    assert_eq!(deliver_next(&store).await, None);
     store.raise_alarm(&alarm(AlarmKind::Gap, ""), noon()).await.unwrap();
     store.raise_alarm(&alarm(AlarmKind::PollLate, ""), noon()).await.unwrap();
     let told = |kind: &str, over| Some((kind.to_owned(), over));
-    assert_eq!(tell(&store).await, told("gap", false));
-    assert_eq!(tell(&store).await, told("poll_late", false));
-    assert_eq!(tell(&store).await, None);
+    assert_eq!(deliver_next(&store).await, told("gap", false));
+    assert_eq!(deliver_next(&store).await, told("poll_late", false));
+    assert_eq!(deliver_next(&store).await, None);
     store.clear_alarm(AlarmKind::PollLate, "", later(1)).await.unwrap();
-    assert_eq!(tell(&store).await, told("poll_late", true));
-    assert_eq!(tell(&store).await, None);
-    // Over before anybody was told: still both, or it would look as if it had never been.
+    assert_eq!(deliver_next(&store).await, told("poll_late", true));
+    assert_eq!(deliver_next(&store).await, None);
+    // Cleared before the first delivery: both notifications are still sent.
     store.raise_alarm(&alarm(AlarmKind::PollLate, ""), later(2)).await.unwrap();
     store.clear_alarm(AlarmKind::PollLate, "", later(3)).await.unwrap();
-    assert_eq!(tell(&store).await, told("poll_late", false));
-    assert_eq!(tell(&store).await, told("poll_late", true));
-    // Over at once: only that it happened.
+    assert_eq!(deliver_next(&store).await, told("poll_late", false));
+    assert_eq!(deliver_next(&store).await, told("poll_late", true));
+    // A momentary alarm has only one notification.
     let momentary = Alarm { momentary: true, ..alarm(AlarmKind::Reanchored, "") };
     store.raise_alarm(&momentary, later(4)).await.unwrap();
-    assert_eq!(tell(&store).await, told("reanchored", false));
-    assert_eq!(tell(&store).await, None);
+    assert_eq!(deliver_next(&store).await, told("reanchored", false));
+    assert_eq!(deliver_next(&store).await, None);
 }
 
 #[tokio::test]
-async fn every_alarm_of_a_kind_can_be_ended_and_no_other() {
+async fn clear_alarms_clears_only_that_kind() {
     let (_dir, store) = store().await;
     for host in ["a.example", "b.example"] {
         store.raise_alarm(&alarm(AlarmKind::ForeignNext, host), noon()).await.unwrap();
@@ -62,9 +62,9 @@ async fn every_alarm_of_a_kind_can_be_ended_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_alarms_of_a_person_are_theirs_and_those_of_their_accounts() {
+async fn user_alarms_include_account_alarms() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     let u1 = id("u1");
     let accounts = [account("auth0|1", true)];
     store.finish_look(LookFinish { accounts: &accounts, ..finish(&u1, 1, &Outcome::Applied) }, noon()).await.unwrap();

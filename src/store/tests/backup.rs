@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 #[tokio::test]
-async fn a_backup_is_a_state_that_can_be_worked_with() {
+async fn backup_is_a_usable_state() {
     let (dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let u1 = id("u1");
     let decisions = [Decision {
         cause: "event".to_owned(),
@@ -23,7 +23,7 @@ async fn a_backup_is_a_state_that_can_be_worked_with() {
 
     let before = std::fs::read(&target).unwrap();
     let again = store.backup(&target).await.unwrap_err();
-    assert!(again.to_string().contains("there is a file already"), "{again}");
+    assert!(again.to_string().contains("the file already exists"), "{again}");
     assert_eq!(std::fs::read(&target).unwrap(), before);
     let nowhere = store.backup(&dir.path().join("none").join("copy.db")).await.unwrap_err();
     assert!(matches!(nowhere, StoreError::Backup { .. }) && nowhere.to_string().contains("No such file"), "{nowhere}");
@@ -35,9 +35,9 @@ async fn a_backup_is_a_state_that_can_be_worked_with() {
 }
 
 #[tokio::test]
-async fn a_backup_is_of_what_is_committed_and_is_refused_when_the_evidence_is_not_whole() {
+async fn backup_needs_an_intact_decision_chain() {
     let (dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let mut writing = store.begin(Write::FinishLook).await.unwrap();
     sqlx::query("DELETE FROM addresses").execute(&mut *writing).await.unwrap();
     let target = dir.path().join("copy.db");
@@ -57,13 +57,13 @@ async fn a_backup_is_of_what_is_committed_and_is_refused_when_the_evidence_is_no
     execute(&store, "UPDATE decision_log SET outcome = 'x'").await.unwrap();
     let target = dir.path().join("second.db");
     assert!(matches!(store.backup(&target).await.unwrap_err(), StoreError::Tampered(_)));
-    assert!(!target.exists(), "what is not proven is no backup");
+    assert!(!target.exists(), "a copy that fails verification is removed");
 }
 
 #[tokio::test]
-async fn a_copy_that_lacks_rows_is_not_called_a_backup() {
+async fn backup_missing_rows_is_rejected() {
     let (dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     let target = dir.path().join("copy.db");
     store.backup(&target).await.unwrap();
     let whole = store.counts(store.reader()).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_copy_that_lacks_rows_is_not_called_a_backup() {
     copy.close().await;
     let error = store.prove(&target, whole, whole).await.unwrap_err().to_string();
     assert!(error.contains("the copy has 1 addresses, the state 2 before and 2 after"), "{error}");
-    // What was written between the counts may be in the copy or not, and what was taken out too.
+    // The copy may or may not include changes made between the two counts.
     let earlier = (2, 2, 2, 0, 0, 0);
     store.prove(&target, earlier, whole).await.unwrap();
     store.prove(&target, whole, earlier).await.unwrap();

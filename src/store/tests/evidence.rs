@@ -1,9 +1,9 @@
-//! What is kept as evidence, and what is taken out of it.
+//! The decision log, retention and `forget`.
 
 use super::*;
 
 #[tokio::test]
-async fn decisions_are_only_appended_and_proven() {
+async fn decisions_are_append_only() {
     let (_dir, store) = store().await;
     store.record_page(page(0, &[event(1, "u1", "deactivate")]), noon()).await.unwrap();
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
@@ -50,7 +50,7 @@ fn decision(user: &str, n: i64) -> Decision {
 }
 
 #[tokio::test]
-async fn decisions_that_are_missing_at_either_end_are_missed() {
+async fn missing_first_or_last_decision_is_detected() {
     for (taking, told) in [
         ("DELETE FROM decision_log WHERE id = 1", "row 2"),
         ("DELETE FROM decision_log WHERE id = 3", "rows 3 to 3"),
@@ -58,7 +58,7 @@ async fn decisions_that_are_missing_at_either_end_are_missed() {
         ("UPDATE decision_log SET lag_ms = NULL WHERE id = 3", "row 3"),
     ] {
         let (_dir, store) = store().await;
-        take_in(&store, &[event(1, "u1", "deactivate")]).await;
+        record_events(&store, &[event(1, "u1", "deactivate")]).await;
         let decisions: Vec<Decision> = (0..3).map(|n| decision("u1", n)).collect();
         let u1 = id("u1");
         let end = LookFinish { decisions: &decisions, ..finish(&u1, 1, &Outcome::Applied) };
@@ -71,7 +71,7 @@ async fn decisions_that_are_missing_at_either_end_are_missed() {
 }
 
 #[tokio::test]
-async fn retention_takes_the_oldest_in_small_steps_and_the_rest_stays_proven() {
+async fn retention_keeps_the_chain_verifiable() {
     let (_dir, store) = store().await;
     let u1 = id("u1");
     let day = |n: u64| clock::add(noon(), Duration::from_secs(n * 86_400));
@@ -85,7 +85,7 @@ async fn retention_takes_the_oldest_in_small_steps_and_the_rest_stays_proven() {
         let run = store.begin_run(RunKind::Poll, day(n.into())).await.unwrap();
         store.finish_run(run, RunCounts::default(), None, day(n.into())).await.unwrap();
     }
-    // An event of the first day that nobody has dealt with.
+    // An unsettled event of the first day.
     store.record_page(page(10, &[event(50, "u3", "deactivate")]), day(0)).await.unwrap();
     let alarm = |subject: &str| Alarm {
         momentary: false,
@@ -109,28 +109,28 @@ async fn retention_takes_the_oldest_in_small_steps_and_the_rest_stays_proven() {
         }
         (steps, gone) = (steps + 1, gone + rows);
     }
-    assert_eq!((steps, gone), (5, 10 + 5 + 5 + 1), "ten events, five decisions, five runs, the alarm that is over");
-    assert_eq!(store.open_alarms().await.unwrap().len(), 1, "what is not over stays");
+    assert_eq!((steps, gone), (5, 10 + 5 + 5 + 1), "ten events, five decisions, five runs, the cleared alarm");
+    assert_eq!(store.open_alarms().await.unwrap().len(), 1, "open alarms stay");
     assert_eq!(store.verify_decisions().await.unwrap().rows, 5);
     assert_eq!(store.due(day(5), 10).await.unwrap(), [DueUser { id: id("u3"), lane: Lane::Deactivation }]);
     assert!(store.recent_events(None, 100).await.unwrap().iter().any(|row| row.event_id == "event-50"));
     store.expire(Timestamp::MAX, 100).await.unwrap();
     assert_eq!(store.verify_decisions().await.unwrap(), Verified::default());
-    take_in(&store, &[event(60, "u1", "deactivate")]).await;
+    record_events(&store, &[event(60, "u1", "deactivate")]).await;
     let claimed = store.begin_look(&u1, day(11)).await.unwrap().claimed_seq;
     let decisions = [decision("u1", 1)];
     let end = LookFinish { decisions: &decisions, ..finish(&u1, claimed, &Outcome::Applied) };
     store.finish_look(end, day(11)).await.unwrap();
-    assert_eq!(store.verify_decisions().await.unwrap().rows, 1, "the chain goes on where it stood");
+    assert_eq!(store.verify_decisions().await.unwrap().rows, 1, "the chain continues from its root");
 }
 
-/// A person with everything that a state can hold of one. Ids and addresses begin with `name`.
-async fn live_through(store: &Store, n: u32, name: &str, denied: bool) {
+/// Stores a user with every kind of data. Ids and addresses begin with `name`.
+async fn add_user_with_history(store: &Store, n: u32, name: &str, denied: bool) {
     let user = id(name);
     let mut entry = event(n, name, "deactivate");
     entry.id = format!("event-of-{name}");
     entry.actor = Some(format!("{name}@example.com"));
-    take_in(store, &[entry]).await;
+    record_events(store, &[entry]).await;
     let address = crate::domain::Address::parse(&format!("{name}.Second@example.com"));
     let read = UserRead {
         login: Some(format!("{name}-login")),
@@ -174,13 +174,13 @@ fn occurs_in_files(dir: &std::path::Path, needle: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_forgotten_person_is_in_no_byte_of_the_files() {
+async fn forget_leaves_no_byte_in_the_files() {
     let (dir, store) = store().await;
-    // Others before and after them in every index, so that pages are split and their rows are moved.
+    // Other users before and after in every index, so that SQLite splits pages and moves rows.
     for n in 0..60 {
-        live_through(&store, n, &format!("other{n}"), true).await;
+        add_user_with_history(&store, n, &format!("other{n}"), true).await;
     }
-    live_through(&store, 1000, "other5anna", false).await;
+    add_user_with_history(&store, 1000, "other5anna", false).await;
     let raw = QuarantinedEvent {
         event_id: "q".to_owned(),
         event_type: None,
@@ -193,7 +193,7 @@ async fn a_forgotten_person_is_in_no_byte_of_the_files() {
     let said = RemoteError { remote: "okta", kind: "x", text: "GET /api/v1/users/other5anna: 500" };
     store.note_remote_error(said, noon()).await.unwrap();
     for n in 60..120 {
-        live_through(&store, n, &format!("other{n}"), true).await;
+        add_user_with_history(&store, n, &format!("other{n}"), true).await;
     }
     assert!(occurs_in_files(dir.path(), "anna"));
     store.forget(&id("other5anna"), "ops@example.com", "p", noon()).await.unwrap();
@@ -217,11 +217,11 @@ async fn a_forgotten_person_is_in_no_byte_of_the_files() {
 }
 
 #[tokio::test]
-async fn the_mark_of_a_forgotten_person_is_still_found_by_its_ids() {
+async fn forgotten_users_mark_is_found_by_id() {
     let (_dir, store) = store().await;
-    live_through(&store, 1, "anna", true).await;
+    add_user_with_history(&store, 1, "anna", true).await;
     store.forget(&id("anna"), "command", "p", noon()).await.unwrap();
-    let row = person(&store, "anna").await;
+    let row = user_row(&store, "anna").await;
     assert_eq!((row.login, row.email), (None, None));
     let accounts = store.accounts_of(&id("anna")).await.unwrap();
     assert_eq!((accounts.len(), accounts[0].email.as_deref(), accounts[0].denied), (1, None, true));
@@ -231,21 +231,21 @@ async fn the_mark_of_a_forgotten_person_is_still_found_by_its_ids() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_also_about_somebody_else_stays_theirs() {
+async fn forget_keeps_events_of_other_users() {
     let (_dir, store) = store().await;
     let mut both = event(1, "anna", "deactivate");
     both.users.push(EventUser { id: id("ben"), login: None });
-    take_in(&store, &[both]).await;
+    record_events(&store, &[both]).await;
     store.forget(&id("anna"), "command", "p", noon()).await.unwrap();
     let rows = store.recent_events(None, 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].okta_user_id.as_deref(), rows[0].outcome.as_str()), (1, Some("ben"), "pending"));
 }
 
 #[tokio::test]
-async fn a_look_that_a_forget_overtook_brings_nobody_back_and_settles_nothing() {
+async fn look_overtaken_by_forget_stores_nothing() {
     for denied in [false, true] {
         let (_dir, store) = store().await;
-        live_through(&store, 1, "anna", denied).await;
+        add_user_with_history(&store, 1, "anna", denied).await;
         let look = store.begin_look(&id("anna"), noon()).await.unwrap();
         store.forget(&id("anna"), "command", "p", noon()).await.unwrap();
         let read = UserRead {
@@ -256,23 +256,23 @@ async fn a_look_that_a_forget_overtook_brings_nobody_back_and_settles_nothing() 
         };
         let end = || LookFinish { read: Some(&read), ..finish(&look.id, look.claimed_seq, &Outcome::Applied) };
         assert!(matches!(store.finish_look(end(), noon()).await.unwrap_err(), StoreError::Gone { .. }));
-        // Nor when the person has come back meanwhile.
-        take_in(&store, &[event(2, "anna", "activate")]).await;
+        // Nor when the user is known again by then.
+        record_events(&store, &[event(2, "anna", "activate")]).await;
         assert!(matches!(store.finish_look(end(), noon()).await.unwrap_err(), StoreError::Gone { .. }));
         assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
-        assert!(person(&store, "anna").await.open);
+        assert!(user_row(&store, "anna").await.open);
         look_at(&store, "anna", &Outcome::Unchanged, noon()).await;
         assert_eq!(store.due(noon(), 10).await.unwrap(), []);
     }
 }
 
 #[tokio::test]
-async fn nor_does_it_settle_for_whom_a_mark_brought_back_meanwhile() {
+async fn overtaken_look_ignores_readopted_user() {
     let (_dir, store) = store().await;
-    live_through(&store, 1, "anna", false).await;
+    add_user_with_history(&store, 1, "anna", false).await;
     let look = store.begin_look(&id("anna"), noon()).await.unwrap();
     store.forget(&id("anna"), "command", "p", noon()).await.unwrap();
-    // A comparison finds the mark that stays, and makes its owner due.
+    // A reconcile finds the remaining mark and makes its user due.
     assert!(
         store
             .adopt_account(&id("anna"), &crate::domain::AccountId::new("auth0|anna"), None, noon(), noon())

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_page_makes_its_users_due_once_and_a_second_time_nothing() {
+async fn repeated_page_changes_nothing() {
     let (_dir, store) = store().await;
     let events = [
         event(1, "u1", "deactivate"),
@@ -29,7 +29,7 @@ async fn a_page_makes_its_users_due_once_and_a_second_time_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_on_an_outdated_checkpoint_stores_nothing() {
+async fn page_with_stale_checkpoint_is_rejected() {
     let (_dir, store) = store().await;
     store.record_page(page(0, &[]), noon()).await.unwrap();
     for outdated in [0, 5] {
@@ -41,7 +41,7 @@ async fn a_page_on_an_outdated_checkpoint_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_be_stored_leaves_the_checkpoint_where_it_was() {
+async fn failed_page_keeps_the_checkpoint() {
     let (_dir, store) = store().await;
     store.record_page(page(0, &[]), noon()).await.unwrap();
     let before = store.checkpoint().await.unwrap();
@@ -70,7 +70,7 @@ fn quarantined(id: &str) -> QuarantinedEvent {
 }
 
 #[tokio::test]
-async fn an_entry_that_stands_twice_in_a_page_counts_once_and_the_readable_one_wins() {
+async fn readable_duplicate_wins_within_page() {
     let (_dir, store) = store().await;
     let events = [event(1, "u1", "deactivate"), event(1, "u1", "deactivate")];
     let unreadable = [quarantined("event-1"), quarantined("event-2"), quarantined("event-2")];
@@ -84,7 +84,7 @@ async fn an_entry_that_stands_twice_in_a_page_counts_once_and_the_readable_one_w
 }
 
 #[tokio::test]
-async fn a_quarantined_event_needs_a_person_until_it_is_dismissed() {
+async fn quarantine_needs_attention_until_dismissed() {
     let (_dir, store) = store().await;
     let unreadable = [quarantined("x")];
     for expected_seq in 0..2 {
@@ -92,7 +92,7 @@ async fn a_quarantined_event_needs_a_person_until_it_is_dismissed() {
     }
     let status = store.status().await.unwrap().unwrap();
     assert_eq!((status.quarantined, status.needs_attention), (1, true));
-    assert_eq!(store.expire(Timestamp::MAX, 10).await.unwrap(), 0, "no retention takes what nobody has seen");
+    assert_eq!(store.expire(Timestamp::MAX, 10).await.unwrap(), 0, "retention keeps quarantined events");
     let rows = store.recent_events(Some("quarantined"), 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].why.as_deref(), rows[0].okta_user_id.as_deref()), (1, Some("no target"), None));
     assert!(store.dismiss_event("x", noon()).await.unwrap());
@@ -103,13 +103,13 @@ async fn a_quarantined_event_needs_a_person_until_it_is_dismissed() {
 }
 
 #[tokio::test]
-async fn an_event_about_two_users_is_settled_for_each_by_their_own_look() {
+async fn shared_event_settles_per_user() {
     let (_dir, store) = store().await;
     let mut both = event(1, "u1", "deactivate");
     both.users.push(EventUser { id: id("u2"), login: None });
-    // The same user twice in one event is one reason.
+    // A user named twice in one event gets one reason.
     both.users.push(EventUser { id: id("u1"), login: None });
-    assert_eq!(take_in(&store, &[both]).await.made_due, 2);
+    assert_eq!(record_events(&store, &[both]).await.made_due, 2);
     look_at(&store, "u1", &Outcome::Applied, noon()).await;
     let mut rows = store.recent_events(None, 10).await.unwrap();
     rows.sort_by(|a, b| a.okta_user_id.cmp(&b.okta_user_id));
@@ -121,13 +121,13 @@ async fn an_event_about_two_users_is_settled_for_each_by_their_own_look() {
 }
 
 #[tokio::test]
-async fn whoever_an_event_is_about_is_known_and_is_called_as_the_first_reason_to_look_calls_them() {
+async fn ignored_events_still_record_their_users() {
     let (_dir, store) = store().await;
     let mut created = event(1, "u1", "create");
     created.users[0].login = Some("ann".to_owned());
-    let recorded = take_in(&store, &[created]).await;
+    let recorded = record_events(&store, &[created]).await;
     assert_eq!((recorded.new_events, recorded.made_due), (1, 0));
-    let ann = person(&store, "u1").await;
+    let ann = user_row(&store, "u1").await;
     assert_eq!((ann.login, ann.open, ann.due_at, ann.outcome), (None, false, None, None));
     assert_eq!(store.find_users("ann").await.unwrap(), []);
     let told = store.events_of(&id("u1"), 10).await.unwrap();
@@ -136,16 +136,16 @@ async fn whoever_an_event_is_about_is_known_and_is_called_as_the_first_reason_to
 
     let mut activated = event(2, "u1", "activate");
     activated.users[0].login = Some("Ann".to_owned());
-    assert_eq!(take_in(&store, &[activated]).await.made_due, 1);
-    let ann = person(&store, "ANN").await;
+    assert_eq!(record_events(&store, &[activated]).await.made_due, 1);
+    let ann = user_row(&store, "ANN").await;
     assert_eq!((ann.okta_user_id.as_str(), ann.login.as_deref(), ann.open), ("u1", Some("Ann"), true));
     assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn ids_of_every_form_are_known_again() {
+async fn event_ids_of_any_form_are_deduplicated() {
     let (_dir, store) = store().await;
-    // The same time in two ids of Okta's, random ones that share what stands where the time does, and others.
+    // Two Okta ids with the same time part, random ids that share those characters, and other forms.
     let ids = [
         "dc9fd3c0-598c-11ef-8478-2b7584bf8d5a",
         "dc9fd3c0-598c-11ef-8478-2b7584bf8d5b",
@@ -159,16 +159,16 @@ async fn ids_of_every_form_are_known_again() {
     let of = |ids: &[&str]| -> Vec<Event> {
         ids.iter().map(|id| Event { id: (*id).to_owned(), ..event(1, "u1", "deactivate") }).collect()
     };
-    assert_eq!(take_in(&store, &of(&ids)).await.new_events, 8);
+    assert_eq!(record_events(&store, &of(&ids)).await.new_events, 8);
     let mut again = ids;
     again.reverse();
-    let recorded = take_in(&store, &of(&again)).await;
+    let recorded = record_events(&store, &of(&again)).await;
     assert_eq!((recorded.new_events, recorded.made_due), (0, 0));
-    // Known and new in one page: each new one is of its own user.
+    // Known and new events in one page: each new event has its own user.
     let mut mixed = of(&[ids[2], "new", ids[0], "newer"]);
     mixed[1].users[0].id = id("u2");
     mixed[3].users[0].id = id("u3");
-    let recorded = take_in(&store, &mixed).await;
+    let recorded = record_events(&store, &mixed).await;
     assert_eq!((recorded.new_events, recorded.made_due), (2, 2));
     for (user, event) in [("u2", "new"), ("u3", "newer")] {
         let told = store.events_of(&id(user), 10).await.unwrap();
@@ -178,7 +178,7 @@ async fn ids_of_every_form_are_known_again() {
 }
 
 #[tokio::test]
-async fn what_people_write_is_kept_letter_by_letter() {
+async fn hostile_text_is_stored_verbatim() {
     let (_dir, store) = store().await;
     let odd = [
         "o'hara\"; DROP TABLE users; --@example.com".replace(' ', ""),
@@ -192,30 +192,30 @@ async fn what_people_write_is_kept_letter_by_letter() {
         entry.id = format!("uuid '\"{login}");
         entry.actor = Some(format!("{login}\n\t\0end"));
         entry.users[0].login = Some(login.clone());
-        take_in(&store, &[entry]).await;
+        record_events(&store, &[entry]).await;
         assert_eq!(store.addresses_of(&id(&format!("u{n}"))).await.unwrap(), [login.as_str()]);
         let row = store.recent_events(None, 1).await.unwrap().remove(0);
         assert_eq!(row.event_id, format!("uuid '\"{login}"));
         assert_eq!(row.actor, Some(format!("{login}\n\t\0end")));
         assert_eq!(row.login.as_ref(), Some(login));
-        assert_eq!(person(&store, &login.to_uppercase()).await.okta_user_id, format!("u{n}"), "in any case");
+        assert_eq!(user_row(&store, &login.to_uppercase()).await.okta_user_id, format!("u{n}"), "in any case");
     }
     let mut long = event(9, "u9", "deactivate");
     long.users[0].login = Some("ÜBER".repeat(50_000));
     long.users[0].id = id(&"9".repeat(100));
-    take_in(&store, &[long]).await;
+    record_events(&store, &[long]).await;
     assert_eq!(
-        person(&store, &"über".repeat(50_000)).await.okta_user_id,
+        user_row(&store, &"über".repeat(50_000)).await.okta_user_id,
         "9".repeat(100),
-        "a login that is no address"
+        "a login that is not an address"
     );
 }
 
 #[tokio::test]
-async fn the_checkpoint_tells_when_it_last_moved_and_can_be_given_up() {
+async fn checkpoint_tracks_moves_and_reanchors() {
     let (_dir, store) = store().await;
     assert_eq!(store.checkpoint().await.unwrap(), None);
-    take_in(&store, &[]).await;
+    record_events(&store, &[]).await;
     let later = clock::add(noon(), Duration::from_secs(60));
     let still = Page { server_time: later, ..page(1, &[]) };
     store.record_page(still, later).await.unwrap();
@@ -234,12 +234,12 @@ async fn the_checkpoint_tells_when_it_last_moved_and_can_be_given_up() {
 }
 
 #[tokio::test]
-async fn events_are_found_by_how_they_stand_newest_first() {
+async fn events_are_filtered_newest_first() {
     let (_dir, store) = store().await;
     let mut nobody = event(9, "u1", "create");
     nobody.users.clear();
     let events: Vec<Event> = (1..=6).map(|n| event(n, &format!("u{n}"), "deactivate")).chain([nobody]).collect();
-    take_in(&store, &events).await;
+    record_events(&store, &events).await;
     let retry = Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() };
     let snooze = Outcome::Snooze { until: noon(), why: "429".to_owned() };
     for (user, outcome) in [
@@ -251,8 +251,8 @@ async fn events_are_found_by_how_they_stand_newest_first() {
     ] {
         look_at(&store, user, outcome, noon()).await;
     }
-    // Another one for the user whose first is dealt with: what was said of that one is not said of this.
-    take_in(&store, &[event(7, "u1", "activate")]).await;
+    // A second event of a user does not inherit the outcome of the settled first one.
+    record_events(&store, &[event(7, "u1", "activate")]).await;
     for (outcome, expected) in [
         ("applied", &["event-1"][..]),
         ("held", &["event-2"]),
@@ -267,7 +267,7 @@ async fn events_are_found_by_how_they_stand_newest_first() {
             store.recent_events(Some(outcome), 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
         assert_eq!(found, expected, "{outcome}");
     }
-    // What commands show is what the view shows.
+    // Commands show the same as the view.
     let shown: Vec<EventRow> =
         sqlx::query_as("SELECT *, NULL AS why FROM recent_events").fetch_all(store.reader()).await.unwrap();
     assert_eq!(store.recent_events(None, 100).await.unwrap(), shown);

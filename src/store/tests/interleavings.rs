@@ -1,7 +1,7 @@
-//! Everything that can happen to users, in any order, against a small model that knows nothing of SQL.
+//! Random sequences of store operations, compared with a small model without SQL.
 //!
-//! The model keeps, for each user, the reasons that nobody has dealt with, as a set. The store keeps two numbers. After
-//! each step the two must tell the same, and no reason may be without a look or a person.
+//! The model keeps each user's open reasons as a set; the store keeps two numbers. After each step both must agree, and
+//! every open reason must have a scheduled look or wait for an operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,19 +19,19 @@ const SEED: &str = "OKTA_AUTH0_SYNC_TEST_SEED";
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A page with these events, known ones and repeated ones among them.
+    /// A page with these events, which may include known and repeated ones.
     Page(Vec<u32>),
     Begin(u32),
-    /// The n-th look under way ends so; a settled one may want a later look.
+    /// The n-th running look ends with this outcome; a settled one may schedule a re-check.
     Finish(usize, Outcome, bool),
     Request(u32),
     RetryFailed,
     Approve(Option<u32>),
-    Sweep(Vec<u32>),
+    Reconcile(Vec<u32>),
     Wait(u64),
     /// The process is killed between two transactions.
     Crash,
-    /// The process is killed inside one.
+    /// The process is killed inside a transaction.
     CrashInside,
 }
 
@@ -53,7 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..USERS).prop_map(Step::Request),
         1 => Just(Step::RetryFailed),
         1 => prop::option::of(0..USERS).prop_map(Step::Approve),
-        1 => prop::collection::vec(0..USERS, 0..4).prop_map(Step::Sweep),
+        1 => prop::collection::vec(0..USERS, 0..4).prop_map(Step::Reconcile),
         2 => (0_u64..3600).prop_map(Step::Wait),
         1 => Just(Step::Crash),
         1 => Just(Step::CrashInside),
@@ -86,14 +86,14 @@ struct Model {
 }
 
 impl Model {
-    fn give_reason(&mut self, user: u32, now: Timestamp, sweep: bool) {
+    fn give_reason(&mut self, user: u32, now: Timestamp, reconcile: bool) {
         self.last_reason += 1;
         let user = self.users.entry(user).or_default();
         user.reasons.insert(self.last_reason);
         user.due_at = Some(now);
         let fresh = match user.outcome {
             Some("retry" | "snooze") => true,
-            Some("failed") => !sweep,
+            Some("failed") => !reconcile,
             _ => false,
         };
         if fresh {
@@ -101,13 +101,13 @@ impl Model {
         }
     }
 
-    fn take_in(&mut self, events: &[u32], now: Timestamp) {
+    fn record_events(&mut self, events: &[u32], now: Timestamp) {
         for &number in events {
             if !self.seen.insert(number) {
                 continue;
             }
             for user in users_of(number) {
-                if is_noise(number) {
+                if is_irrelevant(number) {
                     self.users.entry(user).or_default();
                     continue;
                 }
@@ -131,8 +131,9 @@ impl Model {
         if !arrived {
             user.due_at = next_look;
         }
-        let afresh = arrived && matches!(outcome, Outcome::Retry { .. } | Outcome::Snooze { .. } | Outcome::Failed(_));
-        user.outcome = (!afresh).then_some(outcome.as_str());
+        let is_reset =
+            arrived && matches!(outcome, Outcome::Retry { .. } | Outcome::Snooze { .. } | Outcome::Failed(_));
+        user.outcome = (!is_reset).then_some(outcome.as_str());
     }
 }
 
@@ -140,8 +141,8 @@ fn name(user: u32) -> String {
     format!("u{user}")
 }
 
-/// An event is the same whenever it comes: every fifth is noise, every seventh is about two users.
-fn is_noise(number: u32) -> bool {
+/// Events are a function of their number: every fifth is irrelevant, every seventh names two users.
+fn is_irrelevant(number: u32) -> bool {
     number % 5 == 4
 }
 
@@ -151,13 +152,14 @@ fn users_of(number: u32) -> BTreeSet<u32> {
 }
 
 fn event_of(number: u32) -> Event {
-    let kind = if is_noise(number) { "create" } else { ["deactivate", "activate", "suspend"][number as usize % 3] };
+    let kind =
+        if is_irrelevant(number) { "create" } else { ["deactivate", "activate", "suspend"][number as usize % 3] };
     let users = users_of(number).into_iter().map(|user| EventUser { id: id(&name(user)), login: None }).collect();
     Event { users, ..event(number, "u0", kind) }
 }
 
-/// What a kill leaves on the disk: the file and its WAL, as they are this moment.
-fn what_is_on_disk(path: &Path) -> tempfile::TempDir {
+/// What a kill leaves on disk: a copy of the file and its WAL.
+fn copy_files(path: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for suffix in ["", "-wal"] {
         let name = format!("state.db{suffix}");
@@ -183,9 +185,9 @@ impl World {
         Self { dir, store, model: Model::default(), looks: Vec::new(), now: noon() }
     }
 
-    /// The next life finds the file as it is; looks under way have died with the last one.
-    async fn live_again(&mut self) {
-        let dir = what_is_on_disk(self.store.path());
+    /// Restarts on the file as it is; running looks are lost.
+    async fn restart(&mut self) {
+        let dir = copy_files(self.store.path());
         let (next, opened) = Store::open(&dir.path().join("state.db"), &binding(), self.now).await.unwrap();
         assert!(!opened.created);
         let before = std::mem::replace(&mut self.store, next);
@@ -194,13 +196,13 @@ impl World {
         self.looks.clear();
     }
 
-    async fn take(&mut self, step: &Step) {
+    async fn apply(&mut self, step: &Step) {
         match step {
             Step::Page(numbers) => {
                 let events: Vec<Event> = numbers.iter().map(|&number| event_of(number)).collect();
                 let seq = self.store.checkpoint().await.unwrap().map_or(0, |checkpoint| checkpoint.seq);
                 self.store.record_page(page(seq, &events), self.now).await.unwrap();
-                self.model.take_in(numbers, self.now);
+                self.model.record_events(numbers, self.now);
             }
             Step::Begin(user) => {
                 if self.looks.iter().any(|look| look.user == *user) || !self.model.users.contains_key(user) {
@@ -259,7 +261,7 @@ impl World {
                     self.model.users.get_mut(&user).unwrap().approved = true;
                 }
             }
-            Step::Sweep(users) => {
+            Step::Reconcile(users) => {
                 let ids: Vec<OktaUserId> = users.iter().map(|&user| id(&name(user))).collect();
                 let made = self.store.queue_for_reconcile(&ids, self.now).await.unwrap();
                 let mut expected = 0;
@@ -273,20 +275,20 @@ impl World {
                 assert_eq!(made, expected);
             }
             Step::Wait(seconds) => self.now = clock::add(self.now, Duration::from_secs(*seconds)),
-            Step::Crash => self.live_again().await,
+            Step::Crash => self.restart().await,
             Step::CrashInside => {
                 let mut tx = self.store.begin(Write::FinishLook).await.unwrap();
                 for statement in [
                     "UPDATE users SET settled_seq = due_seq, due_at = NULL, due_since = NULL, outcome = 'applied'",
                     "DELETE FROM events",
                     "UPDATE checkpoint SET seq = seq + 1",
-                    // So much that the WAL holds pages of what was never committed.
+                    // Enough to spill uncommitted pages into the WAL.
                     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
                      INSERT INTO run_log (kind, started_at, error) SELECT 'poll', 'x', hex(zeroblob(5000)) FROM n",
                 ] {
                     sqlx::query(statement).execute(&mut *tx).await.unwrap();
                 }
-                let dir = what_is_on_disk(self.store.path());
+                let dir = copy_files(self.store.path());
                 drop(tx);
                 let (next, _) = Store::open(&dir.path().join("state.db"), &binding(), self.now).await.unwrap();
                 std::mem::replace(&mut self.store, next).close().await;
@@ -327,7 +329,7 @@ impl World {
             assert_eq!(due_at, known.due_at.map(crate::domain::timestamp_text), "{user}: due_at");
             assert_eq!(outcome.as_deref(), known.outcome, "{user}: outcome");
             assert_eq!(open_events.remove(&user).unwrap_or_default(), known.events, "{user}: events");
-            // The promise itself.
+            // The property: no reason is lost.
             assert!(known.reasons.is_empty() || due_at.is_some() || outcome.as_deref() == Some("held"), "{user}: lost");
         }
         let due: Vec<String> =
@@ -366,7 +368,7 @@ fn no_reason_is_ever_lost() {
             runtime.block_on(async {
                 let mut world = World::new().await;
                 for step in &steps {
-                    world.take(step).await;
+                    world.apply(step).await;
                     world.compare().await;
                 }
             });

@@ -1,9 +1,9 @@
-//! Looks: begun, ended, held, guarded.
+//! Looks: begin, finish, hold and guard.
 
 use super::*;
 
 #[tokio::test]
-async fn a_reason_that_arrives_during_a_look_is_not_settled_by_it() {
+async fn reason_during_look_stays_open() {
     let (_dir, store) = store().await;
     store.record_page(page(0, &[event(1, "u1", "activate")]), noon()).await.unwrap();
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
@@ -21,7 +21,7 @@ async fn a_reason_that_arrives_during_a_look_is_not_settled_by_it() {
 }
 
 #[tokio::test]
-async fn a_failed_look_comes_back_when_it_said() {
+async fn failed_look_is_due_at_its_retry_time() {
     let (_dir, store) = store().await;
     store.record_page(page(0, &[event(1, "u1", "deactivate")]), noon()).await.unwrap();
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
@@ -31,14 +31,14 @@ async fn a_failed_look_comes_back_when_it_said() {
     store.finish_look(end, noon()).await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap(), []);
     assert_eq!(store.due(later, 10).await.unwrap().len(), 1);
-    assert_eq!(person(&store, "u1").await.last_error.as_deref(), Some("auth0 said 500"));
+    assert_eq!(user_row(&store, "u1").await.last_error.as_deref(), Some("auth0 said 500"));
     assert_eq!(store.begin_look(&look.id, later).await.unwrap().attempts, 1);
-    // A clock that was set back by a day must not make anybody wait a day.
+    // Setting the clock back by a day must not delay a user by a day.
     assert_eq!(store.due(at("2026-11-22T12:00:00Z"), 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_held_user_waits_for_a_person_and_is_approved() {
+async fn held_user_waits_for_approval() {
     let (_dir, store) = store().await;
     store.record_page(page(0, &[event(1, "u1", "deactivate")]), noon()).await.unwrap();
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_held_user_waits_for_a_person_and_is_approved() {
 }
 
 #[tokio::test]
-async fn the_guard_counts_a_user_once_in_a_window() {
+async fn guard_counts_user_once_per_window() {
     let (_dir, store) = store().await;
     let events: Vec<Event> = (1..=4).map(|n| event(n, &format!("u{n}"), "deactivate")).collect();
     store.record_page(page(0, &events), noon()).await.unwrap();
@@ -69,7 +69,7 @@ async fn the_guard_counts_a_user_once_in_a_window() {
     assert_eq!(
         ask_guard(&store, "u2", true, false, guard, noon()).await,
         Admission::Refused(0),
-        "whoever it holds stays held"
+        "a held user stays held"
     );
     let swept = ask_guard(&store, "u4", true, false, guard, noon()).await;
     assert_eq!(swept, Admission::Admitted, "counted apart");
@@ -84,20 +84,20 @@ fn guard() -> GuardWindow {
 async fn ask_guard(
     store: &Store,
     user: &str,
-    sweep: bool,
+    reconcile: bool,
     approved: bool,
     guard: GuardWindow,
     now: Timestamp,
 ) -> Admission {
     let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
-    let denial = looks::Denial { user: &id(user), read: &read, reconcile: sweep, approved, intent: None };
+    let denial = looks::Denial { user: &id(user), read: &read, reconcile, approved, intent: None };
     store.prepare_denial(denial, guard, now).await.unwrap()
 }
 
 #[tokio::test]
-async fn who_is_held_by_the_guard_is_let_through_by_a_person_and_never_by_time() {
+async fn guard_hold_needs_approval() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let full = GuardWindow { denials_max: 0, ..guard() };
     assert_eq!(ask_guard(&store, "u1", false, false, full, noon()).await, Admission::Refused(0));
     look_at(&store, "u1", &Outcome::Held(crate::domain::Held::Guard), noon()).await;
@@ -113,9 +113,9 @@ async fn who_is_held_by_the_guard_is_let_through_by_a_person_and_never_by_time()
 }
 
 #[tokio::test]
-async fn a_comparison_neither_hides_who_has_failed_nor_renews_since_when_nobody_was_found() {
+async fn reconcile_keeps_failures_and_since() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     look_at(&store, "u1", &Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() }, noon()).await;
     look_at(&store, "u1", &Outcome::Failed("500".to_owned()), noon()).await;
     look_at(&store, "u2", &Outcome::NoAccount, noon()).await;
@@ -124,22 +124,26 @@ async fn a_comparison_neither_hides_who_has_failed_nor_renews_since_when_nobody_
     assert_eq!(store.status().await.unwrap().unwrap().failed, 1);
     assert_eq!(store.begin_look(&id("u1"), tomorrow).await.unwrap().attempts, 1);
     look_at(&store, "u2", &Outcome::NoAccount, tomorrow).await;
-    assert_eq!(person(&store, "u2").await.since, "2026-11-23T12:00:00.000Z");
+    assert_eq!(user_row(&store, "u2").await.since, "2026-11-23T12:00:00.000Z");
     let in_90_days = clock::add(noon(), Duration::from_secs(90 * 86_400));
     let since = clock::sub(in_90_days, Duration::from_secs(90 * 86_400));
-    assert_eq!(store.users_to_compare(None, since, 10).await.unwrap(), [id("u1")], "no longer looked for");
-    take_in(&store, &[event(3, "u1", "deactivate")]).await;
+    assert_eq!(
+        store.users_to_compare(None, since, 10).await.unwrap(),
+        [id("u1")],
+        "users without an account are no longer listed"
+    );
+    record_events(&store, &[event(3, "u1", "deactivate")]).await;
     let status = store.status().await.unwrap().unwrap();
-    assert_eq!((status.failed, status.pending), (0, 1), "a new event revives");
+    assert_eq!((status.failed, status.pending), (0, 1), "a new event resets the failure");
     assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().attempts, 0);
 }
 
 #[tokio::test]
-async fn a_request_names_those_it_was_made_for_and_no_others() {
+async fn request_returns_only_its_users() {
     let (_dir, store) = store().await;
     let one = store.request_look(Who::User(&id("u1")), noon()).await.unwrap();
     assert_eq!(one, [Requested { id: id("u1"), due_seq: 1 }]);
-    // In the same millisecond.
+    // Two requests in the same millisecond.
     assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), []);
     look_at(&store, "u1", &Outcome::Failed("x".to_owned()), noon()).await;
     assert_eq!(store.request_look(Who::Failed, noon()).await.unwrap(), [Requested { id: id("u1"), due_seq: 2 }]);
@@ -147,12 +151,12 @@ async fn a_request_names_those_it_was_made_for_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_retry_and_a_snooze_come_back_without_being_told_when() {
+async fn retry_and_snooze_set_their_due_time() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let minute = clock::add(noon(), Duration::from_secs(60));
     look_at(&store, "u1", &Outcome::Retry { after: Duration::from_secs(60), why: "x".to_owned() }, noon()).await;
-    assert_eq!(person(&store, "u1").await.due_at.as_deref(), Some("2026-11-23T12:01:00.000Z"));
+    assert_eq!(user_row(&store, "u1").await.due_at.as_deref(), Some("2026-11-23T12:01:00.000Z"));
     look_at(
         &store,
         "u1",
@@ -160,14 +164,18 @@ async fn a_retry_and_a_snooze_come_back_without_being_told_when() {
         minute,
     )
     .await;
-    let row = person(&store, "u1").await;
-    assert_eq!((row.due_at.as_deref(), row.attempts), (Some("2026-11-23T12:02:00.000Z"), 1), "a snooze is no attempt");
+    let row = user_row(&store, "u1").await;
+    assert_eq!(
+        (row.due_at.as_deref(), row.attempts),
+        (Some("2026-11-23T12:02:00.000Z"), 1),
+        "a snooze does not count as an attempt"
+    );
 }
 
 #[tokio::test]
-async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
+async fn repeated_denial_gets_new_time_and_cause() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let u1 = id("u1");
     let change = |denied, event: Option<&str>| AccountChange {
         connection: Some("db".to_owned()),
@@ -194,20 +202,17 @@ async fn an_account_that_is_denied_again_has_a_time_and_a_cause_of_its_own() {
     store.request_look(Who::User(&id("u2")), noon()).await.unwrap();
     store.intend_mark(&u1, intent, noon()).await.unwrap();
     store.intend_mark(&id("u2"), intent, noon()).await.unwrap();
-    assert!(
-        store.begin_look(&id("u2"), noon()).await.unwrap().accounts[0].sessions_owed,
-        "whoever looks next must find it"
-    );
+    assert!(store.begin_look(&id("u2"), noon()).await.unwrap().accounts[0].sessions_owed, "the next look must find it");
 }
 
 #[tokio::test]
-async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_address() {
+async fn wakes_dependents_and_address_sharers() {
     let (_dir, store) = store().await;
     let mut entry = event(1, "u1", "deactivate");
     entry.users[0].login = Some("Shared@Example.com".to_owned());
     let mut other = event(2, "u2", "activate");
     other.users[0].login = Some("shared@example.com".to_owned());
-    take_in(&store, &[entry, other]).await;
+    record_events(&store, &[entry, other]).await;
     let (u1, u2) = (id("u1"), id("u2"));
     let outcome = Outcome::Skipped(crate::domain::Skipped::SharedAddress(u2.clone()));
     store.finish_look(LookFinish { depends_on: Some(&u2), ..finish(&u1, 1, &outcome) }, noon()).await.unwrap();
@@ -219,7 +224,7 @@ async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_add
         .await
         .unwrap();
     assert_eq!(finished.woken, 1);
-    let row = person(&store, "u1").await;
+    let row = user_row(&store, "u1").await;
     assert_eq!(
         (row.cause.as_str(), row.open, row.outcome.map(|outcome| outcome.as_str())),
         ("neighbour", true, Some("skipped"))
@@ -232,9 +237,9 @@ async fn those_who_wait_for_somebody_are_woken_and_so_are_those_who_share_an_add
 }
 
 #[tokio::test]
-async fn a_mark_is_intended_only_with_the_leave_of_the_guard() {
+async fn intent_requires_guard_admission() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
     let account = crate::domain::AccountId::new("auth0|open");
     let intent = looks::Intent { account: &account, email: None, with_block: true, owe_sessions: false };
@@ -253,33 +258,33 @@ async fn a_mark_is_intended_only_with_the_leave_of_the_guard() {
 }
 
 #[tokio::test]
-async fn a_look_weighs_what_is_open_and_the_last_events_of_the_hour_however_many_there_were() {
+async fn look_reads_open_and_recent_events() {
     let (_dir, store) = store().await;
     let many: Vec<Event> = (0..40).map(|number| event(number, "u1", "activate")).collect();
-    take_in(&store, &many).await;
+    record_events(&store, &many).await;
     assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().events.len(), 40, "all are open");
     look_at(&store, "u1", &Outcome::Applied, noon()).await;
-    take_in(&store, &[event(40, "u1", "deactivate")]).await;
+    record_events(&store, &[event(40, "u1", "deactivate")]).await;
     let seen = store.begin_look(&id("u1"), noon()).await.unwrap().events;
     let numbers: Vec<String> = seen.iter().map(|event| event.id.clone()).collect();
     assert_eq!(numbers, (11..=40).map(|number| format!("event-{number}")).collect::<Vec<_>>());
     assert!(seen.iter().all(|event| event.open == (event.id == "event-40")), "{seen:?}");
-    // Long after, what is open still speaks, however much was recorded since then.
+    // Open events still count much later, however many events follow.
     let later = clock::add(noon(), Duration::from_secs(7200));
     let others: Vec<Event> = (50..90).map(|number| event(number, "u2", "activate")).collect();
-    take_in(&store, &others).await;
+    record_events(&store, &others).await;
     let seen = store.begin_look(&id("u1"), later).await.unwrap().events;
     assert_eq!(seen.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["event-40"]);
 }
 
 #[tokio::test]
-async fn a_mark_that_the_state_did_not_know_of_is_taken_up_once() {
+async fn unknown_mark_is_adopted_once() {
     let (_dir, store) = store().await;
     let account = crate::domain::AccountId::new("auth0|1");
     let adopt = async |owner: &str| store.adopt_account(&id(owner), &account, None, noon(), noon()).await.unwrap();
     assert!(adopt("u1").await);
-    assert!(!adopt("u1").await, "it is known now");
-    assert!(adopt("u2").await, "for somebody else it is news");
+    assert!(!adopt("u1").await, "already known");
+    assert!(adopt("u2").await, "another owner is new");
     let known = store.known(&[id("u1"), id("u2")]).await.unwrap();
     assert_eq!((&known[&id("u1")].denied, &known[&id("u2")].denied), (&vec![], &vec![account]));
 }

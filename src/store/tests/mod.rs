@@ -8,8 +8,8 @@ mod intake;
 mod interleavings;
 mod looks;
 mod opening;
-mod reports;
 mod schema;
+mod reports;
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn finish<'a>(user: &'a OktaUserId, claimed_seq: i64, outcome: &'a Outcome) -> L
     }
 }
 
-/// An account that a look left so, without more to tell of it.
+/// The result of a look for an account, with default details.
 fn account(id: &str, denied: bool) -> AccountChange {
     AccountChange {
         id: crate::domain::AccountId::new(id),
@@ -106,13 +106,13 @@ async fn execute(store: &Store, sql: &'static str) -> Result<u64, sqlx::Error> {
     sqlx::query(sql).execute(store.writer()).await.map(|done| done.rows_affected())
 }
 
-/// One page with these events, on whatever the checkpoint is.
-async fn take_in(store: &Store, events: &[Event]) -> Recorded {
+/// Records a page with these events after the current checkpoint.
+async fn record_events(store: &Store, events: &[Event]) -> Recorded {
     let seq = store.checkpoint().await.unwrap().map_or(0, |checkpoint| checkpoint.seq);
     store.record_page(page(seq, events), noon()).await.unwrap()
 }
 
-/// One whole look that ends so.
+/// Runs one look with this outcome.
 async fn look_at(store: &Store, user: &str, outcome: &Outcome, now: Timestamp) -> Finished {
     let look = store.begin_look(&id(user), now).await.unwrap();
     let next_look = matches!(outcome, Outcome::Failed(_)).then(|| clock::add(now, Duration::from_secs(86_400)));
@@ -120,6 +120,6 @@ async fn look_at(store: &Store, user: &str, outcome: &Outcome, now: Timestamp) -
     store.finish_look(end, now).await.unwrap()
 }
 
-async fn person(store: &Store, user: &str) -> UserRow {
+async fn user_row(store: &Store, user: &str) -> UserRow {
     store.find_users(user).await.unwrap().remove(0)
 }

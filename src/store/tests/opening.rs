@@ -1,4 +1,4 @@
-//! Opening: what is refused, and what is mended.
+//! Opening a state: refusals and repairs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use super::*;
 
 #[tokio::test]
-async fn a_state_is_used_by_one_process_and_belongs_to_one_pair() {
+async fn state_has_one_process_and_one_tenant_pair() {
     let (dir, store) = store().await;
     let path = dir.path().join("state.db");
     assert!(matches!(Store::open(&path, &binding(), noon()).await.unwrap_err(), StoreError::Busy { .. }));
@@ -31,8 +31,7 @@ async fn a_state_is_used_by_one_process_and_belongs_to_one_pair() {
 
 const UNPRIVILEGED: &str = "OKTA_AUTH0_SYNC_TEST_UNPRIVILEGED";
 
-/// Permissions bind everybody but root. As root this runs the named test once more as an ordinary user, in a process of
-/// its own, and answers false: there is nothing left to do here.
+/// Root ignores permissions. As root, runs the named test again in a process of an ordinary user and returns false.
 fn runs_unprivileged(test: &str) -> bool {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::process::CommandExt;
@@ -66,10 +65,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }
 
-/// A state that has something in it, closed.
+/// A closed state with some data.
 async fn closed() -> (tempfile::TempDir, PathBuf) {
     let (dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let path = store.path().to_owned();
     store.close().await;
     (dir, path)
@@ -80,9 +79,9 @@ async fn refused(path: &Path) -> StoreError {
 }
 
 #[tokio::test]
-async fn nobody_else_can_read_any_of_the_files() {
+async fn files_are_readable_by_owner_only() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let path = store.path().to_owned();
     for suffix in ["", "-wal", "-shm", ".lock"] {
         assert_eq!(mode(&beside(&path, suffix)), 0o600, "{suffix}");
@@ -98,12 +97,12 @@ async fn nobody_else_can_read_any_of_the_files() {
     }
     store.close().await;
     let (_store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
-    assert!(!opened.tightened, "there was nothing left to do");
+    assert!(!opened.tightened, "the permissions were already right");
 }
 
-/// systemd does not restart on a wrong configuration; it does on this, and the next start may find room.
+/// systemd restarts after a full disk, but not after a configuration error.
 #[test]
-fn a_full_disk_is_no_matter_of_configuration() {
+fn full_disk_is_not_a_configuration_error() {
     let path = std::path::PathBuf::from("state.db");
     for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded] {
         let error = StoreError::Place { path: path.clone(), source: kind.into() };
@@ -112,7 +111,7 @@ fn a_full_disk_is_no_matter_of_configuration() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_missing_or_something_else_in_the_way_is_named() {
+async fn missing_folder_is_named_in_error() {
     let dir = tempfile::tempdir().unwrap();
     let error = refused(&dir.path().join("none").join("state.db")).await;
     assert!(matches!(error, StoreError::Place { .. }) && error.is_configuration(), "{error}");
@@ -120,15 +119,15 @@ async fn a_folder_that_is_missing_or_something_else_in_the_way_is_named() {
     assert!(matches!(error, StoreError::NotOurs { .. }) && error.is_configuration(), "{error}");
     let error = Store::open_beside(dir.path(), Access::Read).await.unwrap_err();
     assert!(matches!(error, StoreError::NotOurs { .. }), "{error}");
-    assert!(!beside(dir.path(), ".lock").exists(), "nothing was left behind");
+    assert!(!beside(dir.path(), ".lock").exists(), "no lock file was left");
     let error = Store::open_beside(&dir.path().join("state.db"), Access::Read).await.unwrap_err();
     assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     assert!(!is_in_use(&dir.path().join("state.db")).unwrap());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "asking makes no files");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the check creates no files");
 }
 
 #[tokio::test]
-async fn a_file_of_another_kind_is_left_exactly_as_it_was() {
+async fn foreign_file_is_refused_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("notes.txt");
     fs::write(&text, "not a database, and longer than sixteen bytes").unwrap();
@@ -137,7 +136,7 @@ async fn a_file_of_another_kind_is_left_exactly_as_it_was() {
     let mut connection = sqlx::SqliteConnection::connect_with(&other).await.unwrap();
     sqlx::query("CREATE TABLE installation (id)").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
-    // And one that another program has only just begun.
+    // And a database that another program has just created.
     let begun = dir.path().join("begun.db");
     let other = SqliteConnectOptions::new().filename(&begun).create_if_missing(true);
     let mut connection = sqlx::SqliteConnection::connect_with(&other).await.unwrap();
@@ -160,13 +159,13 @@ async fn a_file_of_another_kind_is_left_exactly_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_truncated_file_is_told_to_be_damaged() {
+async fn truncated_file_is_reported_as_damaged() {
     let (_dir, path) = closed().await;
     let whole = fs::read(&path).unwrap();
     for length in [whole.len() - 4096, whole.len() / 2, 4096, 1000, 17] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = refused(&path).await.to_string();
-        assert!(error.contains("damaged") || error.contains("no SQLite database"), "{length}: {error}");
+        assert!(error.contains("damaged") || error.contains("not an SQLite database"), "{length}: {error}");
         assert_eq!(fs::read(&path).unwrap(), whole[..length], "{length}");
     }
     fs::write(&path, &whole[..10]).unwrap();
@@ -176,9 +175,9 @@ async fn a_truncated_file_is_told_to_be_damaged() {
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
 }
 
-/// As SQLite does when the disk is full, or fails.
+/// SQLite rolls back on its own when the disk is full or fails.
 #[tokio::test]
-async fn a_transaction_that_sqlite_ended_by_itself_does_not_stand_in_the_way_of_the_next() {
+async fn writer_recovers_after_sqlite_rollback() {
     let (_dir, store) = store().await;
     for write in [Write::RecordPage, Write::FinishLook] {
         let mut tx = store.begin(write).await.unwrap();
@@ -188,12 +187,12 @@ async fn a_transaction_that_sqlite_ended_by_itself_does_not_stand_in_the_way_of_
         sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
         drop(tx);
     }
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn whoever_dies_while_making_the_file_can_begin_again() {
+async fn open_recovers_from_crash_during_creation() {
     for statements in [
         &[][..],
         &["PRAGMA journal_mode = WAL"],
@@ -210,7 +209,7 @@ async fn whoever_dies_while_making_the_file_can_begin_again() {
         for statement in statements {
             sqlx::query(*statement).execute(&mut connection).await.unwrap();
         }
-        // As a death leaves it: with its WAL, and nobody to fold it in.
+        // As after a kill: with a WAL that was not checkpointed.
         let copy = dir.path().join("copy.db");
         fs::copy(&path, &copy).unwrap();
         if beside(&path, "-wal").exists() {
@@ -229,7 +228,7 @@ async fn whoever_dies_while_making_the_file_can_begin_again() {
 }
 
 #[tokio::test]
-async fn a_state_of_a_newer_version_is_refused_and_left_alone() {
+async fn newer_schema_is_refused_unchanged() {
     let (_dir, path) = closed().await;
     let mut connection =
         sqlx::SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
@@ -245,7 +244,7 @@ async fn a_state_of_a_newer_version_is_refused_and_left_alone() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
-/// The migrations of this version, and one that a later version may bring.
+/// The migrations of this version plus one of a later version.
 async fn later(next: &str) -> (tempfile::TempDir, Migrator) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("0001_state.sql"), include_bytes!("../../../migrations/0001_state.sql")).unwrap();
@@ -256,7 +255,7 @@ async fn later(next: &str) -> (tempfile::TempDir, Migrator) {
 }
 
 #[tokio::test]
-async fn an_older_state_is_copied_then_migrated_and_of_another_tenant_it_is_not_touched() {
+async fn older_schema_is_copied_then_migrated() {
     let (_dir, path) = closed().await;
     let (_migrations, migrator) = later("ALTER TABLE users ADD COLUMN nickname TEXT;").await;
     let before = fs::read(&path).unwrap();
@@ -265,7 +264,7 @@ async fn an_older_state_is_copied_then_migrated_and_of_another_tenant_it_is_not_
     assert!(matches!(error, StoreError::OtherTenant { .. }) && error.is_configuration(), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
 
-    // An attempt that fails leaves the state as it was, and its copy is in nobody's way.
+    // A failed attempt leaves the state unchanged, and its copy does not block the next attempt.
     let (_broken, broken) = later("ALTER TABLE users ADD COLUMN nickname TEXT; SELECT * FROM nowhere;").await;
     let error = Store::open_with(&path, &binding(), noon(), &broken).await.unwrap_err();
     assert!(matches!(error, StoreError::Migration { .. }), "{error}");
@@ -279,13 +278,13 @@ async fn an_older_state_is_copied_then_migrated_and_of_another_tenant_it_is_not_
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
     store.close().await;
     assert!(matches!(refused(&path).await, StoreError::Newer { found: 3, known: 2, .. }));
-    // The way back: the copy is a whole state of the old schema.
+    // Rolling back: the copy is a complete state of the old schema.
     let (store, _) = Store::open(&copy, &binding(), noon()).await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
 }
 
-/// What the views tell, row by row.
-async fn told(store: &Store) -> Vec<String> {
+/// Every row of every view.
+async fn view_rows(store: &Store) -> Vec<String> {
     let mut all = Vec::new();
     for view in ["status", "pending", "failed", "held", "skipped", "denied", "recent_events", "decisions", "runs"] {
         let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info(?)")
@@ -302,7 +301,7 @@ async fn told(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_state_of_schema_1_tells_the_same_behind_its_migration_and_goes_on() {
+async fn schema_1_reads_the_same_after_migration() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let migrations = tempfile::tempdir().unwrap();
@@ -345,14 +344,14 @@ async fn a_state_of_schema_1_tells_the_same_behind_its_migration_and_goes_on() {
     store.begin_run(RunKind::Run, noon()).await.unwrap();
     store.close().await;
     let (store, _) = Store::open_with(&path, &binding(), noon(), &first).await.unwrap();
-    let before = told(&store).await;
+    let before = view_rows(&store).await;
     let (events, event_users, users, addresses, accounts, decisions) = store.counts(store.reader()).await.unwrap();
     store.close().await;
 
     let (store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
     assert_eq!(opened.migrated_from, Some(beside(&path, ".schema-1.bak")));
-    assert_eq!(told(&store).await, before);
-    // Whom only an event named from which nothing follows is a user now.
+    assert_eq!(view_rows(&store).await, before);
+    // Users that only ignored events name are now in the table.
     let expected = (events, event_users, users + 1, addresses, accounts, decisions);
     assert_eq!(store.counts(store.reader()).await.unwrap(), expected);
     let broken: Option<(String, i64)> = sqlx::query_as("SELECT \"table\", rowid FROM pragma_foreign_key_check")
@@ -367,14 +366,14 @@ async fn a_state_of_schema_1_tells_the_same_behind_its_migration_and_goes_on() {
         ("W@example.com", "w-skipped"),
         ("V", "v-done"),
     ] {
-        assert_eq!(person(&store, text).await.okta_user_id, found, "{text}");
+        assert_eq!(user_row(&store, text).await.okta_user_id, found, "{text}");
     }
     assert_eq!(store.addresses_of(&id("z-due")).await.unwrap(), ["Z@example.com", "a@b"]);
     let open: Vec<String> =
         store.events(EventSelection::Pending, 10).await.unwrap().into_iter().map(|row| row.event_id).collect();
     assert_eq!(open, ["e7", "e4", "e4"]);
 
-    // A page goes on behind all numbers that were ever given, and knows what it brings again.
+    // A page continues after the highest number ever used and recognizes known events.
     let known = Event { id: "dc9fd3c0-598c-11ef-8478-2b7584bf8d5a".to_owned(), ..event(5, "only-created", "create") };
     let page = [known, event(10, "only-created", "activate"), event(11, "z-due", "deactivate")];
     assert_eq!(store.record_page(super::page(0, &page), noon()).await.unwrap().new_events, 2);
@@ -389,8 +388,8 @@ async fn a_state_of_schema_1_tells_the_same_behind_its_migration_and_goes_on() {
 }
 
 #[tokio::test]
-async fn who_may_not_look_at_the_state_is_sent_to_root() {
-    if !runs_unprivileged("who_may_not_look_at_the_state_is_sent_to_root") {
+async fn unreadable_state_suggests_root() {
+    if !runs_unprivileged("unreadable_state_suggests_root") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -400,8 +399,8 @@ async fn who_may_not_look_at_the_state_is_sent_to_root() {
         fs::set_permissions(shut, Permissions::from_mode(0o0)).unwrap();
         let error = Store::open_beside(&path, Access::Read).await.unwrap_err();
         assert!(matches!(error, StoreError::Forbidden { .. }) && !error.is_configuration(), "{error}");
-        assert!(error.to_string().ends_with("do this as root"), "{error}");
-        // Only the folder hides whether it is in use; what cannot be seen is not taken for free.
+        assert!(error.to_string().ends_with("run this command as root"), "{error}");
+        // Only the folder's permissions hide the lock; a hidden lock does not count as free.
         let in_use = is_in_use(&path);
         let hidden = matches!(in_use, Err(StoreError::Forbidden { .. }));
         assert!(if shut == &path { matches!(in_use, Ok(false)) } else { hidden }, "{in_use:?}");
@@ -410,8 +409,8 @@ async fn who_may_not_look_at_the_state_is_sent_to_root() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_named() {
-    if !runs_unprivileged("a_folder_that_cannot_be_written_is_named") {
+async fn unwritable_folder_is_named_in_error() {
+    if !runs_unprivileged("unwritable_folder_is_named_in_error") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -420,18 +419,18 @@ async fn a_folder_that_cannot_be_written_is_named() {
     assert!(matches!(error, StoreError::Place { .. }) && error.is_configuration(), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
-    // Also where a lock was left behind that can be had.
+    // Also if a stale lock file can be locked.
     fs::write(beside(&dir.path().join("state.db"), ".lock"), "").unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
     let error = refused(&dir.path().join("state.db")).await;
     assert!(matches!(error, StoreError::Place { .. }) && error.is_configuration(), "{error}");
-    assert!(error.to_string().contains("Permission denied"), "it says why: {error}");
+    assert!(error.to_string().contains("Permission denied"), "the error names the cause: {error}");
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
 }
 
-/// As on a network share: this way of SQLite's to reach a file shares no memory.
+/// As on a network share: this SQLite VFS has no shared memory.
 #[tokio::test]
-async fn a_file_system_without_shared_memory_is_refused() {
+async fn no_shared_memory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
@@ -444,7 +443,7 @@ async fn a_file_system_without_shared_memory_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_only_asks_whether_a_state_is_in_use_stands_in_nobodys_way() {
+async fn in_use_check_does_not_block_open() {
     let (_dir, path) = closed().await;
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let asking = std::thread::spawn({
@@ -467,8 +466,8 @@ async fn whoever_only_asks_whether_a_state_is_in_use_stands_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn a_copy_in_a_folder_that_cannot_be_written_can_be_read() {
-    if !runs_unprivileged("a_copy_in_a_folder_that_cannot_be_written_can_be_read") {
+async fn copy_in_read_only_folder_is_readable() {
+    if !runs_unprivileged("copy_in_read_only_folder_is_readable") {
         return;
     }
     let (_state, path) = closed().await;
@@ -479,9 +478,9 @@ async fn a_copy_in_a_folder_that_cannot_be_written_can_be_read() {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
     let store = Store::open_beside(&copy, Access::Read).await.unwrap();
     assert_eq!(store.status().await.unwrap().unwrap().pending, 1);
-    assert!(store.request_look(Who::Failed, noon()).await.is_err(), "reading is all it can do");
+    assert!(store.request_look(Who::Failed, noon()).await.is_err(), "the copy is read-only");
     store.close().await;
-    // What was written last may stand in a WAL, which cannot be read here: no answer is better than an old one.
+    // The WAL cannot be read here and may hold the last writes: an error is better than stale data.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
     fs::write(beside(&copy, "-wal"), [0; 32]).unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
@@ -491,7 +490,7 @@ async fn a_copy_in_a_folder_that_cannot_be_written_can_be_read() {
 }
 
 #[tokio::test]
-async fn what_has_to_follow_a_changed_configuration_is_not_lost_by_a_crash() {
+async fn configuration_change_survives_crash() {
     let (_dir, path) = closed().await;
     let lax = Binding { enforce: false, ..binding() };
     let (store, opened) = Store::open(&path, &lax, noon()).await.unwrap();
@@ -506,8 +505,8 @@ async fn what_has_to_follow_a_changed_configuration_is_not_lost_by_a_crash() {
     assert!(store.finish_run(run + 1, RunCounts::default(), None, noon()).await.is_err());
     let ended: Vec<(bool, String)> =
         sqlx::query_as("SELECT ok, error FROM runs").fetch_all(store.reader()).await.unwrap();
-    assert_eq!(ended, [(false, "the process died before it came to an end".to_owned())]);
-    // And here it dies, before it has done anything about either.
+    assert_eq!(ended, [(false, "the process died before it finished".to_owned())]);
+    // The process dies here, before it acts on either change.
     store.close().await;
 
     let (store, opened) = Store::open(&path, &strict, noon()).await.unwrap();
@@ -519,7 +518,7 @@ async fn what_has_to_follow_a_changed_configuration_is_not_lost_by_a_crash() {
     store.close().await;
 
     let (store, opened) = Store::open(&path, &strict, noon()).await.unwrap();
-    assert!(!opened.policy_changed, "the sweep is under way, and goes on by itself");
+    assert!(!opened.policy_changed, "the running reconcile resumes");
     let sweep = store.current_reconcile().await.unwrap().unwrap();
     assert_eq!((sweep.scope.as_str(), sweep.stage.as_str(), sweep.listed, sweep.made_due), ("all", "known", 200, 3));
     store.finish_reconcile(noon()).await.unwrap();

@@ -1,9 +1,9 @@
-//! What is read of a state by whoever asks, beside the views.
+//! Queries beside the SQL views.
 
 use super::*;
 
 #[tokio::test]
-async fn a_state_says_which_org_it_belongs_to_once_it_knows() {
+async fn org_id_is_known_once_bound() {
     let (_dir, store) = store().await;
     assert_eq!(store.org_id().await.unwrap(), None);
     store.bind_org("00o1").await.unwrap();
@@ -11,7 +11,7 @@ async fn a_state_says_which_org_it_belongs_to_once_it_knows() {
 }
 
 #[tokio::test]
-async fn a_remote_fails_until_it_has_answered_since() {
+async fn remote_fails_until_later_answer() {
     let (_dir, store) = store().await;
     let failing = async || {
         let remotes = store.remotes().await.unwrap();
@@ -22,7 +22,7 @@ async fn a_remote_fails_until_it_has_answered_since() {
     let error = RemoteError { remote: "auth0", kind: "timed out", text: "no answer" };
     store.note_remote_error(error, noon()).await.unwrap();
     assert_eq!(failing().await, [false, true]);
-    // Also when the answer came within the same millisecond.
+    // Also if the answer came within the same millisecond.
     store.note_remote_ok("auth0", noon()).await.unwrap();
     assert_eq!(failing().await, [false, false]);
     store.note_remote_error(error, clock::add(noon(), Duration::from_millis(1))).await.unwrap();
@@ -30,7 +30,7 @@ async fn a_remote_fails_until_it_has_answered_since() {
 }
 
 #[tokio::test]
-async fn a_poll_that_was_tried_is_noted_whatever_came_of_it() {
+async fn poll_attempt_is_recorded() {
     let (_dir, store) = store().await;
     store.note_poll(noon()).await.unwrap();
     let status = store.status().await.unwrap().unwrap();
@@ -38,7 +38,7 @@ async fn a_poll_that_was_tried_is_noted_whatever_came_of_it() {
 }
 
 #[tokio::test]
-async fn entries_that_could_not_be_read_are_kept_with_their_text() {
+async fn quarantined_entries_keep_their_text() {
     let (_dir, store) = store().await;
     let unreadable: Vec<QuarantinedEvent> = ["x", "y"]
         .map(|event_id| QuarantinedEvent {
@@ -57,11 +57,11 @@ async fn entries_that_could_not_be_read_are_kept_with_their_text() {
 }
 
 #[tokio::test]
-async fn the_last_link_of_the_chain_and_how_far_it_reaches_back_are_told() {
+async fn last_chain_and_oldest_decision_are_reported() {
     let (_dir, store) = store().await;
     let (none, root) = store.last_chain().await.unwrap();
     assert_eq!((none, store.kept_decisions().await.unwrap()), (0, KeptDecisions { expired: 0, oldest_at: None }));
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let decision =
         Decision { cause: "event".to_owned(), outcome: crate::domain::DecisionOutcome::Applied, ..Decision::default() };
     let (u1, decisions) = (id("u1"), [decision.clone(), decision]);
@@ -69,19 +69,19 @@ async fn the_last_link_of_the_chain_and_how_far_it_reaches_back_are_told() {
     store.finish_look(end, noon()).await.unwrap();
     let (last, chain) = store.last_chain().await.unwrap();
     assert_eq!(last, 2);
-    assert!(chain.len() == 64 && chain != root, "a digest of its own: {chain}");
+    assert!(chain.len() == 64 && chain != root, "the chain value is a new digest: {chain}");
     let noon_text = Some(crate::domain::timestamp_text(noon()));
     assert_eq!(store.kept_decisions().await.unwrap(), KeptDecisions { expired: 0, oldest_at: noon_text });
     while store.expire(Timestamp::MAX, 1).await.unwrap() > 0 {}
     assert_eq!(store.kept_decisions().await.unwrap(), KeptDecisions { expired: 2, oldest_at: None });
-    assert_eq!(store.last_chain().await.unwrap(), (2, chain), "what was noted elsewhere can still be found");
+    assert_eq!(store.last_chain().await.unwrap(), (2, chain), "a chain value noted elsewhere is still found");
 }
 
 #[tokio::test]
-async fn people_are_listed_by_how_their_last_look_ended_the_longest_first() {
+async fn users_are_listed_by_outcome_longest_first() {
     let (_dir, store) = store().await;
     let events: Vec<Event> = (1..=3).map(|number| event(number, &format!("u{number}"), "deactivate")).collect();
-    take_in(&store, &events).await;
+    record_events(&store, &events).await;
     let later = clock::add(noon(), Duration::from_secs(1));
     look_at(&store, "u2", &Outcome::NoAccount, noon()).await;
     look_at(&store, "u1", &Outcome::NoAccount, later).await;
@@ -95,10 +95,10 @@ async fn people_are_listed_by_how_their_last_look_ended_the_longest_first() {
 }
 
 #[tokio::test]
-async fn who_was_only_left_out_is_due_when_enforcement_is_switched_on() {
+async fn enabling_enforcement_queues_skipped_users() {
     let (_dir, store) = store().await;
     let events: Vec<Event> = (1..=3).map(|number| event(number, &format!("u{number}"), "deactivate")).collect();
-    take_in(&store, &events).await;
+    record_events(&store, &events).await;
     let left_out = Outcome::Skipped(crate::domain::Skipped::NotEnforced);
     look_at(&store, "u1", &left_out, noon()).await;
     look_at(&store, "u2", &left_out, noon()).await;
@@ -109,10 +109,10 @@ async fn who_was_only_left_out_is_due_when_enforcement_is_switched_on() {
 }
 
 #[tokio::test]
-async fn the_next_open_reason_is_the_earliest_and_a_later_look_at_who_is_settled_is_none() {
+async fn next_due_ignores_settled_rechecks() {
     let (_dir, store) = store().await;
     assert_eq!(store.next_open_due().await.unwrap(), None);
-    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     assert_eq!(store.next_open_due().await.unwrap(), Some(noon()));
     let minute = clock::add(noon(), Duration::from_secs(60));
     let (u1, u2) = (id("u1"), id("u2"));
@@ -124,9 +124,9 @@ async fn the_next_open_reason_is_the_earliest_and_a_later_look_at_who_is_settled
 }
 
 #[tokio::test]
-async fn whoever_is_due_later_than_we_ever_wait_is_due_now_for_a_clock_was_set_back() {
+async fn due_time_after_clock_step_is_due_now() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
     let hours = |hours: u64| clock::add(noon(), Duration::from_secs(hours * 3600));
     let (u1, u2) = (id("u1"), id("u2"));
     let retry = Outcome::Retry { after: Duration::from_secs(3600), why: "no answer".to_owned() };

@@ -1,11 +1,11 @@
-//! The schema: the views that others rely on, and the rows that cannot be.
+//! The schema: the views' contract and the constraints.
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Column, Connection, Executor, SqliteConnection};
 
 use super::*;
 
-/// The contract, as it is documented.
+/// The documented contract.
 const CONTRACT: &str = "
 status: version, okta_url, auth0_url, enforce, first_run_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, cursor_moved_at, pending, failed, held, quarantined, denied, lag_p50_s, lag_p99_s, lag_max_s, oldest_pending_at, last_okta_error, last_auth0_error, needs_attention, enforcement, enforcement_checked_at
 pending: okta_user_id, email, reason, due_at, attempts, outcome, last_error, since
@@ -18,10 +18,10 @@ decisions: at, okta_user_id, email, auth0_user_id, cause, event_id, actor, statu
 runs: kind, started_at, finished_at, ok, pages, events, looks, writes, error";
 
 #[tokio::test]
-async fn the_views_are_the_contract_and_are_read_while_somebody_writes() {
+async fn views_match_contract_during_writes() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
-    // A writer that is in the middle of something.
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
+    // An open write transaction.
     let mut writing = store.begin(Write::FinishLook).await.unwrap();
     sqlx::query("UPDATE users SET outcome = 'held', why = 'x'").execute(&mut *writing).await.unwrap();
 
@@ -41,10 +41,10 @@ async fn the_views_are_the_contract_and_are_read_while_somebody_writes() {
         sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'view'").fetch_all(&mut plain).await.unwrap();
     views.sort();
     found.sort_unstable();
-    assert_eq!(views, found, "a view that is no contract is nobody's");
+    assert_eq!(views, found, "every view is part of the contract");
     let (pending, held): (i64, i64) =
         sqlx::query_as("SELECT pending, held FROM status").fetch_one(&mut plain).await.unwrap();
-    assert_eq!((pending, held), (1, 0), "what is not committed is not seen");
+    assert_eq!((pending, held), (1, 0), "uncommitted changes are invisible");
     store.commit(writing).await.unwrap();
     let (pending, held): (i64, i64) =
         sqlx::query_as("SELECT pending, held FROM status").fetch_one(&mut plain).await.unwrap();
@@ -59,9 +59,9 @@ async fn the_views_are_the_contract_and_are_read_while_somebody_writes() {
 }
 
 #[tokio::test]
-async fn the_view_status_tells_lag_and_what_needs_a_person() {
+async fn status_view_shows_lag_and_attention() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
     let decisions: Vec<Decision> = (1..=100)
         .map(|n| Decision {
             cause: "event".to_owned(),
@@ -98,14 +98,14 @@ async fn the_view_status_tells_lag_and_what_needs_a_person() {
     assert!(store.clear_alarm(AlarmKind::Gap, "", noon()).await.unwrap());
     assert!(!store.clear_alarm(AlarmKind::Gap, "", noon()).await.unwrap());
     assert!(!store.status().await.unwrap().unwrap().needs_attention);
-    assert!(store.raise_alarm(&alarm, noon()).await.unwrap(), "after its end it is a new one");
+    assert!(store.raise_alarm(&alarm, noon()).await.unwrap(), "raising it again creates a new alarm");
 }
 
 #[tokio::test]
-async fn rows_that_must_not_be_cannot_be_written() {
+async fn illegal_rows_are_rejected() {
     let (_dir, store) = store().await;
-    take_in(&store, &[event(1, "u1", "deactivate")]).await;
-    // Each of these is refused by the one CHECK, key or type that it is aimed at: the statement is right but for that.
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
+    // Each statement violates exactly one CHECK, key or type.
     for illegal in [
         "UPDATE users SET due_at = NULL",
         "UPDATE users SET due_at = NULL, outcome = 'snooze'",
