@@ -30,7 +30,7 @@ mod reconciles;
 mod requests;
 mod runs;
 mod types;
-mod reports;
+mod views;
 mod write;
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ pub use purge::MarkedByUs;
 pub use reconciles::ReconcileRun;
 pub use requests::{Requested, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
-pub use reports::{
+pub use views::{
     AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, Progress, QuarantinedRow, RemoteRow, StatusRow,
     UserRow,
 };

@@ -9,7 +9,7 @@ mod interleavings;
 mod looks;
 mod opening;
 mod schema;
-mod reports;
+mod views;
 
 use std::time::Duration;
 
