@@ -1,26 +1,26 @@
-//! Named moments at which a test has the process die as by SIGKILL: nothing is unwound, flushed or told.
+//! Failpoints: named points at which a test kills the process as SIGKILL would, without unwinding or flushing.
 //!
-//! Each transaction of the store and each call of a remote has its points, before and behind; who passes one names it
-//! here. `OKTA_AUTH0_SYNC_TEST_DIE_AT=store::record_page::uncommitted=3` dies at the third passing of that one. All names
-//! are listed by [`crate::cli::failpoints`]. Without the feature `failpoints`, and so in packages, nothing of it is
+//! Each store transaction and each remote call has a point before and after it.
+//! `OKTA_AUTH0_SYNC_TEST_DIE_AT=store::record_page::uncommitted=3` aborts at the third pass of that point.
+//! [`crate::cli::failpoints`] lists all names. Without the feature `failpoints`, and so in packages, they are not
 //! compiled in.
 
-/// Where a point stands to what it is about.
+/// Where a point is, relative to its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing is begun: no lock is held, no byte is sent.
+    /// Not started: no lock is held and no byte has been sent.
     Before,
-    /// Every statement of the transaction is executed, and it is not committed.
+    /// Every statement of the transaction has run, but it is not committed.
     Uncommitted,
-    /// It is done, and whoever asked for it has not heard of it.
+    /// Completed, but the caller has not received the result.
     After,
 }
 
 impl Phase {
-    /// Those of a transaction.
+    /// The phases of a transaction.
     #[cfg(feature = "failpoints")]
     pub(crate) const OF_A_WRITE: &'static [Self] = &[Self::Before, Self::Uncommitted, Self::After];
-    /// Those of a call, and of whatever else cannot be seen half done.
+    /// The phases of a call or another atomic operation.
     #[cfg(feature = "failpoints")]
     pub(crate) const OF_A_CALL: &'static [Self] = &[Self::Before, Self::After];
 
@@ -34,11 +34,11 @@ impl Phase {
     }
 }
 
-/// The process is at this point now.
+/// Marks that the process passes this point.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) fn pass(_room: impl std::fmt::Display, _what: &str, _moment: Phase) {}
+pub(crate) fn pass(_component: impl std::fmt::Display, _what: &str, _phase: Phase) {}
 
-/// The loop of this name is here now: a test of the watchdog may have it hang.
+/// Marks that the loop of this name passes here; a watchdog test can make it hang.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) async fn hang(_loop: &str) {}
 
@@ -61,35 +61,35 @@ mod armed {
 
     use super::Phase;
 
-    /// A point to die at.
+    /// The point at which to abort.
     struct Armed {
         name: String,
-        /// How many passings are left, the last one included.
+        /// Passes left, including the last one.
         left: AtomicU64,
     }
 
     static ARMED: OnceLock<Armed> = OnceLock::new();
 
-    /// What was asked for is no point.
+    /// The requested point does not exist.
     #[derive(Debug, thiserror::Error)]
     #[error("OKTA_AUTH0_SYNC_TEST_DIE_AT: {0:?} is not NAME or NAME=COUNT of a known point")]
     pub(crate) struct Unknown(String);
 
     /// The name of a point.
-    pub(crate) fn name(room: impl Display, what: &str, phase: Phase) -> String {
-        format!("{room}::{what}::{}", phase.as_str())
+    pub(crate) fn name(component: impl Display, what: &str, phase: Phase) -> String {
+        format!("{component}::{what}::{}", phase.as_str())
     }
 
-    /// Arms the point that the environment names, if it names one.
+    /// Arms the point that the environment names, if any.
     ///
     /// # Errors
-    /// When it is none of `known`: a slip must not look like a point that is never passed.
+    /// When the name is not in `known`, so that a typo does not look like a point that is never passed.
     pub(crate) fn arm(asked: Option<&str>, known: &[String]) -> Result<(), Unknown> {
         let Some(asked) = asked else { return Ok(()) };
         let (name, count) = asked.rsplit_once('=').unwrap_or((asked, "1"));
         let count = count.parse().ok().filter(|count| *count > 0);
         match count.filter(|_| known.iter().any(|point| point == name)) {
-            // Armed twice in a process, the first holds: there is one command in a process.
+            // The first call wins; a process runs one command.
             Some(left) => {
                 ARMED.get_or_init(|| Armed { name: name.to_owned(), left: AtomicU64::new(left) });
                 Ok(())
@@ -98,10 +98,10 @@ mod armed {
         }
     }
 
-    /// The process is at this point now: the end, if it is the one that was asked for.
-    pub(crate) fn pass(room: impl Display, what: &str, phase: Phase) {
+    /// Marks that the process passes this point, and aborts if it is the armed one.
+    pub(crate) fn pass(component: impl Display, what: &str, phase: Phase) {
         let Some(armed) = ARMED.get() else { return };
-        if armed.name == name(room, what, phase) && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if armed.name == name(component, what, phase) && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             std::process::abort();
         }
     }
@@ -111,11 +111,11 @@ mod armed {
         use super::*;
 
         #[test]
-        fn what_is_no_point_is_refused() {
+        fn unknown_points_are_rejected() {
             let known = [name("store", "record_page", Phase::After)];
             assert_eq!(known, ["store::record_page::after"]);
-            for slip in ["", "store::record_page", "store::record_page::after=0", "store::record_page::after=x", "=1"] {
-                assert!(arm(Some(slip), &known).is_err(), "{slip}");
+            for typo in ["", "store::record_page", "store::record_page::after=0", "store::record_page::after=x", "=1"] {
+                assert!(arm(Some(typo), &known).is_err(), "{typo}");
             }
             arm(None, &known).unwrap();
         }

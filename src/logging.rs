@@ -1,8 +1,8 @@
-//! The log: one line an event, to standard error.
+//! The log: one line per event, to standard error.
 //!
-//! Three forms: for people (time, level, message, fields; in colour on a terminal), for journald (a syslog priority
-//! `<N>` in front, as sd-daemon(3) has it; no time, for journald has its own), and JSON (one object a line). Text that
-//! a remote wrote is escaped, so that it can neither forge a line nor command a terminal, and every line is bounded.
+//! Three formats: text (time, level, message, fields; in colour on a terminal), journald (a syslog priority prefix `<N>`
+//! as in sd-daemon(3), and no time, because journald adds it), and JSON (one object per line). Text from remotes is
+//! escaped so that it can neither forge a line nor control a terminal, and the length of a line is limited.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -24,59 +24,59 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::config::{LogConfig, LogFormat};
 use crate::domain::{Clock, escape, timestamp_text};
 
-/// What libraries say of themselves at `info` is of no use to an operator; the configured filter can ask for it by name.
+/// Libraries whose `info` lines do not help operators; the configured filter can enable them by name.
 const QUIET: &str = "tokio_cron_scheduler=warn";
 
 /// The longest line, in bytes. journald splits longer ones at 48 KiB, and most collectors at 8 or 16.
 const LINE_MAX: usize = 8 * 1024;
 
-/// The longest single field, in bytes: one that a remote filled must not push the others out of the line.
+/// The longest single field, in bytes, so that text from a remote cannot push the other fields out of the line.
 const FIELD_MAX: usize = 2 * 1024;
 
-/// The longest part of a line that tells the fields of one span, in bytes, and the number of spans told.
+/// The longest rendering of one span's fields, in bytes, and the largest number of spans shown.
 const SPAN_MAX: usize = 200;
 const SPANS_MAX: usize = 4;
 
-/// Standard error; on a terminal, what progress is drawn on the present line makes room.
-fn on_a_line_of_its_own() -> io::Stderr {
+/// Standard error; on a terminal, erases a progress line first.
+fn stderr_on_a_new_line() -> io::Stderr {
     let mut stderr = io::stderr();
     if stderr.is_terminal() {
-        // There is nowhere left to tell of a standard error that is gone.
+        // If standard error is gone, there is nowhere left to report it.
         let _ = io::Write::write_all(&mut stderr, b"\r\x1b[2K");
     }
     stderr
 }
 
-/// Starts the log, once in the life of a process. Times come from `clock`.
+/// Starts the log, once per process. Times come from `clock`.
 ///
 /// # Errors
-/// When the filter is none (a validated [`LogConfig`] has one) or a log has been started before.
+/// When the filter is invalid (never in a validated [`LogConfig`]) or the log has already been started.
 pub fn init(log: &LogConfig, clock: Arc<dyn Clock>) -> Result<(), Error> {
     let filter = EnvFilter::try_new(format!("{QUIET},{}", log.filter))?;
     let lines = Lines { form: Form::of_stderr(log.format), clock };
     let layer =
-        tracing_subscriber::fmt::layer().event_format(lines).fmt_fields(Fields).with_writer(on_a_line_of_its_own);
+        tracing_subscriber::fmt::layer().event_format(lines).fmt_fields(Fields).with_writer(stderr_on_a_new_line);
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     Ok(())
 }
 
-/// Why the log cannot be started.
+/// Why the log failed to start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is none.
+    /// The filter is invalid.
     #[error("log.filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// There is one already.
+    /// The log has already been started.
     #[error(transparent)]
     Started(#[from] TryInitError),
 }
 
-/// At most `bytes` of `text`, with `…` where something is missing.
-fn bounded(text: &mut String, bytes: usize) {
-    const MISSING: &str = "…";
+/// Truncates `text` to `bytes`, and marks the cut with `…`.
+fn truncate(text: &mut String, bytes: usize) {
+    const ELLIPSIS: &str = "…";
     if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes - MISSING.len()));
-        text.push_str(MISSING);
+        text.truncate(text.floor_char_boundary(bytes - ELLIPSIS.len()));
+        text.push_str(ELLIPSIS);
     }
 }
 
@@ -98,15 +98,15 @@ impl Form {
     }
 }
 
-/// Is standard error the stream that systemd connected to journald? `$JOURNAL_STREAM` holds its device and inode
-/// (systemd.exec(5)); it alone proves nothing, for it is inherited by programs whose stderr is elsewhere.
+/// Is standard error connected to journald? `$JOURNAL_STREAM` holds its device and inode
+/// (systemd.exec(5)); the variable alone proves nothing, because child processes inherit it and may redirect stderr.
 fn journald_reads_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let metadata = io::stderr().as_fd().try_clone_to_owned().and_then(|fd| std::fs::File::from(fd).metadata());
     metadata.is_ok_and(|metadata| stream == format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
-/// The last word of a program that ends by an error: where journald reads it, with that priority on each of its lines.
+/// Formats the final error message of a process: under journald, with the error priority on each line.
 pub fn with_journald_priority(text: &str) -> String {
     if !journald_reads_stderr() {
         return text.to_owned();
@@ -137,7 +137,7 @@ where
                 let fields = span.extensions().get::<FormattedFields<N>>().map(|known| known.fields.clone());
                 match fields.filter(|fields| !fields.is_empty()) {
                     Some(mut fields) => {
-                        bounded(&mut fields, SPAN_MAX);
+                        truncate(&mut fields, SPAN_MAX);
                         format!("{}{{{fields}}}", span.name())
                     }
                     None => span.name().to_owned(),
@@ -161,9 +161,9 @@ impl Lines {
         };
         let dim = Style::new().effects(Effects::DIMMED);
         let level = paint(style_of(*metadata.level()), &format!("{:>5}", metadata.level().as_str()));
-        // Bounded before it is painted, so that no colour is left on.
+        // Truncate before colouring, so that the reset sequence is never cut off.
         let mut rest = fields.to_text(spans);
-        bounded(&mut rest, LINE_MAX - 200);
+        truncate(&mut rest, LINE_MAX - 200);
         format!("{} {level} {} {rest}", paint(dim, &timestamp_text(self.clock.now())), paint(dim, metadata.target()))
     }
 
@@ -176,7 +176,7 @@ impl Lines {
             Level::DEBUG | Level::TRACE => 7,
         };
         let mut line = format!("<{priority}>{}", fields.to_text(spans));
-        bounded(&mut line, LINE_MAX);
+        truncate(&mut line, LINE_MAX);
         line
     }
 
@@ -191,7 +191,7 @@ impl Lines {
         }
         let mut left = LINE_MAX.saturating_sub(Value::Object(line.clone()).to_string().len() + 100);
         for (name, value) in fields.others {
-            // What does not fit is left out whole: half a line is no JSON.
+            // Omit fields that do not fit: a truncated line would not be valid JSON.
             let size = value.to_string().len() + name.len() + "\"field_\":,".len();
             if size > left {
                 line.insert("fields_left_out".to_owned(), true.into());
@@ -216,7 +216,7 @@ fn style_of(level: Level) -> Style {
     Style::new().fg_color(Some(colour.into()))
 }
 
-/// The message and the other fields of an event, each escaped and bounded.
+/// The message and the other fields of an event, escaped and truncated.
 #[derive(Default)]
 struct Collected {
     message: String,
@@ -226,7 +226,7 @@ struct Collected {
 impl Collected {
     fn put(&mut self, field: &Field, text: &str) {
         let mut escaped = escape(text);
-        bounded(&mut escaped, FIELD_MAX);
+        truncate(&mut escaped, FIELD_MAX);
         if field.name() == "message" {
             self.message = escaped;
         } else {
@@ -249,7 +249,7 @@ impl Collected {
     }
 }
 
-/// A value as text; in quotes only if it would run into its neighbours.
+/// A value as text; quoted only if it contains a separator.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) if text.is_empty() || text.contains([' ', '"', '=']) => format!("{text:?}"),
@@ -294,7 +294,7 @@ impl Visit for Collected {
     }
 }
 
-/// Writes the fields of spans, in the form that [`Lines`] shows them.
+/// Formats the fields of spans as [`Lines`] shows them.
 struct Fields;
 
 impl<'writer> FormatFields<'writer> for Fields {
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::domain::ManualClock;
 
-    /// What `log` writes in `form`.
+    /// The output of `log` in `form`.
     fn written(form: Form, log: impl FnOnce()) -> String {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let clock = Arc::new(ManualClock::new("2026-11-23T10:00:00.0625Z".parse().unwrap()));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn for_people() {
+    fn text_format() {
         assert_eq!(
             written(Form::Text { colour: false }, an_event),
             "2026-11-23T10:00:00.062Z  WARN okta_auth0_sync::logging::tests Auth0 is away status=503 \
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn for_journald() {
+    fn journald_format() {
         assert_eq!(
             written(Form::Journal, an_event),
             "<4>Auth0 is away status=503 why=\"two words\" ok=false (look{user=00u1})\n"
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn as_json() {
+    fn json_format() {
         let line: Value = serde_json::from_str(&written(Form::Json, an_event)).unwrap();
         assert_eq!(
             line,
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_remote_wrote_cannot_forge_a_line_or_command_a_terminal() {
+    fn control_characters_from_remotes_are_escaped() {
         let evil = "a\n<0>forged\r\u{1b}[2J\u{9b}\u{202e}z";
         for form in [Form::Text { colour: true }, Form::Journal, Form::Json] {
             let line = written(form, || tracing::info!(evil, debug = ?evil, display = %evil, "{evil}"));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded_and_json_stays_json() {
+    fn long_lines_are_truncated_but_stay_json() {
         let long = "é\"".repeat(10_000);
         for form in [Form::Text { colour: false }, Form::Journal, Form::Json] {
             let line = written(form, || {
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_with_its_causes() {
+    fn errors_are_logged_with_their_causes() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] io::Error);

@@ -1,4 +1,4 @@
-//! What systemd is told of a `Type=notify` unit. Nothing here can fail the service: without systemd it does nothing.
+//! Notifications to systemd for a `Type=notify` unit. Never fails the service; does nothing without systemd.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,50 +19,50 @@ pub fn ready() {
     notify_or_queue(NotifyState::Ready);
 }
 
-/// The line that `systemctl status` shows. What a remote wrote is escaped; the rest beyond 200 characters is left out.
+/// Sets the line that `systemctl status` shows. Escapes text from remotes and truncates it to 200 characters.
 pub fn status(text: &str) {
     let line: String = escape(text).chars().take(STATUS_MAX).collect();
     notify(&NotifyState::Status(&line));
 }
 
-/// The service made progress.
+/// Reports progress to the watchdog.
 pub fn watchdog() {
     notify(&NotifyState::Watchdog);
 }
 
-/// The service is on its way out, within its stop time-out.
+/// The service is shutting down, within its stop timeout.
 pub fn stopping() {
     notify_or_queue(NotifyState::Stopping);
 }
 
-/// Within how long systemd wants to hear of progress (`WatchdogSec=`); `None` if it does not ask this process.
+/// The watchdog interval (`WatchdogSec=`); `None` if the watchdog is not enabled for this process.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
 }
 
-/// Tells what will soon be told again. If systemd does not read just now, its queue fills up, and whoever went on writing
-/// would wait for it: here, a thread that all loops need.
+/// Sends a message that will soon be repeated, and drops it if the socket is full: blocking would stall a thread that
+/// all loops need.
 fn notify(state: &NotifyState<'_>) {
     if let Err(error) = send(state) {
-        tracing::debug!(%error, "systemd cannot be told");
+        tracing::debug!(%error, "failed to notify systemd");
     }
 }
 
-/// Tells what is told once: a thread of its own waits if systemd does not read just now.
+/// Sends a message that is sent only once. If the socket is full, a separate thread waits for it.
 fn notify_or_queue(state: NotifyState<'static>) {
     match send(&state) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             std::thread::spawn(move || sd_notify::notify(&[state]));
         }
-        Err(error) => tracing::debug!(%error, "systemd cannot be told"),
+        Err(error) => tracing::debug!(%error, "failed to notify systemd"),
         Ok(()) => {}
     }
 }
 
-/// As `sd_notify::notify` does, but never waits.
+/// Like `sd_notify::notify`, but never blocks.
 fn send(state: &NotifyState<'_>) -> io::Result<()> {
-    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    let address = match place.as_bytes() {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
     };
@@ -78,11 +78,11 @@ mod tests {
 
     use super::*;
 
-    /// The messages go to a socket that an environment variable names, so a process of its own sends them.
+    /// An environment variable names the socket, so the tests send from a child process.
     const SENDER: &str = "OKTA_AUTH0_SYNC_TEST_NOTIFY";
 
     #[test]
-    fn messages_reach_the_socket_of_systemd_as_sd_notify_has_them() {
+    fn messages_reach_the_notify_socket() {
         if std::env::var_os(SENDER).is_some() {
             assert_eq!(watchdog_interval(), Some(Duration::from_secs(30)));
             ready();
@@ -95,7 +95,7 @@ mod tests {
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let sender = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "systemd::tests::messages_reach_the_socket_of_systemd_as_sd_notify_has_them"])
+            .args(["--exact", "systemd::tests::messages_reach_the_notify_socket"])
             .env(SENDER, "1")
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", "30000000")
@@ -112,17 +112,17 @@ mod tests {
         assert_eq!(received, ["READY=1", "STATUS=3 pending\\nREADY=0", "WATCHDOG=1", "STOPPING=1"]);
     }
 
-    /// A socket that nobody reads takes a few messages, and then no more.
+    /// A socket without a reader accepts only a few messages.
     #[test]
-    fn a_systemd_that_does_not_read_holds_nothing_up_and_hears_at_last_what_counts() {
+    fn full_notify_socket_does_not_block() {
         if std::env::var_os(SENDER).is_some() {
             for _ in 0..10_000 {
                 watchdog();
                 status("busy");
             }
             stopping();
-            // Whoever reads does so once this line is there. The process stays until the thread that waits has written.
-            println!("told");
+            // The parent reads the socket after this line. Stay alive until the waiting thread has sent its message.
+            println!("sent");
             std::io::read_to_string(std::io::stdin()).unwrap();
             return;
         }
@@ -131,7 +131,7 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut sender = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
-            .arg("systemd::tests::a_systemd_that_does_not_read_holds_nothing_up_and_hears_at_last_what_counts")
+            .arg("systemd::tests::full_notify_socket_does_not_block")
             .env(SENDER, "1")
             .env("NOTIFY_SOCKET", &path)
             .stdin(Stdio::piped())
@@ -139,36 +139,36 @@ mod tests {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(sender.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("told")));
+        assert!(lines.any(|line| line.unwrap().contains("sent")));
         let mut buffer = [0; 1024];
-        let mut heard = 0;
+        let mut received_count = 0;
         loop {
             let length = socket.recv(&mut buffer).unwrap();
-            heard += 1;
+            received_count += 1;
             if &buffer[..length] == b"STOPPING=1\n" {
                 break;
             }
         }
-        assert!(heard < 20_001, "the queue was full");
+        assert!(received_count < 20_001, "some messages were dropped because the queue was full");
         drop(sender.stdin.take());
         assert!(sender.wait().unwrap().success());
     }
 
     #[test]
-    fn without_systemd_nothing_happens() {
-        let quiet = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "systemd::tests::sends_to_nobody"])
+    fn without_systemd_does_nothing() {
+        let sender = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "systemd::tests::sends_without_systemd"])
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .output()
             .unwrap();
-        assert!(quiet.status.success());
+        assert!(sender.status.success());
     }
 
     #[test]
-    fn sends_to_nobody() {
+    fn sends_without_systemd() {
         ready();
-        status("nobody listens");
+        status("no listener");
         watchdog();
         stopping();
     }

@@ -69,7 +69,7 @@ fn final_error_has_journald_priority() {
         .unwrap();
     assert_eq!(status.code(), Some(78));
     let said = fs::read_to_string(directory.path().join("journal")).unwrap();
-    assert!(said.starts_with("<3>error: wrong configuration") && said.lines().count() > 1, "{said}");
+    assert!(said.starts_with("<3>error: invalid configuration") && said.lines().count() > 1, "{said}");
     assert!(said.lines().all(|line| line.starts_with("<3>")), "{said}");
     assert!(!run(program(directory.path()).arg("run")).err.contains("<3>"));
 }
@@ -189,7 +189,7 @@ fn config_search_order() {
     if !Path::new("/etc/okta-auth0-sync/config.toml").exists() {
         let none = run(program(elsewhere.path()).args(["check", "--offline"]));
         assert_eq!(none.code, 78);
-        assert!(none.out.contains("name one by --config FILE or OKTA_AUTH0_SYNC_CONFIG"), "{}", none.out);
+        assert!(none.out.contains("name a file with --config FILE or OKTA_AUTH0_SYNC_CONFIG"), "{}", none.out);
     }
 }
 
