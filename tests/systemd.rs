@@ -1,4 +1,4 @@
-//! The units, as systemd itself judges them.
+//! Checks the units with systemd-analyze.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// What is installed, and under which name it is judged: a template as one of its instances.
+/// Each unit file and the name under which it is checked: a template as an instance.
 const UNITS: [(&str, &str); 6] = [
     ("okta-auth0-sync.service", "okta-auth0-sync.service"),
     ("okta-auth0-sync@.service", "okta-auth0-sync@acme.service"),
@@ -19,14 +19,14 @@ const UNITS: [(&str, &str); 6] = [
     ("okta-auth0-sync-check@.timer", "okta-auth0-sync-check@acme.timer"),
 ];
 
-/// The exposure that systemd computes, times ten: 0 is none, 100 is everything.
+/// The largest exposure score, times ten: 0 is the best, 100 the worst.
 const EXPOSURE_MAX: u32 = 15;
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd"))
 }
 
-/// The units in a folder of their own, with a program that exists here.
+/// Copies the units to a temporary folder, with a program path that exists here.
 fn installed() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (file, name) in UNITS {
@@ -37,7 +37,7 @@ fn installed() -> TempDir {
     directory
 }
 
-/// `None`, and a line that says so, where there is no systemd-analyze: it is the judge.
+/// `None`, with a note on stderr, if systemd-analyze is not installed.
 fn analyze(directory: &Path, arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).current_dir(directory).output() {
         Ok(output) => Some(output),
@@ -81,7 +81,7 @@ fn units_have_low_exposure() {
     }
 }
 
-/// The settings of a unit: comments are no settings, and the order is none either.
+/// The settings of a unit, sorted and without comments.
 fn settings(file: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(folder().join(file)).unwrap();
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -97,7 +97,7 @@ fn template_differs_only_in_name() {
     ] {
         let without_name: BTreeSet<String> = settings(template)
             .into_iter()
-            // The state's place has a default, which is that of the unit without a name.
+            // The plain unit uses the default path of the state.
             .filter(|line| !line.starts_with("Environment=OKTA_AUTH0_SYNC__STORE__PATH="))
             .map(|line| line.replace("/%i", "").replace(" (%i)", "").replace("-%i", ""))
             .collect();

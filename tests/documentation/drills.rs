@@ -1,4 +1,4 @@
-//! The drills that the pages offer are played, and alarms that a process before raised find their end.
+//! Runs the drills on the pages, and checks that alarms clear after a restart.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,10 +20,10 @@ fn alarm_drill_covers_every_kind() {
     }
 }
 
-/// Plays a drill, where the `curl` that it needs is.
+/// Runs a drill if `curl` is installed.
 fn plays(arguments: &[&str]) {
     if !Path::new("/usr/bin/curl").exists() {
-        eprintln!("{arguments:?} is not played: there is no curl");
+        eprintln!("{arguments:?} skipped: curl is not installed");
         return;
     }
     let drill = Command::new("bash")

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Row};
 
 use crate::harness::Harness;
 
-/// A configuration that names no secret that exists.
+/// A configuration whose secret files do not exist.
 const AUDITOR: &str = "[okta]\nurl = \"https://nowhere.okta.com\"\napi_token_file = \"none\"\n\
                        [auth0]\nurl = \"https://nowhere.auth0.com\"\nclient_id = \"none\"\nclient_secret_file = \"none\"\n\
                        [store]\npath = \"copy.db\"\n";
@@ -35,7 +35,7 @@ async fn copied_state_answers_and_shows_edits() {
     let (ann, account) = harness.person("ann");
     let (gone, _) = harness.person("gone");
     harness.sync().await;
-    // Auth0 names its answers.
+    // Auth0 gives its responses an id.
     let (name, value) = ("x-auth0-requestid".to_owned(), Some("request-1".to_owned()));
     harness.sandbox.auth0().faults().add(Fault::new("PATCH", "/api/v2/users", Effect::ReplaceHeader { name, value }));
     harness.sandbox.okta().deactivate(&ann);
@@ -46,14 +46,14 @@ async fn copied_state_answers_and_shows_edits() {
     let folder = harness.folder().to_owned();
     harness.run(&["backup", "copy.db"]).await.exits(0);
     fs::write(folder.join("auditor.toml"), AUDITOR).unwrap();
-    // From here on there is the copy alone.
+    // From here on only the copy exists.
     drop(harness.sandbox);
 
     let (code, story) = asked(&folder, &["user", "ann@example.com"]);
     assert!(code == 0 && story.contains("denied") && story.contains(&account), "{story}");
     let (code, story) = asked(&folder, &["user", "gone@example.com", "--json"]);
     let story: Value = serde_json::from_str(&story).unwrap();
-    assert_eq!((code, &story["person"]["status"]), (0, &"DELETED".into()), "somebody deleted is answered for: {story}");
+    assert_eq!((code, &story["person"]["status"]), (0, &"DELETED".into()), "the history of a deleted user: {story}");
 
     let (code, lines) = asked(&folder, &["audit", "export", "--format", "jsonl"]);
     assert_eq!(code, 0, "{lines}");
@@ -63,14 +63,14 @@ async fn copied_state_answers_and_shows_edits() {
         .find(|one| one["auth0_user_id"] == account.as_str() && one["outcome"] == "applied")
         .unwrap_or_else(|| panic!("{lines}"));
     for known in ["at", "event_id", "actor", "status", "request_id", "version", "policy"] {
-        assert!(denied[known].as_str().is_some_and(|text| !text.is_empty()), "{known} is not told: {denied}");
+        assert!(denied[known].as_str().is_some_and(|text| !text.is_empty()), "{known} is missing: {denied}");
     }
     let (code, csv) = asked(&folder, &["audit", "export"]);
     assert!(code == 0 && csv.lines().count() == decisions.len() + 1, "{csv}");
     let (code, proof) = asked(&folder, &["audit", "verify"]);
     assert!(code == 0 && proof.contains("as they were written"), "{proof}");
 
-    // Somebody who can write the file edits a row, and takes away what forbids it.
+    // An attacker with write access drops the triggers and edits a row.
     let row = denied["id"].as_i64().unwrap();
     let mut state = SqliteConnectOptions::new().filename(folder.join("copy.db")).connect().await.unwrap();
     let triggers = sqlx::query("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetch_all(&mut state).await;
@@ -92,7 +92,7 @@ async fn copied_state_answers_and_shows_edits() {
     assert!(code == 1 && found.contains(&row.to_string()), "row {row}: {found}");
 }
 
-/// After retention, for somebody who was deleted, and after `forget`: what is still answered, and what is said not to be.
+/// What the queries still answer after retention, for a deleted user, and after `forget`, and what they report as gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_survive_retention_and_forget() {
     let harness = Harness::start().await;
@@ -115,7 +115,7 @@ async fn queries_survive_retention_and_forget() {
     assert!(!anonymous.contains("; 0 more are anonymous"), "that it was made is still proven: {anonymous}");
     assert!(anonymous.contains("They reach back to the first"), "{anonymous}");
 
-    // Two years later, as far as retention goes.
+    // Apply retention as if two years had passed.
     let store = Store::open_beside(&harness.state(), Access::Beside).await.unwrap();
     while store.expire("2100-01-01T00:00:00Z".parse().unwrap(), 1000).await.unwrap() > 0 {}
     store.close().await;
@@ -133,7 +133,7 @@ async fn queries_survive_retention_and_forget() {
     let proof = harness.run(&["audit", "verify"]).await;
     assert!(proof.exits(0).out.contains("that were made are beyond [store] retention and gone."), "{}", proof.out);
 
-    // What is decided from now on is told beside it.
+    // Later decisions are listed next to it.
     harness.sandbox.okta().activate(&ann);
     harness.sync().await;
     let told = harness.run(&["user", "ann@example.com"]).await;

@@ -1,5 +1,5 @@
-//! The operator's day: what the pages tell to type, what then stands on the screen, what is told and what is proven. The
-//! program itself, on a terminal, against both stand-ins.
+//! The documentation as an operator uses it: the commands on the pages, their screens, alarms and evidence. Runs the
+//! program on a terminal against both stand-ins.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 mod drills;

@@ -1,8 +1,8 @@
-//! What the pages tell to type is typed, word for word: every fenced block of every page, in the order of the page, in a
-//! shell on a terminal, by somebody who answers questions with yes.
+//! Runs every fenced block of every page, verbatim and in order, in a shell on a terminal; prompts are answered with
+//! yes.
 //!
-//! A block that cannot run here says `not-run` behind its language, and must then hold a command of [`ELSEWHERE`], with
-//! its reason. A block ` ```text output ` is what the block before it printed, as far as its form goes: see [`form`].
+//! A block that cannot run here has `not-run` after its language, and must contain a command of [`ELSEWHERE`], which
+//! gives the reason. A block ` ```text output ` must match the output of the block before it, as compared by [`form`].
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,23 +14,23 @@ use serde_json::json;
 use crate::harness::Harness;
 use crate::terminal::{Seen, on_terminal};
 
-/// What a test cannot ask for, and why.
+/// Commands that a test cannot run, and why.
 const ELSEWHERE: [(&str, &str); 4] = [
     ("apt-get", "installs packages of the system, as root; `packaging/test-deb.sh` does"),
     ("cargo", "builds, or runs these tests; `.ci/run` does, and another test plays the drills"),
     ("litestream", "is somebody else's program"),
     ("podman", "needs a container engine"),
 ];
-/// Languages of blocks that nobody types into a shell.
+/// Languages of blocks that are not shell commands.
 const NO_COMMANDS: [&str; 8] = ["dockerfile", "hcl", "json", "rust", "sql", "text", "toml", "yaml"];
-/// Places of the system that a block may use: here they lie in a folder of the test. Longer ones first.
+/// System paths that a block may use, mapped into a folder of the test. Longer ones first.
 const PLACES: [&str; 4] =
     ["/etc/okta-auth0-sync", "/var/backups", "/var/lib/private/okta-auth0-sync", "/var/lib/okta-auth0-sync"];
-/// These pages begin where nothing has run yet; the others where a pass was made.
+/// Pages that start before the first run; the others start after a pass.
 const BEFORE_THE_FIRST_PASS: [&str; 3] = ["README.md", "getting-started.md", "install.md"];
-/// These pages have the Action deployed; on the others it is there.
+/// Pages that deploy the Action; on the others it is deployed already.
 const DEPLOYS_THE_ACTION: [&str; 2] = ["getting-started.md", "action.md"];
-/// What the pages ask of systemd, for a machine that was not booted by it.
+/// A replacement for the systemd commands on the pages, on machines without systemd.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 set -e
 log=$HOME/daemon.log
@@ -54,7 +54,7 @@ esac
 /// A fenced block of a page.
 #[derive(Debug)]
 struct Block {
-    /// Where it begins, for people.
+    /// Where it begins, for messages.
     place: String,
     language: String,
     tags: Vec<String>,
@@ -79,7 +79,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The fenced blocks of a page, those in lists too, without their indentation.
+/// The fenced blocks of a page, including those in lists, without indentation.
 fn blocks(page: &Path) -> Vec<Block> {
     let name = page.strip_prefix(root()).unwrap().display().to_string();
     let text = fs::read_to_string(page).unwrap();
@@ -107,8 +107,8 @@ fn blocks(page: &Path) -> Vec<Block> {
     blocks
 }
 
-/// The commands are on the path, the places in the folder, and the tenants have people: Ann and a test person have left,
-/// Bob has not; everybody has an account.
+/// Puts the commands on the path, maps the system paths, and fills the tenants: Ann and a test user are deactivated, Bob
+/// is active, and each has an account.
 fn furnish(harness: &Harness) -> PathBuf {
     let home = harness.folder().to_owned();
     let bin = home.join("bin");
@@ -117,7 +117,7 @@ fn furnish(harness: &Harness) -> PathBuf {
     fs::write(bin.join("systemctl"), SYSTEMCTL).unwrap();
     fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
     let state = home.join("var/lib/private/okta-auth0-sync");
-    // As the package leaves it; and what a reader has saved on the way.
+    // The files of the package, and those that a reader saves on the way.
     for folder in [&state, &home.join("etc/okta-auth0-sync/credentials"), &home.join("var/backups")] {
         fs::create_dir_all(folder).unwrap();
     }
@@ -142,18 +142,18 @@ fn furnish(harness: &Harness) -> PathBuf {
     home
 }
 
-/// A daemon that a page started ends with its test, however that ends.
+/// Stops a daemon that a page started when its test ends, even on a panic.
 struct Ending(PathBuf);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // The page, or `systemctl stop`, may have ended it already.
+        // The page or `systemctl stop` may have stopped it already.
         let Ok(id) = fs::read_to_string(self.0.join("daemon.pid")) else { return };
         let _ = std::process::Command::new("kill").arg("-KILL").arg(id.trim()).status();
     }
 }
 
-/// Types a block.
+/// Runs a block.
 fn typed(home: &Path, text: &str) -> Seen {
     let mut text = text.to_owned();
     for place in PLACES {
@@ -170,8 +170,8 @@ fn typed(home: &Path, text: &str) -> Seen {
     on_terminal(command, 120, &["y\n"; 5])
 }
 
-/// The form of a line: what differs from one run to the next is left out. Columns may be wider or narrower; a word with a
-/// digit or an ellipsis in it stands for any such word; so does how long ago something was.
+/// The form of a line without what varies between runs: column widths, words with a digit or an ellipsis, and relative
+/// times.
 fn form(line: &str) -> String {
     let line = line.replace("just now", "1 s ago");
     let mut words: Vec<String> = Vec::new();
@@ -187,7 +187,7 @@ fn form(line: &str) -> String {
     words.join(" ")
 }
 
-/// Is each claimed line there, in this order? A line `…` stands for any number of lines; without one nothing is left out.
+/// Does the output have the claimed lines, in this order? A line `…` matches any number of lines.
 fn check_form(place: &str, claimed: &str, printed: &str) {
     let lines = |text: &str| -> Vec<String> { text.lines().map(form).filter(|line| !line.is_empty()).collect() };
     let (claimed, printed) = (claimed.lines(), lines(printed));

@@ -1,4 +1,4 @@
-//! What stands on a screen of 80 columns: nothing is wider, no id is broken, and no remote writes to the terminal.
+//! Output on a terminal of 80 columns: no line is wider, no id is broken, and text from remotes is escaped.
 
 use std::path::Path;
 
@@ -26,17 +26,17 @@ fn shown(folder: &Path, columns: u16, arguments: &[&str], answers: &[&str]) -> S
 
 #[track_caller]
 fn fits(seen: &Seen, columns: u16, what: &[&str]) {
-    // What the log says is for programs too: it is not wrapped.
+    // Log lines are also for programs and are not wrapped.
     let told = seen.text.lines().filter(|line| !line.contains(" okta_auth0_sync::"));
-    // A word that is wider than its place is whole, on a line of its own: the terminal goes on below, and copies one word.
+    // A word wider than its column gets a separate line: the terminal wraps it, and it can be copied as one word.
     for line in told.filter(|line| line.starts_with(' ') || line.contains(' ')) {
         assert!(line.width() <= usize::from(columns), "{what:?} is wider than {columns}: {line}\n{}", seen.text);
     }
     assert!(!seen.raw.contains("\u{1b}]0;"), "{what:?} lets a name set the title: {:?}", seen.raw);
 }
 
-/// Tenants with awkward people: long ids and addresses, wide characters, names that write to the terminal; one denied, one
-/// held, one who failed, an event that cannot be read.
+/// Tenants with awkward users: long ids and addresses, wide characters, control characters in names; one denied, one
+/// held, one failed, and an event that cannot be parsed.
 async fn awkward() -> (Harness, String) {
     let auth0 = Auth0Options::default();
     let connections = [auth0.connections.clone(), vec![Connection::new(CONNECTION, "samlp")]].concat();
@@ -99,7 +99,7 @@ async fn screens_fit_width_without_breaking_ids() {
         assert!(story.text.contains(&id) && story.text.contains(CONNECTION), "{}", story.text);
         let retried = shown(&folder, 80, &["retry", LONG], &[]);
         assert!(retried.text.contains(LONG), "who it was: {}", retried.text);
-        // Without colour, and with it, the same is said.
+        // The text is the same with and without colour.
         let plain = std::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
             .args(["--config", "config.toml", "user", LONG])
             .current_dir(&folder)
@@ -169,7 +169,7 @@ async fn prompts_accept_no_eof_and_interrupt() {
     .unwrap();
 }
 
-/// The steps of long work: drawn on a terminal and taken away again, told line by line elsewhere, beside the result.
+/// Progress of long commands: drawn and erased on a terminal, printed line by line elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_bar_only_on_terminal() {
     let harness = Harness::start().await;
@@ -212,7 +212,7 @@ async fn progress_bar_only_on_terminal() {
     .unwrap();
 }
 
-/// More rows than a screen has: the newest of them, and that there are more.
+/// With more rows than a screen has, shows the newest rows and a notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_lists_are_truncated_with_notice() {
     let harness = Harness::start().await;
@@ -251,7 +251,7 @@ async fn long_lists_are_truncated_with_notice() {
 /// Before the first run, and after a run that had nothing to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_state_message_of_every_command() {
-    /// With this code, and these words.
+    /// The expected exit code and text.
     type Ends = (i32, &'static str);
     const NO_STATE: &str = "there is no state at";
     let harness = Harness::start().await;
@@ -285,7 +285,7 @@ async fn empty_state_message_of_every_command() {
     tokio::task::spawn_blocking(move || [80, 200].map(|columns| typed(true, columns))).await.unwrap();
 }
 
-/// `NO_COLOR`: no sign of a colour on a terminal, in no command; without it there is one.
+/// `NO_COLOR` disables colours on a terminal in every command; without it there are colours.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_color_disables_colors() {
     let (harness, _) = awkward().await;
@@ -321,7 +321,7 @@ async fn no_color_disables_colors() {
             &["sync", "--nonsense"],
         ] {
             let raw = typed(arguments, true);
-            // What ends with `m` is colour; a line that is drawn again is cleared with others.
+            // Sequences that end with `m` are colours; redrawn lines use other sequences.
             let colours = raw.split("\u{1b}[").skip(1).filter(|rest| {
                 rest.trim_start_matches(|sign: char| sign.is_ascii_digit() || sign == ';').starts_with('m')
             });

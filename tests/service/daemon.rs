@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// `WATCHDOG_USEC`. Every second each loop stamps; half of this is the limit.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(6);
-/// Nothing here takes so long, on the slowest of machines.
+/// Longer than any wait here takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A daemon, and systemd's end of the notify socket.
@@ -29,16 +29,16 @@ impl Drop for Service {
     }
 }
 
-/// An address at which nobody listens.
-fn nobody() -> String {
+/// A URL without a listener.
+fn unreachable_url() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
 impl Service {
-    /// With remotes that nobody is.
+    /// Starts the daemon with unreachable remotes.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
-        let (okta, auth0) = (nobody(), nobody());
+        let (okta, auth0) = (unreachable_url(), unreachable_url());
         Self::start_on(
             &format!(
                 "[okta]\nurl = \"{okta}\"\napi_token = \"t0k\"\n[auth0]\nurl = \"{auth0}\"\nclient_id = \"c\"\n\
@@ -48,7 +48,7 @@ impl Service {
         )
     }
 
-    /// With these remotes; it polls each second.
+    /// Starts the daemon with these remotes; it polls every second.
     pub(crate) fn start_on(remotes: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.toml");
@@ -80,7 +80,7 @@ impl Service {
         Self { directory, notify, child, log }
     }
 
-    /// The next message, or nothing within `wait`.
+    /// The next message; `None` if none arrives within `wait`.
     pub(crate) fn message(&self, wait: Duration) -> Option<String> {
         self.notify.set_read_timeout(Some(wait)).unwrap();
         let mut buffer = [0; 4096];
@@ -91,21 +91,21 @@ impl Service {
         }
     }
 
-    /// The first message that begins so.
-    pub(crate) fn heard(&self, beginning: &str) -> String {
+    /// Waits for a message with this prefix.
+    pub(crate) fn wait_for(&self, beginning: &str) -> String {
         loop {
-            let message = self.message(PATIENCE).unwrap_or_else(|| panic!("never heard {beginning}"));
+            let message = self.message(PATIENCE).unwrap_or_else(|| panic!("no message starts with {beginning}"));
             if message.starts_with(beginning) {
                 return message;
             }
         }
     }
 
-    /// The first line of the log with this event.
+    /// Waits for a log line with this event.
     pub(crate) fn logged(&self, event: &str) -> String {
         let wanted = format!("\"{event}\"");
         loop {
-            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged {event}"));
+            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the event {event} was not logged"));
             if line.contains(&wanted) {
                 return line;
             }

@@ -1,4 +1,4 @@
-//! On the stand-ins of both tenants: ready once the log was read, and quiet while nothing happens.
+//! The daemon on stand-ins of both tenants: ready after the first poll, and silent while idle.
 
 use okta_auth0_sync::auth0::ACTION_SOURCE;
 use okta_auth0_sync_sandbox::{NewUser, Options, Sandbox};
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::daemon::Service;
 use super::monitor::{LISTEN, address_of, get, status};
 
-/// Passes through an empty log: each tells systemd how it is.
+/// Polls of an empty System Log; each sends a status to systemd.
 const PASSES: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,11 +19,11 @@ async fn idle_daemon_is_ready_and_silent() {
     }));
     let service = Service::start_on(&sandbox.config_toml(), &[LISTEN]);
     let address = address_of(&service);
-    service.heard("STATUS=0 denied, 0 pending");
+    service.wait_for("STATUS=0 denied, 0 pending");
     assert_eq!(status(&get(address, "/readyz", "localhost")), "200");
     sandbox.okta().deactivate(&user);
     service.logged("applied");
-    service.heard("STATUS=1 denied, 0 pending");
+    service.wait_for("STATUS=1 denied, 0 pending");
     let figures = get(address, "/metrics", "localhost");
     let families = super::exposition::parse(figures.split_once("\r\n\r\n").unwrap().1);
     let value = |family: &str, sample: &str| {
@@ -33,12 +33,12 @@ async fn idle_daemon_is_ready_and_silent() {
     assert_eq!(value("denied_accounts", "denied_accounts"), 1.0);
     assert_eq!(value("account_writes", "_total"), 1.0);
     assert_eq!(value("denial_lag_seconds", "_count"), 1.0);
-    // What was said until now.
+    // Drain the lines logged so far.
     while service.log.try_recv().is_ok() {}
     for _ in 0..PASSES {
-        service.heard("STATUS=1 denied, 0 pending");
+        service.wait_for("STATUS=1 denied, 0 pending");
     }
     let said: Vec<String> = service.log.try_iter().collect();
-    assert_eq!(said, Vec::<String>::new(), "it is idle");
+    assert_eq!(said, Vec::<String>::new(), "an idle daemon logs nothing");
     sandbox.stop().await;
 }

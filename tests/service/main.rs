@@ -1,7 +1,7 @@
 //! The daemon from the outside, as systemd and a monitoring system see it: a child with a notify socket, a watchdog, an
 //! HTTP address, and a signal to stop it.
 //!
-//! Mostly nobody answers at the addresses of its two remotes: an outage must fail neither the start nor the watchdog.
+//! In most tests both remotes are unreachable: an outage must fail neither the start nor the watchdog.
 
 #![allow(clippy::unwrap_used)]
 

@@ -8,17 +8,17 @@ use std::os::unix::net::UnixStream;
 use super::daemon::Service;
 use super::exposition::parse;
 
-/// A daemon that listens, and where.
+/// A daemon with a monitor, and its address.
 fn monitored() -> (Service, SocketAddr) {
     let service = Service::start(&[LISTEN]);
     let address = address_of(&service);
     (service, address)
 }
 
-/// A port of the system's choice.
+/// Port 0: the system chooses.
 pub(crate) const LISTEN: (&str, &str) = ("OKTA_AUTH0_SYNC__HTTP__LISTEN", "127.0.0.1:0");
 
-/// Where it listens, by its own words.
+/// The address from its log line.
 pub(crate) fn address_of(service: &Service) -> SocketAddr {
     let line = service.logged("monitoring");
     let from = line.find("127.0.0.1:").unwrap();
@@ -43,7 +43,7 @@ pub(crate) fn status(answer: &str) -> &str {
 #[test]
 fn outage_is_live_but_not_ready() {
     let (service, address) = monitored();
-    service.heard("STATUS=");
+    service.wait_for("STATUS=");
     let alive = get(address, "/healthz", "localhost");
     assert_eq!((status(&alive), alive.ends_with("\r\nok\n")), ("200", true), "{alive}");
     let ready = get(address, "/readyz", &address.to_string());
@@ -54,7 +54,7 @@ fn outage_is_live_but_not_ready() {
     assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
     let families = parse(body);
     let value = |family: &str, labels: &[(&str, &str)]| {
-        // A family without a series is left out.
+        // Families without series are omitted.
         let family = families.get(&format!("okta_auth0_sync_{family}"))?;
         let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         family.samples.iter().find(|((_, known), _)| *known == labels).map(|(_, value)| *value)
@@ -93,7 +93,7 @@ fn oversized_request_is_cut_off() {
     let (_service, address) = monitored();
     let mut stream = TcpStream::connect(address).unwrap();
     let long = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
-    // The other end may close before it has read everything.
+    // The server may close before it has read everything.
     let _ = stream.write_all(long.as_bytes());
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -103,7 +103,7 @@ fn oversized_request_is_cut_off() {
 #[test]
 fn silent_client_is_cut_off() {
     let (_service, address) = monitored();
-    // More than may be connected at a time.
+    // More than the connection limit.
     let mut silent: Vec<TcpStream> = (0..24).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(status(&get(address, "/healthz", "localhost")), "200");
     for stream in &mut silent {
@@ -117,10 +117,10 @@ fn silent_client_is_cut_off() {
 fn listens_on_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("http.sock");
-    // Left behind by a process that died.
+    // The socket file of a dead process.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let service = Service::start(&[("OKTA_AUTH0_SYNC__HTTP__LISTEN", &format!("unix:{}", path.display()))]);
-    service.heard("READY=1");
+    service.wait_for("READY=1");
     let answer = ask(UnixStream::connect(&path).unwrap(), "GET /healthz HTTP/1.1\r\nHost: whatever\r\n\r\n");
     assert_eq!(status(&answer), "200", "{answer}");
 }

@@ -1,4 +1,4 @@
-//! The notify protocol: ready, how it is, alive, stopping.
+//! The notify protocol: ready, status, watchdog, stopping.
 
 use std::time::Duration;
 
@@ -7,39 +7,39 @@ use super::daemon::{Service, WATCHDOG};
 #[test]
 fn outage_fails_neither_start_nor_watchdog() {
     let mut service = Service::start(&[]);
-    service.heard("READY=1");
-    let status = service.heard("STATUS=");
+    service.wait_for("READY=1");
+    let status = service.wait_for("STATUS=");
     assert!(status.starts_with("STATUS=0 denied, 0 pending; cannot read the log: "), "{status}");
-    // More than fit into one interval, so it was fed after its first loops had gone round.
+    // More than fit into one interval, so the watchdog was fed after the first iteration of each loop.
     for _ in 0..20 {
-        service.heard("WATCHDOG=1");
+        service.wait_for("WATCHDOG=1");
     }
     service.signal("TERM");
-    service.heard("STOPPING=1");
+    service.wait_for("STOPPING=1");
     assert!(service.end().success());
     assert!(service.directory.path().join("state.db").exists());
     let log: Vec<String> = service.log.try_iter().collect();
     assert!(log.iter().any(|line| line.contains("\"stopped\"")), "{log:?}");
-    // The log was not read, however often that was tried.
+    // No poll succeeded, despite several attempts.
     assert!(log.iter().all(|line| !line.contains("\"wedged\"") && !line.contains("\"first_poll\"")), "{log:?}");
 }
 
-/// Hanging in one loop is enough, and the log says which one it is.
+/// One hung loop is enough to starve the watchdog, and the log names the loop.
 #[cfg(debug_assertions)]
 fn starves_when_one_hangs(wedged: &str) {
     let service = Service::start(&[("OKTA_AUTH0_SYNC_TEST_WEDGE", wedged)]);
-    service.heard("READY=1");
-    service.heard("WATCHDOG=1");
+    service.wait_for("READY=1");
+    service.wait_for("WATCHDOG=1");
     let line = service.logged("wedged");
     assert!(line.contains(&format!("the {wedged} makes no progress")), "{line}");
-    // What was sent before that line lies in the socket; nothing comes after it, for as long as systemd would wait.
+    // Messages sent before that line are still in the socket; afterwards the watchdog gets none.
     while service.message(Duration::from_millis(1)).is_some() {}
     let mut others = 0;
     while let Some(message) = service.message(WATCHDOG) {
-        // The other loops work on, and only tell how they are.
+        // The other loops continue and send only their status.
         assert!(message.starts_with("STATUS="), "{message} while the {wedged} hangs");
         others += 1;
-        // Polled at most once a second, so that the time of a watchdog is over by then.
+        // At most one poll a second, so the watchdog interval has passed by then.
         if others > WATCHDOG.as_secs() {
             break;
         }
@@ -68,18 +68,18 @@ fn hung_reconciler_starves_watchdog() {
 #[test]
 fn second_signal_stops_at_once() {
     let mut service = Service::start(&[("OKTA_AUTH0_SYNC_TEST_WEDGE", "poller")]);
-    service.heard("READY=1");
+    service.wait_for("READY=1");
     service.signal("TERM");
-    service.heard("STOPPING=1");
+    service.wait_for("STOPPING=1");
     service.logged("stopping");
     service.signal("INT");
     assert_eq!(service.end().code(), Some(1));
 }
 
-/// Exit code 78 is what the unit does not restart on.
+/// The unit does not restart on exit code 78.
 #[test]
 fn invalid_config_exits_without_notify() {
     let mut service = Service::start(&[("OKTA_AUTH0_SYNC__ENGINE__CONCURRENCY", "0")]);
     assert_eq!(service.end().code(), Some(78));
-    assert_eq!(service.message(Duration::from_millis(1)), None, "was never ready");
+    assert_eq!(service.message(Duration::from_millis(1)), None, "an invalid configuration must not report readiness");
 }
