@@ -9,7 +9,7 @@ use super::{Address, Mark};
 pub struct AccountId(String);
 
 impl AccountId {
-    /// Any text is taken; it is percent-encoded wherever it becomes part of an address.
+    /// Accepts any text; clients percent-encode it in URLs.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for AccountId {
     }
 }
 
-/// What `user_metadata.okta` holds: the place that the original flow's Action reads.
+/// The content of `user_metadata.okta`, which the original flow's Action reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mirror {
     /// No `okta`, or one without `deactivated`.
@@ -41,53 +41,53 @@ pub enum Mirror {
     On,
     /// `deactivated` is anything else.
     Off,
-    /// `okta` is no object (a text, a list …): writing it would destroy what somebody else keeps there.
+    /// `okta` is not an object (a string, a list …): overwriting it would destroy another program's data.
     Foreign,
 }
 
-/// An account that carries, or carried, our mark for a user: what the store knows of it.
+/// What the store knows of an account that carries, or carried, our mark for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MarkedAccount {
     /// Auth0's id.
     pub id: AccountId,
     /// Its address when we last saw it.
     pub email: Option<Address>,
-    /// Does it carry the mark, as far as we know?
+    /// Whether it carries the mark, as far as the store knows.
     pub denied: bool,
-    /// Did we block it, or may we have?
+    /// Whether we blocked it, or may have.
     pub blocked: bool,
-    /// Are its sessions still to be ended?
+    /// Whether its sessions are still to be revoked.
     pub sessions_owed: bool,
-    /// We sent a mark and do not know the answer: the account may carry a mark although `denied` is false.
+    /// We sent a mark and did not receive the response: the account may carry a mark although `denied` is false.
     pub unconfirmed: bool,
 }
 
-/// An account as one answer of Auth0 described it.
+/// An account as described by one response of Auth0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// Auth0's id.
     pub id: AccountId,
-    /// Its address, as it is written there.
+    /// Its address, in Auth0's spelling.
     pub email: Option<Address>,
-    /// Has Auth0 verified it?
+    /// Whether Auth0 has verified the address.
     pub email_verified: bool,
     /// The connections of its identities: the primary's first.
     pub connections: Vec<String>,
-    /// Is it blocked, by whomever?
+    /// Whether it is blocked, by us or by others.
     pub blocked: bool,
-    /// Our mark, if there is one, whatever it says.
+    /// Our mark, if there is one, also when it denies nothing.
     pub mark: Option<Mark>,
     /// The copy of the mark that the original flow's Action reads.
     pub mirror: Mirror,
 }
 
 impl Account {
-    /// Does an Action that reads either place refuse this account?
+    /// Whether an Action that reads the mark or the mirror refuses this account.
     pub fn is_denied(&self) -> bool {
         self.mark.as_ref().is_some_and(|mark| mark.deactivated) || self.mirror == Mirror::On
     }
 
-    /// What the decisions say of an account before and after: `open`, `denied`, with `blocked` and odd cases spelled out.
+    /// The words for an account in decisions: `open` or `denied`, with `blocked` and unusual states spelled out.
     pub fn summary(&self) -> String {
         let marked = self.mark.as_ref().is_some_and(|mark| mark.deactivated);
         let mut text = match (marked, self.mirror) {

@@ -1,22 +1,22 @@
-//! E-mail addresses: which texts count as one, and when two are the same.
+//! E-mail addresses: which strings are valid, and when two are equal.
 
 use std::fmt;
 
-/// The longest address there is: 64 octets, `@`, 255 octets (RFC 5321 §4.5.3.1).
+/// The longest valid address: 64 octets, `@`, 255 octets (RFC 5321 §4.5.3.1).
 const LENGTH_MAX: usize = 320;
 
-/// What Okta renames the login of a deleted user to: never an address of a person.
+/// The domain to which Okta renames the login of a deleted user: never a real address.
 const DELETED: &str = "@deleted.invalid";
 
-/// An address as it was written somewhere, known to be address-shaped.
+/// A string with the shape of an e-mail address, in its original spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(String);
 
 impl Address {
-    /// Takes `text` if it is shaped like an address that could belong to a person.
+    /// Parses `text` if it has the shape of an address that could belong to a user.
     ///
-    /// `None` for logins that are no address, for anything with white space or control characters, for more than 320
-    /// bytes, and for what Okta puts in place of a deleted user's login (`…@deleted.invalid`).
+    /// `None` for logins that are not addresses, for white space or control characters, for more than 320 bytes, and for
+    /// the placeholder of a deleted user's login (`…@deleted.invalid`).
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (local, host) = text.rsplit_once('@')?;
@@ -27,28 +27,28 @@ impl Address {
         (shaped && !text.to_lowercase().ends_with(DELETED)).then(|| Self(text.to_owned()))
     }
 
-    /// As it was written.
+    /// The original spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What two spellings of the same address have in common: lower case.
+    /// The key under which all spellings of the address compare equal: lower case.
     pub fn key(&self) -> String {
         self.0.to_lowercase()
     }
 
-    /// What follows the last `@`, in lower case.
+    /// The part after the last `@`, in lower case.
     pub fn domain(&self) -> String {
         self.0.rsplit_once('@').map_or_else(String::new, |(_, host)| host.to_lowercase())
     }
 
-    /// The same address, whatever the case of its letters?
+    /// Compares two addresses without regard to case.
     pub fn same(&self, other: &str) -> bool {
         self.key() == other.trim().to_lowercase()
     }
 }
 
-/// Each address as it was written and in lower case, each spelling once.
+/// Each address in its original spelling and in lower case, without duplicates.
 pub fn spellings(addresses: &[Address]) -> Vec<String> {
     let mut all: Vec<String> = Vec::with_capacity(addresses.len() * 2);
     for spelling in addresses.iter().flat_map(|address| [address.as_str().to_owned(), address.key()]) {
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn lower_case_addresses_have_one_spelling() {
+    fn lower_case_address_has_one_spelling() {
         let addresses =
             ["Ann@Example.com", "ann@example.com", "bob@example.com"].map(|text| Address::parse(text).unwrap());
         assert_eq!(spellings(&addresses), ["Ann@Example.com", "ann@example.com", "bob@example.com"]);
     }
 
     #[test]
-    fn case_does_not_make_another_address() {
+    fn addresses_compare_without_case() {
         let address = Address::parse(" Ann@Example.COM ").unwrap();
         assert_eq!(address.as_str(), "Ann@Example.COM");
         assert_eq!(address.key(), "ann@example.com");

@@ -1,13 +1,13 @@
-//! How long to wait after a failure: exponential, with full jitter.
+//! Exponential backoff with full jitter.
 
 use std::time::Duration;
 
-/// A schedule of waits.
+/// A backoff schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The ceiling of the first wait, and the shortest wait there is.
+    /// The ceiling of the first wait, and the shortest wait.
     pub first: Duration,
-    /// The longest wait there is.
+    /// The longest wait.
     pub longest: Duration,
 }
 
@@ -27,8 +27,8 @@ impl Backoff {
             .min(self.longest)
     }
 
-    /// The wait after the `attempt`-th failure. `spread` is a random number from 0 to 1: full jitter, so that many who
-    /// failed together do not come back together. Never shorter than `first`, never longer than the ceiling.
+    /// The wait after the `attempt`-th failure. `spread` is a random number from 0 to 1: full jitter, so that callers that
+    /// failed together do not retry together. Never shorter than `first`, never longer than the ceiling.
     pub fn wait(&self, attempt: u32, spread: f64) -> Duration {
         let spread = if spread.is_finite() { spread.clamp(0.0, 1.0) } else { 1.0 };
         self.ceiling(attempt).mul_f64(spread).max(self.first)
@@ -49,7 +49,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_shorter_than_the_first_never_longer_than_the_longest(attempt: u32, spread: f64) {
+        fn wait_stays_between_first_and_longest(attempt: u32, spread: f64) {
             let wait = LOOKS.wait(attempt, spread);
             prop_assert!(wait >= LOOKS.first && wait <= LOOKS.longest);
         }

@@ -1,8 +1,8 @@
-//! Deciding: from what both tenants and the store say of a user to what has to be done. Pure: no call, no clock, no state.
+//! The decision: from what both tenants and the store say about a user to a plan. Pure: no I/O, no clock, no state.
 //!
-//! A look asks in rounds: exact lookups first, then accounts that already carry our mark, then the search, which lags. Each
-//! round is one [`Evidence`] and one [`Plan`], so that what an exact lookup found is written before the search is asked.
-//! [`assess`] judges the user before any account is read, [`conclude`] says what follows when all rounds are done.
+//! A look reads in rounds: exact lookups first, then accounts that already carry our mark, then the search, which lags. Each
+//! round is one [`Evidence`] and one [`Plan`], so that accounts from an exact lookup are written before the search starts.
+//! [`assess`] judges the user before any account is read; [`conclude`] decides what follows after the last round.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,65 +16,65 @@ use super::{
     timestamp_text,
 };
 
-/// When the log and Okta's answer disagree, Okta's answer may be old: it is asked again after these.
+/// When the log and Okta's response disagree, the response may be stale: Okta is asked again after these delays.
 const RECHECKS: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(1800)];
-/// How far `published` of events that belong together can be out of order (3.7 s were seen in recordings).
+/// How far `published` of related events can be out of order (recordings show up to 3.7 s).
 const DISORDER: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
-/// How long an event speaks against what Okta answers.
+/// How long an event can contradict Okta's response.
 const CONTRADICTION_SPAN: Duration = Duration::from_secs(3600);
-/// A user who is skipped because of another one is looked at once more after this.
+/// A user who is skipped because of another user gets one more look after this delay.
 const SHARED_AGAIN: Duration = Duration::from_secs(60);
-/// Failed users are still tried.
+/// How often a failed user is retried.
 const FAILED_AGAIN: Duration = Duration::from_secs(86_400);
 
-/// Something an operator has to know, as the decision sees it; the engine has the sentences.
+/// A fact that operators need to know. The engine turns it into an alarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Concern {
     /// Okta reports a status that this version does not know.
     UnknownStatus(String),
-    /// An exempt user left; the status.
+    /// An exempt user left the org, with this status.
     ExemptLeft(Status),
     /// The user is held.
     Held(Held),
 }
 
-/// What is to become of a user's accounts.
+/// What to do with a user's accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Course {
-    /// Okta no longer shows the user, and nothing says that they left.
+    /// Okta no longer shows the user, and there is no evidence that they left.
     Vanished,
     /// Nothing is written, in either direction.
     Leave,
-    /// Marks are lifted. `exempt`: the verdict is to deny, but the user is never denied.
+    /// Marks are lifted.
     Allow {
-        /// By configuration.
+        /// The verdict is `Deny`, but the configuration exempts the user.
         exempt: bool,
     },
-    /// Accounts of these addresses, and all that carry our mark, are denied.
+    /// Accounts with these addresses, and all accounts that carry our mark, are denied.
     Deny(Vec<Address>),
-    /// Rightly not denied, whatever accounts there are.
+    /// No account is denied, for a legitimate reason.
     Skip(Skipped),
 }
 
-/// What is known of a user before an account is read.
+/// What is known about a user before any account is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment<'a> {
-    /// What Okta says of the user; `None` if it does not show them and nothing says that they left.
+    /// What Okta says about the user; `None` if it does not show them and there is no evidence that they left.
     pub read: Option<UserRead>,
-    /// Okta says where the user is going, not where they are.
+    /// The status is the one that the user is changing to.
     pub transitional: bool,
     /// The verdict on the status.
     pub verdict: Option<Verdict>,
-    /// The event that is the reason, if one is.
+    /// The event that caused the look, if one did.
     pub event: Option<&'a EventSeen>,
-    /// What follows.
+    /// What to do with the accounts.
     pub course: Course,
-    /// What an operator has to know.
+    /// Facts for operators.
     pub concerns: Vec<Concern>,
 }
 
-/// Judges a user by what Okta answers: `None` if it does not show them.
+/// Judges a user by Okta's response, which is `None` if Okta does not show them.
 pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy) -> Assessment<'a> {
     let mut addresses = known.addresses.clone();
     let (login, email, status, transitional) = match okta {
@@ -129,8 +129,8 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
     }
 }
 
-/// A 404 is a deletion only for a user of whom the log or Okta said that they left, or whom an operator declared gone: a
-/// narrowed admin role answers the same.
+/// Whether a 404 means that the user was deleted. It does only if the log or Okta showed that they left, or an operator
+/// approved it: with a narrowed admin role, Okta answers 404 too.
 pub fn is_known_to_have_left(known: &KnownUser) -> bool {
     known.left_seen
         || known.status.as_ref().is_some_and(Status::has_left)
@@ -138,8 +138,8 @@ pub fn is_known_to_have_left(known: &KnownUser) -> bool {
         || log_says_left(&known.events)
 }
 
-/// Does the log of the last hour end with the user leaving? Okta may have shown them as active since: its answers can be
-/// older than the log.
+/// Whether the user's events of the last hour end with a departure. Okta may have shown the user as active since then:
+/// its responses can be older than the log.
 fn log_says_left(events: &[EventSeen]) -> bool {
     let last = |wanted: Signal| {
         let of = events.iter().filter(|event| Signal::of(&event.event_type) == wanted);
@@ -151,7 +151,7 @@ fn log_says_left(events: &[EventSeen]) -> bool {
     }
 }
 
-/// The event that explains a verdict: the first one still open that says the same, else the last one of this hour.
+/// The event that explains a verdict: the first open one that agrees with it, otherwise the last one of this hour.
 fn event_behind(known: &KnownUser, verdict: Verdict) -> Option<&EventSeen> {
     let events = &known.events;
     if !matches!(known.cause, Cause::Event | Cause::Recheck) && !events.iter().any(|event| event.open) {
@@ -168,7 +168,7 @@ fn event_behind(known: &KnownUser, verdict: Verdict) -> Option<&EventSeen> {
     events.iter().filter(|event| event.open).find(says_so).or_else(|| events.iter().rev().find(says_so))
 }
 
-/// Does the newest event of the last hour (or one that happened with it) say the opposite of Okta's answer?
+/// Whether the newest event of the last hour, or one close to it, contradicts Okta's response.
 fn is_contradicted(known: &KnownUser, verdict: Verdict, policy: &Policy, now: Timestamp) -> bool {
     let Some(newest) = known.events.iter().map(|event| event.published).max() else { return false };
     known.events.iter().any(|event| {
@@ -178,56 +178,56 @@ fn is_contradicted(known: &KnownUser, verdict: Verdict, policy: &Policy, now: Ti
     })
 }
 
-/// How an account came to be considered.
+/// How an account was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundBy {
-    /// It has one of the user's addresses: scope applies.
+    /// By one of the user's addresses: the configured scope applies.
     Address,
-    /// The store says that it may carry our mark: whatever its address has become.
+    /// By the store, which says that it may carry our mark, whatever its address is now.
     Mark,
 }
 
-/// An account, as far as a round found it.
+/// An account that a round found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Auth0's id.
     pub id: AccountId,
-    /// `None`: it does not exist any more.
+    /// `None` if it no longer exists.
     pub account: Option<Account>,
     /// How it was found.
     pub by: FoundBy,
-    /// The store says that its block is ours, for whichever user.
+    /// Whether the store says that its block is ours, for any user.
     pub blocked_by_us: bool,
 }
 
-/// Who else, with the verdict `Allow`, holds an address now: by the address's key.
+/// Other users with the verdict `Allow` who hold an address now, by the address's key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holders(BTreeMap<String, OktaUserId>);
 
 impl Holders {
-    /// Notes that `user` holds `address`; the first one noted counts.
+    /// Records that `user` holds `address`. The first record per address wins.
     pub fn note(&mut self, address: &Address, user: &OktaUserId) {
         self.0.entry(address.key()).or_insert_with(|| user.clone());
     }
 
-    /// The other holder of an address.
+    /// Returns the other holder of an address.
     pub fn of(&self, address: &Address) -> Option<&OktaUserId> {
         self.0.get(&address.key())
     }
 }
 
-/// What one round of a look found.
+/// The input of one decision: what one round of a look found.
 #[derive(Clone, Debug)]
 pub struct Evidence<'a> {
-    /// What the store knows of the user.
+    /// What the store knows about the user.
     pub known: &'a KnownUser,
-    /// What Okta says of them.
+    /// What Okta says about the user.
     pub assessment: &'a Assessment<'a>,
-    /// The accounts, in the order in which they were found.
+    /// The accounts in the order they were found.
     pub accounts: Vec<Found>,
-    /// Who else holds their addresses.
+    /// Other holders of the accounts' addresses.
     pub holders: Holders,
-    /// Accounts that earlier rounds dealt with.
+    /// Accounts that earlier rounds have processed.
     pub done: &'a BTreeSet<AccountId>,
 }
 
@@ -238,61 +238,61 @@ pub enum Action {
     Deny {
         /// What to write.
         patch: Patch,
-        /// Something removed a mark of ours.
+        /// Another program removed our mark.
         restores: bool,
-        /// The user was not denied anywhere: the guard has to admit it.
+        /// The user has no denied account yet: the guard has to admit the denial.
         first: bool,
     },
     /// Lift our mark.
     Lift(Patch),
-    /// It carries our mark, as the store says already.
+    /// The account carries our mark, and the store knows it.
     Keep,
-    /// It carries our mark, which the store learns now.
+    /// The account carries our mark, and the store learns it now.
     Confirm,
-    /// It is denied for another user: theirs to keep.
+    /// The account is denied for another user, who keeps the mark.
     Theirs(OktaUserId),
-    /// It carries no mark for the user, and need not.
+    /// The account carries no mark for the user and needs none.
     Open,
-    /// The configuration leaves it alone.
+    /// The account is outside the configured scope.
     OutOfScope(OutOfScope),
-    /// Not denied, for a reason that is in order.
+    /// The account is not denied, for a legitimate reason.
     Skip(Skipped),
-    /// An operator has to decide; it stays as it is.
+    /// An operator has to decide; the account stays as it is.
     Hold(Held),
-    /// It does not exist any more.
+    /// The account no longer exists.
     Gone,
 }
 
 /// The decision about one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Which.
+    /// Auth0's id of the account.
     pub id: AccountId,
     /// What to do.
     pub action: Action,
-    /// What it adds to the user's outcome, besides [`Outcome::Applied`] of a write.
+    /// Its contribution to the user's outcome, in addition to [`Outcome::Applied`] for a write.
     pub outcome: Option<Outcome>,
 }
 
-/// What one round of a look decided.
+/// The decision of one round of a look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order in which they are carried out.
+    /// The steps in the order of execution.
     pub steps: Vec<Step>,
 }
 
 impl Action {
-    /// Would anything be written?
+    /// Whether the action writes to Auth0.
     pub const fn writes(&self) -> bool {
         matches!(self, Self::Deny { .. } | Self::Lift(_))
     }
 
-    /// Does the round count the account as one of the user's?
+    /// Whether the account counts as one of the user's.
     pub const fn is_users(&self) -> bool {
         !matches!(self, Self::OutOfScope(_))
     }
 
-    /// How the decision is recorded, if the action is carried out as planned.
+    /// The recorded outcome if the action succeeds.
     pub const fn recorded_as(&self) -> DecisionOutcome {
         match self {
             Self::Deny { restores: true, .. } => DecisionOutcome::Restored,
@@ -305,7 +305,7 @@ impl Action {
     }
 }
 
-/// Decides about the accounts that a round found.
+/// Decides what to do with the accounts that a round found.
 pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
     let case = Case { evidence, rules, reason: reason(evidence.known, evidence.assessment, now) };
     let steps = match &evidence.assessment.course {
@@ -316,7 +316,7 @@ pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
     Plan { steps }
 }
 
-/// Is the user denied already, as far as these accounts show? Then a look would write nothing, and no look is needed.
+/// Whether the user is already denied, as far as these accounts show: a look would write nothing and is not needed.
 /// `addresses` are those in scope; `accounts` were found by them.
 pub fn agrees(known: &KnownUser, addresses: &[Address], accounts: Vec<Account>, rules: &Rules, now: Timestamp) -> bool {
     let assessment = Assessment {
@@ -346,7 +346,7 @@ pub fn agrees(known: &KnownUser, addresses: &[Address], accounts: Vec<Account>, 
     plan.steps.iter().all(is_settled) && denied.all(|account| plan.steps.iter().any(|step| step.id == account.id))
 }
 
-/// What a mark says of its reason.
+/// The reason that a mark records.
 fn reason(known: &KnownUser, assessment: &Assessment<'_>, now: Timestamp) -> Reason {
     Reason {
         okta_user_id: known.id.clone(),
@@ -356,7 +356,7 @@ fn reason(known: &KnownUser, assessment: &Assessment<'_>, now: Timestamp) -> Rea
     }
 }
 
-/// The accounts that an earlier look marked, or may have, and that this course has to read.
+/// The accounts that an earlier look marked, or may have marked, and that this course has to read.
 pub fn marked_accounts<'a>(known: &'a KnownUser, course: &Course) -> Vec<&'a MarkedAccount> {
     let wanted = |account: &&MarkedAccount| match course {
         Course::Allow { .. } => account.denied || account.blocked || account.unconfirmed,
@@ -366,17 +366,17 @@ pub fn marked_accounts<'a>(known: &'a KnownUser, course: &Course) -> Vec<&'a Mar
     known.accounts.iter().filter(wanted).collect()
 }
 
-/// Has the account one of these addresses?
+/// Whether the account has one of these addresses.
 pub fn is_at(account: &Account, addresses: &[Address]) -> bool {
     account.email.as_ref().is_some_and(|email| addresses.iter().any(|address| address.same(email.as_str())))
 }
 
-/// Does the decision about an account that was found by address depend on who else holds the address?
+/// Whether the decision about an account that was found by address depends on other holders of the address.
 pub fn is_candidate(account: &Account, addresses: &[Address], known: &KnownUser, rules: &Rules) -> bool {
     is_at(account, addresses) && (rules.accepts(account).is_ok() || is_denied(known, &account.id))
 }
 
-/// May a block on the account be ours although its mark does not say so? Then the store has to be asked.
+/// Whether a block on the account may be ours although its mark does not say so. If so, the store has to be asked.
 pub fn may_hide_our_block(account: &Account, known: &KnownUser) -> bool {
     account.blocked
         && !known_of(known, &account.id).blocked
@@ -391,7 +391,7 @@ fn is_denied(known: &KnownUser, id: &AccountId) -> bool {
     stored(known, id).is_some_and(|account| account.denied)
 }
 
-/// What the store says of an account.
+/// What the store says about an account.
 fn known_of(known: &KnownUser, id: &AccountId) -> Known {
     let account = stored(known, id);
     Known {
@@ -400,7 +400,7 @@ fn known_of(known: &KnownUser, id: &AccountId) -> Known {
     }
 }
 
-/// The evidence with the rules that judge it.
+/// Evidence and rules of one decision.
 struct Case<'a> {
     evidence: &'a Evidence<'a>,
     rules: &'a Rules,
@@ -443,7 +443,7 @@ impl Case<'_> {
         }
         let action = match mark::deny(account, &self.reason, self.rules.mark, ours) {
             Difference::None if was_denied => Action::Keep,
-            // Written by a process that died before it could say so, or the state is younger than the mark.
+            // A process died after the write and before the commit, or the state is newer than the mark.
             Difference::None => Action::Confirm,
             Difference::Theirs(owner) => Action::Theirs(owner),
             Difference::Patch(patch) => {
@@ -455,10 +455,10 @@ impl Case<'_> {
         step(account, action, Some(Outcome::Unchanged))
     }
 
-    /// Another user who may log in holds the account's address: it is not denied, and what is ours of it is not left alone.
+    /// An active user holds the account's address: the account is not denied, and our own mark on it is lifted or held.
     fn deny_shared(&self, account: &Account, other: OktaUserId) -> Step {
         let known = self.evidence.known;
-        // Also where the mark was wiped and something of ours is left: a block, the mirror.
+        // Also if the mark was wiped and our block or the mirror is left.
         let Difference::Patch(patch) = mark::allow(account, &self.reason, known_of(known, &account.id)) else {
             let skipped = Skipped::SharedAddress(other);
             return step(account, Action::Skip(skipped.clone()), Some(Outcome::Skipped(skipped)));
@@ -502,16 +502,16 @@ fn gone(id: &AccountId) -> Step {
     Step { id: id.clone(), action: Action::Gone, outcome: None }
 }
 
-/// What a mark that the store learns of now says of its denial.
+/// The history of a denial as its mark tells it, for a store that does not know it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
     /// When it was written.
     pub denied_at: Timestamp,
     /// The event that it names.
     pub event_id: Option<String>,
-    /// When that was published.
+    /// When that event was published.
     pub published: Option<Timestamp>,
-    /// From then to the mark.
+    /// From the event's publication to the mark.
     pub lag_ms: Option<i64>,
 }
 
@@ -527,22 +527,22 @@ pub fn confirmation(mark: &Mark, known: &KnownUser, now: Timestamp) -> Confirmat
     }
 }
 
-/// What follows from a look whose rounds are done.
+/// What follows from a look after its last round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conclusion {
-    /// The next look, if one comes without a new reason.
+    /// The next look, if one is due without a new reason.
     pub next_look: Option<Timestamp>,
-    /// Which recheck that is.
+    /// The number of that recheck.
     pub recheck_step: u32,
-    /// Which other users become due.
+    /// Other users that become due.
     pub wake: Wake,
-    /// The user is allowed: the guard forgets them.
+    /// Whether the guard forgets the user, because they are allowed.
     pub forget_guard: bool,
-    /// An event that an earlier look settled as `unchanged` has its effect only now.
+    /// Whether an event that an earlier look settled as `unchanged` took effect only now.
     pub belated_event: bool,
 }
 
-/// Concludes a look that ended with `outcome`. `lifted`: it lifted a mark.
+/// Concludes a look that ended with `outcome`. `lifted` says whether it lifted a mark.
 pub fn conclude(
     known: &KnownUser,
     assessment: Option<&Assessment<'_>>,
@@ -562,7 +562,7 @@ pub fn conclude(
     }
 }
 
-/// When the user is looked at again without a new reason, and which recheck that is.
+/// The time of the next look without a new reason, and the number of that recheck.
 fn next_look(
     known: &KnownUser,
     assessment: Option<&Assessment<'_>>,
@@ -570,7 +570,7 @@ fn next_look(
     policy: &Policy,
     now: Timestamp,
 ) -> (Option<Timestamp>, u32) {
-    // A new reason has set it back to 0.
+    // A new reason resets it to 0.
     let step = known.recheck_step;
     match outcome {
         Outcome::Retry { after, .. } => return (Some(clock::add(now, *after)), step),
@@ -597,15 +597,15 @@ fn next_look(
 fn wake(known: &KnownUser, assessment: Option<&Assessment<'_>>, outcome: &Outcome, lifted: bool) -> Wake {
     let read = assessment.and_then(|assessment| assessment.read.as_ref());
     let verdict = assessment.and_then(|assessment| assessment.verdict);
-    // What a neighbour's look finds unchanged wakes nobody, or two users would wake each other forever. Whether the look
-    // succeeded does not matter: what others depend on is what Okta says of this user.
+    // A look that a neighbour caused and that finds nothing new queues no other user, or two users would queue each other
+    // forever. Success does not matter: others depend on what Okta says about this user.
     let changed = *outcome == Outcome::Applied || read.is_some_and(|read| Some(&read.status) != known.status.as_ref());
     let dependents = read.is_some() && (changed || (outcome.settles() && known.cause != Cause::Neighbour));
-    // Not only when the status read before was another one: the user may have left and come back between two looks, and a
-    // user who shares the address may have been denied in between.
+    // A changed status is not the only news: the user may have left and returned between two looks, and a user who shares
+    // the address may have been denied in between.
     let news = changed || known.events.iter().any(|event| event.open);
-    // Also of users with the verdict `Leave`: a user who is skipped for several holders waits for one of them. A look that
-    // denies closes what is shared itself.
+    // Also for the verdict `Leave`: a user who is skipped because of several holders waits for one of them. A look that
+    // denies handles the shared accounts itself.
     let came_or_went = dependents && news && verdict != Some(Verdict::Deny);
     Wake::new(dependents, lifted || came_or_went)
 }

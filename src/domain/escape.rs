@@ -1,14 +1,14 @@
-//! Text that somebody else wrote, made safe to show.
+//! Escaping of foreign text, so that it is safe to show.
 
-/// Shows control characters (line ends and terminal escapes among them) and characters that change how others are seen
-/// (direction marks, zero-width signs) as escapes such as `\n` and `\u{1b}`. Everything else stays as it is.
+/// Replaces control characters (including line ends and terminal escapes) and invisible formatting characters (direction
+/// marks, zero-width characters) by escapes such as `\n` and `\u{1b}`.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     text.chars().for_each(|c| push(&mut escaped, c));
     escaped
 }
 
-/// [`escape`], and not too long: after `chars_max` characters of `text` an ellipsis replaces the rest.
+/// Like [`escape`], with an ellipsis after `chars_max` characters of `text`.
 pub fn escape_bounded(text: &str, chars_max: usize) -> String {
     let text = text.trim();
     let mut chars = text.chars();
@@ -28,7 +28,7 @@ fn push(escaped: &mut String, c: char) {
     }
 }
 
-/// Direction overrides, line separators, zero-width signs.
+/// Direction overrides, line separators, zero-width characters.
 const fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

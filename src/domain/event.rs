@@ -1,22 +1,22 @@
-//! One lifecycle entry of the System Log, as far as it matters here.
+//! Lifecycle events of the System Log.
 //!
 //! An event is a ping, not a command: it says that a user changed, never what to do. Its [`Signal`] only decides how
-//! urgent the look is, and whether Okta's present answer looks older than the log.
+//! urgent the look is, and whether Okta's current response seems older than the log.
 
 use super::{Address, Lane, OktaUserId, Timestamp};
 
-/// An entry of the log that could be read.
+/// A parsed event of the System Log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Okta's `uuid`: unique, the key of idempotency.
+    /// Okta's `uuid`: unique, the idempotency key.
     pub id: String,
     /// `eventType`, e.g. `user.lifecycle.deactivate`.
     pub event_type: String,
-    /// When Okta says that it happened. Not in log order: see facts of the System Log, "persistence time".
+    /// When the event happened. The log is ordered by the time of persistence instead.
     pub published: Timestamp,
-    /// Who did it: `alternateId` of the actor, or their id.
+    /// The actor: `alternateId`, or the id.
     pub actor: Option<String>,
-    /// The users it is about: every target of type `User`. Usually one.
+    /// All targets of type `User`, usually one.
     pub users: Vec<EventUser>,
 }
 
@@ -36,7 +36,7 @@ impl EventUser {
     }
 }
 
-/// An event of a user as the store remembers it: not settled yet, or received within the last hour.
+/// A stored event of a user that is not settled yet or was received within the last hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventSeen {
     /// Okta's `uuid`.
@@ -49,30 +49,30 @@ pub struct EventSeen {
     pub received_at: Timestamp,
     /// The actor, as in [`Event::actor`].
     pub actor: Option<String>,
-    /// Has no look settled it yet?
+    /// Whether it is not settled yet.
     pub open: bool,
 }
 
-/// What an event's type lets one expect of the user it is about.
+/// What an event's type says about its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Deactivated or deleted.
     Left,
-    /// Suspended: has left only where the policy says so.
+    /// Suspended: counts as left only if the policy says so.
     Suspended,
     /// Activated, reactivated or unsuspended.
     Returned,
     /// A lifecycle event of a type that this version does not know: worth a look.
     Changed,
-    /// Nothing that could make an account wrong: recorded, and no reason to look.
+    /// Irrelevant for accounts: recorded, but no reason for a look.
     Irrelevant,
 }
 
 impl Signal {
-    /// What the events of `event_type` say.
+    /// The signal of an event type.
     ///
-    /// The types are those of Okta's event-type catalogue (2026.08). Activation after a deactivation by an administrator
-    /// is `activate`, by an import `reactivate`; both have to work.
+    /// The types are from Okta's event-type catalog (2026.08). After a deactivation, an administrator's activation is
+    /// `activate`, that of an import is `reactivate`.
     pub fn of(event_type: &str) -> Self {
         match event_type {
             "user.lifecycle.deactivate" | "user.lifecycle.delete.initiated" | "user.lifecycle.delete.completed" => {
@@ -80,14 +80,14 @@ impl Signal {
             }
             "user.lifecycle.suspend" => Self::Suspended,
             "user.lifecycle.activate" | "user.lifecycle.reactivate" | "user.lifecycle.unsuspend" => Self::Returned,
-            // A user that was only created has never been denied, and its activation is an event of its own.
+            // A new user has never been denied, and the activation is a separate event.
             "user.lifecycle.create" => Self::Irrelevant,
             other if other.starts_with("user.lifecycle.password_mass_expiry") => Self::Irrelevant,
             _ => Self::Changed,
         }
     }
 
-    /// The lane of a look that an event with this signal asks for.
+    /// The lane of a look for an event with this signal.
     pub const fn lane(self) -> Lane {
         match self {
             Self::Left | Self::Suspended | Self::Changed => Lane::Deactivation,
@@ -95,8 +95,8 @@ impl Signal {
         }
     }
 
-    /// Is the user, by this event alone, evidently one that Okta has deactivated? Needed to tell a deleted user from one
-    /// whom a narrowed admin role no longer shows: both are a 404.
+    /// Whether this event alone is evidence that Okta deactivated the user. It distinguishes a deleted user from one that a
+    /// narrowed admin role hides: both are a 404.
     pub fn is_evidence_of_leaving(self) -> bool {
         self == Self::Left
     }
@@ -122,7 +122,7 @@ mod tests {
             ("user.lifecycle.something_new", Signal::Changed),
         ] {
             assert_eq!(Signal::of(event_type), signal, "{event_type}");
-            // Somebody suspended is still there: a 404 of theirs is no deletion.
+            // A suspended user still exists: a 404 is not a deletion.
             assert_eq!(signal.is_evidence_of_leaving(), signal == Signal::Left, "{event_type}");
         }
     }

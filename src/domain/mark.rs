@@ -1,4 +1,4 @@
-//! The mark: what we write on an account, whose it is, and when it differs from what it should be.
+//! The mark: what we write on an account, who owns it, and when an account differs from its target state.
 //!
 //! ```json
 //! { "app_metadata":  { "okta_sync": { "deactivated": "true", "okta_user_id": "00u…", "status": "DEPROVISIONED",
@@ -7,9 +7,9 @@
 //!   "blocked": true }
 //! ```
 //!
-//! The authority is `app_metadata`, which a user cannot edit; Auth0 merges metadata on its first level only, so the
-//! whole object `okta_sync` is replaced at once and needs no read-modify-write. `user_metadata.okta.deactivated` is the
-//! mirror: it is written for Actions that read it, and never trusted.
+//! The authority is `app_metadata`, which users cannot edit. Auth0 merges metadata on the first level only, so a PATCH
+//! replaces the object `okta_sync` atomically, without read-modify-write. `user_metadata.okta.deactivated` is the mirror:
+//! we write it for Actions that read it, and never trust it.
 
 use super::account::Mirror;
 use super::{Account, OktaUserId};
@@ -17,22 +17,22 @@ use super::{Account, OktaUserId};
 /// Our object in `app_metadata`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Is the account denied by it?
+    /// Whether it denies the account.
     pub deactivated: bool,
-    /// For whom. Missing when somebody tampered with it.
+    /// The user who is denied. Missing if another program changed the mark.
     pub okta_user_id: Option<OktaUserId>,
-    /// The user's status when it was written.
+    /// The user's status at the time of the write.
     pub status: Option<String>,
-    /// When it was written, RFC 3339.
+    /// The time of the write, RFC 3339.
     pub at: Option<String>,
-    /// The event that was the reason, if one was.
+    /// The event that caused the write, if one did.
     pub event_id: Option<String>,
-    /// Did we set `blocked` as well? Then, and only then, we lift it.
+    /// Whether we set `blocked` too. Only then do we lift it.
     pub blocked: bool,
 }
 
 impl Mark {
-    /// Is nothing but the reason (its time, its event, the status) different?
+    /// Whether the marks differ at most in their reason (time, event, status).
     pub fn says_the_same_as(&self, other: &Self) -> bool {
         self.deactivated == other.deactivated
             && self.okta_user_id == other.okta_user_id
@@ -40,18 +40,18 @@ impl Mark {
     }
 }
 
-/// What one PATCH of an account changes. Never empty, never a whole `{}` (which would wipe all metadata).
+/// The changes of one PATCH. Never empty, and never a bare `{}`, which would wipe all metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// The mark, whole.
+    /// The complete mark.
     pub mark: Mark,
-    /// The mirror, if it is to be written.
+    /// The new value of the mirror, if it changes.
     pub mirror: Option<bool>,
-    /// `blocked`, if it is to be set or lifted.
+    /// The new value of `blocked`, if it changes.
     pub blocked: Option<bool>,
 }
 
-/// Which parts of the contract's mark this installation writes.
+/// The optional parts of a mark that this installation writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkOptions {
     /// Also write `user_metadata.okta.deactivated`.
@@ -60,20 +60,20 @@ pub struct MarkOptions {
     pub block: bool,
 }
 
-/// Why a mark would be written: becomes part of it.
+/// Why a mark is written; part of the mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// The user whom the mark names.
     pub okta_user_id: OktaUserId,
-    /// Their status now.
+    /// The user's current status.
     pub status: String,
-    /// Now, RFC 3339.
+    /// The current time, RFC 3339.
     pub at: String,
-    /// The event that made us look, if one did.
+    /// The event that caused the look, if one did.
     pub event_id: Option<String>,
 }
 
-/// What the state says of an account, for the user in question.
+/// What the store says about an account, for one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// It was denied for this user.
@@ -82,22 +82,22 @@ pub struct Known {
     pub blocked: bool,
 }
 
-/// What a comparison of an account with a verdict came to.
+/// The difference between an account and its target state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The account is as it should be.
+    /// None.
     None,
-    /// The account is denied by a mark that names another user: it is theirs, and stays.
+    /// The account is denied by a mark that names another user, and stays so.
     Theirs(OktaUserId),
-    /// This has to be written.
+    /// The PATCH that removes the difference.
     Patch(Patch),
 }
 
-/// What has to be written so that `account` is denied for the user in `reason`.
+/// Computes what to write so that `account` is denied for the user in `reason`.
 ///
-/// Only a wrong `deactivated` (ours or the mirror's), a missing owner or a missing block of ours is a difference; an
-/// older time or another event alone is none. A block that somebody else set is not claimed. `known` is what the state
-/// says of this account: where the mark was wiped, it still knows that a block is ours.
+/// A wrong `deactivated` (in the mark or the mirror), a missing owner and our missing block are differences; an older time
+/// or another event alone is not. We do not claim a block that another program set. `known` is what the store says about
+/// this account: if the mark was wiped, it still says whether a block is ours.
 pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Known) -> Difference {
     let current = account.mark.as_ref().filter(|mark| mark.deactivated);
     if let Some(owner) = current.and_then(|mark| mark.okta_user_id.as_ref())
@@ -126,23 +126,23 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
     })
 }
 
-/// What has to be written so that `account` is no longer denied for the user in `reason`.
+/// Computes what to write so that `account` is no longer denied for the user in `reason`.
 ///
-/// Only a mark that names this user is lifted, with the block that it says is ours. A mirror that is on without a mark
-/// of ours is somebody else's and stays, unless the state knows that we denied the account: then the mark was wiped, and
-/// what is left of it is ours to undo.
+/// Lifts only a mark that names this user, and the block if the mark says that it is ours. A mirror without a mark belongs
+/// to another program and stays, unless the store says that we denied the account: then the mark was wiped, and we undo
+/// the rest.
 pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
     let (deactivated, ours_blocked) = match &account.mark {
         Some(Mark { okta_user_id: Some(owner), deactivated, .. }) if *owner != reason.okta_user_id => {
             return if *deactivated { Difference::Theirs(owner.clone()) } else { Difference::None };
         }
         Some(mark) if mark.okta_user_id.is_some() => (mark.deactivated, mark.blocked),
-        // A flag that names nobody is lifted only from what we know to have denied for this user.
+        // A mark without an owner is lifted only if the store says that we denied the account for this user.
         Some(mark) if known.denied => (mark.deactivated, known.blocked),
         None if known.denied => (false, known.blocked),
         _ => return Difference::None,
     };
-    // A mark of ours that is already off may have left its mirror on, when the mirror was refused.
+    // A lifted mark may have left its mirror on, if Auth0 refused the mirror.
     let mirror = account.mirror == Mirror::On;
     let unblock = ours_blocked && account.blocked;
     if !deactivated && !mirror && !unblock {
@@ -162,25 +162,25 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
     })
 }
 
-/// Did the answer to a PATCH come back with what was sent?
+/// Whether the response to a PATCH contains what was sent.
 pub fn took_hold(account: &Account, patch: &Patch) -> bool {
     account.mark.as_ref().is_some_and(|mark| mark.says_the_same_as(&patch.mark))
         && patch.blocked.is_none_or(|blocked| account.blocked == blocked)
 }
 
-/// What taking everything of ours from an account changes, besides our object in `app_metadata`, which goes whole.
+/// The changes that remove all of our data from an account. Our object in `app_metadata` is always removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// Take `deactivated` out of `user_metadata.okta`.
+    /// Remove `deactivated` from `user_metadata.okta`.
     pub mirror: bool,
     /// Lift the block.
     pub unblock: bool,
 }
 
-/// What has to go so that nothing of ours is left on `account`; `None` if nothing is. `known_denied`: the state says that
-/// we denied it, so that its mirror is ours even if the mark beside it has gone already.
+/// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known_denied`, the
+/// store says that we denied the account, so the mirror is ours even without a mark.
 ///
-/// A block goes only if our mark says that it is ours.
+/// A block is lifted only if our mark says that it is ours.
 pub fn removal(account: &Account, known_denied: bool) -> Option<Removal> {
     match &account.mark {
         Some(mark) => Some(Removal {
@@ -191,7 +191,7 @@ pub fn removal(account: &Account, known_denied: bool) -> Option<Removal> {
     }
 }
 
-/// Did the answer to a PATCH come back without what was to go?
+/// Whether the response to a PATCH no longer contains what was removed.
 pub fn is_removed(account: &Account, removal: Removal) -> bool {
     account.mark.is_none()
         && !(removal.mirror && matches!(account.mirror, Mirror::On | Mirror::Off))
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// What Auth0 would show after the patch.
+    /// The account as Auth0 would return it after the patch.
     fn after(account: &Account, difference: Difference) -> Account {
         let Difference::Patch(patch) = difference else { return account.clone() };
         Account {
@@ -253,13 +253,13 @@ mod tests {
             assert_eq!(
                 deny(&denied, &later, options, NEW),
                 Difference::None,
-                "a changed time or event is no difference"
+                "a changed time or event is not a difference"
             );
         }
     }
 
     #[test]
-    fn allowing_undoes_what_denying_did_and_no_more() {
+    fn allow_undoes_exactly_what_deny_did() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         assert!(denied.blocked);
         let allowed = after(&denied, allow(&denied, &reason("00u1"), NEW));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_by_somebody_else_is_neither_claimed_nor_lifted() {
+    fn foreign_block_is_not_claimed_or_lifted() {
         let blocked = Account { blocked: true, ..account() };
         let Difference::Patch(patch) = deny(&blocked, &reason("00u1"), BLOCK, NEW) else { panic!("must differ") };
         assert_eq!((patch.blocked, patch.mark.blocked), (None, false));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn our_block_is_restored_while_denied_even_if_blocking_was_switched_off() {
+    fn our_block_is_restored_without_block_option() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         let unblocked = Account { blocked: false, ..denied };
         let restored = after(&unblocked, deny(&unblocked, &reason("00u1"), BOTH, NEW));
@@ -286,11 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_wiped_mark_is_ours_to_undo() {
+    fn rest_of_wiped_mark_is_undone() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         let wiped = Account { mark: None, ..denied };
         let ours = Known { denied: true, blocked: true };
-        assert_eq!(allow(&wiped, &reason("00u1"), NEW), Difference::None, "nobody knows of it");
+        assert_eq!(allow(&wiped, &reason("00u1"), NEW), Difference::None, "the store does not know the account");
         let allowed = after(&wiped, allow(&wiped, &reason("00u1"), ours));
         assert!(!allowed.is_denied() && !allowed.blocked);
         let restored = after(&wiped, deny(&wiped, &reason("00u1"), BOTH, ours));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_belongs_to_the_user_it_names() {
+    fn mark_belongs_to_the_user_it_names() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BOTH, NEW));
         let other = OktaUserId::parse("00u1").unwrap();
         assert_eq!(deny(&denied, &reason("00u2"), BOTH, NEW), Difference::Theirs(other.clone()));
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_without_an_owner_is_adopted_by_denying_and_never_lifted_silently() {
+    fn ownerless_mark_is_adopted_not_lifted() {
         let mut orphan = after(&account(), deny(&account(), &reason("00u1"), BOTH, NEW));
         if let Some(mark) = &mut orphan.mark {
             mark.okta_user_id = None;
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_that_the_user_cleared_is_restored_and_a_foreign_one_is_left_alone() {
+    fn cleared_mirror_is_restored_foreign_one_left() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BOTH, NEW));
         let cleared = Account { mirror: Mirror::Off, ..denied.clone() };
         assert!(matches!(deny(&cleared, &reason("00u1"), BOTH, NEW), Difference::Patch(_)));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_the_mark_did_not_take_hold() {
+    fn response_without_mark_was_not_applied() {
         let Difference::Patch(patch) = deny(&account(), &reason("00u1"), BLOCK, NEW) else { panic!("must differ") };
         assert!(!took_hold(&account(), &patch));
         let held = after(&account(), Difference::Patch(patch.clone()));
@@ -342,22 +342,22 @@ mod tests {
         ] {
             assert!(!took_hold(&Account { mark: Some(other.clone()), ..held.clone() }, &patch), "{other:?}");
         }
-        assert!(!took_hold(&Account { blocked: false, ..held }, &patch), "not blocked after all");
+        assert!(!took_hold(&Account { blocked: false, ..held }, &patch), "the block is missing");
     }
 
     #[test]
-    fn a_flag_that_names_nobody_is_lifted_from_what_is_known_to_be_ours_alone() {
+    fn ownerless_flag_is_lifted_only_if_known() {
         let mut orphan = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         orphan.mark = orphan.mark.map(|mark| Mark { okta_user_id: None, ..mark });
         assert_eq!(allow(&orphan, &reason("00u1"), NEW), Difference::None);
         let lifted = after(&orphan, allow(&orphan, &reason("00u1"), Known { denied: true, blocked: true }));
         assert!(!lifted.is_denied() && !lifted.blocked, "{lifted:?}");
         let kept = after(&orphan, allow(&orphan, &reason("00u1"), Known { denied: true, blocked: false }));
-        assert!(!kept.is_denied() && kept.blocked, "a block that is not known to be ours: {kept:?}");
+        assert!(!kept.is_denied() && kept.blocked, "the block may belong to another program: {kept:?}");
     }
 
     #[test]
-    fn removing_takes_what_is_ours_and_is_done_when_all_of_it_is_gone() {
+    fn removal_takes_all_of_ours_and_only_ours() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         let both = Removal { mirror: true, unblock: true };
         assert_eq!(removal(&denied, false), Some(both));
@@ -371,7 +371,7 @@ mod tests {
         ] {
             assert!(!is_removed(&left, both), "{left:?}");
         }
-        // What was not to go may stay: it is somebody else's.
+        // The rest belongs to another program and may stay.
         let theirs = Account { mirror: Mirror::Foreign, blocked: true, ..open.clone() };
         assert!(is_removed(&theirs, Removal { mirror: false, unblock: false }));
 
@@ -381,9 +381,9 @@ mod tests {
         assert_eq!(
             removal(&wiped, true),
             Some(Removal { mirror: true, unblock: false }),
-            "whose block it is, is not known"
+            "the owner of the block is unknown"
         );
-        assert_eq!(removal(&wiped, false), None, "a mirror of somebody else");
+        assert_eq!(removal(&wiped, false), None, "the mirror of another program");
         assert_eq!(removal(&open, true), None);
     }
 }

@@ -1,6 +1,6 @@
-//! The words of this program as types, and its rules as pure functions: no remote, no database, no file.
+//! The domain types, and the rules as pure functions: no network, no database, no file.
 //!
-//! Everything here can be read, and tested, without knowing that Okta and Auth0 are reached over HTTP.
+//! All of it can be read and tested without knowing that Okta and Auth0 are called over HTTP.
 
 pub mod account;
 pub mod address;

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use super::{OktaUserId, Timestamp};
 
-/// Which of the due users goes first. Within a lane: the one that has waited longest.
+/// The priority class of a due user. Within a lane, the user that has waited longest comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// Somebody left: before everything else.
+    /// A user left: before all others.
     Deactivation,
-    /// Somebody came back, or was asked for by name.
+    /// A user returned, or an operator requested a look.
     Reactivation,
-    /// Nobody said anything: a comparison.
+    /// Queued by a reconcile.
     Reconcile,
 }
 
 impl Lane {
-    /// As it is stored: lower goes first.
+    /// The stored number: lower comes first.
     pub const fn rank(self) -> i64 {
         match self {
             Self::Deactivation => 0,
@@ -26,7 +26,7 @@ impl Lane {
         }
     }
 
-    /// Reads what [`Lane::rank`] wrote.
+    /// Parses the result of [`Lane::rank`].
     pub const fn from_rank(rank: i64) -> Self {
         match rank {
             0 => Self::Deactivation,
@@ -41,15 +41,15 @@ impl Lane {
 pub enum Cause {
     /// An event of the System Log.
     Event,
-    /// The log and Okta's answer disagreed, or the user was in transition: a later look.
+    /// A later look, because the log and Okta's response disagreed or the user's status was about to change.
     Recheck,
     /// A reconcile.
     Reconcile,
-    /// A person asked, on the command line.
+    /// An operator's command.
     Command,
-    /// Another user with a common address was looked at.
+    /// A look at another user with the same address.
     Neighbour,
-    /// The configuration changed.
+    /// A change of the configuration.
     Policy,
 }
 
@@ -58,7 +58,7 @@ impl Cause {
     pub const ALL: [Self; 6] =
         [Self::Event, Self::Recheck, Self::Reconcile, Self::Command, Self::Neighbour, Self::Policy];
 
-    /// The word used in the store and on screens.
+    /// The word in the store and on screens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Event => "event",
@@ -70,24 +70,24 @@ impl Cause {
         }
     }
 
-    /// Reads what [`Cause::as_str`] wrote.
+    /// Parses the result of [`Cause::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| cause.as_str() == text)
     }
 }
 
-/// Why a person whom Okta denies is not denied in Auth0, rightly.
+/// Why a user with the verdict `Deny` is legitimately not denied in Auth0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skipped {
-    /// Another, active user holds the address.
+    /// Another user, who is active, holds the address.
     SharedAddress(OktaUserId),
     /// Exempt by configuration.
     Exempt,
     /// None of the addresses is in one of the configured domains.
     OutOfScope,
-    /// `enforce = false`: everything was done but the write.
+    /// `enforce = false`: only the write was left out.
     NotEnforced,
-    /// No address of this person is known.
+    /// No address of the user is known.
     NoAddress,
 }
 
@@ -103,14 +103,14 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// Why a person has to decide.
+/// Why an operator has to decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// More first denials than `[guard]` allows.
     Guard,
-    /// Okta no longer shows the user, and nothing says that they were deactivated.
+    /// Okta no longer shows the user, and there is no evidence of a deactivation.
     Vanished,
-    /// Another person holds the address of a marked account: lifting the mark would open it to the old password.
+    /// Another user holds the address of a marked account: without the mark, the old password would open it.
     AddressReused(OktaUserId),
 }
 
@@ -127,31 +127,31 @@ impl fmt::Display for Held {
 /// How a look ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Something was written.
+    /// At least one account was written.
     Applied,
-    /// Everything was as it should be.
+    /// Nothing had to be written.
     Unchanged,
-    /// The person has no account in Auth0.
+    /// The user has no account in Auth0.
     NoAccount,
-    /// Not denied, for a reason that is in order.
+    /// Not denied, for a legitimate reason.
     Skipped(Skipped),
-    /// Waits for a person.
+    /// Waits for an operator.
     Held(Held),
-    /// Did not work; counts as an attempt.
+    /// Failed; counts as an attempt.
     Retry {
-        /// How long to wait.
+        /// The wait before the next attempt.
         after: Duration,
         /// What happened.
         why: String,
     },
-    /// Could not be tried; does not count.
+    /// Could not be tried; does not count as an attempt.
     Snooze {
-        /// When to try again.
+        /// The time of the next attempt.
         until: Timestamp,
-        /// What is in the way.
+        /// The obstacle.
         why: String,
     },
-    /// Given up but for one try a day: a person should look.
+    /// The attempts are used up; retried once a day. An operator should investigate.
     Failed(String),
 }
 
@@ -170,7 +170,7 @@ impl Outcome {
         }
     }
 
-    /// The word used in the store and on screens.
+    /// The word in the store and on screens.
     pub const fn as_str(&self) -> &'static str {
         self.kind().as_str()
     }
@@ -185,8 +185,8 @@ impl Outcome {
         }
     }
 
-    /// The weightier of two outcomes: a user is as unfinished as the least finished of their accounts. Of two equally
-    /// weighty ones, the first.
+    /// Returns the weightier of two outcomes, the first if they are equal: a user is as unfinished as the least finished of
+    /// their accounts.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         if other.weight() > self.weight() { other } else { self }
@@ -205,7 +205,7 @@ impl Outcome {
         }
     }
 
-    /// Is what made the user due dealt with?
+    /// Whether the look settles the reasons that made the user due.
     pub const fn settles(&self) -> bool {
         self.kind().settles()
     }
@@ -245,7 +245,7 @@ impl OutcomeKind {
         Self::Failed,
     ];
 
-    /// The word used in the store and on screens.
+    /// The word in the store and on screens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -259,12 +259,12 @@ impl OutcomeKind {
         }
     }
 
-    /// Reads what [`OutcomeKind::as_str`] wrote.
+    /// Parses the result of [`OutcomeKind::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
     }
 
-    /// Does the look settle the reasons that made the user due?
+    /// Whether the look settles the reasons that made the user due.
     pub const fn settles(self) -> bool {
         matches!(self, Self::Applied | Self::Unchanged | Self::NoAccount | Self::Skipped)
     }
@@ -285,7 +285,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    /// Both questions as one value.
+    /// Combines both flags.
     pub const fn new(dependents: bool, sharers: bool) -> Self {
         match (dependents, sharers) {
             (false, false) => Self::Nobody,
@@ -295,32 +295,32 @@ impl Wake {
         }
     }
 
-    /// Are users due who are skipped or held because of this one?
+    /// Whether users become due who are skipped or held because of this one.
     pub const fn includes_dependents(self) -> bool {
         matches!(self, Self::Dependents | Self::Everyone)
     }
 
-    /// Are users due who share an address with this one?
+    /// Whether users become due who share an address with this one.
     pub const fn includes_sharers(self) -> bool {
         matches!(self, Self::Sharers | Self::Everyone)
     }
 }
 
-/// How a decision about one account, or about a user without one, ended: the `outcome` of a row of `decisions`.
+/// The `outcome` of a row of `decisions`: how a decision about one account, or about a user without one, ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DecisionOutcome {
     /// The account was written.
     Applied,
-    /// Our mark was removed by something else, and written again.
+    /// Another program removed our mark, and we restored it.
     Restored,
-    /// The account carries our mark, which the store did not know.
+    /// The account carries our mark, and the store did not know it.
     Confirmed,
     /// The account is as it should be.
     #[default]
     Unchanged,
     /// The user has no account.
     NoAccount,
-    /// Not denied, for a reason that is in order.
+    /// Not denied, for a legitimate reason.
     Skipped,
     /// Waits for an operator.
     Held,
@@ -356,7 +356,7 @@ impl DecisionOutcome {
         Self::Forgotten,
     ];
 
-    /// The word used in the store and on screens.
+    /// The word in the store and on screens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -375,7 +375,7 @@ impl DecisionOutcome {
         }
     }
 
-    /// Reads what [`DecisionOutcome::as_str`] wrote.
+    /// Parses the result of [`DecisionOutcome::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
     }
@@ -423,11 +423,15 @@ mod tests {
             }
         }
         let first = Outcome::Skipped(Skipped::Exempt);
-        assert_eq!(first.clone().merge(Outcome::Skipped(Skipped::NotEnforced)), first, "of two equal ones the first");
+        assert_eq!(
+            first.clone().merge(Outcome::Skipped(Skipped::NotEnforced)),
+            first,
+            "the first of two equal outcomes"
+        );
     }
 
     #[test]
-    fn decision_outcomes_are_read_back() {
+    fn decision_outcomes_round_trip() {
         for outcome in DecisionOutcome::ALL {
             assert_eq!(DecisionOutcome::parse(outcome.as_str()), Some(outcome));
         }

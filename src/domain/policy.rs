@@ -1,14 +1,14 @@
-//! From what Okta says of a user to what Auth0 shall do with their accounts. Pure: the same answer gives the same verdict.
+//! The policy: from a user's status in Okta to a verdict on their accounts in Auth0. Pure.
 
 use std::collections::BTreeSet;
 
 use super::mark::MarkOptions;
 use super::{Account, Address, OktaUser, OktaUserId, Signal, Status};
 
-/// What shall be true of a user's accounts.
+/// The target state of a user's accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// Their accounts are marked, so that Auth0 lets them in no more.
+    /// The accounts are marked, so that Auth0 refuses their logins.
     Deny,
     /// No account carries a mark for them.
     Allow,
@@ -27,14 +27,14 @@ impl Verdict {
     }
 }
 
-/// Who is denied, and who never is.
+/// Which users are denied, and which never are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The statuses that deny. `DEPROVISIONED` and `DELETED` unless configured otherwise.
+    /// The statuses that deny: `DEPROVISIONED` and `DELETED` by default.
     pub deny_statuses: BTreeSet<Status>,
-    /// Only people with an address in one of these domains (lower case) are denied. Empty: everybody.
+    /// Only users with an address in one of these domains (lower case) are denied. Empty: all users.
     pub email_domains: BTreeSet<String>,
-    /// Address keys and Okta ids of people who are never denied.
+    /// Address keys and Okta ids of users who are never denied.
     pub exempt: BTreeSet<String>,
 }
 
@@ -55,7 +55,7 @@ impl Policy {
     /// |---|---|
     /// | one of `deny_statuses` | `Deny` |
     /// | `ACTIVE`, `PROVISIONED`, `RECOVERY`, `PASSWORD_EXPIRED`, `LOCKED_OUT`, `ACTIVATING` | `Allow` |
-    /// | `STAGED`, `SUSPENDED`, `DEPROVISIONED` and `DELETED` when not asked for, and every status we do not know | `Leave` |
+    /// | `STAGED`; `SUSPENDED`, `DEPROVISIONED` and `DELETED` unless configured; every unknown status | `Leave` |
     pub fn verdict(&self, status: &Status) -> Verdict {
         if self.deny_statuses.contains(status) {
             return Verdict::Deny;
@@ -73,7 +73,7 @@ impl Policy {
         }
     }
 
-    /// Does an event with this signal say the opposite of `verdict`? Then Okta's answer may be older than the log.
+    /// Whether an event with this signal contradicts `verdict`. If so, Okta's response may be older than the log.
     pub fn contradicts(&self, signal: Signal, verdict: Verdict) -> bool {
         match signal {
             Signal::Left => verdict == Verdict::Allow,
@@ -83,14 +83,14 @@ impl Policy {
         }
     }
 
-    /// Is this person one of those that are never denied?
+    /// Whether the user is never denied.
     pub fn is_exempt(&self, id: &OktaUserId, addresses: &[Address]) -> bool {
         !self.exempt.is_empty()
             && (self.exempt.contains(id.as_str())
                 || addresses.iter().any(|address| self.exempt.contains(&address.key())))
     }
 
-    /// The addresses that `email_domains` lets through.
+    /// The addresses in one of the `email_domains`.
     pub fn in_scope<'a>(&self, addresses: &'a [Address]) -> Vec<&'a Address> {
         addresses
             .iter()
@@ -98,14 +98,13 @@ impl Policy {
             .collect()
     }
 
-    /// Does `other` hold `address` now, and is `other` someone to let in? Then whoever else once had the address cannot
-    /// be denied by it.
+    /// Whether `other` holds `address` now and has the verdict `Allow`. If so, no former holder is denied by this address.
     pub fn is_shared_with(&self, address: &Address, other: &OktaUser) -> bool {
         self.verdict(&other.status) == Verdict::Allow && other.holds(address)
     }
 
-    /// One line that tells two policies apart: stored, so that a changed one is noticed and reconciled. Of the exempt
-    /// people it holds only how many they are and one digest over all: it stands in every decision.
+    /// One line that identifies the policy. The store keeps it, so that a change is noticed and starts a reconcile. It is part
+    /// of every decision, so it has only the number of exempt users and one digest of them.
     pub fn fingerprint(&self) -> String {
         let list = |items: Vec<&str>| items.join(",");
         let exempt = match self.exempt.len() {
@@ -125,12 +124,12 @@ impl Policy {
     }
 }
 
-/// Everything of the configuration that a decision depends on.
+/// The part of the configuration on which decisions depend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Which users are denied.
     pub policy: Policy,
-    /// What a mark consists of.
+    /// The optional parts of a mark.
     pub mark: MarkOptions,
     /// Only accounts with an identity in one of these connections are denied. Empty: all.
     pub connections: Vec<String>,
@@ -160,10 +159,10 @@ impl OutOfScope {
 }
 
 impl Rules {
-    /// May this account be denied, if it is not denied already?
+    /// Whether this account may be denied, if it is not denied already.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it is out of scope.
     pub fn accepts(&self, account: &Account) -> Result<(), OutOfScope> {
         let wanted = |connection| self.connections.contains(connection);
         if !self.connections.is_empty() && !account.connections.iter().any(wanted) {
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_denied_and_what_is_not_is_left() {
+    fn only_configured_statuses_deny() {
         let policy = Policy { deny_statuses: [Status::Suspended].into(), ..Policy::default() };
         assert_eq!(policy.verdict(&Status::Suspended), Verdict::Deny);
         assert_eq!(policy.verdict(&Status::Deprovisioned), Verdict::Leave);
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn exemption_is_by_id_or_by_address_in_any_case() {
+    fn exempt_by_id_or_address_in_any_case() {
         let policy = Policy { exempt: ["00u1".to_owned(), "ann@example.com".to_owned()].into(), ..Policy::default() };
         let id = |text| OktaUserId::parse(text).unwrap();
         let ann = Address::parse("ANN@Example.com").unwrap();
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_tell_policies_apart_and_name_nobody() {
+    fn fingerprints_differ_and_hide_addresses() {
         let policy = |exempt: &[&str]| Policy {
             exempt: exempt.iter().map(|&one| one.to_owned()).collect(),
             ..Policy::default()
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shared_with_who_holds_it_now_and_is_let_in() {
+    fn shared_only_with_allowed_current_holder() {
         let policy = Policy::default();
         let address = Address::parse("Team@example.com").unwrap();
         let holder = |email: &str, status| OktaUser {
@@ -255,7 +254,7 @@ mod tests {
         assert!(policy.contradicts(Signal::Left, Verdict::Allow));
         assert!(policy.contradicts(Signal::Returned, Verdict::Deny));
         assert!(!policy.contradicts(Signal::Left, Verdict::Leave));
-        assert!(!policy.contradicts(Signal::Suspended, Verdict::Allow), "suspension is not asked for");
+        assert!(!policy.contradicts(Signal::Suspended, Verdict::Allow), "SUSPENDED is not configured to deny");
         let strict = Policy { deny_statuses: [Status::Suspended].into(), ..policy };
         assert!(strict.contradicts(Signal::Suspended, Verdict::Allow));
     }

@@ -1,15 +1,15 @@
-//! A person in Okta.
+//! A user in Okta.
 
 use std::fmt;
 
 use super::{Address, Cause, EventSeen, MarkedAccount};
 
-/// Okta's id of a user, `00u…`: the only name of a person that never changes.
+/// Okta's id of a user, `00u…`: the only identifier that never changes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OktaUserId(String);
 
 impl OktaUserId {
-    /// Takes `text` if it could be an id: 1 to 100 ASCII letters, digits, `-` or `_`.
+    /// Parses `text` if it can be an id: 1 to 100 ASCII letters, digits, `-` or `_`.
     pub fn parse(text: &str) -> Option<Self> {
         let shaped = (1..=100).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -40,7 +40,7 @@ impl fmt::Debug for OktaUserId {
     }
 }
 
-/// What Okta says of a user now. `transitioningToStatus` counts as the status.
+/// The status of a user. `transitioningToStatus` takes precedence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// Created, never activated.
@@ -61,14 +61,14 @@ pub enum Status {
     Suspended,
     /// Deactivated.
     Deprovisioned,
-    /// Gone from the directory: our word, never Okta's.
+    /// Deleted from the directory. Our word; Okta never returns it.
     Deleted,
     /// A status that this version does not know.
     Unknown(String),
 }
 
 impl Status {
-    /// Every status with a name of its own.
+    /// All known statuses.
     pub const KNOWN: [Self; 10] = [
         Self::Staged,
         Self::Provisioned,
@@ -82,7 +82,7 @@ impl Status {
         Self::Deleted,
     ];
 
-    /// Reads Okta's spelling; what is not known is kept as it is.
+    /// Parses Okta's spelling; an unknown status is kept as text.
     pub fn parse(text: &str) -> Self {
         Self::KNOWN.into_iter().find(|known| known.as_str() == text).unwrap_or_else(|| Self::Unknown(text.to_owned()))
     }
@@ -104,7 +104,7 @@ impl Status {
         }
     }
 
-    /// Has a user with this status left the org, whatever the configured policy says?
+    /// Whether a user with this status has left the org, whatever the policy says.
     pub const fn has_left(&self) -> bool {
         matches!(self, Self::Deprovisioned | Self::Deleted)
     }
@@ -116,7 +116,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// A user as one answer of Okta described them.
+/// A user as described by one response of Okta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OktaUser {
     /// Okta's id.
@@ -125,14 +125,14 @@ pub struct OktaUser {
     pub login: String,
     /// `profile.email`, if it is address-shaped.
     pub email: Option<Address>,
-    /// The status, or what the user is on the way to.
+    /// The status, or the one that the user is changing to.
     pub status: Status,
-    /// Is `status` where the user is going rather than where they are?
+    /// Whether `status` is the one that the user is changing to.
     pub transitional: bool,
 }
 
 impl OktaUser {
-    /// The addresses this answer holds: the e-mail, and the login if it is address-shaped and another one.
+    /// The user's addresses: the e-mail, and the login if it is a different address.
     pub fn addresses(&self) -> Vec<Address> {
         let login = Address::parse(&self.login);
         let mut all: Vec<Address> = self.email.iter().cloned().collect();
@@ -144,13 +144,13 @@ impl OktaUser {
         all
     }
 
-    /// Is `address` (in any case) the user's e-mail or login now?
+    /// Whether `address` is the user's e-mail or login, without regard to case.
     pub fn holds(&self, address: &Address) -> bool {
         self.addresses().iter().any(|held| held.same(address.as_str()))
     }
 }
 
-/// What a look learned of a user from Okta: what the store keeps of it.
+/// What a look learned about a user from Okta and the store keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRead {
     /// The login; unknown for a deleted user.
@@ -159,11 +159,11 @@ pub struct UserRead {
     pub email: Option<Address>,
     /// The status.
     pub status: Status,
-    /// All addresses that count for this user.
+    /// All addresses ever read for this user.
     pub addresses: Vec<Address>,
 }
 
-/// What the store knows of a user, as far as a decision depends on it.
+/// What the store knows about a user and a decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownUser {
     /// Okta's id.
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_is_read_back_as_it_was_written() {
+    fn every_status_round_trips() {
         for status in Status::KNOWN {
             assert_eq!(Status::parse(status.as_str()), status);
         }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_cannot_carry_a_path_or_a_header() {
+    fn ids_reject_paths_and_headers() {
         assert!(OktaUserId::parse("00ud384zryL1GFAg30h7").is_some());
         for no in ["", "../me", "00u 1", "00u\r\nX: y", "a/b", "ä"] {
             assert_eq!(OktaUserId::parse(no), None, "{no}");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_counts_as_an_address_only_when_it_is_one() {
+    fn login_counts_only_if_it_is_an_address() {
         let mut user = OktaUser {
             id: OktaUserId::parse("00u1").unwrap(),
             login: "ann".to_owned(),
