@@ -57,7 +57,7 @@ pub(crate) fn clients(config: &Config, clock: &Arc<dyn Clock>) -> Result<Clients
 /// As [`clients`].
 pub(crate) fn okta(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Okta, Pacer), Error> {
     let limits = config.limits;
-    let pacer = Pacer::okta(Shares { ours: limits.okta_share, sweeps: limits.reconcile_share });
+    let pacer = Pacer::okta(Shares { ours: limits.okta_share, reconcile: limits.reconcile_share });
     let options = OktaOptions { url: config.okta.url.clone(), credentials: okta_credentials(config)? };
     Ok((Okta::new(options, http(config)?, Arc::new(pacer.clone()), clock.clone()), pacer))
 }
@@ -68,7 +68,7 @@ pub(crate) fn okta(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Okta, Pac
 /// As [`clients`].
 pub(crate) fn auth0(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Auth0, Pacer), Error> {
     let limits = config.limits;
-    let pacer = Pacer::auth0(Shares { ours: limits.auth0_share, sweeps: limits.reconcile_share });
+    let pacer = Pacer::auth0(Shares { ours: limits.auth0_share, reconcile: limits.reconcile_share });
     let options = Auth0Options {
         url: config.auth0.url.clone(),
         audience: config.auth0.audience.clone(),

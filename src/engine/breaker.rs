@@ -219,7 +219,7 @@ impl CircuitBreaker {
             let wait = until.saturating_sub(self.clock.monotonic()).max(WAIT_MIN);
             return Err(CallError::Paused { wait, why });
         }
-        let permit = self.pacer.acquire(endpoint.bucket, Priority::Sweep, self.clock.as_ref()).await;
+        let permit = self.pacer.acquire(endpoint.bucket, Priority::Reconcile, self.clock.as_ref()).await;
         let answer = call().await;
         drop(permit);
         self.count(answer.as_ref().err().map(|failure| failure.kind));

@@ -110,7 +110,7 @@ mod tests {
     /// The result of a call that fails `refusals` times with `status`, and the number of attempts.
     async fn asked(refusals: u32, status: u16) -> (Result<(), Kind>, u32) {
         let clock = ManualClock::stepping("2026-11-23T10:00:00Z".parse().unwrap());
-        let pacer = Pacer::auth0(Shares { ours: 1.0, sweeps: 1.0 });
+        let pacer = Pacer::auth0(Shares { ours: 1.0, reconcile: 1.0 });
         let calls = AtomicU32::new(0);
         let answer = paced(&pacer, crate::auth0::endpoints::ACCOUNT, &clock, || async {
             if calls.fetch_add(1, Ordering::Relaxed) == refusals {

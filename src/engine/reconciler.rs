@@ -385,14 +385,14 @@ impl Engine {
 
     async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, PassError> {
         self.okta_breaker
-            .call(okta::endpoints::USERS, Priority::Sweep, "reconciler", || self.okta.list(query, cursor))
+            .call(okta::endpoints::USERS, Priority::Reconcile, "reconciler", || self.okta.list(query, cursor))
             .await
             .map_err(PassError::from)
     }
 
     async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
         self.auth0_breaker
-            .call(auth0::endpoints::ACCOUNT, Priority::Sweep, "reconciler", || self.auth0.account(id))
+            .call(auth0::endpoints::ACCOUNT, Priority::Reconcile, "reconciler", || self.auth0.account(id))
             .await
             .map_err(PassError::from)
     }
@@ -402,7 +402,7 @@ impl Engine {
         for page in 0..SEARCH_PAGES_MAX {
             let hits = self
                 .auth0_breaker
-                .call(auth0::endpoints::SEARCH, Priority::Sweep, "reconciler", || self.auth0.search(query, page))
+                .call(auth0::endpoints::SEARCH, Priority::Reconcile, "reconciler", || self.auth0.search(query, page))
                 .await
                 .map_err(PassError::from)?;
             total = hits.total;

@@ -24,7 +24,7 @@ pub(crate) fn s(count: u64) -> Duration {
 
 /// The shares of the default configuration.
 fn shares() -> Option<(Shares, Shares)> {
-    Some((Shares { ours: 0.9, sweeps: 0.25 }, Shares { ours: 0.8, sweeps: 0.25 }))
+    Some((Shares { ours: 0.9, reconcile: 0.25 }, Shares { ours: 0.8, reconcile: 0.25 }))
 }
 
 /// An installation with the limits of real tenants.

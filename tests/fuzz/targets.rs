@@ -289,7 +289,7 @@ fn literals(expression: &str) -> (String, Vec<String>) {
 pub fn pacing(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let clock = ManualClock::stepping("2026-01-01T00:00:00Z".parse().unwrap());
-    let shares = Shares { ours: 0.8, sweeps: 0.5 };
+    let shares = Shares { ours: 0.8, reconcile: 0.5 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (pacer, bucket) in [(Pacer::okta(shares), Bucket::OktaLog), (Pacer::auth0(shares), Bucket::Auth0Read)] {
         for line in text.lines().take(8) {

@@ -157,7 +157,7 @@ impl World {
             enforce: self.options.enforce,
             policy: self.options.rules.policy.fingerprint(),
         };
-        let everything = Shares { ours: 1.0, sweeps: 1.0 };
+        let everything = Shares { ours: 1.0, reconcile: 1.0 };
         let (okta_shares, auth0_shares) = network.shares.unwrap_or((everything, everything));
         let (okta_pacer, auth0_pacer) = (Pacer::okta(okta_shares), Pacer::auth0(auth0_shares));
         let okta_options = OktaOptions {

@@ -32,7 +32,7 @@ impl BreakerHarness {
         let clock = Arc::new(ManualClock::new("2026-11-23T10:00:00Z".parse().unwrap()));
         let (folder, store) = a_store(clock.now()).await;
         let (store, heartbeats) = (Arc::new(store), Arc::new(Heartbeats::new(clock.as_ref())));
-        let pacer = Pacer::okta(Shares { ours: 1.0, sweeps: 0.5 });
+        let pacer = Pacer::okta(Shares { ours: 1.0, reconcile: 0.5 });
         let breaker = CircuitBreaker::new(Remote::Okta, pacer, store.clone(), clock.clone(), heartbeats);
         Self { breaker, clock, store, _folder: folder }
     }

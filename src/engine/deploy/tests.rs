@@ -35,7 +35,7 @@ impl Stage {
             credentials,
             metadata_key: "okta_sync".to_owned(),
         };
-        let pacer = Pacer::auth0(Shares { ours: 0.8, sweeps: 0.25 });
+        let pacer = Pacer::auth0(Shares { ours: 0.8, reconcile: 0.25 });
         let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
         let auth0 = Auth0::new(options, http, Arc::new(pacer.clone()), clock.clone());
         assert!(tenant.action().remove(ACTION_NAME));

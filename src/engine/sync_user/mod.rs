@@ -146,7 +146,7 @@ impl Engine {
     }
 
     async fn look_in_span(&self, start: &LookStart, mut claim: Claim) -> Result<(Report, Vec<AlarmKind>), StoreError> {
-        let priority = if start.lane == Lane::Reconcile { Priority::Sweep } else { Priority::Live };
+        let priority = if start.lane == Lane::Reconcile { Priority::Reconcile } else { Priority::Live };
         let known = start.known_user();
         let mut sync = UserSync { engine: self, start, known: &known, priority, results: Results::default() };
         let mut assessment = None;

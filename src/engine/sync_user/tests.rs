@@ -12,7 +12,7 @@ use crate::http::pacing::{Pacer, Shares};
 use crate::store::{UserRow, Who};
 use okta_auth0_sync_sandbox::{Fault, Limit, Limits};
 
-const SHARES: Shares = Shares { ours: 1.0, sweeps: 1.0 };
+const SHARES: Shares = Shares { ours: 1.0, reconcile: 1.0 };
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -7,7 +7,7 @@
 //! * Okta counts calls in fixed windows of a minute, one for each bucket.
 //! * Auth0 uses token buckets. Their size is in the headers, their refill rate is not.
 //!
-//! A share of each limit is left to other clients. Live work goes before sweeps, which get a part of our share.
+//! A share of each limit is left to other clients. Live calls go before those of a reconcile, which get a part of our share.
 //!
 //! A 429 pauses its meter for as long as the remote asks, so that it does not start a retry storm. Every pause is
 //! bounded, even if the reset is wrong.
@@ -74,7 +74,7 @@ pub enum Priority {
     /// A user's status changed, or an operator asks for the user.
     Live,
     /// A reconcile; waits for all live calls.
-    Sweep,
+    Reconcile,
 }
 
 /// How much of a remote's limits we use.
@@ -82,8 +82,8 @@ pub enum Priority {
 pub struct Shares {
     /// Our share of each limit: 0 (exclusive) to 1.
     pub ours: f64,
-    /// The part of our share that sweeps may use: 0 (exclusive) to 1.
-    pub sweeps: f64,
+    /// The part of our share that a reconcile may use: 0 (exclusive) to 1.
+    pub reconcile: f64,
 }
 
 /// The state of a bucket, for metrics.

@@ -78,7 +78,7 @@ impl State {
     fn new(shares: Shares, is_okta: bool, random: fastrand::Rng) -> Self {
         let share = |value: f64| if value.is_finite() { value.clamp(0.01, 1.0) } else { 1.0 };
         Self {
-            shares: Shares { ours: share(shares.ours), sweeps: share(shares.sweeps) },
+            shares: Shares { ours: share(shares.ours), reconcile: share(shares.reconcile) },
             is_okta,
             random,
             waiters: BTreeMap::new(),

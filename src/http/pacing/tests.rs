@@ -11,18 +11,18 @@ mod load;
 
 use load::{Load, Reply, Server, TokenServer, WindowServer, epoch, headers, ms, s, unix};
 
-const HALF: Shares = Shares { ours: 0.5, sweeps: 0.25 };
+const HALF: Shares = Shares { ours: 0.5, reconcile: 0.25 };
 
 fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(7)
 }
 
 fn auth0(ours: f64) -> State {
-    State::auth0(Shares { ours, sweeps: 0.25 }, random())
+    State::auth0(Shares { ours, reconcile: 0.25 }, random())
 }
 
 fn okta(ours: f64) -> State {
-    State::okta(Shares { ours, sweeps: 0.25 }, random())
+    State::okta(Shares { ours, reconcile: 0.25 }, random())
 }
 
 #[test]
@@ -90,16 +90,16 @@ fn demand_below_the_share_is_not_delayed() {
 }
 
 #[test]
-fn unthrottled_sweeps_do_not_delay_live_calls() {
+fn idle_reconcile_does_not_delay_live_calls() {
     let mut server = TokenServer::new(50, 16.0);
     // The latency limits the workers to ten calls a second.
-    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep; 4], ms(400));
+    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Reconcile; 4], ms(400));
     load.run(s(300), &mut server);
     let alone = load.run(s(3600), &mut server);
     assert!(alone.rate(s(3600)) <= 16.0 * 0.8 * 0.25 * 1.05, "{alone:?}");
 
-    // A sweep with little to do, followed by live work that needs more than was measured.
-    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep], s(1));
+    // A reconcile with few calls, followed by live work that needs more than was measured.
+    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Reconcile], s(1));
     let mut server = TokenServer::new(50, 16.0);
     load.run(s(300), &mut server);
     let from = load.now;
@@ -149,20 +149,20 @@ fn plan_changes_are_relearned() {
 }
 
 #[test]
-fn sweeps_keep_to_their_share() {
+fn reconcile_keeps_to_its_share() {
     let mut server = TokenServer::new(50, 16.0);
-    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Sweep; 4], ms(20));
+    let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &[Priority::Reconcile; 4], ms(20));
     load.run(s(300), &mut server);
     let alone = load.run(s(3600), &mut server);
     assert!(alone.rate(s(3600)) <= 16.0 * 0.8 * 0.25 * 1.05, "{alone:?}");
     assert!(alone.rate(s(3600)) >= 1.0, "{alone:?}");
 
-    let both = [[Priority::Live; 4], [Priority::Sweep; 4]].concat();
+    let both = [[Priority::Live; 4], [Priority::Reconcile; 4]].concat();
     let mut server = TokenServer::new(2, 2.0);
     let mut load = Load::new(auth0(0.8), Bucket::Auth0Read, &both, ms(20));
     load.run(s(300), &mut server);
     let mixed = load.run(s(600), &mut server);
-    assert_eq!(mixed.sweeps, 0, "live work that never ends leaves nothing: {mixed:?}");
+    assert_eq!(mixed.reconcile, 0, "live work that never ends leaves nothing: {mixed:?}");
 }
 
 #[test]
@@ -209,12 +209,12 @@ fn okta_windows_reach_our_share_without_429() {
 }
 
 #[test]
-fn sweeps_leave_most_of_a_window_to_live_calls() {
+fn reconcile_leaves_most_of_a_window_to_others() {
     let mut server = WindowServer { limit: 100, spent: 0, ends_at: Duration::ZERO };
-    let mut load = Load::new(okta(0.9), Bucket::OktaUser, &[Priority::Sweep; 4], ms(50));
+    let mut load = Load::new(okta(0.9), Bucket::OktaUser, &[Priority::Reconcile; 4], ms(50));
     let tally = load.run(s(600), &mut server);
     assert_eq!(tally.refused, 0);
-    assert!((22 * 9..=23 * 11).contains(&tally.sweeps), "{tally:?}: a quarter of ninety a window");
+    assert!((22 * 9..=23 * 11).contains(&tally.reconcile), "{tally:?}: a quarter of ninety a window");
 }
 
 #[test]
@@ -370,7 +370,7 @@ proptest! {
             }
         }
         let (state, bucket) = if is_okta { (okta(0.9), Bucket::OktaUser) } else { (auth0(0.8), Bucket::Auth0Read) };
-        let mut load = Load::new(state, bucket, &[Priority::Live, Priority::Sweep], ms(20));
+        let mut load = Load::new(state, bucket, &[Priority::Live, Priority::Reconcile], ms(20));
         let mut server = Scripted(replies, 0);
         load.run(s(1800), &mut server);
         prop_assert!(server.1 > 0);
@@ -516,18 +516,18 @@ async fn settle() {
 }
 
 #[tokio::test]
-async fn live_calls_overtake_queued_sweeps() {
+async fn live_calls_overtake_queued_reconcile_calls() {
     let (clock, pacer) = pacer(HALF);
     reply(&pacer, &clock, 4, 2);
     let order = Arc::default();
-    let sweep = acquire(&pacer, &clock, Priority::Sweep, &order);
+    let reconcile = acquire(&pacer, &clock, Priority::Reconcile, &order);
     settle().await;
     let live = acquire(&pacer, &clock, Priority::Live, &order);
     settle().await;
-    assert!(!sweep.is_finished() && !live.is_finished(), "the window is spent");
+    assert!(!reconcile.is_finished() && !live.is_finished(), "the window is spent");
     clock.advance(s(31));
-    let _permits = (live.await.unwrap(), sweep.await.unwrap());
-    assert_eq!(*order.lock().unwrap(), [Priority::Live, Priority::Sweep]);
+    let _permits = (live.await.unwrap(), reconcile.await.unwrap());
+    assert_eq!(*order.lock().unwrap(), [Priority::Live, Priority::Reconcile]);
     let snapshot = &pacer.snapshot(clock.as_ref())[0];
     assert_eq!((snapshot.waits, snapshot.waited, snapshot.in_flight), (2, s(62), 2));
 }
@@ -577,12 +577,12 @@ async fn cancelled_waiter_does_not_block_others() {
     let order = Arc::default();
     let permit = pacer.acquire(Bucket::OktaUser, Priority::Live, clock.as_ref()).await;
     let given_up = acquire(&pacer, &clock, Priority::Live, &order);
-    let sweep = acquire(&pacer, &clock, Priority::Sweep, &order);
+    let reconcile = acquire(&pacer, &clock, Priority::Reconcile, &order);
     settle().await;
     drop(permit);
     given_up.abort();
     let _ = given_up.await;
-    let _sweep = sweep.await.unwrap();
+    let _reconcile = reconcile.await.unwrap();
 }
 
 #[test]

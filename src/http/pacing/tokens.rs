@@ -11,7 +11,7 @@
 //! While learning, only the reserve for other clients limits us, so that the floor rises to the refill rate. Once the
 //! floor stops rising although nearly every call has to wait, we settle on our share of the rate. If calls do not have
 //! to wait, we measure our demand instead of the refill, and the bucket has enough for everyone. Plans and other clients
-//! change, so after a while we learn again, as soon as live work could go faster; sweeps never trigger that.
+//! change, so after a while we learn again, as soon as live work could go faster; a reconcile never triggers that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -60,7 +60,7 @@ struct Anchor {
 #[derive(Clone, Copy, Debug, Default)]
 struct Unthrottled {
     live: u32,
-    sweeps: u32,
+    reconcile: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ pub(super) struct Tokens {
     phase: Phase,
     anchors: VecDeque<Anchor>,
     ours: Allowance,
-    sweeps: Allowance,
+    reconcile: Allowance,
     started: u64,
     responses: u64,
     in_flight: u32,
@@ -132,7 +132,7 @@ impl Tokens {
             phase: Phase::Learning { floor: 0.0, since: Duration::ZERO, calls: 0, unthrottled: Unthrottled::default() },
             anchors: VecDeque::new(),
             ours: Allowance { level: 1.0, at: Duration::ZERO },
-            sweeps: Allowance { level: 1.0, at: Duration::ZERO },
+            reconcile: Allowance { level: 1.0, at: Duration::ZERO },
             started: 0,
             responses: 0,
             in_flight: 0,
@@ -163,8 +163,8 @@ impl Tokens {
         }
         let (rate, size) = (self.our_rate(), (f64::from(limit) * self.shares.ours).max(1.0));
         self.ours.refill(rate, size, now);
-        let sweeps = self.shares.sweeps;
-        self.sweeps.refill(rate * sweeps, (size * sweeps).max(1.0), now);
+        let reconcile = self.shares.reconcile;
+        self.reconcile.refill(rate * reconcile, (size * reconcile).max(1.0), now);
     }
 
     /// When the next call may go.
@@ -203,8 +203,8 @@ impl Tokens {
         if let Phase::Settled { until } = self.phase {
             let for_share = match priority {
                 Priority::Live => self.ours.wait(self.our_rate()),
-                Priority::Sweep => {
-                    self.ours.wait(self.our_rate()).max(self.sweeps.wait(self.our_rate() * self.shares.sweeps))
+                Priority::Reconcile => {
+                    self.ours.wait(self.our_rate()).max(self.reconcile.wait(self.our_rate() * self.shares.reconcile))
                 }
             };
             if priority == Priority::Live && for_share.is_some() && now >= until {
@@ -222,7 +222,7 @@ impl Tokens {
         if !waited && let Phase::Learning { unthrottled, .. } = &mut self.phase {
             let count = match priority {
                 Priority::Live => &mut unthrottled.live,
-                Priority::Sweep => &mut unthrottled.sweeps,
+                Priority::Reconcile => &mut unthrottled.reconcile,
             };
             *count = count.saturating_add(1);
         }
@@ -230,9 +230,9 @@ impl Tokens {
         self.called_at = self.called_at.max(now);
         self.ours.level = (self.ours.level - 1.0).max(0.0);
         self.ours.at = self.ours.at.max(now);
-        if priority == Priority::Sweep {
-            self.sweeps.level = (self.sweeps.level - 1.0).max(0.0);
-            self.sweeps.at = self.sweeps.at.max(now);
+        if priority == Priority::Reconcile {
+            self.reconcile.level = (self.reconcile.level - 1.0).max(0.0);
+            self.reconcile.at = self.reconcile.at.max(now);
         }
     }
 
@@ -279,7 +279,7 @@ impl Tokens {
             let projected = (self.level - 1.0).max(0.0);
             self.level = if is_new {
                 self.ours = Allowance { level: (f64::from(limit) * self.shares.ours - 1.0).max(0.0), at: now };
-                self.sweeps = Allowance { level: 1.0, at: now };
+                self.reconcile = Allowance { level: 1.0, at: now };
                 shown
             } else if may_be_stale {
                 shown.min(projected)
@@ -333,9 +333,9 @@ impl Tokens {
         } else if is_idle(unthrottled.live) {
             Phase::Learning { floor: best, since: now, calls: 0, unthrottled: Unthrottled::default() }
         } else {
-            // Sweeps keep to their share of the measured rate even if only they were measured; live work that needs more
-            // then learns again at once.
-            let keep_for = if is_idle(unthrottled.sweeps) { Duration::ZERO } else { RELEARN_AFTER };
+            // A reconcile keeps to its share of the measured rate even if only its calls were measured; live work that
+            // needs more then learns again at once.
+            let keep_for = if is_idle(unthrottled.reconcile) { Duration::ZERO } else { RELEARN_AFTER };
             Phase::Settled { until: now + keep_for }
         };
     }

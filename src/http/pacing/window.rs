@@ -26,8 +26,8 @@ pub(super) struct Window {
     ends_at: Option<Duration>,
     paused_until: Duration,
     in_flight: u32,
-    /// Calls granted to sweeps in the current window.
-    sweep_calls: u32,
+    /// Calls granted to a reconcile in the current window.
+    reconcile_calls: u32,
     /// Consecutive 429s.
     refusals: u32,
 }
@@ -41,7 +41,7 @@ impl Window {
             ends_at: None,
             paused_until: Duration::ZERO,
             in_flight: 0,
-            sweep_calls: 0,
+            reconcile_calls: 0,
             refusals: 0,
         }
     }
@@ -54,12 +54,12 @@ impl Window {
         reserve.min(limit.saturating_sub(1))
     }
 
-    /// Calls of a window that sweeps may make. At least one.
-    fn sweeps_max(&self, limit: u32) -> u32 {
+    /// Calls of a window that a reconcile may make. At least one.
+    fn reconcile_max(&self, limit: u32) -> u32 {
         let ours = f64::from(limit - self.reserve(limit));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ sweeps ≤ limit ≤ u32::MAX")]
-        let sweeps = (ours * self.shares.sweeps) as u32;
-        sweeps.max(1)
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ reconcile ≤ limit ≤ u32::MAX")]
+        let reconcile = (ours * self.shares.reconcile) as u32;
+        reconcile.max(1)
     }
 
     /// Resets the counts if the window has ended; the next one starts with its first call.
@@ -67,7 +67,7 @@ impl Window {
         if self.ends_at.is_some_and(|end| end <= now) {
             self.ends_at = None;
             self.remaining = self.limit.unwrap_or(0);
-            self.sweep_calls = 0;
+            self.reconcile_calls = 0;
         }
     }
 
@@ -83,14 +83,15 @@ impl Window {
             return if self.in_flight > 0 { Readiness::NextResponse } else { Readiness::Ready };
         };
         let is_spent = self.remaining.saturating_sub(self.in_flight) <= self.reserve(limit);
-        let is_sweep_share_spent = priority == Priority::Sweep && self.sweep_calls >= self.sweeps_max(limit);
-        if is_spent || is_sweep_share_spent { Readiness::After(until_end) } else { Readiness::Ready }
+        let is_reconcile_share_spent =
+            priority == Priority::Reconcile && self.reconcile_calls >= self.reconcile_max(limit);
+        if is_spent || is_reconcile_share_spent { Readiness::After(until_end) } else { Readiness::Ready }
     }
 
     pub(super) fn grant(&mut self, priority: Priority) {
         self.in_flight += 1;
-        if priority == Priority::Sweep {
-            self.sweep_calls += 1;
+        if priority == Priority::Reconcile {
+            self.reconcile_calls += 1;
         }
     }
 
@@ -122,7 +123,7 @@ impl Window {
             Some(Duration::ZERO) if !headers.refused => {
                 self.ends_at = None;
                 self.remaining = limit;
-                self.sweep_calls = 0;
+                self.reconcile_calls = 0;
                 return;
             }
             None => now + WINDOW_MAX,
@@ -137,7 +138,7 @@ impl Window {
             Some(known) if end < known => {}
             _ => {
                 if self.ends_at.is_some() {
-                    self.sweep_calls = 0;
+                    self.reconcile_calls = 0;
                 }
                 self.ends_at = Some(end);
                 self.remaining = remaining;

@@ -134,13 +134,13 @@ enum WorkerState {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) live: u32,
-    pub(super) sweeps: u32,
+    pub(super) reconcile: u32,
     pub(super) refused: u32,
 }
 
 impl Tally {
     pub(super) fn rate(&self, span: Duration) -> f64 {
-        f64::from(self.live + self.sweeps) / span.as_secs_f64()
+        f64::from(self.live + self.reconcile) / span.as_secs_f64()
     }
 }
 
@@ -207,7 +207,7 @@ impl Load {
                 match (status.is_success(), *priority) {
                     (false, _) => tally.refused += 1,
                     (true, Priority::Live) => tally.live += 1,
-                    (true, Priority::Sweep) => tally.sweeps += 1,
+                    (true, Priority::Reconcile) => tally.reconcile += 1,
                 }
                 let rate_limit = RateLimitHeaders::read(status, &headers, clock::add(epoch(), now));
                 let (meter, start, at) = (*meter, *start, now + self.latency / 2);
