@@ -5,6 +5,31 @@ use super::super::{Store, StoreError};
 use super::{Admission, Denial, GuardWindow, Intent};
 use crate::domain::{Address, OktaUserId, Timestamp, clock, timestamp_text};
 
+/// Whether the guard holds the user ?1, whether the window since ?2 has the user, and the count of the whole table.
+const GUARD_STATE: &str = "
+    SELECT guarded, EXISTS (SELECT 1 FROM first_denials WHERE okta_user_id = ?1 AND at > ?2),
+           (SELECT count(*) FROM first_denials)
+    FROM users WHERE okta_user_id = ?1";
+
+/// Counts the other users in the window.
+const COUNT_OTHERS: &str = "SELECT count(*) FROM first_denials WHERE sweep = ? AND at > ? AND okta_user_id <> ?";
+
+/// Adds the user to the window and deletes rows before it, which are never read again.
+const COUNT_DENIAL: &str = "
+    INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
+    ON CONFLICT (okta_user_id) DO UPDATE SET at = iif(at > ?4, at, excluded.at), sweep = excluded.sweep;
+    DELETE FROM first_denials WHERE sweep IN (0, 1) AND at <= ?4";
+
+/// Records that the account may carry a mark. Reassigns an account that another user owned and that is not denied, so that
+/// this user's next look finds it.
+const RECORD_INTENT: &str = "
+    INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
+    SELECT ?1, okta_user_id, ?3, 0, ?5, ?6, ?4 FROM users WHERE okta_user_id = ?2
+    ON CONFLICT (auth0_user_id) DO UPDATE SET
+        okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id),
+        unconfirmed = max(unconfirmed, excluded.unconfirmed),
+        sessions_owed = max(sessions_owed, excluded.sessions_owed)";
+
 impl Store {
     /// Before the first denial of a user: stores the read user, asks the guard and, if the guard admits it, records the
     /// intent like [`Store::intend_mark`].
@@ -27,25 +52,16 @@ impl Store {
         let mut tx = self.begin(Write::PrepareDenial).await?;
         self.store_read(&mut tx, user, read, &now_text).await?;
         // The count of the whole table is cheap and an upper bound; count the window only if that reaches the limit.
-        let (held, known, all): (bool, bool, i64) = sqlx::query_as(
-            "SELECT guarded, EXISTS (SELECT 1 FROM first_denials WHERE okta_user_id = ?1 AND at > ?2),
-                    (SELECT count(*) FROM first_denials)
-             FROM users WHERE okta_user_id = ?1",
-        )
-        .bind(user.as_str())
-        .bind(&window_start)
-        .fetch_one(&mut *tx)
-        .await?;
+        let (held, known, all): (bool, bool, i64) =
+            sqlx::query_as(GUARD_STATE).bind(user.as_str()).bind(&window_start).fetch_one(&mut *tx).await?;
         let mut counted = u64::try_from(all).unwrap_or(0);
         if counted >= guard.denials_max || held {
-            let others: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM first_denials WHERE sweep = ? AND at > ? AND okta_user_id <> ?",
-            )
-            .bind(reconcile)
-            .bind(&window_start)
-            .bind(user.as_str())
-            .fetch_one(&mut *tx)
-            .await?;
+            let others: i64 = sqlx::query_scalar(COUNT_OTHERS)
+                .bind(reconcile)
+                .bind(&window_start)
+                .bind(user.as_str())
+                .fetch_one(&mut *tx)
+                .await?;
             counted = u64::try_from(others).unwrap_or(0);
         }
         let admitted = approved || (!held && (known || counted < guard.denials_max));
@@ -57,18 +73,13 @@ impl Store {
                 .await?;
         }
         if admitted {
-            // Rows before the window are never read again.
-            sqlx::query(
-                "INSERT INTO first_denials (okta_user_id, at, sweep) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (okta_user_id) DO UPDATE SET at = iif(at > ?4, at, excluded.at), sweep = excluded.sweep;
-                 DELETE FROM first_denials WHERE sweep IN (0, 1) AND at <= ?4",
-            )
-            .bind(user.as_str())
-            .bind(&now_text)
-            .bind(reconcile)
-            .bind(&window_start)
-            .execute(&mut *tx)
-            .await?;
+            sqlx::query(COUNT_DENIAL)
+                .bind(user.as_str())
+                .bind(&now_text)
+                .bind(reconcile)
+                .bind(&window_start)
+                .execute(&mut *tx)
+                .await?;
             if let Some(intent) = intent {
                 self.intend_in(&mut tx, user, intent, &now_text).await?;
             }
@@ -95,23 +106,15 @@ impl Store {
         intent: Intent<'_>,
         now_text: &str,
     ) -> Result<(), StoreError> {
-        // Reassigns an account that another user owned and that is not denied, so that this user's next look finds it.
-        let done = sqlx::query(
-            "INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, sessions_owed, unconfirmed, changed_at)
-             SELECT ?1, okta_user_id, ?3, 0, ?5, ?6, ?4 FROM users WHERE okta_user_id = ?2
-             ON CONFLICT (auth0_user_id) DO UPDATE SET
-                 okta_user_id = iif(denied = 1, okta_user_id, excluded.okta_user_id),
-                 unconfirmed = max(unconfirmed, excluded.unconfirmed),
-                 sessions_owed = max(sessions_owed, excluded.sessions_owed)",
-        )
-        .bind(intent.account.as_str())
-        .bind(user.as_str())
-        .bind(intent.email.map(Address::as_str))
-        .bind(now_text)
-        .bind(intent.owe_sessions)
-        .bind(if intent.with_block { 2 } else { 1 })
-        .execute(&mut **tx)
-        .await?;
+        let done = sqlx::query(RECORD_INTENT)
+            .bind(intent.account.as_str())
+            .bind(user.as_str())
+            .bind(intent.email.map(Address::as_str))
+            .bind(now_text)
+            .bind(intent.owe_sessions)
+            .bind(if intent.with_block { 2 } else { 1 })
+            .execute(&mut **tx)
+            .await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: user.to_string() }) }
     }
 }
