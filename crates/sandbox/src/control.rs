@@ -26,30 +26,30 @@ use okta_auth0_sync_clock::{Clock, timestamp_text};
 
 use super::faults::{Effect, Fault, FaultId, PathMatch, RateLimited};
 use super::journal::Recorded;
-use super::message::{Answer, Inbound};
+use super::message::{Inbound, Reply};
 use super::tenant::{Tenant, TenantContext};
 
 /// Handles a request of the control API.
-pub(super) fn answer<T: Tenant>(tenant: &T, context: &TenantContext, path: &[&str], request: &Inbound) -> Answer {
+pub(super) fn answer<T: Tenant>(tenant: &T, context: &TenantContext, path: &[&str], request: &Inbound) -> Reply {
     shared(context, path, request)
         .or_else(|| tenant.control(path, request))
         .unwrap_or_else(|| refused(404, "unknown control: see crates/sandbox/src/control.rs"))
 }
 
 /// An error response of the control API.
-pub(super) fn refused(status: u16, why: &str) -> Answer {
-    Answer::json(status, &json!({ "error": why }))
+pub(super) fn refused(status: u16, why: &str) -> Reply {
+    Reply::json(status, &json!({ "error": why }))
 }
 
-fn shared(context: &TenantContext, path: &[&str], request: &Inbound) -> Option<Answer> {
+fn shared(context: &TenantContext, path: &[&str], request: &Inbound) -> Option<Reply> {
     let answer = match (request.method.as_str(), path) {
         ("GET", ["journal"]) => {
             let requests: Vec<Value> = context.journal.requests().iter().map(recorded).collect();
-            Answer::json(200, &json!({ "total": context.journal.total(), "requests": requests }))
+            Reply::json(200, &json!({ "total": context.journal.total(), "requests": requests }))
         }
         ("DELETE", ["journal"]) => {
             context.journal.clear();
-            Answer::empty(204)
+            Reply::empty(204)
         }
         ("GET", ["faults"]) => {
             let faults: Vec<Value> = context
@@ -61,43 +61,43 @@ fn shared(context: &TenantContext, path: &[&str], request: &Inbound) -> Option<A
                             "effect": format!("{:?}", fault.effect) })
                 })
                 .collect();
-            Answer::json(200, &json!(faults))
+            Reply::json(200, &json!(faults))
         }
         ("POST", ["faults"]) => match request.json().ok_or("the body is not JSON".to_owned()).and_then(|v| fault(&v)) {
-            Ok(fault) => Answer::json(201, &json!({ "id": context.faults.add(fault).0 })),
+            Ok(fault) => Reply::json(201, &json!({ "id": context.faults.add(fault).0 })),
             Err(why) => refused(400, &why),
         },
         ("DELETE", ["faults"]) => {
             context.faults.clear();
-            Answer::empty(204)
+            Reply::empty(204)
         }
         ("DELETE", ["faults", id]) => match id.parse() {
-            Ok(id) if context.faults.remove(FaultId(id)) => Answer::empty(204),
+            Ok(id) if context.faults.remove(FaultId(id)) => Reply::empty(204),
             _ => refused(404, "no fault of this id is switched on"),
         },
-        ("GET", ["inbox"]) => Answer::json(200, &Value::Array(context.inbox.messages())),
+        ("GET", ["inbox"]) => Reply::json(200, &Value::Array(context.inbox.messages())),
         ("POST", ["inbox"]) => match request.json() {
             Some(message) => {
                 context.inbox.put(message);
-                Answer::empty(204)
+                Reply::empty(204)
             }
             None => refused(400, "the body is not JSON"),
         },
-        ("GET", ["clock"]) => Answer::json(200, &json!({ "now": timestamp_text(context.clock.now()) })),
+        ("GET", ["clock"]) => Reply::json(200, &json!({ "now": timestamp_text(context.clock.now()) })),
         ("POST", ["clock"]) => advance(context, request),
         _ => return None,
     };
     Some(answer)
 }
 
-fn advance(context: &TenantContext, request: &Inbound) -> Answer {
+fn advance(context: &TenantContext, request: &Inbound) -> Reply {
     let Some(clock) = &context.manual_clock else {
         return refused(409, "this sandbox runs on the machine's clock");
     };
     match request.json().as_ref().and_then(|body| body.get("advance")).and_then(span) {
         Some(span) => {
             clock.advance(span);
-            Answer::json(200, &json!({ "now": timestamp_text(clock.now()) }))
+            Reply::json(200, &json!({ "now": timestamp_text(clock.now()) }))
         }
         None => refused(400, "say {\"advance\": \"90s\"}"),
     }

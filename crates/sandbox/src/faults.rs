@@ -222,7 +222,7 @@ impl Faults {
     }
 
     /// The effects that apply to this request, in the order in which they were added. Counts them.
-    pub(super) fn strike(&self, request: &Inbound) -> Vec<Effect> {
+    pub(super) fn take_effects(&self, request: &Inbound) -> Vec<Effect> {
         let mut effects = Vec::new();
         lock(&self.0).faults.retain(|_, fault| {
             let matcher = Matcher { method: fault.method.clone(), path: fault.path.clone() };
@@ -315,10 +315,10 @@ mod tests {
     fn a_fault_skips_then_strikes_then_is_gone() {
         let faults = Faults::default();
         faults.add(Fault::new("GET", "/a", Effect::Drop).skip(1).times(2));
-        let struck: Vec<bool> = (0..5).map(|_| !faults.strike(&get("/a/b", "")).is_empty()).collect();
+        let struck: Vec<bool> = (0..5).map(|_| !faults.take_effects(&get("/a/b", "")).is_empty()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
         assert!(faults.list().is_empty());
-        assert!(faults.strike(&get("/b", "")).is_empty());
+        assert!(faults.take_effects(&get("/b", "")).is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control;
 use super::faults::Effect;
-use super::message::{Answer, Inbound};
+use super::message::{Inbound, Reply};
 use super::tenant::{Tenant, TenantContext};
 use super::wire::{Loopback, ResponseFault, Wire};
 
@@ -70,7 +70,7 @@ async fn serve<T: Tenant>(
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        return Answer::json(413, &json!({"error": "Payload Too Large"})).into_response();
+        return Reply::json(413, &json!({"error": "Payload Too Large"})).into_response();
     };
     let request = Inbound {
         method: parts.method,
@@ -87,10 +87,10 @@ async fn serve<T: Tenant>(
 }
 
 impl<T: Tenant> Front<T> {
-    async fn answer(&self, wire: &Wire, request: &Inbound) -> Answer {
+    async fn answer(&self, wire: &Wire, request: &Inbound) -> Reply {
         let TenantContext { clock, faults, journal, .. } = &self.context;
         let number = journal.arrived(request, clock.now());
-        let effects = faults.strike(request);
+        let effects = faults.take_effects(request);
         for effect in &effects {
             if let Effect::Delay(span) = effect {
                 clock.sleep(*span).await;
@@ -129,10 +129,10 @@ impl<T: Tenant> Front<T> {
     }
 
     /// The response that an effect gives instead of the tenant's.
-    fn instead(&self, effect: &Effect) -> Option<Answer> {
+    fn instead(&self, effect: &Effect) -> Option<Reply> {
         match effect {
             Effect::Status { code, body, headers } => {
-                let mut answer = if body.is_null() { Answer::empty(*code) } else { Answer::json(*code, body) };
+                let mut answer = if body.is_null() { Reply::empty(*code) } else { Reply::json(*code, body) };
                 for (name, value) in headers {
                     answer.set(name, value);
                 }
@@ -140,13 +140,13 @@ impl<T: Tenant> Front<T> {
             }
             Effect::RateLimited(kind) => Some(self.tenant.rate_limited(*kind)),
             // Without effect on the state: the tenant does not see the request.
-            Effect::Drop => Some(Answer::empty(503)),
+            Effect::Drop => Some(Reply::empty(503)),
             _ => None,
         }
     }
 
     /// Applies an effect to the response, and returns the fault of the connection.
-    fn change(&self, effect: &Effect, answer: &mut Answer) -> Option<ResponseFault> {
+    fn change(&self, effect: &Effect, answer: &mut Reply) -> Option<ResponseFault> {
         match effect {
             Effect::Drop => return Some(ResponseFault::Dropped),
             Effect::CutBody => return Some(ResponseFault::Cut { body_bytes: answer.body.len() / 2 }),

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use okta_auth0_sync_clock::Timestamp;
 
 use super::lock;
-use super::message::{Answer, Inbound};
+use super::message::{Inbound, Reply};
 
 /// The number of requests that are kept.
 const KEPT_MAX: usize = 100_000;
@@ -115,7 +115,7 @@ impl Journal {
         number
     }
 
-    pub(super) fn answered(&self, number: u64, answer: &Answer) {
+    pub(super) fn answered(&self, number: u64, answer: &Reply) {
         let mut kept = lock(&self.kept);
         if let Ok(at) = kept.requests.binary_search_by_key(&number, |request| request.number) {
             kept.requests[at].status = Some(answer.status);
@@ -154,7 +154,7 @@ mod tests {
             async move { journal.wait_for(|requests| requests.iter().any(|r| r.status == Some(200))).await }
         });
         let number = journal.arrived(&request(Method::PATCH, r#"{"a":1}"#), Timestamp::UNIX_EPOCH);
-        journal.answered(number, &Answer::empty(200).with("x-okta-request-id", "r1"));
+        journal.answered(number, &Reply::empty(200).with("x-okta-request-id", "r1"));
         waiter.await.unwrap();
         assert_eq!(journal.requests()[0].body, Some(serde_json::json!({"a": 1})));
     }

@@ -56,14 +56,14 @@ impl Inbound {
 
 /// A response, before network faults apply.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: u16,
     /// Boxed, because responses are moved, also as errors.
     pub(super) headers: Box<HeaderMap>,
     pub(super) body: Bytes,
 }
 
-impl Answer {
+impl Reply {
     /// A JSON body.
     pub(super) fn json(status: u16, body: &Value) -> Self {
         Self::text(status, "application/json", body.to_string())

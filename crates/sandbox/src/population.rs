@@ -30,9 +30,9 @@ impl Population {
                 };
                 auth0.create_user(account);
                 if number % 100 == 60 {
-                    okta.settle_user(&NewUser::new(&format!("second{number}@example.com"), &address));
+                    okta.create_preexisting_user(&NewUser::new(&format!("second{number}@example.com"), &address));
                 }
-                okta.settle_user(&NewUser::new(&address, &address))
+                okta.create_preexisting_user(&NewUser::new(&address, &address))
             })
             .collect();
         let (leavers, stayers) = people.split_at(self.leavers.min(people.len()));

@@ -7,18 +7,18 @@ use okta_auth0_sync_clock::{Clock, ManualClock};
 use super::faults::{Faults, RateLimited};
 use super::inbox::Inbox;
 use super::journal::Journal;
-use super::message::{Answer, Inbound};
+use super::message::{Inbound, Reply};
 
 /// One of the two stand-ins.
 pub(super) trait Tenant: Send + Sync + 'static {
     /// Does what the real API would do, and returns what it would answer.
-    fn answer(&self, request: &Inbound) -> Answer;
+    fn answer(&self, request: &Inbound) -> Reply;
 
     /// The tenant-specific part of `/_sandbox/`; `path` follows that prefix. `None` if it is unknown.
-    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer>;
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Reply>;
 
     /// A 429 of this tenant.
-    fn rate_limited(&self, kind: RateLimited) -> Answer;
+    fn rate_limited(&self, kind: RateLimited) -> Reply;
 }
 
 /// The clock, faults, journal and inbox of one tenant.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::identifiers::Identifiers;
-use crate::message::{Answer, Inbound};
+use crate::message::{Inbound, Reply};
 use okta_auth0_sync_clock::{Timestamp, timestamp_text};
 
 use super::login;
@@ -234,7 +234,7 @@ impl Actions {
         body: &Value,
         ids: &mut Identifiers,
         now: Timestamp,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Reply, Problem> {
         Ok(match (request.method.as_str(), path) {
             ("GET", ["actions"]) => {
                 for action in self.actions.values_mut() {
@@ -253,17 +253,17 @@ impl Actions {
                     .collect();
                 paged("actions", all, request)
             }
-            ("POST", ["actions"]) => Answer::json(201, &self.create(body, ids, now)?.json()),
+            ("POST", ["actions"]) => Reply::json(201, &self.create(body, ids, now)?.json()),
             ("GET", ["actions", id]) => {
                 let action = self.get(id)?;
                 action.step(ids, now);
-                Answer::json(200, &action.json())
+                Reply::json(200, &action.json())
             }
             ("PATCH", ["actions", id]) => {
                 let action = self.get(id)?;
                 action.take(body)?;
                 action.updated_at = now;
-                Answer::json(200, &action.json())
+                Reply::json(200, &action.json())
             }
             ("DELETE", ["actions", id]) => {
                 self.get(id)?;
@@ -272,7 +272,7 @@ impl Actions {
                 }
                 self.bound.retain(|binding| binding.action_id != *id);
                 self.actions.retain(|_, action| action.id != *id);
-                Answer::empty(204)
+                Reply::empty(204)
             }
             ("POST", ["actions", id, "deploy"]) => {
                 let action = self.get(id)?;
@@ -285,16 +285,16 @@ impl Actions {
                 // 202 in the API description, 200 in every recording; the body says that it is not deployed yet.
                 let mut version = action.version(deployed, false);
                 version["action"] = action.base();
-                Answer::json(200, &version)
+                Reply::json(200, &version)
             }
-            ("GET", ["triggers"]) => Answer::json(200, &triggers()),
+            ("GET", ["triggers"]) => Reply::json(200, &triggers()),
             ("GET", ["triggers", trigger, "bindings"]) => {
                 let bound = if *trigger == TRIGGER { self.bindings() } else { Vec::new() };
                 paged("bindings", bound, request)
             }
             ("PATCH", ["triggers", TRIGGER, "bindings"]) => {
                 self.bind(body, ids, now)?;
-                Answer::json(200, &json!({ "bindings": self.bindings() }))
+                Reply::json(200, &json!({ "bindings": self.bindings() }))
             }
             _ => return Err(Problem::not_found("Not Found")),
         })
@@ -404,13 +404,13 @@ impl Actions {
     }
 }
 
-fn paged(name: &str, all: Vec<Value>, request: &Inbound) -> Answer {
+fn paged(name: &str, all: Vec<Value>, request: &Inbound) -> Reply {
     let number = |parameter: &str| request.param(parameter).and_then(|text| text.parse::<usize>().ok());
     let page = number("page").unwrap_or(0);
     let per_page = number("per_page").unwrap_or(PER_PAGE_DEFAULT);
     let total = all.len();
     let some: Vec<Value> = all.into_iter().skip(page.saturating_mul(per_page)).take(per_page).collect();
-    Answer::json(200, &json!({ "total": total, "page": page, "per_page": per_page, name: some }))
+    Reply::json(200, &json!({ "total": total, "page": page, "per_page": per_page, name: some }))
 }
 
 /// As recorded by auth0-deploy-cli on 2026-08-10, for the only trigger that is used here.

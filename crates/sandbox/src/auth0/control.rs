@@ -16,18 +16,18 @@
 use serde_json::{Value, json};
 
 use crate::control::refused;
-use crate::message::{Answer, Inbound, percent_decoded};
+use crate::message::{Inbound, Reply, percent_decoded};
 
 use super::Auth0Tenant;
 use super::login::{Login, LoginKind};
 
 /// Handles the tenant's own part of the control API.
-pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> Option<Answer> {
+pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> Option<Reply> {
     let body = request.json().unwrap_or(Value::Null);
     let answer = match (request.method.as_str(), path) {
-        ("GET", ["users"]) => Answer::json(200, &Value::Array(tenant.users())),
+        ("GET", ["users"]) => Reply::json(200, &Value::Array(tenant.users())),
         ("POST", ["users"]) => match tenant.try_create_user(&body) {
-            Ok(id) => Answer::json(201, &json!({ "user_id": id })),
+            Ok(id) => Reply::json(201, &json!({ "user_id": id })),
             Err(why) => why,
         },
         ("PUT", ["users", id]) => {
@@ -36,26 +36,26 @@ pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> 
                     user[name.as_str()] = value.clone();
                 }
             });
-            if changed { Answer::empty(204) } else { refused(404, "there is no user of this id") }
+            if changed { Reply::empty(204) } else { refused(404, "there is no user of this id") }
         }
         ("DELETE", ["users", id]) => match tenant.delete_user(&percent_decoded(id)) {
-            true => Answer::empty(204),
+            true => Reply::empty(204),
             false => refused(404, "there is no user of this id"),
         },
         ("POST", ["link"]) => match (body["primary"].as_str(), body["secondary"].as_str()) {
             (Some(primary), Some(secondary)) => match tenant.try_link(primary, secondary) {
-                Ok(identities) => Answer::json(200, &identities),
+                Ok(identities) => Reply::json(200, &identities),
                 Err(why) => why,
             },
             _ => refused(400, "`primary` and `secondary` are needed"),
         },
         ("POST", ["login"]) => {
             match (body["user_id"].as_str(), LoginKind::named(body["kind"].as_str().unwrap_or_default())) {
-                (Some(id), Some(kind)) => Answer::json(200, &ended(tenant.login_by(id, kind))),
+                (Some(id), Some(kind)) => Reply::json(200, &ended(tenant.login_by(id, kind))),
                 _ => refused(400, "`user_id` is needed; kinds are interactive, password, refresh, silent"),
             }
         }
-        ("GET", ["action"]) => Answer::json(200, &json!({ "flow": tenant.action().flow() })),
+        ("GET", ["action"]) => Reply::json(200, &json!({ "flow": tenant.action().flow() })),
         ("POST", ["action"]) => {
             if let Some(code) = body["code"].as_str() {
                 tenant.action().set_code(code);
@@ -63,16 +63,16 @@ pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> 
             if let Some(bound) = body["bound"].as_bool() {
                 tenant.action().set_bound(bound);
             }
-            Answer::empty(204)
+            Reply::empty(204)
         }
         ("POST", ["tokens", "revoke"]) => {
             tenant.revoke_tokens();
-            Answer::empty(204)
+            Reply::empty(204)
         }
         ("POST", ["scope"]) => match body["scope"].as_str() {
             Some(scope) => {
                 tenant.set_granted_scope(scope);
-                Answer::empty(204)
+                Reply::empty(204)
             }
             None => refused(400, "`scope` is missing"),
         },

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::faults::RateLimited;
 use crate::identifiers::Identifiers;
-use crate::message::{Answer, Inbound};
+use crate::message::{Inbound, Reply};
 use okta_auth0_sync_clock::{Clock, timestamp_text};
 
 use super::accounts::{Accounts, user_id};
@@ -65,7 +65,7 @@ impl Tenancy {
     }
 
     /// Handles a request of the Authentication or the Management API, headers included.
-    pub(super) fn answer(&mut self, request: &Inbound, clock: &dyn Clock) -> Answer {
+    pub(super) fn answer(&mut self, request: &Inbound, clock: &dyn Clock) -> Reply {
         let segments = request.segments();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         match (request.method.as_str(), segments.as_slice()) {
@@ -87,7 +87,7 @@ impl Tenancy {
     }
 
     /// A 429 that a fault asked for.
-    pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Answer {
+    pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Reply {
         let answer = Problem::rate_limited().answer();
         let now = clock.now().as_second();
         let standing = |reset| Standing { limit: self.options.bucket.burst, remaining: 0, reset, exceeded: true };
@@ -102,7 +102,7 @@ impl Tenancy {
         }
     }
 
-    fn manage(&mut self, path: &[&str], request: &Inbound, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn manage(&mut self, path: &[&str], request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let method = request.method.as_str();
         let body = request.json();
         let scopes = self.tokens.scopes(request, &self.options.audience_at(&self.url), clock)?;
@@ -116,13 +116,13 @@ impl Tenancy {
             ("GET", ["users"]) => self.search(request, clock)?,
             ("GET", ["users", id]) => {
                 let user = self.accounts.get(id).ok_or_else(Problem::no_such_user)?;
-                Answer::json(200, &Selection::of(request)?.apply(user))
+                Reply::json(200, &Selection::of(request)?.apply(user))
             }
             ("POST", ["users"]) => self.post(&body, clock)?,
             ("PATCH", ["users", id]) => self.patch(id, &body, clock)?,
             ("DELETE", ["users", id]) => {
                 self.delete(id, clock);
-                Answer::empty(204)
+                Reply::empty(204)
             }
             ("POST", ["users", id, "identities"]) => {
                 let secondary = match (body["provider"].as_str(), body["user_id"].as_str()) {
@@ -130,7 +130,7 @@ impl Tenancy {
                     (Some(provider), Some(bare)) => format!("{provider}|{bare}"),
                     _ => return Err(Problem::invalid_body("'Missing required property: user_id'.")),
                 };
-                Answer::json(201, &self.link(id, &secondary, clock)?)
+                Reply::json(201, &self.link(id, &secondary, clock)?)
             }
             (_, ["users", id, what @ ("sessions" | "refresh-tokens" | "revoke-access")]) => {
                 self.open_things(method, id, what, &body)?
@@ -141,15 +141,15 @@ impl Tenancy {
         })
     }
 
-    fn by_email(&self, request: &Inbound) -> Result<Answer, Problem> {
+    fn by_email(&self, request: &Inbound) -> Result<Reply, Problem> {
         let missing = || Problem::invalid_query("'Missing required property: email'.");
         let email = request.param("email").filter(|email| !email.is_empty()).ok_or_else(missing)?;
         let selection = Selection::of(request)?;
         let found: Vec<Value> = self.accounts.with_email(&email).map(|user| selection.apply(user)).collect();
-        Ok(Answer::json(200, &Value::Array(found)))
+        Ok(Reply::json(200, &Value::Array(found)))
     }
 
-    fn search(&self, request: &Inbound, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn search(&self, request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let number = |name: &str, default: usize| match request.param(name) {
             None => Ok(default),
             Some(text) => text
@@ -186,12 +186,12 @@ impl Tenancy {
             found.into_iter().skip(start).take(per_page).map(|user| selection.apply(user)).collect();
         Ok(if request.param("include_totals").as_deref() == Some("true") {
             let length = users.len();
-            Answer::json(
+            Reply::json(
                 200,
                 &json!({ "start": start, "limit": per_page, "length": length, "total": total, "users": users }),
             )
         } else {
-            Answer::json(200, &Value::Array(users))
+            Reply::json(200, &Value::Array(users))
         })
     }
 
@@ -199,7 +199,7 @@ impl Tenancy {
         self.options.connections.iter().find(|connection| connection.name == name)
     }
 
-    fn post(&mut self, body: &Value, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn post(&mut self, body: &Value, clock: &dyn Clock) -> Result<Reply, Problem> {
         let name = body["connection"].as_str();
         let name = name.ok_or_else(|| Problem::invalid_body("'Missing required property: connection'."))?;
         let connection = self
@@ -221,7 +221,7 @@ impl Tenancy {
         writable.insert("user_id".to_owned(), id.unwrap_or(Value::Null));
         let id = self.create(&Value::Object(writable), clock)?;
         let user = self.accounts.get(&id).ok_or_else(Problem::no_such_user)?;
-        Ok(Answer::json(201, user))
+        Ok(Reply::json(201, user))
     }
 
     /// Creates a user. Any root attribute may be given; `connection` determines the identity.
@@ -274,7 +274,7 @@ impl Tenancy {
         Ok(id)
     }
 
-    fn patch(&mut self, id: &str, body: &Value, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn patch(&mut self, id: &str, body: &Value, clock: &dyn Clock) -> Result<Reply, Problem> {
         let body = body.as_object().ok_or_else(|| Problem::invalid_body("'Expected type object'."))?;
         if body.is_empty() {
             return Err(Problem::invalid_body("'Too few properties defined (0), minimum 1'."));
@@ -311,7 +311,7 @@ impl Tenancy {
         }
         after.insert("updated_at".to_owned(), json!(timestamp_text(clock.now())));
         let user = self.accounts.change(id, clock.monotonic(), |fields| *fields = after);
-        Ok(Answer::json(200, &*user.ok_or_else(Problem::no_such_user)?))
+        Ok(Reply::json(200, &*user.ok_or_else(Problem::no_such_user)?))
     }
 
     /// Deletes a user. The API answers 204 whether or not the user existed.
@@ -343,7 +343,7 @@ impl Tenancy {
         Ok(user.ok_or_else(Problem::no_such_user)?["identities"].clone())
     }
 
-    fn open_things(&mut self, method: &str, id: &str, what: &str, body: &Value) -> Result<Answer, Problem> {
+    fn open_things(&mut self, method: &str, id: &str, what: &str, body: &Value) -> Result<Reply, Problem> {
         if !self.options.has_session_api {
             return Err(Problem::insufficient_entitlement());
         }
@@ -352,27 +352,27 @@ impl Tenancy {
         }
         let open = self.open.entry(id.to_owned()).or_default();
         Ok(match (method, what) {
-            ("GET", "sessions") => Answer::json(200, &json!({ "sessions": open.sessions })),
-            ("GET", _) => Answer::json(200, &json!({ "tokens": open.refresh_tokens })),
+            ("GET", "sessions") => Reply::json(200, &json!({ "sessions": open.sessions })),
+            ("GET", _) => Reply::json(200, &json!({ "tokens": open.refresh_tokens })),
             (_, "sessions") => {
                 open.sessions.clear();
-                Answer::json(202, &json!({}))
+                Reply::json(202, &json!({}))
             }
             (_, "refresh-tokens") => {
                 open.refresh_tokens.clear();
-                Answer::json(202, &json!({}))
+                Reply::json(202, &json!({}))
             }
             _ => {
                 open.sessions.clear();
                 if body["preserve_refresh_tokens"] != json!(true) {
                     open.refresh_tokens.clear();
                 }
-                Answer::json(202, &json!({}))
+                Reply::json(202, &json!({}))
             }
         })
     }
 
-    fn client_grants(&self, request: &Inbound) -> Answer {
+    fn client_grants(&self, request: &Inbound) -> Reply {
         let audience = self.options.audience_at(&self.url);
         let scope: Vec<&str> = self.options.granted_scope.split_whitespace().collect();
         let fits = |name: &str, value: &str| request.param(name).is_none_or(|wanted| wanted == value);
@@ -383,7 +383,7 @@ impl Tenancy {
         .filter(|_| fits("client_id", &self.options.client_id) && fits("audience", &audience))
         .into_iter()
         .collect();
-        Answer::json(200, &Value::Array(grants))
+        Reply::json(200, &Value::Array(grants))
     }
 
     /// A login of this user. The session is created before the Actions run, so a denied user has one too.
@@ -446,7 +446,7 @@ impl Tenancy {
 }
 
 /// Adds the headers that every recorded response of the Management API has.
-fn dressed(answer: Answer, ids: &mut Identifiers, standing: Standing) -> Answer {
+fn dressed(answer: Reply, ids: &mut Identifiers, standing: Standing) -> Reply {
     let exchange = ids.hex(16);
     answer
         .with("cf-ray", format!("{exchange}-FRA"))

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::faults::{Faults, RateLimited};
 use super::journal::Journal;
-use super::message::{Answer, Inbound};
+use super::message::{Inbound, Reply};
 use super::tenant::{Tenant, TenantContext};
 
 use actions::ACTION_NAME;
@@ -236,7 +236,7 @@ impl Auth0Tenant {
         self.try_create_user(&fields).unwrap_or_else(|why| panic!("{fields}: {}", String::from_utf8_lossy(&why.body)))
     }
 
-    fn try_create_user(&self, fields: &Value) -> Result<String, Answer> {
+    fn try_create_user(&self, fields: &Value) -> Result<String, Reply> {
         self.tenancy().create(fields, &*self.context.clock).map_err(|problem| problem.answer())
     }
 
@@ -274,7 +274,7 @@ impl Auth0Tenant {
         self.try_link(primary, secondary).is_ok()
     }
 
-    fn try_link(&self, primary: &str, secondary: &str) -> Result<Value, Answer> {
+    fn try_link(&self, primary: &str, secondary: &str) -> Result<Value, Reply> {
         self.tenancy().link(primary, secondary, &*self.context.clock).map_err(|problem| problem.answer())
     }
 
@@ -371,15 +371,15 @@ impl Flow<'_> {
 }
 
 impl Tenant for Auth0Tenant {
-    fn answer(&self, request: &Inbound) -> Answer {
+    fn answer(&self, request: &Inbound) -> Reply {
         self.tenancy().answer(request, &*self.context.clock)
     }
 
-    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer> {
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Reply> {
         control::answer(self, path, request)
     }
 
-    fn rate_limited(&self, kind: RateLimited) -> Answer {
+    fn rate_limited(&self, kind: RateLimited) -> Reply {
         self.tenancy().rate_limited(kind, &*self.context.clock)
     }
 }

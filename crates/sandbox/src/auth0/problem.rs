@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::message::Answer;
+use crate::message::Reply;
 
 /// An error: `{"statusCode","error","message","errorCode"?,"attributes"?}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +74,7 @@ impl Problem {
     }
 
     /// The error as a response.
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> Reply {
         let error = match self.status {
             400 => "Bad Request",
             401 => "Unauthorized",
@@ -92,6 +92,6 @@ impl Problem {
         if let Some(attributes) = &self.attributes {
             body["attributes"] = attributes.clone();
         }
-        Answer::json(self.status, &body)
+        Reply::json(self.status, &body)
     }
 }

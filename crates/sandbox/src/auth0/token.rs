@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::identifiers::Identifiers;
 use crate::jose::{self, AssertionRules, Jws};
-use crate::message::{Answer, Inbound};
+use crate::message::{Inbound, Reply};
 use okta_auth0_sync_clock::Clock;
 
 use super::Auth0Options;
@@ -34,8 +34,8 @@ struct Grant {
     scopes: Vec<String>,
 }
 
-fn refused(status: u16, error: &str, description: impl Into<String>) -> Answer {
-    Answer::json(status, &json!({ "error": error, "error_description": description.into() }))
+fn refused(status: u16, error: &str, description: impl Into<String>) -> Reply {
+    Reply::json(status, &json!({ "error": error, "error_description": description.into() }))
 }
 
 impl Tokens {
@@ -47,7 +47,7 @@ impl Tokens {
         options: &Auth0Options,
         ids: &mut Identifiers,
         clock: &dyn Clock,
-    ) -> Answer {
+    ) -> Reply {
         match self.try_issue(request, url, options, ids, clock) {
             Ok(answer) | Err(answer) => answer,
         }
@@ -60,7 +60,7 @@ impl Tokens {
         options: &Auth0Options,
         ids: &mut Identifiers,
         clock: &dyn Clock,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Reply, Reply> {
         let Some(grant_type) = request.field("grant_type") else {
             return Err(refused(400, "invalid_request", "Missing required parameter: grant_type"));
         };
@@ -101,7 +101,7 @@ impl Tokens {
         let body = json!({
             "access_token": token, "scope": options.granted_scope, "expires_in": lifetime, "token_type": "Bearer",
         });
-        Ok(Answer::json(200, &body).with("cache-control", "no-store"))
+        Ok(Reply::json(200, &body).with("cache-control", "no-store"))
     }
 
     fn authenticate(
@@ -110,7 +110,7 @@ impl Tokens {
         url: &str,
         options: &Auth0Options,
         clock: &dyn Clock,
-    ) -> Result<(), Answer> {
+    ) -> Result<(), Reply> {
         if let Some(text) = request.field("client_assertion") {
             return self.check_assertion(&text, request, url, options, clock);
         }
@@ -127,7 +127,7 @@ impl Tokens {
         url: &str,
         options: &Auth0Options,
         clock: &dyn Clock,
-    ) -> Result<(), Answer> {
+    ) -> Result<(), Reply> {
         let wrong = |why: &str| refused(401, "invalid_client", why);
         if request.field("client_assertion_type").as_deref()
             != Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer")

@@ -18,23 +18,23 @@
 use serde_json::{Value, json};
 
 use crate::control::refused;
-use crate::message::{Answer, Inbound};
+use crate::message::{Inbound, Reply};
 
 use super::oauth::ServiceApp;
 use super::{NewUser, OktaTenant};
 
 /// Handles the org's own part of the control API.
-pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Option<Answer> {
+pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Option<Reply> {
     let body = request.json().unwrap_or(Value::Null);
     let answer = match (request.method.as_str(), path) {
-        ("GET", ["users"]) => Answer::json(200, &Value::Array(org.users())),
+        ("GET", ["users"]) => Reply::json(200, &Value::Array(org.users())),
         ("POST", ["users"]) => {
             let text = |name: &str| body[name].as_str().unwrap_or_default();
             let email = if body["email"].is_string() { text("email") } else { text("login") };
             let mut user = NewUser::new(text("login"), email).named(text("firstName"), text("lastName"));
             user.activate = body["activate"] != json!(false);
             match org.try_create_user(&user) {
-                Ok(id) => Answer::json(201, &json!({ "id": id.as_str() })),
+                Ok(id) => Reply::json(201, &json!({ "id": id.as_str() })),
                 Err(why) => refused(400, &why),
             }
         }
@@ -42,18 +42,18 @@ pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Opti
             Some(_) => operate(org, id, operation, &body)?,
             None => refused(404, "there is no user of this id"),
         },
-        ("GET", ["events"]) => Answer::json(200, &Value::Array(org.log_entries())),
+        ("GET", ["events"]) => Reply::json(200, &Value::Array(org.log_entries())),
         ("POST", ["events"]) => match body {
             Value::Object(_) => {
                 org.push_log_entry(body);
-                Answer::empty(204)
+                Reply::empty(204)
             }
             _ => refused(400, "the body is one entry"),
         },
         ("POST", ["events", "hold"]) => done(|| org.hold_log()),
         ("POST", ["events", "release"]) => done(|| org.release_log(false)),
         ("POST", ["events", "release_reversed"]) => done(|| org.release_log(true)),
-        ("POST", ["events", uuid, "repeat"]) if org.repeat_log_entry(uuid) => Answer::empty(204),
+        ("POST", ["events", uuid, "repeat"]) if org.repeat_log_entry(uuid) => Reply::empty(204),
         ("POST", ["events", _, "repeat"]) => refused(404, "there is no entry of this uuid"),
         ("POST", ["token", "revoke"]) => done(|| org.revoke_token()),
         ("POST", ["token", "restore"]) => done(|| org.restore_token()),
@@ -64,12 +64,12 @@ pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Opti
     Some(answer)
 }
 
-fn done(act: impl FnOnce()) -> Answer {
+fn done(act: impl FnOnce()) -> Reply {
     act();
-    Answer::empty(204)
+    Reply::empty(204)
 }
 
-fn operate(org: &OktaTenant, id: &str, operation: &str, body: &Value) -> Option<Answer> {
+fn operate(org: &OktaTenant, id: &str, operation: &str, body: &Value) -> Option<Reply> {
     Some(match operation {
         "activate" => done(|| org.activate(id)),
         "import_activate" => done(|| org.import_activate(id)),
@@ -92,7 +92,7 @@ fn operate(org: &OktaTenant, id: &str, operation: &str, body: &Value) -> Option<
     })
 }
 
-fn register(org: &OktaTenant, body: &Value) -> Answer {
+fn register(org: &OktaTenant, body: &Value) -> Reply {
     let (Some(client_id), Value::Object(_)) = (body["client_id"].as_str(), &body["key"]) else {
         return refused(400, "`client_id` and `key` are needed");
     };

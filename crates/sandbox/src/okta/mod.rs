@@ -22,7 +22,7 @@ use okta_auth0_sync_clock::Timestamp;
 
 use super::faults::{Faults, RateLimited};
 use super::journal::Journal;
-use super::message::{Answer, Inbound};
+use super::message::{Inbound, Reply};
 use super::tenant::{Tenant, TenantContext};
 
 use directory::View;
@@ -199,7 +199,7 @@ impl OktaTenant {
     ///
     /// # Panics
     /// If the login is taken.
-    #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
+    #[expect(clippy::panic, reason = "documented: the caller reuses a login")]
     pub fn create_user(&self, user: &NewUser) -> UserId {
         self.try_create_user(user).unwrap_or_else(|why| panic!("{}: {why}", user.login))
     }
@@ -208,8 +208,8 @@ impl OktaTenant {
     ///
     /// # Panics
     /// If the login is taken.
-    #[expect(clippy::panic, reason = "documented: the caller's story does not hold together")]
-    pub(super) fn settle_user(&self, user: &NewUser) -> UserId {
+    #[expect(clippy::panic, reason = "documented: the caller reuses a login")]
+    pub(super) fn create_preexisting_user(&self, user: &NewUser) -> UserId {
         let added = self.org().add(&*self.context.clock, &user.profile(), user.activate, true);
         let person = added.unwrap_or_else(|_| panic!("{}: the login is taken", user.login));
         UserId::new(&person.id)
@@ -395,15 +395,15 @@ impl OktaTenant {
 }
 
 impl Tenant for OktaTenant {
-    fn answer(&self, request: &Inbound) -> Answer {
+    fn answer(&self, request: &Inbound) -> Reply {
         self.org().answer(request, &*self.context.clock)
     }
 
-    fn control(&self, path: &[&str], request: &Inbound) -> Option<Answer> {
+    fn control(&self, path: &[&str], request: &Inbound) -> Option<Reply> {
         control::answer(self, path, request)
     }
 
-    fn rate_limited(&self, kind: RateLimited) -> Answer {
+    fn rate_limited(&self, kind: RateLimited) -> Reply {
         self.org().rate_limited(kind, &*self.context.clock)
     }
 }

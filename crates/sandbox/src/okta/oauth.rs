@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::identifiers::Identifiers;
 use crate::jose::{self, AssertionRules, Jws};
-use crate::message::{Answer, Inbound};
+use crate::message::{Inbound, Reply};
 use okta_auth0_sync_clock::{Clock, Timestamp};
 
 /// Fixed by Okta for the org authorization server.
@@ -88,8 +88,8 @@ impl Refused {
     }
 }
 
-fn oauth_error(status: u16, error: &str, description: &str) -> Answer {
-    Answer::json(status, &json!({ "error": error, "error_description": description }))
+fn oauth_error(status: u16, error: &str, description: &str) -> Reply {
+    Reply::json(status, &json!({ "error": error, "error_description": description }))
 }
 
 impl Authority {
@@ -99,7 +99,7 @@ impl Authority {
     }
 
     /// Handles a token request.
-    pub(super) fn token(&mut self, request: &Inbound, url: &str, ids: &mut Identifiers, clock: &dyn Clock) -> Answer {
+    pub(super) fn token(&mut self, request: &Inbound, url: &str, ids: &mut Identifiers, clock: &dyn Clock) -> Reply {
         match self.issue(request, url, ids, clock) {
             Ok(answer) | Err(answer) => answer,
         }
@@ -111,7 +111,7 @@ impl Authority {
         url: &str,
         ids: &mut Identifiers,
         clock: &dyn Clock,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Reply, Reply> {
         let token_url = format!("{url}/oauth2/v1/token");
         let app = self.authenticated(request, &token_url, clock)?;
         if request.field("grant_type").as_deref() != Some("client_credentials") {
@@ -141,11 +141,11 @@ impl Authority {
         });
         let expires = clock.monotonic() + TOKEN_LIFETIME;
         self.grants.insert(token, Grant { scopes, has_role: app.has_role, expires, bound_to });
-        Ok(Answer::json(200, &body))
+        Ok(Reply::json(200, &body))
     }
 
     /// The app that the client's assertion identifies. The assertion counts as used even if the request fails.
-    fn authenticated(&mut self, request: &Inbound, token_url: &str, clock: &dyn Clock) -> Result<ServiceApp, Answer> {
+    fn authenticated(&mut self, request: &Inbound, token_url: &str, clock: &dyn Clock) -> Result<ServiceApp, Reply> {
         let refused = |why: &str| oauth_error(401, "invalid_client", why);
         let assertion = request
             .field("client_assertion")
@@ -188,7 +188,7 @@ impl Authority {
         app: &ServiceApp,
         ids: &mut Identifiers,
         clock: &dyn Clock,
-    ) -> Result<Option<String>, Answer> {
+    ) -> Result<Option<String>, Reply> {
         let Some(proof) = request.header("dpop") else {
             if app.require_dpop {
                 let why = "The DPoP proof JWT header is missing.";

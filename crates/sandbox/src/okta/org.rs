@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::expression::Expression;
 use crate::faults::RateLimited;
 use crate::identifiers::Identifiers;
-use crate::message::{Answer, Inbound};
+use crate::message::{Inbound, Reply};
 use okta_auth0_sync_clock::{self as clock, Clock};
 
 use super::directory::{Directory, View};
@@ -47,7 +47,7 @@ impl Org {
     }
 
     /// Handles a request of the API, headers included.
-    pub(super) fn answer(&mut self, request: &Inbound, clock: &dyn Clock) -> Answer {
+    pub(super) fn answer(&mut self, request: &Inbound, clock: &dyn Clock) -> Reply {
         let segments = request.segments();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let standing = self.windows.count(Bucket::of(request.method.as_str(), &segments), clock);
@@ -60,7 +60,7 @@ impl Org {
     }
 
     /// Adds the headers that every recorded response has.
-    fn dressed(&mut self, answer: Answer, standing: Standing) -> Answer {
+    fn dressed(&mut self, answer: Reply, standing: Standing) -> Reply {
         answer
             .with("x-rate-limit-limit", standing.limit.to_string())
             .with("x-rate-limit-remaining", standing.remaining.to_string())
@@ -74,7 +74,7 @@ impl Org {
     }
 
     /// A 429 that a fault asked for.
-    pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Answer {
+    pub(super) fn rate_limited(&mut self, kind: RateLimited, clock: &dyn Clock) -> Reply {
         let answer = Problem::rate_limited().answer(&mut self.ids);
         let now = clock.now().as_second();
         let standing = |limit, reset| Standing { limit, remaining: 0, reset, exceeded: true };
@@ -89,7 +89,7 @@ impl Org {
         }
     }
 
-    fn route(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Answer {
+    fn route(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Reply {
         match (request.method.as_str(), segments) {
             ("POST", ["oauth2", "v1", "token"]) => {
                 let url = self.url.clone();
@@ -97,7 +97,7 @@ impl Org {
             }
             ("GET", [".well-known", "okta-organization"]) => {
                 let links = json!({ "organization": { "href": self.url } });
-                return Answer::json(200, &json!({ "id": self.options.org_id, "_links": links, "pipeline": "idx" }));
+                return Reply::json(200, &json!({ "id": self.options.org_id, "_links": links, "pipeline": "idx" }));
             }
             _ => {}
         }
@@ -107,7 +107,7 @@ impl Org {
         })
     }
 
-    fn authorized(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Result<Answer, Denied> {
+    fn authorized(&mut self, request: &Inbound, segments: &[&str], clock: &dyn Clock) -> Result<Reply, Denied> {
         self.check_caller(request, segments, clock)?;
         Ok(match (request.method.as_str(), segments) {
             ("GET", ["api", "v1", "logs"]) => self.logs(request, clock)?,
@@ -115,14 +115,14 @@ impl Org {
             ("POST", ["api", "v1", "users"]) => self.post_user(request, clock)?,
             ("GET", ["api", "v1", "users", id]) => {
                 let person = self.visible(id)?;
-                Answer::json(200, &person.json(&self.url, view(request, false)))
+                Reply::json(200, &person.json(&self.url, view(request, false)))
             }
             (method @ ("POST" | "PUT"), ["api", "v1", "users", id]) => {
                 let person = self.visible(id)?;
                 let body = body_object(request)?;
                 let profile = body.get("profile").and_then(Value::as_object).cloned().unwrap_or_default();
                 let person = self.update_profile(clock, &person.id, &profile, method == "PUT")?;
-                Answer::json(200, &person.json(&self.url, view(request, false)))
+                Reply::json(200, &person.json(&self.url, view(request, false)))
             }
             ("DELETE", ["api", "v1", "users", id]) => {
                 let person = self.visible(id)?;
@@ -132,7 +132,7 @@ impl Org {
                 } else {
                     self.deactivate(clock, &person.id)?;
                 }
-                Answer::empty(204)
+                Reply::empty(204)
             }
             ("POST", ["api", "v1", "users", id, "lifecycle", operation]) => {
                 let person = self.visible(id)?;
@@ -141,7 +141,7 @@ impl Org {
             ("GET", ["api", "v1", "api-tokens", "current"]) => self.current_token(clock),
             ("DELETE", ["api", "v1", "api-tokens", "current"]) => {
                 self.token_revoked = true;
-                Answer::empty(204)
+                Reply::empty(204)
             }
             (_, ["api", "v1", "logs" | "users" | "api-tokens", ..]) => return Err(Problem::wrong_method().into()),
             _ => return Err(Problem::no_such_endpoint(&request.path).into()),
@@ -181,10 +181,10 @@ impl Org {
         Ok(())
     }
 
-    fn current_token(&self, clock: &dyn Clock) -> Answer {
+    fn current_token(&self, clock: &dyn Clock) -> Reply {
         let now = okta_auth0_sync_clock::timestamp_text(clock.now());
         let expires = clock::add(clock.now(), std::time::Duration::from_secs(30 * 24 * 60 * 60));
-        Answer::json(
+        Reply::json(
             200,
             &json!({
                 "id": "00TSandboxToken00000", "name": "sandbox", "userId": "00uSandboxAdmin00000",
@@ -194,7 +194,7 @@ impl Org {
         )
     }
 
-    fn lifecycle(&mut self, operation: &str, id: &str, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn lifecycle(&mut self, operation: &str, id: &str, clock: &dyn Clock) -> Result<Reply, Problem> {
         match operation {
             "activate" => self.activate(clock, id)?,
             "reactivate" => self.reactivate(clock, id)?,
@@ -205,27 +205,27 @@ impl Org {
         }
         // Only activation and reactivation return a body: how the user can finish it.
         if !operation.ends_with("activate") || operation == "deactivate" {
-            return Ok(Answer::json(200, &json!({})));
+            return Ok(Reply::json(200, &json!({})));
         }
         let token = self.ids.base62(20);
         let url = format!("{}/welcome/{token}", self.url);
-        Ok(Answer::json(200, &json!({ "activationUrl": url, "activationToken": token })))
+        Ok(Reply::json(200, &json!({ "activationUrl": url, "activationToken": token })))
     }
 
-    fn post_user(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn post_user(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let body = body_object(request)?;
         let profile = body.get("profile").and_then(Value::as_object).cloned().unwrap_or_default();
         let has_password = body.get("credentials").is_some_and(|credentials| !credentials["password"].is_null());
         let activate = request.param("activate").as_deref() != Some("false");
         let person = self.create(clock, &profile, activate, has_password)?;
-        Ok(Answer::json(200, &person.json(&self.url, view(request, false))))
+        Ok(Reply::json(200, &person.json(&self.url, view(request, false))))
     }
 
-    fn list(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn list(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let newest_first = self.options.page_order == PageOrder::NewestFirst;
         let page = listing::page(&self.directory, request, newest_first, clock.monotonic())?;
         let people: Vec<Value> = page.people.iter().map(|p| p.json(&self.url, view(request, true))).collect();
-        let mut answer = Answer::json(200, &Value::Array(people));
+        let mut answer = Reply::json(200, &Value::Array(people));
         self.link(&mut answer, "self", &request.target());
         if let Some(after) = page.after {
             self.link(&mut answer, "next", &with_params(request, &[], &[("after", &after)]));
@@ -233,10 +233,10 @@ impl Org {
         Ok(answer)
     }
 
-    fn logs(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Answer, Problem> {
+    fn logs(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let query = log_query(request)?;
         let page = self.log.page(&query, self.options.log_retention, clock.now())?;
-        let mut answer = Answer::text(200, "application/json", page.json);
+        let mut answer = Reply::text(200, "application/json", page.json);
         self.link(&mut answer, "self", &request.target());
         match (page.after, query.polls()) {
             (Some(after), true) => {
@@ -251,7 +251,7 @@ impl Org {
     }
 
     /// Adds a `Link` line: Okta sends each relation in a separate line.
-    fn link(&self, answer: &mut Answer, relation: &str, target: &str) {
+    fn link(&self, answer: &mut Reply, relation: &str, target: &str) {
         answer.add("link", &format!("<{}{target}>; rel=\"{relation}\"", self.url));
     }
 }
@@ -260,7 +260,7 @@ impl Org {
 #[derive(Debug)]
 enum Denied {
     Problem(Problem),
-    Proof(Answer),
+    Proof(Reply),
 }
 
 impl From<Problem> for Denied {
@@ -279,7 +279,7 @@ impl Denied {
                      error_description=\"{description}\""
                 );
                 let body = json!({ "error": error, "error_description": description });
-                let answer = Answer::json(400, &body).with("www-authenticate", challenge);
+                let answer = Reply::json(400, &body).with("www-authenticate", challenge);
                 Self::Proof(nonce.map_or(answer.clone(), |nonce| answer.with("dpop-nonce", nonce)))
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::identifiers::Identifiers;
-use crate::message::Answer;
+use crate::message::Reply;
 
 /// An error. The codes are those of Okta's catalog ("Okta API error codes").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,9 +89,9 @@ impl Problem {
     }
 
     /// The error as a response.
-    pub(super) fn answer(&self, ids: &mut Identifiers) -> Answer {
+    pub(super) fn answer(&self, ids: &mut Identifiers) -> Reply {
         let causes: Vec<_> = self.causes.iter().map(|cause| json!({ "errorSummary": cause })).collect();
-        Answer::json(
+        Reply::json(
             self.status,
             &json!({
                 "errorCode": self.code,

@@ -71,22 +71,22 @@ async fn request_takes_effect_and_response_is_lost() {
 async fn answers_can_be_falsified() {
     let stage = Stage::set(|_| ()).await;
     let faults = stage.sandbox.okta().faults();
-    let strike = |effect| {
+    let request_with = |effect| {
         faults.clear();
         faults.add(Fault::everywhere(effect));
         stage.okta(Method::GET, "/api/v1/logs", Value::Null)
     };
-    let limited = strike(Effect::RateLimited(RateLimited::Concurrency)).await;
+    let limited = request_with(Effect::RateLimited(RateLimited::Concurrency)).await;
     assert_eq!((limited.status, limited.header("x-rate-limit-limit")), (429, "0"));
-    let limited = strike(Effect::RateLimited(RateLimited::RetryAfter(Duration::from_secs(7)))).await;
+    let limited = request_with(Effect::RateLimited(RateLimited::RetryAfter(Duration::from_secs(7)))).await;
     assert_eq!(limited.header("retry-after"), "7");
-    assert_eq!(strike(Effect::RateLimited(RateLimited::WithoutHeaders)).await.header("x-rate-limit-reset"), "");
-    let past = strike(Effect::RateLimited(RateLimited::ResetInThePast)).await;
+    assert_eq!(request_with(Effect::RateLimited(RateLimited::WithoutHeaders)).await.header("x-rate-limit-reset"), "");
+    let past = request_with(Effect::RateLimited(RateLimited::ResetInThePast)).await;
     assert_eq!(past.header("x-rate-limit-reset"), "1767225540");
-    assert_eq!(strike(Effect::ReplaceBody(b"<html>".to_vec())).await.body, Value::Null);
+    assert_eq!(request_with(Effect::ReplaceBody(b"<html>".to_vec())).await.body, Value::Null);
     let header = Effect::ReplaceHeader { name: "date".to_owned(), value: Some("yesterday".to_owned()) };
-    assert_eq!(strike(header).await.header("date"), "yesterday");
-    let elsewhere = strike(Effect::NextLinkOrigin("https://elsewhere.example".to_owned())).await;
+    assert_eq!(request_with(header).await.header("date"), "yesterday");
+    let elsewhere = request_with(Effect::NextLinkOrigin("https://elsewhere.example".to_owned())).await;
     assert!(elsewhere.link("next").unwrap().starts_with("https://elsewhere.example/api/v1/logs"));
 }
 
