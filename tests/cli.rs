@@ -112,7 +112,7 @@ fn config_check_prints_sources_and_next_runs() {
         "auth0.client_secret_file: ./credentials/auth0 (application abc)",
         "0 0 3 * * *  next: ",
         "T03:00:00.000Z, ",
-        "All is well.",
+        "No problems found.",
     ] {
         assert!(ran.out.contains(expected), "expected: {expected}\n{}", ran.out);
     }
@@ -137,8 +137,8 @@ fn config_check_prints_json() {
 fn invalid_config_exits_78() {
     for (from, to, expected) in [
         ("https://example.okta.com", "http://example.okta.com", "in the clear: use https://"),
-        ("client_id = \"abc\"", "client_id = \"YOUR_CLIENT_ID\"", "is still the example's"),
-        ("https://example.okta.com", "https://acme.okta.com", "is still the example's"),
+        ("client_id = \"abc\"", "client_id = \"YOUR_CLIENT_ID\"", "still has the example value"),
+        ("https://example.okta.com", "https://acme.okta.com", "is the example value"),
         ("client_id = \"abc\"\n", "", "auth0.client_id: is missing"),
         ("\"auth0\"", "\"nothing\"", "file not found: ./credentials/nothing"),
         ("[auth0]", "[auth0", "config.toml, line 6, column 7"),

@@ -92,8 +92,8 @@ async fn check_passes_and_writes_nothing() {
         "Auth0 look-up by e-mail",
         "Auth0 search",
         "first in the post-login flow",
-        "people who are deactivated within a minute",
-        "none yet",
+        "users deactivated in the same minute",
+        "does not exist yet",
         "next: ",
     ] {
         assert!(ran.out.contains(expected), "expected: {expected}\n{}", ran.out);
@@ -172,7 +172,7 @@ async fn each_check_line_can_fail() {
             },
             0,
             "Auth0 scopes",
-            "withdraw update:client_grants",
+            "revoke update:client_grants",
         ),
         (
             "no scope to look",
@@ -294,7 +294,7 @@ async fn purge_lifts_marks_only_when_confirmed() {
     assert_eq!(plan.code, 0, "{}{}", plan.out, plan.err);
     assert!(plan.out.contains("denied → open") && plan.out.contains("marks of 1 accounts"), "{}", plan.out);
     let unasked = installation.run(&["purge"]);
-    assert!(unasked.code == 1 && unasked.err.contains("say --yes"), "{}", unasked.err);
+    assert!(unasked.code == 1 && unasked.err.contains("use --yes"), "{}", unasked.err);
     assert_eq!(installation.writes(), writes);
 
     let lock = fs::File::open(installation.folder.path().join("state.db.lock")).unwrap();
@@ -305,8 +305,8 @@ async fn purge_lifts_marks_only_when_confirmed() {
 
     let done = installation.run(&["purge", "--yes"]);
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
-    assert!(done.out.contains("marks lifted from 1 accounts") && done.out.contains("stop and remove"), "{}", done.out);
+    assert!(done.out.contains("removed marks from 1 account;") && done.out.contains("stop and remove"), "{}", done.out);
     assert!(auth0.login(&account).is_granted());
     let again = installation.run(&["purge", "--yes"]);
-    assert!(again.code == 0 && again.out.contains("marks lifted from 0 accounts"), "{}{}", again.out, again.err);
+    assert!(again.code == 0 && again.out.contains("removed marks from 0 accounts;"), "{}{}", again.out, again.err);
 }

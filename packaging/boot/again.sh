@@ -6,7 +6,7 @@ until_it 120 systemctl is-system-running
 must_be "state" "$(property ActiveState)" active
 must_be "timer" "$(property ActiveState okta-auth0-sync-check.timer)" active
 must_be "restarts" "$(property NRestarts)" 0
-until_it 60 text_says "cannot read the log"
+until_it 60 text_says "failed to poll the System Log"
 denied=$(<$BETWEEN/denied)
 text_says "$denied denied" || fail "it has forgotten somebody: $(property StatusText)"
 saw "$(property StatusText)"

@@ -8,8 +8,8 @@ fault okta '{"effect":{"kind":"drop"}}'
 since
 systemctl start $UNIT
 is_active || fail "it did not start"
-until_it 60 text_says "cannot read the log"
-must_say "$(property StatusText)" "1 denied, 0 pending; cannot read the log"
+until_it 60 text_says "failed to poll the System Log"
+must_say "$(property StatusText)" "1 denied, 0 pending; failed to poll the System Log"
 must_be "unread log is told as a warning" "$(journalctl --no-pager -o cat -p warning --since "$moment" _SYSTEMD_UNIT=$UNIT | grep -c event=poll_failed)" 1
 person cay
 leaves cay

@@ -60,8 +60,8 @@ async fn deploy(
     if !missing.is_empty() {
         let verb = if arguments.dry_run { "warning" } else { "error" };
         screen::remark(&format!(
-            "{}: grant the application these Management API scopes first (they can be withdrawn afterwards, read:actions \
-             is of use to the daemon): {}",
+            "{}: grant the application these Management API scopes first (you can revoke them afterwards; the daemon uses \
+             read:actions): {}",
             screen::paint(if arguments.dry_run { screen::WARNING } else { screen::BAD }, verb),
             missing.join(" ")
         ));
@@ -73,7 +73,7 @@ async fn deploy(
     if !missing.is_empty() {
         return Ok(Exit::Failed);
     }
-    if !arguments.yes && !confirmed("Every login of the tenant runs this Action from then on. Do it?")? {
+    if !arguments.yes && !confirmed("From then on, every login in the tenant runs this Action. Continue?")? {
         return Ok(Exit::Failed);
     }
     let now = deployment.carry_out(&found, screen::remark).await?;
@@ -97,20 +97,20 @@ pub(crate) fn holds(standing: &Standing) -> bool {
 /// Exactly what is going to be changed.
 fn plan(found: &Standing) -> String {
     let name = found.action.as_ref().map_or(ACTION_NAME, |action| action.name.as_str());
-    let mut text = "This will be done in the tenant:\n".to_owned();
+    let mut text = "Changes to the tenant:\n".to_owned();
     for step in found.steps() {
         let line = match step {
             Step::Create => format!("create the Action {name} for post-login, with the code of `action show`"),
-            Step::Update => format!("replace the code of the Action {name} by that of `action show`"),
+            Step::Update => format!("replace the code of the Action {name} with that of `action show`"),
             Step::Deploy => format!("build and deploy the Action {name}"),
             Step::Bind => {
                 let others = found.flow.len() - usize::from(found.position.is_some());
                 let from = found.position.map_or_else(String::new, |at| format!(" (now number {})", at + 1));
                 let kept = match others {
-                    0 => "there is no other Action in it".to_owned(),
-                    others => format!("the others in it ({others}) stay, in their order, after it"),
+                    0 => "no other Action is bound".to_owned(),
+                    others => format!("the other {others} keep their order after it"),
                 };
-                format!("put it first in the post-login flow{from}; {kept}")
+                format!("bind it first in the post-login flow{from}; {kept}")
             }
         };
         text.push_str(&screen::paragraph("  - ", &line, screen::terminal_width()));

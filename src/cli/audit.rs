@@ -112,17 +112,18 @@ async fn verify(store: &Store) -> Result<(), Error> {
     let (last, chain) = store.last_chain().await?;
     let verified = store.verify_decisions().await?;
     let proven = format!(
-        "{} decisions are as they were written; {} more are anonymous, and in their place",
+        "{} decisions are unchanged; {} more are anonymized, with their place in the chain unchanged",
         verified.rows, verified.forgotten
     );
-    let advice = "Keep the two lines above elsewhere: that row keeps its chain value for as long as nothing before it is changed.";
+    let advice =
+        "Store the two lines above elsewhere: the row keeps its chain value unless it or an earlier row is changed.";
     let kept = store.kept_decisions().await?;
     let reach = match (kept.expired, kept.oldest_at) {
-        (0, _) => "They reach back to the first that was ever made.".to_owned(),
+        (0, _) => "They go back to the first decision ever made.".to_owned(),
         (expired, Some(at)) => {
-            format!("{expired} older ones are beyond [store] retention and gone: these reach back to {at}.")
+            format!("{expired} older ones were deleted after [store] retention; these go back to {at}.")
         }
-        (expired, None) => format!("All {expired} that were made are beyond [store] retention and gone."),
+        (expired, None) => format!("All {expired} earlier ones were deleted after [store] retention."),
     };
     let width = screen::terminal_width();
     // The lines to keep are not wrapped.

@@ -15,7 +15,7 @@ pub(crate) async fn run(config: &Config, target: &Path) -> Result<Exit, Error> {
     store.close().await;
     let verified = verified?;
     let told = format!(
-        "{}: a copy of {}, verified: its integrity, its numbers, and the chain of {} decisions",
+        "wrote {}, a copy of {}; verified its integrity, its row counts and the chain of {} decisions",
         target.display(),
         config.store.path.display(),
         verified.rows + verified.forgotten

@@ -115,8 +115,8 @@ impl Report {
         let count = |verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();
         let (warned, failed) = (count(Verdict::Warn), count(Verdict::Fail));
         text.push_str(&match (failed, warned) {
-            (0, 0) => format!("\n{}\n", screen::paint(screen::GOOD, "All is well.")),
-            (0, _) => format!("\nNothing failed; {warned} to look at.\n"),
+            (0, 0) => format!("\n{}\n", screen::paint(screen::GOOD, "No problems found.")),
+            (0, _) => format!("\nNo failures, {}.\n", screen::count(warned as u64, "warning")),
             (_, _) => format!("\n{}\n", screen::paint(screen::BAD, &format!("{failed} failed."))),
         });
         text
@@ -165,7 +165,7 @@ pub fn of_config(config: &Config, now: Timestamp) -> Report {
     address(&mut report, "okta.url", config.okta.url.as_str(), "https://acme.okta.com/");
     address(&mut report, "auth0.url", config.auth0.url.as_str(), "https://acme.eu.auth0.com/");
     if config.auth0.client_id == "YOUR_CLIENT_ID" {
-        report.fail("auth0.client_id", "is still the example's: set it to your application's client id");
+        report.fail("auth0.client_id", "still has the example value; set it to your application's client id");
     }
     secrets(&mut report, config);
     if let Some(path) = &config.tls.ca_file {
@@ -177,10 +177,10 @@ pub fn of_config(config: &Config, now: Timestamp) -> Report {
     let denied: Vec<&str> = config.policy.deny_statuses.iter().map(|status| status.as_str()).collect();
     report.pass("denied", denied.join(", "));
     if !config.policy.exempt.is_empty() {
-        report.pass("never denied", format!("{} people ([scope] exempt)", config.policy.exempt.len()));
+        report.pass("never denied", format!("{} users ([scope] exempt)", config.policy.exempt.len()));
     }
     if !config.engine.enforce {
-        report.warn("engine.enforce", "is false: nothing is written to Auth0, and nobody is denied");
+        report.warn("engine.enforce", "is false: nothing is written to Auth0, no user is denied");
     }
     schedule(&mut report, "schedule.poll", &config.schedule.poll, now);
     schedule(&mut report, "schedule.reconcile", &config.schedule.reconcile, now);
@@ -189,7 +189,7 @@ pub fn of_config(config: &Config, now: Timestamp) -> Report {
 
 fn address(report: &mut Report, key: &str, url: &str, example: &str) {
     if url == example {
-        report.fail(key, format!("{url} is still the example's: set it to your own"));
+        report.fail(key, format!("{url} is the example value; set it to your own"));
     } else {
         report.pass(key, url);
     }
@@ -213,7 +213,7 @@ fn secrets(report: &mut Report, config: &Config) {
     if matches!(config.okta.credentials, OktaCredentials::ApiToken(_)) {
         report.warn(
             "Okta API token",
-            "dies with the account of the administrator who made it: a service app ([okta.oauth]) does not",
+            "expires with the account of the administrator who created it; a service app ([okta.oauth]) does not",
         );
     }
 }

@@ -11,7 +11,7 @@ use super::{Error, screen};
 pub(crate) fn confirmed(question: &str) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
         screen::remark(&format!(
-            "{}: nothing was changed: standard input is no terminal to ask on, say --yes",
+            "{}: nothing was changed: cannot prompt, as standard input is not a terminal; use --yes",
             screen::paint(screen::BAD, "error")
         ));
         return Ok(false);

@@ -48,16 +48,16 @@ pub(crate) async fn run(clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let setup = |what: &'static str| move |error: std::io::Error| Error::Setup(format!("{what}: {error}"));
     let sandbox = Sandbox::start(Options { clock: clock.clone(), ..Options::default() }, ACTION_SOURCE)
         .await
-        .map_err(setup("the sandbox cannot be started"))?;
+        .map_err(setup("cannot start the sandbox"))?;
     let folder = tempfile::Builder::new()
         .prefix("okta-auth0-sync-demo-")
         .tempdir()
-        .map_err(setup("no folder for the state"))?
+        .map_err(setup("cannot create a directory for the state"))?
         .keep();
     let stage = Stage { sandbox, clock, folder };
     let mut people = stage.people();
     let before: Vec<Vec<String>> = people.iter().map(|person| stage.seen(person)).collect();
-    screen::remark("An Okta org and an Auth0 tenant on loopback; six people, who can all log in.");
+    screen::remark("An Okta org and an Auth0 tenant on loopback; six users, all able to log in.");
 
     let told = stage.play(&mut people).await?;
     if let Some(failed) = told {
@@ -98,7 +98,7 @@ impl Stage {
 
     /// The story itself. `Some`: where it did not go on.
     async fn play(&self, people: &mut [Person]) -> Result<Option<String>, Error> {
-        let [ann, bob, carol, dan, _eve, grace] = people else { return Ok(Some("six people are needed".to_owned())) };
+        let [ann, bob, carol, dan, _eve, grace] = people else { return Ok(Some("six users are needed".to_owned())) };
         let okta = self.sandbox.okta();
         let mut daemon = self.start_daemon().await?;
 
@@ -115,8 +115,8 @@ impl Stage {
             return Ok(Some("Dan was not denied".to_owned()));
         }
         okta.activate(&dan.id);
-        if !self.step("Dan comes back, and is let in again", async || self.all_let_in(&[dan]).await).await {
-            return Ok(Some("Dan was not let in again".to_owned()));
+        if !self.step("Dan is reactivated, and can log in again", async || self.all_let_in(&[dan]).await).await {
+            return Ok(Some("Dan cannot log in again".to_owned()));
         }
 
         let hold = self.sandbox.auth0().faults().hold(Matcher::new("PATCH", "/api/v2/users"));
@@ -125,22 +125,22 @@ impl Stage {
         let _ = daemon.kill().await;
         drop(hold);
         if !arrived {
-            return Ok(Some("the daemon did not begin to deny Grace".to_owned()));
+            return Ok(Some("the daemon did not start to deny Grace".to_owned()));
         }
         self.say("Grace is deactivated; the daemon is killed in the middle of denying her (SIGKILL)");
         let mut daemon = self.start_daemon().await?;
-        if !self.step("The daemon is started again and catches up", async || self.all_denied(&[grace]).await).await {
+        if !self.step("The daemon is restarted and catches up", async || self.all_denied(&[grace]).await).await {
             return Ok(Some("Grace was not denied after the restart".to_owned()));
         }
-        if !self.step("Nothing is left to do", async || self.is_idle().await).await {
-            return Ok(Some("the daemon did not come to rest".to_owned()));
+        if !self.step("The queue is empty", async || self.is_idle().await).await {
+            return Ok(Some("the queue did not become empty".to_owned()));
         }
-        Ok(if stop(&mut daemon).await { None } else { Some("the daemon did not stop in order".to_owned()) })
+        Ok(if stop(&mut daemon).await { None } else { Some("the daemon did not shut down cleanly".to_owned()) })
     }
 
     /// This program, with a configuration that points at the sandbox and polls every second.
     async fn start_daemon(&self) -> Result<Child, Error> {
-        let setup = |error: std::io::Error| Error::Setup(format!("the daemon cannot be started: {error}"));
+        let setup = |error: std::io::Error| Error::Setup(format!("cannot start the daemon: {error}"));
         let config = self.folder.join("config.toml");
         let text = format!(
             "{}\n[schedule]\npoll = \"* * * * * *\"\n\n[store]\npath = {}\n",
@@ -268,16 +268,16 @@ impl Stage {
             }
         }
         let mut text = String::from("\n");
-        text.push_str(&screen::table(["PERSON", "OKTA", "AUTH0 ACCOUNT", "BEFORE → AFTER", "LOGIN"], rows));
+        text.push_str(&screen::table(["USER", "OKTA", "AUTH0 ACCOUNT", "BEFORE → AFTER", "LOGIN"], rows));
         let result = if verified {
             screen::paint(screen::GOOD, "Verified by logging in to each account, with the daemon stopped.")
         } else {
-            screen::paint(screen::BAD, "NOT as it should be: see the lines marked WRONG.")
+            screen::paint(screen::BAD, "Verification FAILED: see the rows marked WRONG.")
         };
         let state = self.state();
         let _ = write!(
             text,
-            "\n{result}\n\nThe state, with every decision and why:\n  {}\nAsk it, for instance:\n  {}\n",
+            "\n{result}\n\nThe state, with every decision and its reason:\n  {}\nQuery it, for example:\n  {}\n",
             state.display(),
             query(&state)
         );

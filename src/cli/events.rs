@@ -34,11 +34,11 @@ pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp)
             store.quarantined(limit).await?.into_iter().map(|event| (event.event_id, event.raw)).collect();
         to_json_lines(&events, &texts)?
     } else if events.is_empty() {
-        "no such event is recorded\n".to_owned()
+        "no matching events\n".to_owned()
     } else {
         let mut text = to_text(&events, now, screen::terminal_width());
         if more {
-            text.push_str(&format!("… and older ones: --limit shows more than {limit}\n"));
+            text.push_str(&format!("… older events omitted; --limit shows more than {limit}\n"));
         }
         text
     };
@@ -78,7 +78,7 @@ fn to_json_lines(events: &[EventRow], texts: &HashMap<String, String>) -> Result
 
 fn to_text(events: &[EventRow], now: Timestamp, width: Option<u16>) -> String {
     screen::table_of_width(
-        ["PUBLISHED", "EVENT", "PERSON", "OUTCOME", "NOTE"],
+        ["PUBLISHED", "EVENT", "USER", "OUTCOME", "NOTE"],
         events.iter().map(|event| {
             let person = event.login.as_ref().or(event.okta_user_id.as_ref());
             [

@@ -23,17 +23,15 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     let name = escape(user_match::name_of(&person));
     let marked = store.accounts_of(&id).await?.iter().filter(|account| account.denied).count();
     let question = format!(
-        "Delete what is stored of {name} ({id})? Their {marked} marked accounts stay denied. This cannot be undone."
+        "Delete the stored data of {name} ({id})? Accounts that stay denied in Auth0: {marked}. This cannot be undone."
     );
     if !arguments.yes && !confirmed(&question)? {
         return Ok(Exit::Failed);
     }
     store.forget(&id, &actor(), &config.policy.fingerprint(), now).await?;
-    let mut text = format!("{id} is forgotten: names, addresses and events are deleted, decisions are anonymous");
+    let mut text = format!("forgot {id}: deleted names, addresses and events; anonymized decisions");
     if marked > 0 {
-        text.push_str(&format!(
-            "; {marked} marked accounts stay denied in Auth0, and are known here by Auth0's id alone"
-        ));
+        text.push_str(&format!("; accounts that stay denied in Auth0, stored by their Auth0 id only: {marked}"));
     }
     screen::out(&screen::paragraph("", &text, screen::terminal_width())).map_err(Error::Output)?;
     // What is left over of deleted rows in unused parts of the file.
@@ -41,7 +39,7 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     store.close().await;
     if let Err(error) = compacted {
         screen::remark(&format!(
-            "{}: copies may be left in unused parts of the file until the next `forget`: {error}",
+            "{}: unused parts of the state file may contain the data until the next `forget`: {error}",
             screen::paint(screen::WARNING, "warning")
         ));
         return Ok(Exit::Failed);

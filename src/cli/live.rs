@@ -71,10 +71,12 @@ impl Live {
         let there = self.0.accounts.iter().filter(|seen| seen.account.is_some() && !seen.outside).count();
         let wrong = self.0.wrong().count();
         let Some(status) = &self.0.status else {
-            return "Okta does not show this person, and nothing says that they left: nothing is written".to_owned();
+            return "Okta does not return this user and no deletion is recorded → nothing is written".to_owned();
         };
         match self.0.verdict {
-            Verdict::Deny if self.0.exempt => format!("Okta says {status}, and they are exempt: no account is denied"),
+            Verdict::Deny if self.0.exempt => {
+                format!("Okta says {status}, but the user is exempt → no account is denied")
+            }
             Verdict::Deny => {
                 let so = match (there, wrong) {
                     (0, _) => "there are none".to_owned(),
@@ -86,7 +88,7 @@ impl Live {
             }
             Verdict::Allow => {
                 let so = if wrong == 0 { "none is".to_owned() } else { format!("{wrong} of {there} still ARE") };
-                format!("Okta says {status} → no account should be denied for them: {so}")
+                format!("Okta says {status} → no account should be denied for this user: {so}")
             }
             Verdict::Leave => format!("Okta says {status} → nothing is written, in either direction"),
         }
@@ -119,7 +121,7 @@ impl Live {
         let mut text = format!("\n{}\n", screen::paint(screen::STRONG, "Both tenants, now"));
         if !self.0.accounts.is_empty() {
             text.push_str(&screen::table_of_width(
-                ["ACCOUNT", "ADDRESS", "AUTH0 SAYS", "MARKED FOR", "THE STATE BELIEVES"],
+                ["ACCOUNT", "ADDRESS", "AUTH0 SAYS", "MARKED FOR", "STATE SAYS"],
                 self.0.accounts.iter().map(|seen| {
                     let believed = if seen.believed { "denied" } else { "open" }.to_owned();
                     let Some(account) = &seen.account else {
@@ -168,7 +170,7 @@ impl Unknown {
 
     /// For people, on a screen of `width` columns.
     pub(crate) fn to_text(&self, who: &str, width: Option<u16>) -> String {
-        let mut text = screen::paragraph("", &format!("{who} is not known to the state"), width);
+        let mut text = screen::paragraph("", &format!("{who} is not in the state"), width);
         for user in &self.0.users {
             let said = format!("{} {} is {}", user.id, user.login, user.status);
             text.push_str(&screen::paragraph("Okta   ", &said, width));
@@ -179,7 +181,7 @@ impl Unknown {
             text.push_str(&screen::paragraph("Auth0  ", &said, width));
         }
         if self.is_empty() {
-            text.push_str("neither does Okta nor Auth0 know them\n");
+            text.push_str("not found in Okta or Auth0 either\n");
         }
         text
     }
@@ -188,7 +190,7 @@ impl Unknown {
 fn marked_for(account: &Account) -> String {
     match account.mark.as_ref().filter(|mark| mark.deactivated) {
         None => "-".to_owned(),
-        Some(mark) => mark.okta_user_id.as_ref().map_or_else(|| "nobody named".to_owned(), ToString::to_string),
+        Some(mark) => mark.okta_user_id.as_ref().map_or_else(|| "unknown user".to_owned(), ToString::to_string),
     }
 }
 
@@ -253,11 +255,11 @@ mod tests {
             (live(Status::Deprovisioned, vec![open()]), "denied: they are NOT"),
             (live(Status::Deprovisioned, vec![denied(), outside, gone]), "denied: they are"),
             (live(Status::Deleted, Vec::new()), "Okta says DELETED → accounts should be denied: there are none"),
-            (live(Status::Active, vec![still_denied, seen("b", None, false)]), "for them: 1 of 2 still ARE"),
-            (live(Status::Active, vec![seen("a", Some("00uother"), false)]), "for them: none is"),
+            (live(Status::Active, vec![still_denied, seen("b", None, false)]), "for this user: 1 of 2 still ARE"),
+            (live(Status::Active, vec![seen("a", Some("00uother"), false)]), "for this user: none is"),
             (live(Status::Staged, vec![denied()]), "nothing is written"),
             (Inspection { exempt: true, ..live(Status::Deprovisioned, vec![denied()]) }, "exempt"),
-            (Inspection { status: None, verdict: Verdict::Leave, ..live(Status::Active, vec![]) }, "does not show"),
+            (Inspection { status: None, verdict: Verdict::Leave, ..live(Status::Active, vec![]) }, "does not return"),
         ] {
             let line = Live(inspection).line();
             assert!(line.ends_with(expected) || (line.contains(expected) && !expected.starts_with("denied")), "{line}");

@@ -28,8 +28,8 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     };
     let known = engine.store().status().await?.map_or(0, |status| status.denied);
     let question = format!(
-        "Lift every mark of ours in {}? {known} accounts are known to be denied; they, and any that a search finds, are let \
-         in again.",
+        "Remove all marks from {}? This allows logins again for the {known} accounts that are known to be denied, and for any \
+         others that a search finds.",
         config.auth0.url
     );
     if !arguments.dry_run && !arguments.yes && !confirmed(&question)? {
@@ -39,7 +39,7 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     let stop = signals::stop_on_signal()?;
     let run = engine.store().begin_run(RunKind::Purge, clock.now()).await?;
     let mut progress = Progress::new();
-    let step = if arguments.dry_run { "finding our marks" } else { "lifting our marks" };
+    let step = if arguments.dry_run { "finding marks" } else { "removing marks" };
     progress.begin(step, Some(known.unsigned_abs()));
     let freed: Mutex<Vec<ClearedAccount>> = Mutex::default();
     let purge = engine
@@ -71,7 +71,7 @@ fn text(purge: &Purge, freed: &[ClearedAccount], dry_run: bool) -> String {
     }
     if !purge.left.is_empty() {
         let rows = purge.left.iter().take(SHOWN).map(|(account, why)| [account.to_string(), why.clone()]);
-        text.push_str(&screen::table(["NOT LIFTED FROM", "WHY"], rows));
+        text.push_str(&screen::table(["NOT CLEARED", "WHY"], rows));
         if purge.left.len() > SHOWN {
             let _ = writeln!(text, "… and {} more", purge.left.len() - SHOWN);
         }
@@ -80,19 +80,20 @@ fn text(purge: &Purge, freed: &[ClearedAccount], dry_run: bool) -> String {
     let width = screen::terminal_width();
     if let Some(why) = &purge.incomplete {
         let head = format!("{}: ", screen::paint(screen::BAD, "error"));
-        text.push_str(&screen::paragraph(&head, &format!("not everything was gone through: {why}"), width));
+        text.push_str(&screen::paragraph(&head, &format!("could not process every account: {why}"), width));
     }
-    let (freed, clean, left) = (purge.freed, purge.clean, purge.left.len());
+    let accounts = screen::count(purge.freed, "account");
+    let (clean, left) = (purge.clean, purge.left.len());
     if dry_run {
-        let told = format!("dry run: the marks of {freed} accounts would be lifted; nothing was changed");
+        let told = format!("dry run: marks would be removed from {accounts}; nothing was changed");
         text.push_str(&screen::paragraph("", &told, width));
     } else {
-        let told = format!("marks lifted from {freed} accounts, nothing of ours on {clean}, {left} left");
+        let told = format!("removed marks from {accounts}; {clean} had none, {left} failed");
         text.push_str(&screen::paragraph("", &told, width));
         text.push_str(&screen::paragraph(
             "",
-            "now stop and remove the service (systemctl disable --now okta-auth0-sync): a pass or a comparison would deny \
-             the same people again; then unbind the Action",
+            "next: stop and remove the service (systemctl disable --now okta-auth0-sync), else it denies the same users \
+             again; then unbind the Action",
             width,
         ));
     }

@@ -31,7 +31,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
         (false, Some(since)) => Scope::Since(since.resolve(now)),
         (false, None) => Scope::Since(clock::sub(now, USUAL_SPAN)),
     };
-    let shown = tokio::spawn(sync::show("comparing people", heard));
+    let shown = tokio::spawn(sync::show("comparing users", heard));
     let stop = signals::stop_on_signal()?;
     engine.begin_reconcile(scope, "asked for on the command line").await?;
     let result = reconcile(&engine, &stop).await;

@@ -38,7 +38,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         enforce = config.engine.enforce, state = %config.store.path.display(), "okta-auth0-sync is running"
     );
     if !config.engine.enforce {
-        warn!(event = "not_enforcing", "enforce = false: everything is done but the writes to Auth0");
+        warn!(event = "not_enforcing", "enforce = false: nothing is written to Auth0");
     }
     let timetable = Schedules {
         poll: config.schedule.poll.pattern().to_owned(),
@@ -73,7 +73,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         error!(%error, "could not record the end of this run");
     }
     engine.store().close().await;
-    info!(event = "stopped", "okta-auth0-sync has stopped; what was in flight is finished");
+    info!(event = "stopped", "okta-auth0-sync has stopped; work in progress was finished");
     result.map(|()| Exit::Done).map_err(Error::Fatal)
 }
 
@@ -81,10 +81,13 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
 fn stop_on_signal() -> Result<CancellationToken, Error> {
     let first = || {
         systemd::stopping();
-        info!(event = "stopping", "asked to stop: finishing what is in flight; once more stops at once");
+        info!(event = "stopping", "shutting down: finishing work in progress; a second signal stops immediately");
     };
     let second = || {
-        warn!(event = "aborted", "stopping at once: the state is consistent, looks under way are repeated next time");
+        warn!(
+            event = "aborted",
+            "exiting immediately: the state is consistent, the next start repeats unfinished looks"
+        );
         std::process::exit(1);
     };
     signals::listen(first, second)
@@ -104,7 +107,7 @@ async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, st
             error!(
                 event = "wedged",
                 seconds = age.as_secs(),
-                "the {name} makes no progress: the watchdog is not fed any more"
+                "the {name} makes no progress; no longer notifying the watchdog"
             );
         }
         clock.sleep(interval / 8).await;
@@ -115,9 +118,11 @@ async fn tell_systemd(engine: &Engine, error: Option<&str>) {
     match (engine.store().status().await, error) {
         (Ok(Some(status)), None) => systemd::status(&line(&status)),
         // The error comes last: it may be longer than the line.
-        (Ok(Some(status)), Some(error)) => systemd::status(&format!("{}; cannot read the log: {error}", line(&status))),
+        (Ok(Some(status)), Some(error)) => {
+            systemd::status(&format!("{}; failed to poll the System Log: {error}", line(&status)))
+        }
         (Ok(None), _) => {}
-        (Err(error), _) => systemd::status(&format!("the state cannot be read: {error}")),
+        (Err(error), _) => systemd::status(&format!("cannot read the state: {error}")),
     }
 }
 

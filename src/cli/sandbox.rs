@@ -15,7 +15,8 @@ use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Options, Population
 pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (people, leavers, history) = (arguments.people, arguments.leavers, arguments.history);
     if leavers > people || (history > 0 && leavers == people) {
-        let why = "--people must be at least --leavers, and more with --history: its entries are about those who stay";
+        let why =
+            "--people must be at least --leavers, and greater with --history: its entries need users who stay active";
         return Err(Error::Setup(why.to_owned()));
     }
     let mut options =
@@ -27,9 +28,9 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
     if let (Some(burst), Some(refill)) = (arguments.auth0_burst, arguments.auth0_per_second) {
         options.auth0.bucket = Bucket { burst, refill_per_second: f64::from(refill) };
     }
-    let sandbox = Sandbox::start(options, ACTION_SOURCE).await.map_err(|error| {
-        Error::Setup(format!("the sandbox cannot be served: {error}; choose other ports, or leave them out"))
-    })?;
+    let sandbox = Sandbox::start(options, ACTION_SOURCE)
+        .await
+        .map_err(|error| Error::Setup(format!("cannot start the sandbox: {error}; choose other ports or omit them")))?;
     sandbox.populate(Population { people, leavers, history });
     if let Some(span) = arguments.latency {
         for faults in [sandbox.okta().faults(), sandbox.auth0().faults()] {
@@ -37,20 +38,20 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
         }
     }
     let text = format!(
-        "# An Okta org and an Auth0 tenant that live in memory, on loopback. Paste this into a config.toml (mode 0600):\n\n\
+        "# An in-memory Okta org and Auth0 tenant on loopback. Paste this into a config.toml (mode 0600):\n\n\
          {}\n[store]\npath = \"state.db\"\n\n\
-         # Create a person in both, and deactivate them in Okta:\n\
+         # Create a user in both, then deactivate the user in Okta:\n\
          #   curl -s -H 'Authorization: SSWS {token}' -H 'Content-Type: application/json' \\\n\
          #     '{okta}/api/v1/users?activate=true' \\\n\
          #     -d '{{\"profile\":{{\"login\":\"ann@example.com\",\"email\":\"ann@example.com\",\"firstName\":\"Ann\",\"lastName\":\"E\"}}}}'\n\
          #   curl -s -X POST -H 'Authorization: SSWS {token}' '{okta}/api/v1/users/<id>/lifecycle/deactivate'\n\
-         # Faults, logins, the clock and the journal of requests are under /_sandbox/ on each port.\n",
+         # Faults, logins, the clock and the request journal are under /_sandbox/ on each port.\n",
         sandbox.config_toml(),
         token = sandbox.okta().api_token(),
         okta = sandbox.okta().url(),
     );
     screen::out(&text).map_err(Error::Output)?;
-    screen::remark("serving; Ctrl-C ends it");
+    screen::remark("serving; press Ctrl-C to stop");
     signals::stop_on_signal()?.cancelled().await;
     sandbox.stop().await;
     Ok(Exit::Done)

@@ -39,5 +39,5 @@ pub(crate) fn listen(
 /// # Errors
 /// As [`listen`].
 pub(crate) fn stop_on_signal() -> Result<CancellationToken, Error> {
-    listen(|| screen::remark("stopping: what is in flight is finished, the rest is done next time"), || ())
+    listen(|| screen::remark("stopping: finishing work in progress; the next run does the rest"), || ())
 }

@@ -75,7 +75,7 @@ impl Story {
             text.push_str(&format!("\n{}\n{body}", screen::paint(screen::STRONG, head)));
         };
         if !self.accounts.is_empty() {
-            section("Auth0 accounts with a mark of ours, now or once", self.accounts_text(now, width));
+            section("Auth0 accounts, marked now or previously", self.accounts_text(now, width));
         }
         if !self.events.is_empty() {
             section("Events, oldest first", self.events_text(now, width));
@@ -118,10 +118,10 @@ impl Story {
 
     fn outcome(&self, now: Timestamp) -> String {
         let person = &self.person;
-        let Some(outcome) = &person.outcome else { return "none has ended yet".to_owned() };
+        let Some(outcome) = &person.outcome else { return "not processed yet".to_owned() };
         let why = person.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         let since = screen::relative_text(Some(&person.since), now);
-        format!("{}{why}, so since {since}", outcome.as_str().replace('_', " "))
+        format!("{} since {since}{why}", outcome.as_str().replace('_', " "))
     }
 
     /// What is due, and why.
@@ -130,11 +130,11 @@ impl Story {
         let id = &person.okta_user_id;
         let reason = match person.cause.as_str() {
             "event" => "an event",
-            "recheck" => "a second look, as Okta and its log disagreed or somebody shares the address",
+            "recheck" => "a recheck, as Okta and its log disagreed or another user has the address",
             "sweep" => "a reconcile",
-            "command" => "somebody asked",
-            "neighbour" => "another person with the same address was looked at",
-            "policy" => "the configuration changed",
+            "command" => "an operator's request",
+            "neighbour" => "a look at another user with the same address",
+            "policy" => "a configuration change",
             other => other,
         };
         let attempts = match person.attempts {
@@ -144,9 +144,9 @@ impl Story {
         };
         match (&person.due_at, person.outcome) {
             (None, Some(OutcomeKind::Held)) => {
-                format!("none until a person decides: okta-auth0-sync approve {id} (or retry {id})")
+                format!("none until an operator decides: okta-auth0-sync approve {id} (or retry {id})")
             }
-            (None, _) => "none is due; the next event or reconcile brings one".to_owned(),
+            (None, _) => "not due; the next event or reconcile queues one".to_owned(),
             (Some(at), _) => {
                 let due = match parse_timestamp(at) {
                     Ok(at) if at <= now => "now".to_owned(),
@@ -203,10 +203,10 @@ impl Story {
         let mut text = String::new();
         if kept.expired > 0 {
             let reach = match &kept.oldest_at {
-                Some(at) => format!("the oldest that is kept is of {at}"),
-                None => "none is kept".to_owned(),
+                Some(at) => format!("the oldest one kept is from {at}"),
+                None => "none are kept".to_owned(),
             };
-            let told = format!("Earlier decisions, of whomever, are beyond [store] retention and gone; {reach}.");
+            let told = format!("Earlier decisions (of all users) were deleted after [store] retention; {reach}.");
             text.push_str(&screen::paragraph("", &told, width));
         }
         if self.decisions.is_empty() {
@@ -216,7 +216,7 @@ impl Story {
         let rows = folded.len().saturating_sub(SHOWN_MAX);
         text + &earlier(folded.len())
             + &screen::table_of_width(
-                ["WHEN", "BECAUSE OF", "OKTA → VERDICT", "ACCOUNT", "OUTCOME", "WHY"],
+                ["WHEN", "CAUSE", "OKTA → VERDICT", "ACCOUNT", "OUTCOME", "WHY"],
                 folded.into_iter().skip(rows).map(|(decision, times)| {
                     let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
                     let verdict = match (&decision.status, &decision.verdict) {
@@ -237,7 +237,7 @@ impl Story {
                         cause,
                         verdict,
                         shown(&decision.auth0_user_id),
-                        if times > 1 { format!("{change} ({times} times, until then)") } else { change },
+                        if times > 1 { format!("{change} ({times} times, latest shown)") } else { change },
                         decision.why.clone().unwrap_or_default(),
                     ]
                 }),
@@ -250,7 +250,7 @@ impl Story {
 fn earlier(rows: usize) -> String {
     match rows.saturating_sub(SHOWN_MAX) {
         0 => String::new(),
-        hidden => format!("… and {hidden} earlier: see --json\n"),
+        hidden => format!("… {hidden} earlier rows omitted; --json shows them\n"),
     }
 }
 
@@ -450,7 +450,7 @@ mod tests {
             };
             story.next_look(now)
         };
-        assert!(told(|_| {}).starts_with("none is due"));
+        assert!(told(|_| {}).starts_with("not due"));
         assert!(told(|person| person.outcome = Some(OutcomeKind::Held)).contains("approve 00ud384zryL1GFAg30h7"));
         assert_eq!(
             told(|person| {

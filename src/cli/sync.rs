@@ -28,7 +28,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
         (wiring::engine(&config, &clock).await?, None)
     };
     let engine = Arc::new(engine.with_notes(notes));
-    let shown = tokio::spawn(show("reading Okta's log, new events", heard));
+    let shown = tokio::spawn(show("reading the System Log, new events", heard));
     let stop = signals::stop_on_signal()?;
     let result = pass(&engine, &stop).await;
     engine.close_notes();
@@ -54,7 +54,7 @@ pub(crate) async fn show(first: &'static str, mut heard: mpsc::UnboundedReceiver
                 progress.at(listed);
             }
             Note::Due { about: 0 } => progress.end(),
-            Note::Due { about } => progress.begin("looking at people", Some(about)),
+            Note::Due { about } => progress.begin("processing users", Some(about)),
             Note::Look(report) => {
                 looks += 1;
                 progress.at(looks);
@@ -96,12 +96,12 @@ fn head(done: &Done) -> String {
     let begun = match &done.compared {
         Some(compared) => {
             let (listed, made_due) = (compared.listed, compared.made_due);
-            format!("{listed} people compared, {made_due} of them to be looked at")
+            format!("{listed} users compared, {made_due} queued")
         }
         None => {
             let (pages, events) =
                 (screen::count(done.polled.pages, "page"), screen::count(done.polled.events, "new event"));
-            format!("{pages} of the log, {events}")
+            format!("{pages} of the System Log, {events}")
         }
     };
     let width = screen::terminal_width();
@@ -113,10 +113,10 @@ fn head(done: &Done) -> String {
     let mut text = screen::paragraph("", &told, width);
     if let Some(error) = &done.error {
         let head = format!("{}: ", screen::paint(screen::BAD, "error"));
-        text.push_str(&screen::paragraph(&head, &format!("not everything could be read: {error}"), width));
+        text.push_str(&screen::paragraph(&head, &format!("could not read everything: {error}"), width));
     }
     if done.stopped {
-        text.push_str("stopped before the end; the rest is done next time\n");
+        text.push_str("stopped early; the next run does the rest\n");
     }
     text
 }
@@ -126,13 +126,13 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
     let counts: Vec<String> = tally(reports).iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     if !counts.is_empty() {
         let counts = counts.join(", ").replace('_', " ");
-        text.push_str(&screen::paragraph("people: ", &counts, screen::terminal_width()));
+        text.push_str(&screen::paragraph("users: ", &counts, screen::terminal_width()));
     }
     let unfinished: Vec<&Report> = reports.iter().filter(|report| !report.outcome.settles()).collect();
     if !unfinished.is_empty() {
         text.push('\n');
         text.push_str(&screen::table(
-            ["PERSON", "OUTCOME", "WHY"],
+            ["USER", "OUTCOME", "WHY"],
             unfinished.iter().take(50).map(|report| {
                 [person(report), report.outcome.as_str().replace('_', " "), report.outcome.why().unwrap_or_default()]
             }),
@@ -145,8 +145,11 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
         let open = status.pending + status.failed + status.held + status.quarantined;
         if open > 0 {
             let told = format!(
-                "left: {} pending, {} failed, {} held, {} events quarantined; `okta-auth0-sync status` says what to do",
-                status.pending, status.failed, status.held, status.quarantined
+                "remaining: {} pending, {} failed, {} held, {} quarantined; `okta-auth0-sync status` shows what to do",
+                status.pending,
+                status.failed,
+                status.held,
+                screen::count(status.quarantined.unsigned_abs(), "event")
             );
             text.push_str(&screen::paragraph("", &told, screen::terminal_width()));
         }
@@ -181,11 +184,11 @@ pub(super) fn planned(reports: &[Report]) -> String {
     let written = rows.iter().filter(|row| row[3] != "-").count() as u64;
     if !rows.is_empty() {
         text.push('\n');
-        text.push_str(&screen::table(["PERSON", "OKTA", "VERDICT", "AUTH0 ACCOUNT", "BEFORE → AFTER"], rows));
+        text.push_str(&screen::table(["USER", "OKTA", "VERDICT", "AUTH0 ACCOUNT", "BEFORE → AFTER"], rows));
         text.push('\n');
     }
     let told = format!(
-        "dry run: {} would be written; nothing was, neither in Auth0 nor in the state",
+        "dry run: {} would be written; nothing was written to Auth0 or the state",
         screen::count(written, "account")
     );
     text.push_str(&screen::paragraph("", &told, screen::terminal_width()));

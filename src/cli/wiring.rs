@@ -208,7 +208,7 @@ pub(crate) async fn dry_run_engine(
     let folder = tempfile::Builder::new()
         .prefix("okta-auth0-sync-")
         .tempdir()
-        .map_err(|error| Error::Setup(format!("cannot make a folder for the copy of the state: {error}")))?;
+        .map_err(|error| Error::Setup(format!("cannot create a directory for the copy of the state: {error}")))?;
     let copy = folder.path().join("state.db");
     match Store::open_beside(&config.store.path, Access::Read).await {
         Ok(state) => {
@@ -235,14 +235,14 @@ pub(crate) async fn state(path: &Path) -> Result<Store, Error> {
 
 fn log_opened(config: &Config, store: &Store, opened: &Opened) {
     if opened.created {
-        info!(event = "state_created", path = %store.path().display(), "a new state: the log will be read {} back",
+        info!(event = "state_created", path = %store.path().display(), "created a new state; reading the System Log from {} ago",
             humantime::format_duration(config.okta.initial_lookback));
     }
     if let Some(copy) = &opened.migrated_from {
-        info!(event = "migrated", copy = %copy.display(), "the state was migrated; the copy is as it was before");
+        info!(event = "migrated", copy = %copy.display(), "migrated the state; kept a copy of the previous version");
     }
     if opened.tightened {
-        warn!(event = "tightened", path = %store.path().display(), "the state could be read by others; it is 0600 now");
+        warn!(event = "tightened", path = %store.path().display(), "the state was readable by other users; changed its mode to 0600");
     }
 }
 

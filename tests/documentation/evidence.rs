@@ -68,7 +68,7 @@ async fn copied_state_answers_and_shows_edits() {
     let (code, csv) = asked(&folder, &["audit", "export"]);
     assert!(code == 0 && csv.lines().count() == decisions.len() + 1, "{csv}");
     let (code, proof) = asked(&folder, &["audit", "verify"]);
-    assert!(code == 0 && proof.contains("as they were written"), "{proof}");
+    assert!(code == 0 && proof.contains("decisions are unchanged"), "{proof}");
 
     // An attacker with write access drops the triggers and edits a row.
     let row = denied["id"].as_i64().unwrap();
@@ -112,33 +112,33 @@ async fn queries_survive_retention_and_forget() {
     assert!(!export.out.contains("bob@example.com") && !export.out.contains(&bobs), "forgotten: {}", export.out);
     let proof = harness.run(&["audit", "verify"]).await;
     let anonymous = proof.exits(0).out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(!anonymous.contains("; 0 more are anonymous"), "that it was made is still proven: {anonymous}");
-    assert!(anonymous.contains("They reach back to the first"), "{anonymous}");
+    assert!(!anonymous.contains("; 0 more are anonymized"), "that it was made is still proven: {anonymous}");
+    assert!(anonymous.contains("They go back to the first"), "{anonymous}");
 
     // Apply retention as if two years had passed.
     let store = Store::open_beside(&harness.state(), Access::Beside).await.unwrap();
     while store.expire("2100-01-01T00:00:00Z".parse().unwrap(), 1000).await.unwrap() > 0 {}
     store.close().await;
-    assert_eq!(harness.run(&["events"]).await.exits(0).out, "no such event is recorded\n");
+    assert_eq!(harness.run(&["events"]).await.exits(0).out, "no matching events\n");
     for (who, status) in [("ann@example.com", "DEPROVISIONED"), ("gone@example.com", "DELETED")] {
         let told = harness.run(&["user", who]).await;
         assert!(told.exits(0).out.contains(status), "{}", told.out);
         let row = told.out.lines().find(|line| line.contains(" denied ")).unwrap_or_else(|| panic!("{}", told.out));
         assert!(row.contains(" ago") || row.contains("just now"), "since when: {row}");
-        assert!(told.out.contains("beyond [store] retention and gone; none is kept."), "{}", told.out);
+        assert!(told.out.contains("deleted after [store] retention; none are kept."), "{}", told.out);
         let json: Value = serde_json::from_str(&harness.run(&["user", who, "--json"]).await.out).unwrap();
         assert!(json["accounts"][0]["denied_at"].is_string() && json["accounts"][0]["event_id"].is_string(), "{json}");
         assert!(json["decisions_kept"]["expired"].as_i64() > Some(0), "{json}");
     }
     let proof = harness.run(&["audit", "verify"]).await;
-    assert!(proof.exits(0).out.contains("that were made are beyond [store] retention and gone."), "{}", proof.out);
+    assert!(proof.exits(0).out.contains("earlier ones were deleted after [store] retention."), "{}", proof.out);
 
     // Later decisions are listed next to it.
     harness.sandbox.okta().activate(&ann);
     harness.sync().await;
     let told = harness.run(&["user", "ann@example.com"]).await;
-    assert!(told.out.contains("gone; the oldest that is kept is of 20"), "{}", told.out);
+    assert!(told.out.contains("retention; the oldest one kept is from 20"), "{}", told.out);
     assert!(told.out.contains("applied: "), "{}", told.out);
     let proof = harness.run(&["audit", "verify"]).await;
-    assert!(proof.exits(0).out.contains("gone: these reach back to 20"), "{}", proof.out);
+    assert!(proof.exits(0).out.contains("retention; these go back to 20"), "{}", proof.out);
 }

@@ -180,10 +180,10 @@ async fn progress_bar_only_on_terminal() {
     }
     let told = harness.sync().await;
     for line in [
-        "reading Okta's log, new events\n",
-        "reading Okta's log, new events: done, 3 in ",
-        "looking at people, about 3\n",
-        "looking at people: done, 3 in ",
+        "reading the System Log, new events\n",
+        "reading the System Log, new events: done, 3 in ",
+        "processing users, about 3\n",
+        "processing users: done, 3 in ",
     ] {
         assert!(told.err.contains(line), "{line:?} is missing:\n{}", told.err);
     }
@@ -194,10 +194,10 @@ async fn progress_bar_only_on_terminal() {
     let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         let drawn = shown(&folder, 80, &["sync"], &[]);
-        assert!(drawn.raw.contains("looking at people: 0 of about 3"), "{:?}", drawn.raw);
-        assert!(!drawn.text.contains("looking at people"), "taken away before the result: {}", drawn.text);
+        assert!(drawn.raw.contains("processing users: 0 of about 3"), "{:?}", drawn.raw);
+        assert!(!drawn.text.contains("processing users"), "taken away before the result: {}", drawn.text);
         let compared = shown(&folder, 200, &["reconcile", "--all"], &[]);
-        assert!(compared.raw.contains("comparing people: ") && !compared.text.contains("comparing"), "{compared:?}");
+        assert!(compared.raw.contains("comparing users: ") && !compared.text.contains("comparing"), "{compared:?}");
         let dumb = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
             .args(["--config", "config.toml", "purge", "--yes"])
             .current_dir(&folder)
@@ -205,7 +205,7 @@ async fn progress_bar_only_on_terminal() {
             .env("TERM", "dumb")
             .env("CI", "true");
         let dumb = on_terminal(dumb, 80, &[]);
-        assert!(dumb.text.contains("lifting our marks: done, 6 in ") && !dumb.raw.contains('\u{1b}'), "{:?}", dumb.raw);
+        assert!(dumb.text.contains("removing marks: done, 6 in ") && !dumb.raw.contains('\u{1b}'), "{:?}", dumb.raw);
         fits(dumb.exits(0), 80, &["purge"]);
     })
     .await
@@ -224,8 +224,8 @@ async fn long_lists_are_truncated_with_notice() {
     }
     harness.sync().await;
     for (arguments, rows, more) in [
-        (&["events"][..], 50, "… and older ones: --limit shows more than 50\n"),
-        (&["events", "--limit", "7"], 7, "… and older ones: --limit shows more than 7\n"),
+        (&["events"][..], 50, "… older events omitted; --limit shows more than 50\n"),
+        (&["events", "--limit", "7"], 7, "… older events omitted; --limit shows more than 7\n"),
     ] {
         let piped = harness.run(arguments).await;
         assert!(piped.exits(0).out.ends_with(more), "{}", piped.out);
@@ -235,7 +235,7 @@ async fn long_lists_are_truncated_with_notice() {
     assert!(all.out.lines().count() > 60 && !all.out.contains('…'), "{}", all.out);
     assert_eq!(harness.run(&["events", "--json"]).await.out.lines().count(), 50);
     let story = harness.run(&["user", "ann@example.com"]).await;
-    assert!(story.out.contains(" earlier: see --json\n"), "{}", story.out);
+    assert!(story.out.contains(" earlier rows omitted; --json shows them\n"), "{}", story.out);
     let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
         for columns in [80, 200] {
@@ -259,7 +259,7 @@ async fn empty_state_message_of_every_command() {
     let commands: [(&[&str], Ends, Ends); 12] = [
         (&["status"], (0, "Never ran"), (0, "All well")),
         (&["status", "--check"], (1, "never_ran"), (0, "all well")),
-        (&["events"], (1, NO_STATE), (0, "no such event is recorded")),
+        (&["events"], (1, NO_STATE), (0, "no matching events")),
         (&["user", "ann@example.com"], (1, NO_STATE), (1, "in the state")),
         (&["retry", "--failed"], (1, NO_STATE), (0, "no user has failed")),
         (&["retry", "ann@example.com"], (1, NO_STATE), (1, "in the state")),
@@ -267,7 +267,7 @@ async fn empty_state_message_of_every_command() {
         (&["approve", "ann@example.com"], (1, NO_STATE), (1, "in the state")),
         (&["forget", "ann@example.com"], (1, NO_STATE), (1, "in the state")),
         (&["audit", "export"], (1, NO_STATE), (0, "id,at,")),
-        (&["audit", "verify"], (1, NO_STATE), (0, "0 decisions are as they were written")),
+        (&["audit", "verify"], (1, NO_STATE), (0, "0 decisions are unchanged")),
         (&["purge", "--dry-run"], (0, "0 accounts"), (0, "0 accounts")),
     ];
     let typed = move |run: bool, columns: u16| {

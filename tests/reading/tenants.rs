@@ -38,11 +38,11 @@ async fn live_shows_drift_and_look_repairs_it() {
     let (sandbox, folder, id, account) = ann("").await;
     let ran = folder.run(&["user", "Ann@Example.com", "--live"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.contains("is not known to the state") && ran.out.contains(&account), "{}", ran.out);
+    assert!(ran.out.contains("is not in the state") && ran.out.contains(&account), "{}", ran.out);
     assert!(ran.out.contains(&format!("{id} ann@example.com is DEPROVISIONED")), "{}", ran.out);
     assert!(!folder.state().exists());
     let ran = folder.run(&["user", "nobody@example.com", "--live"]);
-    assert!(ran.code == 1 && ran.out.contains("neither does Okta nor Auth0"), "{}", ran.out);
+    assert!(ran.code == 1 && ran.out.contains("not found in Okta or Auth0"), "{}", ran.out);
 
     assert_eq!(folder.run(&["sync"]).code, 0);
     let ran = folder.run(&["user", id.as_str(), "--live"]);

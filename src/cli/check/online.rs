@@ -129,7 +129,7 @@ impl Online<'_> {
         let bare = host.trim_matches(['[', ']']);
         let found = tokio::select! {
             found = tokio::net::lookup_host((bare, port)) => found.map(Iterator::count).map_err(|error| error.to_string()),
-            () = self.clock.sleep(RESOLVE_TIMEOUT) => Err("no answer in time".to_owned()),
+            () = self.clock.sleep(RESOLVE_TIMEOUT) => Err("timed out".to_owned()),
         };
         match found {
             Ok(count) if count > 0 => self.report.pass(
@@ -137,31 +137,31 @@ impl Online<'_> {
                 format!("{host}: {}", if count == 1 { "one address".to_owned() } else { format!("{count} addresses") }),
             ),
             _ if self.behind_proxy => {
-                self.report.pass(line, format!("{host} is not resolved here: the proxy does so"));
+                self.report.pass(line, format!("{host}: resolved by the proxy"));
             }
-            Ok(_) => self.report.fail(line, format!("{host} has no address: check the url")),
-            Err(error) => self.report.fail(
-                line,
-                format!("{host} cannot be resolved ({error}): check the url, and this machine's name resolution"),
-            ),
+            Ok(_) => self.report.fail(line, format!("{host} has no address; check the url")),
+            Err(error) => self
+                .report
+                .fail(line, format!("cannot resolve {host}: {error}; check the url and this machine's DNS settings")),
         }
     }
 
     fn skew(&mut self, name: &str, headers: &HeaderMap, took: Duration) {
         let line = format!("{name} clock");
         let Some(theirs) = headers::date(headers) else {
-            self.report.warn(line, "the answer has no date: the clocks cannot be compared");
+            self.report.warn(line, "the response has no Date header; cannot compare the clocks");
             return;
         };
         let now = self.clock.now();
         let apart = since(now, theirs).max(since(theirs, now));
         // A date has whole seconds, and was written somewhere during the call.
         let skew = apart.saturating_sub(took).saturating_sub(Duration::from_secs(1));
-        let told = format!("this machine's clock is {} s from {name}'s", skew.as_secs());
+        let told = format!("this machine's clock differs from {name}'s by {} s", skew.as_secs());
         if skew > SKEW_MAX {
-            self.report.fail(line, format!("{told}: set it (timedatectl set-ntp true); signed requests are refused"));
+            self.report
+                .fail(line, format!("{told}; signed requests are refused: enable NTP (timedatectl set-ntp true)"));
         } else if skew > SKEW_WARNED {
-            self.report.warn(line, format!("{told}: keep it by NTP (timedatectl set-ntp true)"));
+            self.report.warn(line, format!("{told}; enable NTP (timedatectl set-ntp true)"));
         } else {
             self.report.pass(line, told);
         }
@@ -189,7 +189,7 @@ impl Online<'_> {
             None => {}
             Some(None) => self.report.warn(
                 "Okta users",
-                "nobody who is active is shown: does the role's resource set hold the people who are to be denied?",
+                "no active user is visible; check that the role's resource set includes the users to be denied",
             ),
             Some(Some(user)) => {
                 self.report.pass("Okta users", "can be searched");
@@ -199,7 +199,7 @@ impl Online<'_> {
                     Some(None) => self.report.fail(
                         "Okta user by id",
                         format!(
-                            "{} is in the search and cannot be read: give the credential a role over all users",
+                            "search returns {}, but reading it fails; grant the credential a role over all users",
                             user.id
                         ),
                     ),
@@ -215,16 +215,16 @@ impl Online<'_> {
         let line = "Okta credential";
         match credential {
             Ok(CredentialReport::ApiToken { name, user_id, expires_at }) => {
-                let name = name.unwrap_or_else(|| "without a name".to_owned());
+                let name = name.unwrap_or_else(|| "(unnamed)".to_owned());
                 let owner = user_id.map_or_else(String::new, |id| format!(" of {id}"));
-                let rule = "it ends 30 days after its last use, and with its administrator's account";
+                let rule = "expires 30 days after its last use, or with its administrator's account";
                 let left =
                     expires_at.as_deref().and_then(|at| parse_timestamp(at).ok()).map(|at| since(at, self.clock.now()));
                 match left {
                     Some(left) if left < TOKEN_ENDS_SOON => self.report.warn(
                         line,
                         format!(
-                            "API token {name}{owner} ends in {} h: {rule}; has the daemon been running?",
+                            "API token {name}{owner} expires in {} h ({rule}); check that the daemon is running",
                             left.as_secs() / 3600
                         ),
                     ),
@@ -251,7 +251,7 @@ impl Online<'_> {
                     && matches!(failure.kind, Kind::Forbidden | Kind::NotFound) =>
             {
                 self.report
-                    .warn(line, format!("the API token's own record cannot be read, so neither its end: {failure}"));
+                    .warn(line, format!("cannot read the API token's own record, so its expiry is unknown: {failure}"));
                 true
             }
             Err(failure) => {
@@ -269,7 +269,7 @@ impl Online<'_> {
         self.scopes(&scopes);
         let found = paced(pacer, auth0::endpoints::BY_EMAIL, clock, || auth0.accounts_by_email(PROBE_EMAIL)).await;
         if self.expect("Auth0 look-up by e-mail", found).is_some() {
-            self.report.pass("Auth0 look-up by e-mail", "answers");
+            self.report.pass("Auth0 look-up by e-mail", "works");
         }
         let mut anybody = None;
         if let Some(address) = Address::parse(PROBE_EMAIL).filter(|_| self.config.auth0.search) {
@@ -277,7 +277,7 @@ impl Online<'_> {
             let query = AccountQuery::Emails(&emails);
             let found = paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&query, 0)).await;
             if self.expect("Auth0 search", found).is_some() {
-                self.report.pass("Auth0 search", "answers");
+                self.report.pass("Auth0 search", "works");
                 let marked =
                     paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&AccountQuery::Marked, 0)).await;
                 let marked = self.expect("Auth0 marked accounts", marked);
@@ -289,7 +289,9 @@ impl Online<'_> {
             let read = paced(pacer, auth0::endpoints::ACCOUNT, clock, || auth0.account(&id)).await;
             match self.expect("Auth0 account by id", read) {
                 None => {}
-                Some(None) => self.report.warn("Auth0 account by id", format!("{id} was found and is gone")),
+                Some(None) => {
+                    self.report.warn("Auth0 account by id", format!("search returned {id}, but it no longer exists"))
+                }
                 Some(Some(_)) => self.report.pass("Auth0 account by id", "can be read"),
             }
         }
@@ -303,7 +305,8 @@ impl Online<'_> {
         }
         let missing = action::missing(scopes, &needed);
         if scopes.is_empty() {
-            self.report.warn("Auth0 scopes", format!("are not shown with the token: needed are {}", needed.join(" ")));
+            self.report
+                .warn("Auth0 scopes", format!("not listed in the token response; required: {}", needed.join(" ")));
         } else if missing.is_empty() {
             self.report.pass("Auth0 scopes", needed.join(" "));
         } else {
@@ -320,7 +323,7 @@ impl Online<'_> {
         if !dangerous.is_empty() {
             self.report.warn(
                 "Auth0 scopes",
-                format!("withdraw {}: with it the application can grant itself everything", dangerous.join(" ")),
+                format!("revoke {}: it lets the application grant itself any scope", dangerous.join(" ")),
             );
         }
     }
@@ -328,10 +331,7 @@ impl Online<'_> {
     async fn action(&mut self, auth0: &Auth0, pacer: &Pacer, scopes: &[String]) {
         let line = "Auth0 Action";
         if !action::missing(scopes, &["read:actions"]).is_empty() {
-            self.report.warn(
-                line,
-                "is not looked at: grant read:actions, so that somebody notices when the Action is unbound",
-            );
+            self.report.warn(line, "not checked; grant read:actions, so that an unbound Action raises an alarm");
             return;
         }
         let code = wiring::action_code(self.config);
@@ -365,10 +365,9 @@ impl Online<'_> {
         let period = self.config.schedule.poll.period();
         if let Some((limit, ours)) = okta_ours(Bucket::OktaLog) {
             let polls = (60.0 / period.as_secs_f64().max(1.0)).ceil();
-            let told = format!("System Log: {limit} calls a minute, {ours} of them ours; schedule.poll takes {polls}");
+            let told = format!("System Log: {limit} calls per minute, our share {ours}; schedule.poll uses {polls}");
             if polls > f64::from(ours) {
-                self.report
-                    .warn("Okta limits", format!("{told}: poll less often, or raise the limit of the credential"));
+                self.report.warn("Okta limits", format!("{told}; poll less often, or raise the credential's limit"));
             } else {
                 self.report.pass("Okta limits", told);
             }
@@ -376,28 +375,28 @@ impl Online<'_> {
         // Where nobody could be read by id, the limit of searches, which is never the larger one, stands for both.
         let okta_allows = okta_ours(Bucket::OktaUsers).map(|(users, _)| {
             let user = okta_ours(Bucket::OktaUser).map_or(users, |(user, _)| user);
-            self.report.pass("Okta limits", format!("a user: {user}, searches: {users} calls a minute"));
+            self.report.pass("Okta limits", format!("users by id: {user}, user searches: {users} calls per minute"));
             limits::okta_a_minute(user, users, shares.okta_share)
         });
         let auth0_allows = limits::ours(&auth0, Bucket::Auth0Read, shares.auth0_share).map(|(limit, ours)| {
-            self.report.pass("Auth0 limits", format!("{limit} calls at once, {ours} of them ours"));
+            self.report.pass("Auth0 limits", format!("burst of {limit} calls, our share {ours}"));
             limits::auth0_a_minute(limit, shares.auth0_share, Cost::of(self.config))
         });
         let (Some(okta_allows), Some(auth0_allows)) = (okta_allows, auth0_allows) else { return };
-        let people = okta_allows.min(auth0_allows);
+        let users = okta_allows.min(auth0_allows);
         let told = format!(
-            "up to {people} people who are deactivated within a minute are denied within a minute; more take longer, \
-             nobody is left out"
+            "up to {users} users deactivated in the same minute are denied within a minute; beyond that, denials take \
+             longer"
         );
         if period > Duration::from_secs(45) {
             let every = humantime::format_duration(period);
             self.report.warn(
                 "promise",
-                format!("the log is read every {every}: within a minute nobody is denied for certain"),
+                format!("schedule.poll fires only every {every}; denial within a minute is not guaranteed"),
             );
-        } else if people == 0 {
+        } else if users == 0 {
             self.report
-                .warn("promise", "the limits shown are too small for one person a minute: raise limits or shares");
+                .warn("promise", "the rate limits are too low for one user per minute; raise the limits or our shares");
         } else {
             self.report.pass("promise", told);
         }
@@ -414,12 +413,12 @@ impl Online<'_> {
                     Some(folder) => self.report.warn(
                         line,
                         format!(
-                            "there is none yet, nor its folder {0}: the unit makes it when it starts; to run `sync` before that, as \
-                             root: install -d -m 0700 {0}",
+                            "no state yet, and no directory {0}; the systemd unit creates it. To run `sync` before that, as root: \
+                             install -d -m 0700 {0}",
                             folder.display()
                         ),
                     ),
-                    None => self.report.pass(line, format!("{}: none yet, the first start makes it", path.display())),
+                    None => self.report.pass(line, format!("{}: does not exist yet; the first run creates it", path.display())),
                 }
                 return;
             }
@@ -440,26 +439,26 @@ impl Online<'_> {
         let binding = wiring::binding(self.config);
         if let Some(status) = status.filter(|status| status.okta_url != binding.okta_url) {
             let told = format!(
-                "{} belongs to {}, the configuration names {}",
+                "{} belongs to {}, but the configuration names {}",
                 path.display(),
                 status.okta_url,
                 binding.okta_url
             );
-            self.report.warn(line, format!("{told}: right only if both are addresses of one org"));
+            self.report.warn(line, format!("{told}; ignore this if both are addresses of the same org"));
         }
         match (org, bound.as_deref()) {
             (Some(org), Some(bound)) if org != bound => self.report.fail(
                 line,
                 format!(
-                    "{} belongs to the org {bound}, okta.url is {org}: set store.path to another file",
+                    "{} belongs to the org {bound}, but okta.url is {org}; set store.path to another file",
                     path.display()
                 ),
             ),
             _ => {
                 let used = match is_in_use(path) {
                     Ok(true) => "in use by a running daemon",
-                    Ok(false) => "not in use: no daemon is running",
-                    Err(_) => "whether it is in use cannot be said",
+                    Ok(false) => "not in use; no daemon is running",
+                    Err(_) => "cannot tell whether it is in use",
                 };
                 self.report.pass(line, format!("{}: {used}", path.display()));
             }
