@@ -1,4 +1,4 @@
-//! Who we are in the org: an API token, or an OAuth service app with a private key (and DPoP, if the app requires it).
+//! Authenticates calls to the org: with an API token, or as an OAuth service app with a private key (and DPoP, if the app requires it).
 //!
 //! Okta docs: Create an API token; Implement OAuth for Okta with a service app; Configure OAuth 2.0 DPoP.
 
@@ -19,19 +19,19 @@ use crate::http::jws::SigningKey;
 use crate::http::token::{Token, TokenAnswer, TokenCache};
 use crate::http::{Answer, Failure, Http, Remote};
 
-/// What the service app must be granted.
+/// The scopes that the service app needs.
 pub const SCOPES: [&str; 2] = ["okta.logs.read", "okta.users.read"];
 
-/// A token of an hour is renewed so long before its end.
+/// Tokens live for an hour; they are renewed this long before they expire.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
 
 /// The token endpoint of the org authorization server, the only one that grants Okta's own scopes.
 const TOKEN_PATH: &str = "/oauth2/v1/token";
 
-/// Who we are. The `Debug` of each part shows no secret.
+/// The credential of this program. The `Debug` output shows no secrets.
 #[derive(Debug)]
 pub enum Credentials {
-    /// `SSWS`: has the rights of the administrator who made it, and dies with them.
+    /// `SSWS`: has the permissions of the administrator who created it and is revoked when that user is deactivated.
     ApiToken(SecretString),
     /// A service app that signs with its private key.
     PrivateKeyJwt {
@@ -39,25 +39,25 @@ pub enum Credentials {
         client_id: String,
         /// Its private key.
         key: SigningKey,
-        /// `kid`, if it is not the one in the key's JWK.
+        /// Overrides the `kid` of the key's JWK.
         key_id: Option<String>,
-        /// Whether calls carry proofs of possession.
+        /// Whether calls carry DPoP proofs.
         dpop: DpopMode,
     },
 }
 
-/// Whether calls carry proofs of possession (DPoP).
+/// Whether calls carry DPoP proofs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DpopMode {
-    /// When Okta asks for them.
+    /// Once Okta requires them.
     Auto,
     /// From the first call.
     Always,
-    /// Never: a token that needs them is an error.
+    /// Never; if Okta requires them, the token request fails.
     Never,
 }
 
-/// Puts the credential on calls.
+/// Adds the credential to requests.
 pub(super) enum Authenticator {
     ApiToken(SecretString),
     OAuth(Box<OAuth>),
@@ -69,9 +69,9 @@ pub(super) struct OAuth {
     key_id: Option<String>,
     token_url: Url,
     mode: DpopMode,
-    /// Has Okta asked for proofs (or are we told to give them)?
-    is_bound: AtomicBool,
-    /// Another key than the one that signs assertions (Okta docs: Configure OAuth 2.0 DPoP).
+    /// Whether token requests carry a proof: set by the configuration or once Okta requires it.
+    sends_proofs: AtomicBool,
+    /// Uses a different key than the assertions do, as Okta demands (Okta docs: Configure OAuth 2.0 DPoP).
     prover: Result<Prover, crate::http::jws::KeyError>,
     cache: TokenCache,
 }
@@ -85,8 +85,8 @@ impl fmt::Debug for Authenticator {
     }
 }
 
-/// What one call was authenticated with, so that exactly that can be forgotten.
-pub(super) struct Used(Option<Token>);
+/// The access token of one attempt, so that `forget` drops that token and not a newer one.
+pub(super) struct UsedToken(Option<Token>);
 
 impl Authenticator {
     pub(super) fn new(credentials: Credentials, origin: &Url) -> Self {
@@ -101,7 +101,7 @@ impl Authenticator {
                     key_id,
                     token_url,
                     mode: dpop,
-                    is_bound: AtomicBool::new(dpop == DpopMode::Always),
+                    sends_proofs: AtomicBool::new(dpop == DpopMode::Always),
                     prover: Prover::new(),
                     cache: TokenCache::new(RENEW_EARLY),
                 }))
@@ -109,19 +109,19 @@ impl Authenticator {
         }
     }
 
-    /// The headers of one attempt.
+    /// The authentication headers of one attempt.
     pub(super) async fn headers(
         &self,
         http: &Http,
         clock: &dyn Clock,
         method: &str,
         url: &Url,
-    ) -> Result<(Used, HeaderMap), Failure> {
+    ) -> Result<(UsedToken, HeaderMap), Failure> {
         let mut headers = HeaderMap::new();
         match self {
             Self::ApiToken(token) => {
                 headers.insert(AUTHORIZATION, sensitive(&format!("SSWS {}", token.expose_secret()))?);
-                Ok((Used(None), headers))
+                Ok((UsedToken(None), headers))
             }
             Self::OAuth(oauth) => {
                 let token = oauth.token(http, clock).await?;
@@ -132,12 +132,12 @@ impl Authenticator {
                 } else {
                     headers.insert(AUTHORIZATION, sensitive(&format!("Bearer {secret}"))?);
                 }
-                Ok((Used(Some(token)), headers))
+                Ok((UsedToken(Some(token)), headers))
             }
         }
     }
 
-    /// Does Okta want this very call again, with the nonce that its answer hands out?
+    /// Stores the nonce of the response and returns whether Okta asks to repeat the request with it.
     pub(super) fn wants_nonce(&self, answer: &Answer) -> bool {
         let Self::OAuth(oauth) = self else { return false };
         let Ok(prover) = &oauth.prover else { return false };
@@ -145,8 +145,8 @@ impl Authenticator {
         is_new && matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) && asks_for_nonce(answer)
     }
 
-    /// Forgets the token that `answer` refused. Is there any use in trying again with a new one?
-    pub(super) async fn forget(&self, used: &Used, answer: &Answer) -> bool {
+    /// Drops the access token if `answer` rejects it, and returns whether a retry with a new token makes sense.
+    pub(super) async fn forget(&self, used: &UsedToken, answer: &Answer) -> bool {
         match (self, &used.0) {
             (Self::OAuth(oauth), Some(token)) if answer.status == StatusCode::UNAUTHORIZED => {
                 oauth.cache.forget(token).await;
@@ -156,7 +156,7 @@ impl Authenticator {
         }
     }
 
-    /// The scopes of the present token and whether it is bound to a key; `None` for an API token.
+    /// The current access token; `None` with an API token.
     pub(super) async fn token(&self, http: &Http, clock: &dyn Clock) -> Result<Option<Token>, Failure> {
         match self {
             Self::ApiToken(_) => Ok(None),
@@ -170,33 +170,34 @@ impl OAuth {
         self.cache.get(clock, || self.fetch(http, clock)).await
     }
 
-    /// Up to three attempts, each with a fresh assertion, since Okta takes each once even if it refuses the request:
-    /// without a proof, with one, and with the nonce that was then asked for.
+    /// Makes up to three attempts: without a proof, with one, and with the nonce that Okta then asks for.
+    ///
+    /// Each attempt needs a new assertion: Okta accepts each only once, even if it refuses the request.
     async fn fetch(&self, http: &Http, clock: &dyn Clock) -> Result<TokenAnswer, Failure> {
         let mut nonce_used = false;
         loop {
-            let bound = self.is_bound.load(Ordering::Relaxed);
-            let answer = self.ask(http, clock, bound).await?;
+            let with_proof = self.sends_proofs.load(Ordering::Relaxed);
+            let answer = self.request_token(http, clock, with_proof).await?;
             if let Ok(prover) = &self.prover {
                 prover.keep_nonce(&answer.headers);
             }
             if answer.status.is_success() {
-                let token: TokenAnswer = serde_json::from_slice(&answer.body)
-                    .map_err(|_| answer.malformed("this is no answer of a token endpoint"))?;
+                let token: TokenAnswer =
+                    serde_json::from_slice(&answer.body).map_err(|_| answer.malformed("not a valid token response"))?;
                 return Ok(token);
             }
             let failure = answer.failure(clock);
             match failure.code.as_deref() {
-                Some("invalid_dpop_proof") if !bound && self.mode == DpopMode::Auto => {
-                    self.is_bound.store(true, Ordering::Relaxed);
+                Some("invalid_dpop_proof") if !with_proof && self.mode == DpopMode::Auto => {
+                    self.sends_proofs.store(true, Ordering::Relaxed);
                 }
-                Some("use_dpop_nonce") if bound && !nonce_used => nonce_used = true,
+                Some("use_dpop_nonce") if with_proof && !nonce_used => nonce_used = true,
                 _ => return Err(failure),
             }
         }
     }
 
-    async fn ask(&self, http: &Http, clock: &dyn Clock, bound: bool) -> Result<Answer, Failure> {
+    async fn request_token(&self, http: &Http, clock: &dyn Clock, with_proof: bool) -> Result<Answer, Failure> {
         let assertion =
             client_assertion(&self.key, self.key_id.as_deref(), &self.client_id, self.token_url.as_str(), clock.now())
                 .map_err(|error| TOKEN.rejected(error.to_string()))?;
@@ -206,21 +207,21 @@ impl OAuth {
             ("client_assertion_type", assertion::TYPE),
             ("client_assertion", &assertion),
         ]);
-        if bound {
+        if with_proof {
             request = request.header("dpop", self.proof("POST", &self.token_url, None, clock)?);
         }
         http.send(TOKEN.call(), request, None, clock).await
     }
 
     fn proof(&self, method: &str, url: &Url, token: Option<&str>, clock: &dyn Clock) -> Result<HeaderValue, Failure> {
-        let refused = |message: String| TOKEN.rejected(message);
-        let prover = self.prover.as_ref().map_err(|error| refused(error.to_string()))?;
-        let proof = prover.proof(method, url, token, clock.now()).map_err(|error| refused(error.to_string()))?;
+        let rejected = |message: String| TOKEN.rejected(message);
+        let prover = self.prover.as_ref().map_err(|error| rejected(error.to_string()))?;
+        let proof = prover.proof(method, url, token, clock.now()).map_err(|error| rejected(error.to_string()))?;
         sensitive(&proof)
     }
 }
 
-/// RFC 9449 §9: the resource server says so in `WWW-Authenticate`; Okta's token endpoint in the body.
+/// A resource server sends `use_dpop_nonce` in `WWW-Authenticate` (RFC 9449 §9), Okta's token endpoint in the body.
 fn asks_for_nonce(answer: &Answer) -> bool {
     let in_header = answer
         .headers
@@ -230,10 +231,14 @@ fn asks_for_nonce(answer: &Answer) -> bool {
     in_header || answer.body.windows(14).any(|window| window == b"use_dpop_nonce")
 }
 
-/// A header that no log shows.
+/// A header value that is hidden from `Debug` output and logs.
 fn sensitive(text: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(text).map_err(|_| {
-        Failure::rejected(Remote::Okta, "Authorization", "the credential holds characters that no header can carry")
+        Failure::rejected(
+            Remote::Okta,
+            "Authorization",
+            "the credential contains characters that are not allowed in a header",
+        )
     })?;
     value.set_sensitive(true);
     Ok(value)

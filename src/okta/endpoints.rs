@@ -11,14 +11,14 @@ const fn okta(name: &'static str, bucket: Bucket) -> Endpoint {
 pub const TOKEN: Endpoint = okta("POST /oauth2/v1/token", Bucket::OktaOther);
 /// A page of the System Log.
 pub const LOG: Endpoint = okta("GET /api/v1/logs", Bucket::OktaLog).with_limits(Limits::LOG_PAGE);
-/// The org's id.
+/// The org id.
 pub const ORG: Endpoint = okta("GET /.well-known/okta-organization", Bucket::OktaOther);
 /// The API token in use.
 pub const OWN_TOKEN: Endpoint = okta("GET /api/v1/api-tokens/current", Bucket::OktaOther);
 /// A user by id.
 pub const USER: Endpoint = okta("GET /api/v1/users/{id}", Bucket::OktaUser);
-/// Users by search or filter.
+/// Users by search.
 pub const USERS: Endpoint = okta("GET /api/v1/users", Bucket::OktaUsers);
 
-/// All of them.
+/// All endpoints.
 pub const ALL: [Endpoint; 6] = [TOKEN, LOG, ORG, OWN_TOKEN, USER, USERS];

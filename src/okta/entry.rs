@@ -1,7 +1,7 @@
-//! One entry of the log: read leniently, set aside if it cannot be, and never the reason to lose its page.
+//! Parses one event of the System Log leniently. An event that cannot be parsed is quarantined; its page is still used.
 //!
-//! Strict models of this format, Okta's own SDKs among them, have dropped whole pages because its types wobble: `version`
-//! is a text or a number, `postalCode` too. So five fields are read, and nothing else is looked at.
+//! Strict models of this format, including Okta's own SDKs, have dropped whole pages because its types vary: `version` and
+//! `postalCode` are strings or numbers. So only five fields are parsed.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,18 +12,18 @@ use crate::domain::event::EventUser;
 use crate::domain::{Event, OktaUserId, Signal, Timestamp};
 use crate::http::lenient;
 
-/// What is kept of an entry that cannot be read, in bytes.
+/// Limit for the stored text of an unreadable event, in bytes.
 const RAW_BYTES_MAX: usize = 64 << 10;
-/// The longest name, id or type that is taken for one, in bytes. Okta's logins have 100 characters at most, its ids and types
-/// fewer: whatever is longer than this would only fill the state.
+/// Limit for a login, id or event type, in bytes. Okta's logins have at most 100 characters, its ids and types fewer;
+/// longer values would only fill the state database.
 const TEXT_BYTES_MAX: usize = 1 << 10;
 
-/// An entry of a page.
+/// One entry of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogEntry {
-    /// One that could be read.
+    /// A parsed event.
     Event(Event),
-    /// One that could not, with whatever could be.
+    /// An event that could not be parsed, with the fields that could.
     Unreadable {
         /// `uuid`.
         event_id: Option<String>,
@@ -31,9 +31,9 @@ pub enum LogEntry {
         event_type: Option<String>,
         /// `published`.
         published: Option<Timestamp>,
-        /// The entry as it came, at most 64 KiB of it.
+        /// The raw entry, truncated to 64 KiB.
         raw: String,
-        /// What is wrong with it.
+        /// The parse error.
         why: String,
     },
 }
@@ -72,11 +72,11 @@ struct Target {
 }
 
 impl LogEntry {
-    /// Reads one element of a page.
+    /// Parses one element of a page.
     pub fn read(raw: &RawValue) -> Self {
         let wire: Wire = match serde_json::from_str(raw.get()) {
             Ok(wire) => wire,
-            Err(error) => return Self::unreadable(raw, Wire::default(), format!("no event: {error}")),
+            Err(error) => return Self::unreadable(raw, Wire::default(), format!("not an event: {error}")),
         };
         match event(&wire) {
             Ok(event) => Self::Event(event),
@@ -84,7 +84,7 @@ impl LogEntry {
         }
     }
 
-    /// What is kept of an entry that cannot be read is its text: without what we sent, should it be in there.
+    /// Removes from an unreadable entry, whose text is stored, the secrets that the request carried.
     pub(super) fn redacted(self, answer: &Answer) -> Self {
         match self {
             Self::Unreadable { event_id, event_type, published, raw, why } => {
@@ -120,23 +120,23 @@ fn event(wire: &Wire) -> Result<Event, String> {
     let id = present(wire.uuid.clone()).ok_or("no uuid")?;
     let event_type = present(wire.event_type.clone()).ok_or("no eventType")?;
     let published = wire.published.as_deref().ok_or("no published")?;
-    let published = parse_timestamp(published).map_err(|_| "published is no RFC 3339 time")?;
+    let published = parse_timestamp(published).map_err(|_| "published is not an RFC 3339 time")?;
     let users = users(wire.target.as_deref())?;
-    let is_about_somebody = event_type.starts_with("user.lifecycle.") && Signal::of(&event_type) != Signal::Irrelevant;
-    if users.is_empty() && is_about_somebody {
+    let needs_user = event_type.starts_with("user.lifecycle.") && Signal::of(&event_type) != Signal::Irrelevant;
+    if users.is_empty() && needs_user {
         return Err("no target of type User".to_owned());
     }
     let actor = present(wire.actor.alternate_id.clone()).or_else(|| present(wire.actor.id.clone()));
     Ok(Event { id, event_type, published, actor, users })
 }
 
-/// Every target of type `User`, each once. Okta docs: search for the type, the position means nothing.
+/// The distinct targets of type `User`, found by type: their position has no meaning (Okta docs: System Log).
 fn users(targets: Option<&RawValue>) -> Result<Vec<EventUser>, String> {
     let Some(targets) = targets else { return Ok(Vec::new()) };
-    let targets: Vec<&RawValue> = serde_json::from_str(targets.get()).map_err(|_| "target is no list")?;
+    let targets: Vec<&RawValue> = serde_json::from_str(targets.get()).map_err(|_| "target is not an array")?;
     let mut users: Vec<EventUser> = Vec::new();
     for target in targets {
-        let target: Target = serde_json::from_str(target.get()).map_err(|_| "a target is no object")?;
+        let target: Target = serde_json::from_str(target.get()).map_err(|_| "a target is not an object")?;
         if target.kind.as_deref() != Some("User") {
             continue;
         }

@@ -1,7 +1,7 @@
-//! The Okta org: its System Log, its users, and how we prove who we are.
+//! The Okta client: System Log, users and authentication.
 //!
-//! Each call is made once and its answer classified; see [`crate::http`]. Two things only are repeated, once: a call
-//! whose access token was refused, with a new token, and one that wants a DPoP nonce, with it.
+//! Each call is sent once and its response classified; see [`crate::http`]. A call is repeated only in two cases, once
+//! each: with a new access token if Okta refuses the token, and with the DPoP nonce if Okta asks for one.
 
 use std::sync::Arc;
 
@@ -28,16 +28,16 @@ pub use users::{UserPage, UserQuery};
 
 use auth::Authenticator;
 
-/// How the org is reached.
+/// Where the org is and how to authenticate.
 #[derive(Debug)]
 pub struct OktaOptions {
-    /// The org's origin, e.g. `https://acme.okta.com`. A path is ignored.
+    /// The org's origin, e.g. `https://acme.okta.com`; a path is ignored.
     pub url: Url,
-    /// Who we are there.
+    /// The credential for the org.
     pub credentials: Credentials,
 }
 
-/// A client of one org.
+/// A client for one org.
 #[derive(Debug)]
 pub struct Okta {
     origin: Url,
@@ -47,13 +47,13 @@ pub struct Okta {
     authenticator: Authenticator,
 }
 
-/// Trims the answer of what we never read (Okta's OpenAPI description, `OktaResponse`).
+/// Omits parts of users that this program does not read (Okta's OpenAPI description, `OktaResponse`).
 const CONTENT: &str = "application/json; okta-response=omitCredentials,omitCredentialsLinks";
 
 impl Okta {
-    /// A client that has asked nothing yet.
+    /// Creates a client without sending a request.
     ///
-    /// It reports each call to `pacer`, and never waits for it: acquire a permit before.
+    /// It reports each call to `pacer` but does not wait for it: the caller acquires a permit first.
     pub fn new(options: OktaOptions, http: Http, pacer: Arc<Pacer>, clock: Arc<dyn Clock>) -> Self {
         let mut origin = options.url;
         origin.set_path("/");
@@ -63,22 +63,22 @@ impl Okta {
         Self { origin, http, pacer, clock, authenticator }
     }
 
-    /// An address on the org's own origin, whatever `path` holds.
-    fn address(&self, path: &str) -> Url {
-        let mut address = self.origin.clone();
-        address.set_path(path);
-        address
+    /// A URL on the org's origin, whatever `path` contains.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.origin.clone();
+        url.set_path(path);
+        url
     }
 
-    /// One authenticated GET; a refused token or a wanted nonce is made good for once.
+    /// Sends an authenticated GET; repeats it once with a new token and once with a nonce if Okta asks for that.
     async fn get(&self, endpoint: Endpoint, url: Url) -> Result<Answer, Failure> {
         let (mut renewed, mut with_nonce) = (false, false);
         loop {
-            let (proof, headers) = self.authenticator.headers(&self.http, self.clock.as_ref(), "GET", &url).await?;
+            let (used, headers) = self.authenticator.headers(&self.http, self.clock.as_ref(), "GET", &url).await?;
             let answer = self.send(endpoint, url.clone(), headers).await?;
             if !with_nonce && self.authenticator.wants_nonce(&answer) {
                 with_nonce = true;
-            } else if !renewed && self.authenticator.forget(&proof, &answer).await {
+            } else if !renewed && self.authenticator.forget(&used, &answer).await {
                 renewed = true;
             } else {
                 return Ok(answer);
@@ -88,9 +88,9 @@ impl Okta {
 
     async fn send(&self, endpoint: Endpoint, url: Url, mut headers: HeaderMap) -> Result<Answer, Failure> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-        let flight = self.pacer.start_request(endpoint.bucket, self.clock.as_ref());
+        let in_flight = self.pacer.start_request(endpoint.bucket, self.clock.as_ref());
         let request = self.http.client().get(url).headers(headers);
-        self.http.send(endpoint.call(), request, Some(flight), self.clock.as_ref()).await
+        self.http.send(endpoint.call(), request, Some(in_flight), self.clock.as_ref()).await
     }
 }
 

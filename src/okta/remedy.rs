@@ -1,4 +1,4 @@
-//! What an operator can do about an error of Okta.
+//! What operators can do about an error from Okta.
 
 use crate::http::Kind;
 
@@ -7,10 +7,10 @@ pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<St
     let message = message.to_lowercase();
     let text = match code {
         Some("E0000011") => {
-            "the API token is invalid, expired (30 days without use) or its administrator was deactivated: create another"
+            "the API token is invalid, expired (30 days without use) or its administrator was deactivated; create a new one"
         }
-        Some("E0000005") => "the credential's session is not valid: create another API token",
-        Some("E0000015") => "this Okta org lacks the feature that the call needs",
+        Some("E0000005") => "the credential's session is not valid; create another API token",
+        Some("E0000015") => "this Okta org lacks the feature that this call needs",
         Some("E0000006") => {
             "give the credential an administrator role that may read users and the System Log (least standard role: \
              Read-only Administrator); a granted scope alone is not enough"
@@ -20,11 +20,11 @@ pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<St
              Proof of Possession\" in the app's settings"
         }
         Some("invalid_client") if message.contains("already been used") => {
-            "another process uses the same assertion, or a proxy repeated the call: try again"
+            "another process used the same assertion, or a proxy repeated the request; retry"
         }
         Some("invalid_client") => {
-            "check okta.oauth client_id, key_id, and that the app knows this key's public half; a machine clock that is \
-             minutes off has the same effect"
+            "check client_id and key_id in okta.oauth, that the public key is registered with the app, and that the clock \
+             of this host is right"
         }
         Some("invalid_scope" | "no_scope_allowed") => {
             "grant the app the scopes okta.logs.read and okta.users.read (Admin Console: Applications, API Scopes)"

@@ -1,4 +1,4 @@
-//! The client against a server that plays what Okta documents or was recorded to answer.
+//! Tests the client against a server that plays back documented or recorded responses of Okta.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn since() -> LogPosition {
     LogPosition::Since("2025-12-25T00:00:00Z".parse::<Timestamp>().unwrap())
 }
 
-/// In the shape of the recorded ones, with the fields that nobody needs.
+/// An event shaped like the recorded ones, including the fields that the client ignores.
 fn event(number: u32) -> Value {
     json!({
         "uuid": format!("0626e18a-3d17-40fb-a1f3-{number:012}"),
@@ -64,7 +64,7 @@ fn error(status: u16, code: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn a_page_is_asked_for_as_polling_wants_it_and_says_where_the_next_begins() {
+async fn log_page_polls_and_returns_next_cursor() {
     let server = Playback::start([]).await;
     let next = "/api/v1/logs?limit=2&filter=eventType+sw+%22user.lifecycle.%22&after=1648112954504_1";
     let first = Reply::json(200, json!([event(1), event(2)]))
@@ -98,11 +98,11 @@ async fn a_page_is_asked_for_as_polling_wants_it_and_says_where_the_next_begins(
     assert_eq!(seen[0].field("limit").as_deref(), Some("2"));
     assert_eq!(seen[0].field("until"), None);
     assert_eq!(seen[0].header("authorization"), "SSWS canary-token");
-    assert_eq!(seen[1].line, format!("GET {next}"), "as it was stored, to the byte, on our own origin");
+    assert_eq!(seen[1].line, format!("GET {next}"), "the stored cursor is sent unchanged, to the configured origin");
 }
 
 #[tokio::test]
-async fn a_next_link_out_of_the_log_is_refused() {
+async fn refuses_next_links_out_of_the_log() {
     for target in
         ["https://evil.example/api/v1/users?after=1", "/api/v1/logs", "/api/v1/logs/../users?a=1", "http://[", "//evil"]
     {
@@ -127,7 +127,7 @@ async fn a_next_link_out_of_the_log_is_refused() {
 }
 
 #[tokio::test]
-async fn an_entry_that_cannot_be_read_is_set_aside_and_its_page_kept() {
+async fn unreadable_entries_do_not_fail_the_page() {
     let odd = |name: &str, value: Value| {
         let mut event = event(9);
         event[name] = value;
@@ -141,16 +141,16 @@ async fn an_entry_that_cannot_be_read_is_set_aside_and_its_page_kept() {
         (odd("eventType", json!([])), "no eventType"),
         (odd("target", Value::Null), "no target of type User"),
         (odd("target", json!([{ "id": "x", "type": "AppUser" }])), "no target of type User"),
-        (odd("target", json!({})), "no list"),
-        (odd("target", json!([7])), "no object"),
+        (odd("target", json!({})), "not an array"),
+        (odd("target", json!([7])), "not an object"),
         (odd("target", json!([{ "id": "../me", "type": "User" }])), "no valid id"),
         (odd("target", json!([{ "id": null, "type": "User" }])), "no valid id"),
-        (json!("text"), "no event"),
-        (json!(null), "no event"),
+        (json!("text"), "not an event"),
+        (json!(null), "not an event"),
         (json!([]), "no"),
     ];
     let fine = [
-        odd("actor", json!("wobbly")),
+        odd("actor", json!("a string")),
         odd("version", json!(0)),
         odd("client", json!(3)),
         {
@@ -167,7 +167,7 @@ async fn an_entry_that_cannot_be_read_is_set_aside_and_its_page_kept() {
     ];
     let mut body: Vec<String> = entries.iter().map(|(entry, _)| entry.to_string()).collect();
     body.extend(fine.iter().map(Value::to_string));
-    // Nesting without end, and bytes that are no text, in fields that nobody reads.
+    // Deep nesting and invalid UTF-8 in fields that the client ignores.
     body.push(event(9).to_string().replacen(
         '{',
         &format!("{{\"x\":{}{},", "[".repeat(100_000), "]".repeat(100_000)),
@@ -196,7 +196,7 @@ async fn an_entry_that_cannot_be_read_is_set_aside_and_its_page_kept() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_an_unreadable_entry_is_bounded() {
+async fn raw_text_of_unreadable_entries_is_truncated() {
     let server = Playback::start([Reply::json(200, json!([{ "uuid": "ä".repeat(100_000) }]))]).await;
     let page = okta(&server).log_page(&since(), 10).await.unwrap();
     let LogEntry::Unreadable { raw, .. } = &page.entries[0] else { panic!() };
@@ -204,7 +204,7 @@ async fn what_is_kept_of_an_unreadable_entry_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_no_list_is_malformed() {
+async fn non_array_log_page_is_malformed() {
     for body in ["", "{}", "null", "[1", "<html>", "[]x"] {
         let server = Playback::start([Reply::json(200, body).with("x-okta-request-id", "req1")]).await;
         let failure = okta(&server).log_page(&since(), 10).await.unwrap_err();
@@ -213,7 +213,7 @@ async fn a_page_that_is_no_list_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_user_is_read_leniently_and_a_404_is_none_only_if_it_says_so() {
+async fn user_is_none_only_for_not_found_code() {
     let id = OktaUserId::parse("00u1").unwrap();
     let mut moving = user("00u1");
     moving["status"] = json!("ACTIVE");
@@ -244,14 +244,14 @@ async fn a_user_is_read_leniently_and_a_404_is_none_only_if_it_says_so() {
     assert_eq!(
         okta.user(&id).await.unwrap_err().kind,
         Kind::Malformed,
-        "another user's login was spelled like this id"
+        "a login that equals the id returns another user"
     );
     assert_eq!(okta.user(&id).await.unwrap_err().kind, Kind::Malformed);
     assert_eq!(server.seen()[0].line, "GET /api/v1/users/00u1");
 }
 
 #[tokio::test]
-async fn holders_are_asked_for_in_batches_and_through_all_pages() {
+async fn holders_are_read_in_batches_and_pages() {
     let next = |after: &str| format!("<https://acme.okta.com/api/v1/users?after={after}&limit=200>; rel=\"next\"");
     let server = Playback::start([
         Reply::json(200, json!([user("00u1"), user("00u2")])).with("link", next("c1")),
@@ -277,7 +277,7 @@ async fn holders_are_asked_for_in_batches_and_through_all_pages() {
 }
 
 #[tokio::test]
-async fn listings_count_what_they_cannot_read() {
+async fn list_counts_unreadable_users() {
     let server = Playback::start([
         Reply::json(200, json!([user("00u1"), 7, { "id": "../x", "status": "ACTIVE" }])),
         Reply::json(200, "[]"),
@@ -294,11 +294,11 @@ async fn listings_count_what_they_cannot_read() {
         |count: usize| UserQuery::Ids((0..count).map(|n| OktaUserId::parse(&format!("00u{n}")).unwrap()).collect());
     okta.list(&ids(2), Some("c0")).await.unwrap();
     let failure = okta.list(&ids(2), Some("c1")).await.unwrap_err();
-    assert!(failure.message.contains("refused next link"), "a cursor that does not move would never end: {failure}");
+    assert!(failure.message.contains("refused next link"), "a repeated cursor would loop forever: {failure}");
     assert!(okta.list(&ids(2), None).await.unwrap_err().message.contains("refused next link"));
     assert_eq!(okta.list(&ids(UserQuery::IDS_MAX + 1), None).await.unwrap_err().kind, Kind::Rejected);
-    let nobody = UserQuery::Status { statuses: vec![Status::Deleted], changed_since: None };
-    assert!(okta.list(&nobody, None).await.unwrap().users.is_empty());
+    let no_match = UserQuery::Status { statuses: vec![Status::Deleted], changed_since: None };
+    assert!(okta.list(&no_match, None).await.unwrap().users.is_empty());
     let seen = server.seen();
     assert_eq!(seen.len(), 4);
     assert_eq!(
@@ -321,7 +321,7 @@ fn claims(jwt: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_refused_access_token_is_renewed_once_and_an_api_token_never() {
+async fn only_refused_access_tokens_are_renewed() {
     let id = OktaUserId::parse("00u1").unwrap();
     let server = Playback::start([
         token("canary-1", "Bearer"),
@@ -339,7 +339,7 @@ async fn a_refused_access_token_is_renewed_once_and_an_api_token_never() {
     assert_eq!(seen[0].field("scope").as_deref(), Some("okta.logs.read okta.users.read"));
     assert_eq!(seen[3].header("authorization"), "Bearer canary-2");
     let [first, second] = [&seen[0], &seen[2]].map(|seen| claims(&seen.field("client_assertion").unwrap()));
-    assert_ne!(first["jti"], second["jti"], "an assertion is good once");
+    assert_ne!(first["jti"], second["jti"], "each assertion is used once");
     assert_eq!(first["aud"], server.url.join("/oauth2/v1/token").unwrap().as_str());
     assert_eq!((&first["iss"], &first["sub"]), (&json!("0oa1"), &json!("0oa1")));
     assert!(first["exp"].as_i64().unwrap() - first["iat"].as_i64().unwrap() <= 300);
@@ -354,7 +354,7 @@ fn oauth_error(status: u16, code: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn proofs_of_possession_are_given_when_okta_asks() {
+async fn dpop_proofs_are_sent_once_okta_asks() {
     let id = OktaUserId::parse("00u1").unwrap();
     let server = Playback::start([
         oauth_error(400, "invalid_dpop_proof"),
@@ -380,11 +380,11 @@ async fn proofs_of_possession_are_given_when_okta_asks() {
     assert_eq!(proof["ath"], crate::http::jws::sha256_base64url(b"canary-1"));
     assert_eq!(seen[4].header("authorization"), "DPoP canary-1");
     let all: Vec<_> = (1..6).map(|at| claims(seen[at].header("dpop"))["jti"].clone()).collect();
-    assert!(all.iter().enumerate().all(|(at, jti)| !all[..at].contains(jti)), "a proof is good once");
+    assert!(all.iter().enumerate().all(|(at, jti)| !all[..at].contains(jti)), "each proof is used once");
 }
 
 #[tokio::test]
-async fn the_dance_for_a_token_ends() {
+async fn token_request_attempts_are_bounded() {
     let server = Playback::start([oauth_error(400, "invalid_dpop_proof")]).await;
     let failure = oauth(&server, DpopMode::Never).credential().await.unwrap_err();
     assert_eq!((failure.kind, server.seen().len()), (Kind::Unauthorized, 1));
@@ -402,7 +402,7 @@ async fn the_dance_for_a_token_ends() {
 }
 
 #[tokio::test]
-async fn the_org_says_who_it_is_without_a_credential() {
+async fn org_id_needs_no_credential() {
     let server = Playback::start([
         Reply::json(200, json!({ "id": "00o1", "pipeline": "idx" })),
         Reply::json(200, "{}"),
@@ -418,7 +418,7 @@ async fn the_org_says_who_it_is_without_a_credential() {
 }
 
 #[tokio::test]
-async fn no_secret_is_ever_shown() {
+async fn errors_and_debug_show_no_secrets() {
     let id = OktaUserId::parse("00u1").unwrap();
     let server = Playback::start([error(401, "E0000011"), Reply::json(302, "canary-body")]).await;
     let client = okta(&server);
@@ -439,7 +439,7 @@ async fn no_secret_is_ever_shown() {
 
 proptest! {
     #[test]
-    fn nobodys_address_becomes_a_part_of_a_search(address in "[!-~]{1,30}@[!-~]{1,30}") {
+    fn addresses_cannot_change_the_search(address in "[!-~]{1,30}@[!-~]{1,30}") {
         let Some(address) = Address::parse(&address) else { return Ok(()) };
         let term = users::equals("profile.email", address.as_str());
         let literal = term.strip_prefix("profile.email eq ").unwrap();

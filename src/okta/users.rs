@@ -1,4 +1,4 @@
-//! Users: one by id, which is always up to date, or many by search, which lags by about a second.
+//! Reads users: one by id, which is always up to date, or many by search, which lags by about a second.
 
 use reqwest::StatusCode;
 use serde::Deserialize;
@@ -9,34 +9,34 @@ use super::{Answer, Failure, Okta};
 use crate::domain::{Address, OktaUser, OktaUserId, Status, Timestamp, timestamp_text};
 use crate::http::{lenient, link};
 
-/// The most users a page (Okta docs: List all users, with `search`).
-const PAGE: &str = "200";
-/// How many addresses one request asks for. Okta refuses overlong searches without saying how long is too long.
-const ADDRESSES_A_REQUEST: usize = 20;
-/// Nobody shares an address with thousands: beyond this the answer is wrong.
+/// The largest page size (Okta docs: List all users, with `search`).
+const PAGE_SIZE: &str = "200";
+/// Addresses per search. Okta refuses long searches but does not document the limit.
+const ADDRESSES_PER_REQUEST: usize = 20;
+/// Thousands of users never share an address: with more pages than this, the response is wrong.
 const HOLDER_PAGES_MAX: usize = 10;
-/// The longest cursor followed.
+/// Longer cursors are refused.
 const CURSOR_BYTES_MAX: usize = 4 << 10;
 
 /// Which users to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserQuery {
-    /// Those in one of these statuses, perhaps only those who came into it after a moment.
+    /// Users in one of these statuses, optionally only those whose status changed after a given time.
     Status {
-        /// Statuses as Okta spells them; `DELETED` is our word and matches nobody.
+        /// The statuses. `DELETED` is not a status of Okta and matches no users.
         statuses: Vec<Status>,
         /// `statusChanged gt`.
         changed_since: Option<Timestamp>,
     },
-    /// Those with these ids, at most [`UserQuery::IDS_MAX`].
+    /// Users with these ids, at most [`UserQuery::IDS_MAX`].
     Ids(Vec<OktaUserId>),
 }
 
 impl UserQuery {
-    /// How many ids one request can ask for.
+    /// The most ids per request.
     pub const IDS_MAX: usize = 50;
 
-    /// The search expression, or `None` if nobody can match.
+    /// The search expression; `None` if no user can match.
     fn search(&self) -> Option<String> {
         match self {
             Self::Status { statuses, changed_since } => {
@@ -57,12 +57,12 @@ impl UserQuery {
     }
 }
 
-/// A page of a listing.
+/// A page of users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserPage {
-    /// Those that could be read.
+    /// The users that could be parsed.
     pub users: Vec<OktaUser>,
-    /// How many could not.
+    /// The number of users that could not.
     pub unreadable: usize,
     /// The cursor of the next page.
     pub next: Option<String>,
@@ -89,9 +89,9 @@ struct Profile {
     email: Option<String>,
 }
 
-/// Needs an id and a status; everything else may be missing.
+/// Parses a user, which needs an id and a status; all else may be missing.
 fn user(json: &str) -> Result<OktaUser, &'static str> {
-    let wire: Wire = serde_json::from_str(json).map_err(|_| "this is no user")?;
+    let wire: Wire = serde_json::from_str(json).map_err(|_| "not a user")?;
     let id = wire.id.as_deref().and_then(OktaUserId::parse).ok_or("a user without a valid id")?;
     let target = wire.transitioning_to_status.filter(|status| !status.is_empty());
     let transitional = target.is_some();
@@ -106,14 +106,14 @@ fn user(json: &str) -> Result<OktaUser, &'static str> {
 }
 
 impl Okta {
-    /// The user with this id, as they are now. `None` if Okta says that there is no such user (404 `E0000007`), which a
-    /// role that does not show them looks like as well.
+    /// Reads the current state of a user. `None` if Okta does not find the user (404 `E0000007`), which also happens if the
+    /// credential's role does not cover the user.
     ///
     /// # Errors
-    /// Classified, any other 404 as [`crate::http::Kind::NotFound`].
+    /// Classified; any other 404 is [`crate::http::Kind::NotFound`].
     pub async fn user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Failure> {
-        // An id holds nothing that an address would have to escape: see `OktaUserId::parse`.
-        let url = self.address(&format!("/api/v1/users/{id}"));
+        // Ids need no escaping in a URL: see `OktaUserId::parse`.
+        let url = self.url(&format!("/api/v1/users/{id}"));
         let answer = self.get(USER, url).await?;
         if answer.status == StatusCode::NOT_FOUND {
             let failure = answer.failure(self.clock.as_ref());
@@ -121,30 +121,30 @@ impl Okta {
         }
         let answer = answer.success(self.clock.as_ref())?;
         let found = user(&text(&answer)).map_err(|why| answer.malformed(why))?;
-        // Okta also takes a login here: another user's login could be spelled like this id.
+        // Okta also accepts a login here, and the login of another user could equal this id.
         if found.id != *id {
-            return Err(answer.malformed(format!("asked for user {id}, got {}", found.id)));
+            return Err(answer.malformed(format!("requested user {id}, got {}", found.id)));
         }
         Ok(Some(found))
     }
 
-    /// Everybody who has one of `addresses` as e-mail or login, in any case: a request for each 20 addresses and each
-    /// 200 users.
+    /// All users with one of `addresses` as e-mail or login, ignoring case. Sends a request per 20 addresses and per 200
+    /// users.
     ///
     /// # Errors
-    /// Classified; [`crate::http::Kind::Malformed`] if one of them cannot be read, since that one could matter.
+    /// Classified; [`crate::http::Kind::Malformed`] if a user cannot be parsed, since that user could be a holder.
     pub async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Failure> {
         let mut holders: Vec<OktaUser> = Vec::new();
-        for batch in addresses.chunks(ADDRESSES_A_REQUEST) {
+        for batch in addresses.chunks(ADDRESSES_PER_REQUEST) {
             let terms = batch.iter().flat_map(|address| {
                 [equals("profile.email", address.as_str()), equals("profile.login", address.as_str())]
             });
             let Some(search) = any(terms) else { continue };
             let mut cursor = None;
             for _ in 0..HOLDER_PAGES_MAX {
-                let page = self.search(&search, cursor.as_deref(), PAGE).await?;
+                let page = self.search(&search, cursor.as_deref(), PAGE_SIZE).await?;
                 if page.unreadable > 0 {
-                    return Err(USERS.malformed("a user who holds the address cannot be read"));
+                    return Err(USERS.malformed("cannot parse a user with this address"));
                 }
                 for user in page.users {
                     if holders.iter().all(|known| known.id != user.id) {
@@ -157,13 +157,13 @@ impl Okta {
                 }
             }
             if cursor.is_some() {
-                return Err(USERS.malformed("too many users hold one address"));
+                return Err(USERS.malformed("too many users share one address"));
             }
         }
         Ok(holders)
     }
 
-    /// One page of a listing; `cursor` is the [`UserPage::next`] of the page before.
+    /// Lists one page of users; `cursor` is the [`UserPage::next`] of the previous page.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] for more than [`UserQuery::IDS_MAX`] ids.
@@ -171,26 +171,26 @@ impl Okta {
         if let UserQuery::Ids(ids) = query
             && ids.len() > UserQuery::IDS_MAX
         {
-            let message = format!("at most {} ids a request", UserQuery::IDS_MAX);
+            let message = format!("at most {} ids per request", UserQuery::IDS_MAX);
             return Err(USERS.rejected(message));
         }
         match query.search() {
-            Some(search) => self.search(&search, cursor, PAGE).await,
+            Some(search) => self.search(&search, cursor, PAGE_SIZE).await,
             None => Ok(UserPage { users: Vec::new(), unreadable: 0, next: None }),
         }
     }
 
-    /// Somebody who is active, if our role shows us anybody: to find out whether it does.
+    /// One active user, to check that the credential's role covers any users.
     ///
     /// # Errors
     /// Classified.
-    pub async fn anybody(&self) -> Result<Option<OktaUser>, Failure> {
+    pub async fn any_active_user(&self) -> Result<Option<OktaUser>, Failure> {
         let page = self.search(&equals("status", Status::Active.as_str()), None, "1").await?;
         Ok(page.users.into_iter().next())
     }
 
     async fn search(&self, search: &str, cursor: Option<&str>, limit: &str) -> Result<UserPage, Failure> {
-        let mut url = self.address("/api/v1/users");
+        let mut url = self.url("/api/v1/users");
         url.query_pairs_mut().append_pair("search", search).append_pair("limit", limit);
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("after", cursor);
@@ -199,10 +199,10 @@ impl Okta {
         let answer = answer.success(self.clock.as_ref())?;
         let body = text(&answer);
         let raw: Vec<&RawValue> =
-            serde_json::from_str(&body).map_err(|_| answer.malformed("a page of users is not a JSON list"))?;
+            serde_json::from_str(&body).map_err(|_| answer.malformed("a page of users is not a JSON array"))?;
         let count = raw.len();
         let users: Vec<OktaUser> = raw.into_iter().filter_map(|raw| user(raw.get()).ok()).collect();
-        // Only the cursor is taken from the link: the address stays ours.
+        // Only the cursor of the link is used, never its host or path.
         let next = match link::target(&answer.headers, "next") {
             None => None,
             Some(target) => Some(
@@ -215,7 +215,7 @@ impl Okta {
                     .filter(|after| {
                         !after.is_empty() && after.len() <= CURSOR_BYTES_MAX && cursor != Some(after.as_str())
                     })
-                    .ok_or_else(|| answer.malformed("refused next link: it is no further page of users"))?,
+                    .ok_or_else(|| answer.malformed("refused next link: it does not lead to another page of users"))?,
             ),
         };
         Ok(UserPage { unreadable: count - users.len(), users, next })
@@ -235,7 +235,7 @@ pub(super) fn equals(property: &str, value: &str) -> String {
     format!("{property} eq {}", quoted(value))
 }
 
-/// A text in a search: a JSON string (RFC 7644 §3.4.2.2), so that nobody's address becomes a part of the expression.
+/// Quotes a value as a JSON string (RFC 7644 §3.4.2.2), so that an address cannot change the search expression.
 fn quoted(value: &str) -> String {
     serde_json::Value::from(value).to_string()
 }

@@ -184,7 +184,7 @@ impl Online<'_> {
         if self.expect("Okta System Log", page).is_some() {
             self.report.pass("Okta System Log", "can be read");
         }
-        let anybody = paced(pacer, okta::endpoints::USERS, clock, || okta.anybody()).await;
+        let anybody = paced(pacer, okta::endpoints::USERS, clock, || okta.any_active_user()).await;
         match self.expect("Okta users", anybody) {
             None => {}
             Some(None) => self.report.warn(
