@@ -1,4 +1,4 @@
-//! `action`: the Auth0 Action that reads the mark: its code, its deployment, and whether it is in force.
+//! `action`: shows, deploys and checks the Auth0 Action that reads the mark.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::domain::Clock;
 use crate::engine::deploy::{Deployment, DeploymentError};
 use crate::http::Pacer;
 
-/// What `action deploy` has to be granted besides.
+/// Additional scopes for `action deploy`.
 const DEPLOY_SCOPES: [&str; 3] = ["read:actions", "create:actions", "update:actions"];
 
-/// Does one of the sub-commands.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// When the tenant cannot be asked or changed.
+/// If the tenant cannot be read or changed.
 pub(crate) async fn run(config: &Config, command: &ActionCommand, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let code = wiring::action_code(config);
     let (auth0, pacer) = match command {
@@ -55,7 +55,7 @@ async fn deploy(
     if found.is_full() {
         return Err(DeploymentError::Full.into());
     }
-    // Before the first step: half a deployment is worse than none.
+    // Checked before the first step: half a deployment is worse than none.
     let missing = missing(&auth0.granted_scopes().await?, &DEPLOY_SCOPES);
     if !missing.is_empty() {
         let verb = if arguments.dry_run { "warning" } else { "error" };
@@ -81,7 +81,7 @@ async fn deploy(
     Ok(if holds(&now) { Exit::Done } else { Exit::Failed })
 }
 
-/// Those of `needed` that are not granted. A tenant that does not say what it granted is not suspected.
+/// The scopes of `needed` that are not granted. Empty if the tenant does not list the granted scopes.
 pub(crate) fn missing<'a>(granted: &[String], needed: &[&'a str]) -> Vec<&'a str> {
     if granted.is_empty() {
         return Vec::new();
@@ -89,12 +89,12 @@ pub(crate) fn missing<'a>(granted: &[String], needed: &[&'a str]) -> Vec<&'a str
     needed.iter().copied().filter(|scope| !granted.iter().any(|have| have == scope)).collect()
 }
 
-/// Is all as it should be?
+/// Do all conditions hold?
 pub(crate) fn holds(standing: &Standing) -> bool {
     standing.conditions().iter().all(|condition| condition.holds)
 }
 
-/// Exactly what is going to be changed.
+/// The exact changes that a deployment will make.
 fn plan(found: &Standing) -> String {
     let name = found.action.as_ref().map_or(ACTION_NAME, |action| action.name.as_str());
     let mut text = "Changes to the tenant:\n".to_owned();

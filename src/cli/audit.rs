@@ -1,4 +1,4 @@
-//! `audit`: the decisions as evidence, out of the state; and whether they are those that were written.
+//! `audit`: exports the decisions as evidence, and verifies that none was changed.
 
 use super::args::{AuditCommand, ExportArgs, ExportFormat};
 use super::{Error, Exit, screen, wiring};
@@ -7,7 +7,7 @@ use crate::domain::clock::timestamp_text;
 use crate::domain::{Timestamp, escape};
 use crate::store::{DecisionRow, Store};
 
-/// So many decisions are in memory at a time.
+/// Decisions held in memory at a time.
 const PAGE: u32 = 1000;
 
 /// The columns of an export: those of the view `decisions`, and `id`, `why` and `policy`.
@@ -34,7 +34,7 @@ const COLUMNS: [&str; 17] = [
 /// Exports or verifies.
 ///
 /// # Errors
-/// When there is no state, it cannot be read, or a decision is not as it was written.
+/// If there is no state, it cannot be read, or a decision was changed.
 pub(crate) async fn run(config: &Config, command: &AuditCommand, now: Timestamp) -> Result<Exit, Error> {
     let store = wiring::state(&config.store.path).await?;
     let done = match command {
@@ -92,14 +92,14 @@ fn cells(decision: &DecisionRow) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// A value as a spreadsheet may show it: control characters as escapes, and what a spreadsheet would take for a formula
-/// (it begins with `=`, `+`, `-` or `@`) behind an apostrophe. JSON lines have every value as it is.
+/// A value that is safe in a spreadsheet: escapes control characters, and puts an apostrophe before a value that would be
+/// a formula (starts with `=`, `+`, `-` or `@`). JSON lines contain every value unchanged.
 fn cell(value: &str) -> String {
     let value = escape(value);
     if value.starts_with(['=', '+', '-', '@']) { format!("'{value}") } else { value }
 }
 
-/// A record of RFC 4180.
+/// An RFC 4180 record.
 fn line(cells: [String; COLUMNS.len()]) -> String {
     let quoted = cells.map(|cell| {
         if cell.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
@@ -108,7 +108,7 @@ fn line(cells: [String; COLUMNS.len()]) -> String {
 }
 
 async fn verify(store: &Store) -> Result<(), Error> {
-    // Asked for first, so that what is told is among what is then verified.
+    // Read first, so that the verification covers the printed row.
     let (last, chain) = store.last_chain().await?;
     let verified = store.verify_decisions().await?;
     let proven = format!(
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_are_no_formulas_and_records_one_line() {
+    fn csv_cells_escape_formulas_and_line_ends() {
         for (value, expected) in [
             ("ann@example.com", "ann@example.com"),
             ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),

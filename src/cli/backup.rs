@@ -1,4 +1,4 @@
-//! `backup`: a verified copy of the state, whether or not a daemon works with it.
+//! `backup`: writes a verified copy of the state, even while a daemon is running.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::config::Config;
 /// Writes the copy to `target`, which must not exist.
 ///
 /// # Errors
-/// When there is no state, or the copy cannot be written or is not proven.
+/// If there is no state, or the copy cannot be written or verified.
 pub(crate) async fn run(config: &Config, target: &Path) -> Result<Exit, Error> {
     let store = wiring::state(&config.store.path).await?;
     let verified = store.backup(target).await;

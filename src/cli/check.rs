@@ -1,4 +1,4 @@
-//! `check`: line by line, what passes, what warns and what fails, and how to mend it.
+//! `check`: one line per check, with a remedy for each warning and failure.
 
 use std::io;
 use std::path::Path;
@@ -12,17 +12,17 @@ use crate::domain::{Timestamp, escape, timestamp_text};
 mod limits;
 pub(super) mod online;
 
-/// How many firings of each schedule are shown.
+/// Upcoming runs shown per schedule.
 const RUNS_SHOWN: usize = 3;
 
-/// What came of one check.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// In order.
+    /// Passed.
     Pass,
-    /// Allowed, and yet perhaps a mistake.
+    /// Allowed, but possibly a mistake.
     Warn,
-    /// Wrong.
+    /// Failed.
     Fail,
 }
 
@@ -39,33 +39,33 @@ impl Verdict {
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked, in few words.
+    /// What was checked.
     pub name: String,
-    /// What came of it.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found, and how to mend it. May have several lines.
+    /// What was found, and the remedy. May have several lines.
     pub detail: String,
 }
 
-/// What all checks came to.
+/// The results of all checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// In the order of checking.
+    /// In order of checking.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Adds something that is in order.
+    /// Adds a pass.
     pub fn pass(&mut self, name: impl Into<String>, detail: impl Into<String>) {
         self.add(name, Verdict::Pass, detail);
     }
 
-    /// Adds something that may be a mistake.
+    /// Adds a warning.
     pub fn warn(&mut self, name: impl Into<String>, detail: impl Into<String>) {
         self.add(name, Verdict::Warn, detail);
     }
 
-    /// Adds something that is wrong.
+    /// Adds a failure.
     pub fn fail(&mut self, name: impl Into<String>, detail: impl Into<String>) {
         self.add(name, Verdict::Fail, detail);
     }
@@ -91,8 +91,7 @@ impl Report {
         json!({ "ok": !self.failed(), "findings": findings })
     }
 
-    /// For people, on a screen of `columns` (`None`: unwrapped); with colour, which [`screen::out`] takes out where it is
-    /// not wanted.
+    /// Renders the report, colored, for a terminal of `columns` columns; unwrapped if `None`.
     pub fn to_text(&self, columns: Option<u16>) -> String {
         let width = self.findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
@@ -122,10 +121,10 @@ impl Report {
         text
     }
 
-    /// Prints it.
+    /// Prints the report.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// If standard output cannot be written.
     pub fn print(&self, as_json: bool) -> io::Result<()> {
         let text = match as_json {
             true => screen::json(&format!("{:#}\n", self.to_json())),
@@ -135,10 +134,10 @@ impl Report {
     }
 }
 
-/// `check --offline`: the configuration alone, without network or state.
+/// `check --offline`: checks the configuration only, without network or state.
 ///
 /// # Errors
-/// When standard output does not take the report.
+/// If standard output cannot be written.
 pub fn offline(file: Option<&Path>, environment: &Environment, now: Timestamp, as_json: bool) -> io::Result<Exit> {
     let report = match Config::load(file, environment) {
         Ok(config) => of_config(&config, now),
@@ -154,7 +153,7 @@ pub fn offline(file: Option<&Path>, environment: &Environment, now: Timestamp, a
     Ok(if report.failed() { Exit::Config } else { Exit::Done })
 }
 
-/// What can be said of a configuration without asking anybody.
+/// The checks that need neither network nor state.
 pub fn of_config(config: &Config, now: Timestamp) -> Report {
     let mut report = Report::default();
     let file = config.file.as_ref().map_or_else(|| "environment".to_owned(), |file| file.display().to_string());

@@ -1,13 +1,13 @@
-//! Asking before something that reaches far.
+//! Confirmation prompts.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use super::{Error, screen};
 
-/// Asks on the terminal. Without one there is nobody to ask, and the answer is no, with the way to say yes.
+/// Prompts on the terminal. Without a terminal the answer is no, with a hint to use `--yes`.
 ///
 /// # Errors
-/// When standard input cannot be read.
+/// If standard input cannot be read.
 pub(crate) fn confirmed(question: &str) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
         screen::remark(&format!(

@@ -1,8 +1,8 @@
-//! `demo`: the whole story on embedded tenants, verified by logging in.
+//! `demo`: a scripted scenario on embedded tenants, verified by logging in.
 //!
-//! The daemon is this same program, started as a process of its own, polling over real HTTP; it is killed without notice in
-//! the middle of a write and started again. What is shown at the end comes from the sandbox's own logins, after the daemon
-//! is gone: a daemon that writes nothing makes the demo fail.
+//! The daemon is this program in a separate process, polling over real HTTP; it is killed in the middle of a write and
+//! restarted. The final table comes from sandbox logins after the daemon has stopped, so a daemon that writes nothing makes
+//! the demo fail.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -21,29 +21,29 @@ use crate::auth0::ACTION_SOURCE;
 use crate::domain::Clock;
 use okta_auth0_sync_sandbox::{Login, Matcher, NewUser, Options, Sandbox, UserId};
 
-/// A step that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of a step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A person of the story.
-struct Person {
+/// A user in the scenario.
+struct DemoUser {
     name: &'static str,
     id: UserId,
     accounts: Vec<String>,
-    /// How the story ends for them: may they log in?
+    /// May the user log in at the end?
     lets_in: bool,
 }
 
-/// The stage: both tenants, the people, and where the daemon keeps its state.
+/// Both tenants, and the directory of the daemon's state.
 struct Stage {
     sandbox: Sandbox,
     clock: Arc<dyn Clock>,
     folder: PathBuf,
 }
 
-/// Plays the story.
+/// Runs the scenario.
 ///
 /// # Errors
-/// When the sandbox or the daemon cannot be started.
+/// If the sandbox or the daemon cannot be started.
 pub(crate) async fn run(clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let setup = |what: &'static str| move |error: std::io::Error| Error::Setup(format!("{what}: {error}"));
     let sandbox = Sandbox::start(Options { clock: clock.clone(), ..Options::default() }, ACTION_SOURCE)
@@ -71,8 +71,8 @@ pub(crate) async fn run(clock: Arc<dyn Clock>) -> Result<Exit, Error> {
 }
 
 impl Stage {
-    /// Six people on both sides: one with two accounts, one with none.
-    fn people(&self) -> Vec<Person> {
+    /// Creates six users in both tenants: one with two accounts, one with none.
+    fn people(&self) -> Vec<DemoUser> {
         let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
         let person = |name: &'static str, lets_in: bool, accounts: &[(&str, &str)]| {
             let email = format!("{}@example.com", name.to_lowercase());
@@ -83,7 +83,7 @@ impl Stage {
                     auth0.create_user(json!({ "email": email, "email_verified": true, "connection": connection }))
                 })
                 .collect();
-            Person { name, id, accounts, lets_in }
+            DemoUser { name, id, accounts, lets_in }
         };
         const DATABASE: &str = "Username-Password-Authentication";
         vec![
@@ -96,8 +96,8 @@ impl Stage {
         ]
     }
 
-    /// The story itself. `Some`: where it did not go on.
-    async fn play(&self, people: &mut [Person]) -> Result<Option<String>, Error> {
+    /// Runs the steps. Returns the failed step, if any.
+    async fn play(&self, people: &mut [DemoUser]) -> Result<Option<String>, Error> {
         let [ann, bob, carol, dan, _eve, grace] = people else { return Ok(Some("six users are needed".to_owned())) };
         let okta = self.sandbox.okta();
         let mut daemon = self.start_daemon().await?;
@@ -121,7 +121,7 @@ impl Stage {
 
         let hold = self.sandbox.auth0().faults().hold(Matcher::new("PATCH", "/api/v2/users"));
         okta.deactivate(&grace.id);
-        let arrived = tokio::time::timeout(PATIENCE, hold.arrived()).await.is_ok();
+        let arrived = tokio::time::timeout(STEP_TIMEOUT, hold.arrived()).await.is_ok();
         let _ = daemon.kill().await;
         drop(hold);
         if !arrived {
@@ -138,7 +138,7 @@ impl Stage {
         Ok(if stop(&mut daemon).await { None } else { Some("the daemon did not shut down cleanly".to_owned()) })
     }
 
-    /// This program, with a configuration that points at the sandbox and polls every second.
+    /// Starts this program with a configuration for the sandbox that polls every second.
     async fn start_daemon(&self) -> Result<Child, Error> {
         let setup = |error: std::io::Error| Error::Setup(format!("cannot start the daemon: {error}"));
         let config = self.folder.join("config.toml");
@@ -156,7 +156,7 @@ impl Stage {
             .open(self.folder.join("daemon.log"))
             .map_err(setup)?;
         let program = std::env::current_exe().map_err(setup)?;
-        // Settings of the caller's own installation must not leak into the story.
+        // Settings of the caller's installation must not leak into the demo.
         let foreign = std::env::vars_os()
             .map(|(name, _)| name)
             .filter(|name| name.to_string_lossy().starts_with("OKTA_AUTH0_SYNC") || name == "NOTIFY_SOCKET");
@@ -184,7 +184,7 @@ impl Stage {
         screen::remark(&format!("{} {text}", screen::paint(screen::GOOD, "✓")));
     }
 
-    /// Waits for something to become true, showing that it waits.
+    /// Waits with a spinner until `done` returns true.
     async fn step(&self, told: &str, done: impl AsyncFn() -> bool) -> bool {
         let bar = if std::io::stderr().is_terminal() && !screen::is_dumb() {
             ProgressBar::new_spinner()
@@ -198,7 +198,7 @@ impl Stage {
         bar.enable_steady_tick(Duration::from_millis(100));
         let began = self.clock.monotonic();
         let mut came = done().await;
-        while !came && self.clock.monotonic().saturating_sub(began) < PATIENCE {
+        while !came && self.clock.monotonic().saturating_sub(began) < STEP_TIMEOUT {
             self.clock.sleep(Duration::from_millis(50)).await;
             came = done().await;
         }
@@ -209,21 +209,21 @@ impl Stage {
         came
     }
 
-    async fn all_denied(&self, people: &[&Person]) -> bool {
+    async fn all_denied(&self, people: &[&DemoUser]) -> bool {
         people
             .iter()
             .flat_map(|person| &person.accounts)
             .all(|account| !self.sandbox.auth0().login(account).is_granted())
     }
 
-    async fn all_let_in(&self, people: &[&Person]) -> bool {
+    async fn all_let_in(&self, people: &[&DemoUser]) -> bool {
         people
             .iter()
             .flat_map(|person| &person.accounts)
             .all(|account| self.sandbox.auth0().login(account).is_granted())
     }
 
-    /// Does the state say that everything is settled? Read as anyone may read it, beside the daemon.
+    /// Does the state say that every user is settled? Reads it while the daemon is running.
     async fn is_idle(&self) -> bool {
         let Ok(store) = super::wiring::state(&self.state()).await else { return false };
         let status = store.status().await;
@@ -231,13 +231,13 @@ impl Stage {
         matches!(status, Ok(Some(status)) if status.pending == 0 && status.failed == 0 && status.held == 0)
     }
 
-    /// What Auth0 holds of a person's accounts, each in a word.
-    fn seen(&self, person: &Person) -> Vec<String> {
+    /// One word per account of a user: its mark in Auth0.
+    fn seen(&self, person: &DemoUser) -> Vec<String> {
         person.accounts.iter().map(|account| marked(self.sandbox.auth0().user(account).as_ref())).collect()
     }
 
-    /// The table, and whether every login went as the story says.
-    fn ending(&self, people: &[Person], before: &[Vec<String>]) -> (String, bool) {
+    /// The final table, and whether every login ended as expected.
+    fn ending(&self, people: &[DemoUser], before: &[Vec<String>]) -> (String, bool) {
         let mut verified = true;
         let mut rows = Vec::new();
         for (person, before) in people.iter().zip(before) {
@@ -299,11 +299,11 @@ fn marked(user: Option<&Value>) -> String {
     .to_owned()
 }
 
-/// SIGTERM, and the daemon's own exit code.
+/// Sends SIGTERM and checks the daemon's exit code.
 async fn stop(daemon: &mut Child) -> bool {
     let Some(pid) = daemon.id() else { return false };
-    // The child has not been waited for, so the number is still its own.
+    // The child has not been reaped, so the process id is still valid.
     let asked = Command::new("kill").arg(pid.to_string()).status().await;
     matches!(asked, Ok(status) if status.success())
-        && matches!(tokio::time::timeout(PATIENCE, daemon.wait()).await, Ok(Ok(status)) if status.success())
+        && matches!(tokio::time::timeout(STEP_TIMEOUT, daemon.wait()).await, Ok(Ok(status)) if status.success())
 }

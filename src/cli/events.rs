@@ -1,4 +1,4 @@
-//! `events`: the recorded entries of the log, and how each ended.
+//! `events`: lists recorded events and their outcomes.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use crate::config::Config;
 use crate::domain::Timestamp;
 use crate::store::{EventRow, EventSelection};
 
-/// The most characters of a quarantined entry's text that are shown.
+/// Maximum characters shown of a quarantined event's text.
 const RAW_CHARS_MAX: usize = 4000;
 
-/// Shows them, newest first.
+/// Lists the events, newest first.
 ///
 /// # Errors
-/// When there is no state, or it cannot be read.
+/// If there is no state, or it cannot be read.
 pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp) -> Result<Exit, Error> {
     let store = wiring::state(&config.store.path).await?;
     let limit = arguments.limit;
-    // One more than is shown: then there are more.
+    // Read one more than shown, to know whether there are more.
     let mut events = match arguments.state {
         None => store.recent_events(None, limit.saturating_add(1)).await?,
         Some(state) => store.events(selection(state), limit.saturating_add(1)).await?,
@@ -29,7 +29,7 @@ pub(crate) async fn run(config: &Config, arguments: &EventsArgs, now: Timestamp)
     let more = events.len() > shown;
     events.truncate(shown);
     let text = if arguments.json {
-        // The newest quarantined ones: whichever of them stand in the list are among as many.
+        // The newest `limit` quarantined events include all that the list can contain.
         let texts: HashMap<String, String> =
             store.quarantined(limit).await?.into_iter().map(|event| (event.event_id, event.raw)).collect();
         to_json_lines(&events, &texts)?
@@ -56,7 +56,7 @@ const fn selection(state: EventState) -> EventSelection {
     }
 }
 
-/// The columns of the view `recent_events`, `why`, and of quarantined entries the text, as far as it is not too long.
+/// The columns of the view `recent_events`, `why`, and the (truncated) text of quarantined events.
 fn to_json_lines(events: &[EventRow], texts: &HashMap<String, String>) -> Result<String, serde_json::Error> {
     let mut lines = String::new();
     for event in events {
@@ -80,11 +80,11 @@ fn to_text(events: &[EventRow], now: Timestamp, width: Option<u16>) -> String {
     screen::table_of_width(
         ["PUBLISHED", "EVENT", "USER", "OUTCOME", "NOTE"],
         events.iter().map(|event| {
-            let person = event.login.as_ref().or(event.okta_user_id.as_ref());
+            let user = event.login.as_ref().or(event.okta_user_id.as_ref());
             [
                 screen::relative_text(event.published.as_deref().or(Some(&event.received_at)), now),
                 short_type(&event.event_type).to_owned(),
-                person.cloned().unwrap_or_else(|| "-".to_owned()),
+                user.cloned().unwrap_or_else(|| "-".to_owned()),
                 event.outcome.replace('_', " "),
                 note(event),
             ]
@@ -93,12 +93,12 @@ fn to_text(events: &[EventRow], now: Timestamp, width: Option<u16>) -> String {
     )
 }
 
-/// The type without what nearly all types begin with.
+/// The event type without the common prefix.
 pub(super) fn short_type(event_type: &str) -> &str {
     event_type.strip_prefix("user.lifecycle.").unwrap_or(event_type)
 }
 
-/// What is wrong with it and what its name is, or who did it.
+/// The reason and the event id of a problem, else the actor.
 fn note(event: &EventRow) -> String {
     match (&event.why, &event.actor) {
         (Some(why), _) => format!("{} ({})", why, event.event_id),
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_is_cut_and_said_to_be() {
+    fn long_raw_text_is_truncated() {
         let event = |id: &str| EventRow {
             event_id: id.to_owned(),
             event_type: "user.lifecycle.deactivate".to_owned(),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_fits_eighty_columns() {
+    fn table_fits_80_columns() {
         let event = EventRow {
             event_id: "5e0e1c0a-6d5d-11ee-8c99-0242ac120002".to_owned(),
             event_type: "user.lifecycle.delete.initiated".to_owned(),

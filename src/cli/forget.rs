@@ -1,4 +1,4 @@
-//! `forget`: one person's data out of the state. Marks in Auth0 stay.
+//! `forget`: deletes one user's data from the state. Marks in Auth0 stay.
 
 use super::args::ForgetArgs;
 use super::confirm::confirmed;
@@ -8,19 +8,19 @@ use crate::config::Config;
 use crate::domain::{Timestamp, escape};
 use crate::store::{Access, Store};
 
-/// Forgets them, after asking. Safe beside a daemon: a look at the person that is under way leaves nothing behind
-/// ([`Store::forget`]).
+/// Forgets the user, after confirmation. Safe while a daemon is running: a look in progress at this user stores nothing
+/// afterwards ([`Store::forget`]).
 ///
 /// # Errors
-/// When there is no state, or it cannot be written.
+/// If there is no state, or it cannot be written.
 pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp) -> Result<Exit, Error> {
     let store = Store::open_beside(&config.store.path, Access::Beside).await?;
-    let person = match UserMatch::find(&store, &arguments.who).await? {
-        UserMatch::One(person) => person,
-        unclear => return user_match::report_no_match(&arguments.who, &unclear, now),
+    let user = match UserMatch::find(&store, &arguments.who).await? {
+        UserMatch::One(user) => user,
+        no_match => return user_match::report_no_match(&arguments.who, &no_match, now),
     };
-    let id = user_match::id_of(&person)?;
-    let name = escape(user_match::name_of(&person));
+    let id = user_match::id_of(&user)?;
+    let name = escape(user_match::name_of(&user));
     let marked = store.accounts_of(&id).await?.iter().filter(|account| account.denied).count();
     let question = format!(
         "Delete the stored data of {name} ({id})? Accounts that stay denied in Auth0: {marked}. This cannot be undone."
@@ -34,7 +34,7 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
         text.push_str(&format!("; accounts that stay denied in Auth0, stored by their Auth0 id only: {marked}"));
     }
     screen::out(&screen::paragraph("", &text, screen::terminal_width())).map_err(Error::Output)?;
-    // What is left over of deleted rows in unused parts of the file.
+    // Unused parts of the file may still contain the deleted rows.
     let compacted = store.compact().await;
     store.close().await;
     if let Err(error) = compacted {
@@ -47,7 +47,7 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     Ok(Exit::Done)
 }
 
-/// Who does it, for the decision that says so: the account that `sudo` was called from, else the present one.
+/// The operator, for the audit trail: the account that called `sudo`, else the current one.
 fn actor() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()

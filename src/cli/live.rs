@@ -1,4 +1,4 @@
-//! Prints what both tenants say of a user now, beside what the state believes.
+//! Prints a user's current data in both tenants next to the stored data.
 
 use std::sync::Arc;
 
@@ -21,16 +21,16 @@ impl From<InspectError> for Error {
     }
 }
 
-/// `user --live` of a user whom the state knows.
+/// `user --live` for a stored user.
 pub(crate) struct Live(pub(crate) Inspection);
 
-/// `user --live` of a user whom the state does not know.
+/// `user --live` for a user that is not in the state.
 pub(crate) struct Unknown(pub(crate) Strangers);
 
-/// Inspects a user whom the state knows.
+/// Inspects a stored user.
 ///
 /// # Errors
-/// When a secret cannot be used, or a remote or the state cannot be read.
+/// If a secret cannot be used, or a remote or the state cannot be read.
 pub(crate) async fn inspect(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -41,10 +41,10 @@ pub(crate) async fn inspect(
     Ok(Live(inspector(&clients, &options, clock).inspect(store, id).await?))
 }
 
-/// Searches both tenants for a user whom the state does not know.
+/// Searches both tenants for a user that is not in the state.
 ///
 /// # Errors
-/// When a secret cannot be used, or a remote cannot be read.
+/// If a secret cannot be used, or a remote cannot be read.
 pub(crate) async fn search(config: &Config, clock: &Arc<dyn Clock>, who: &str) -> Result<Unknown, Error> {
     let (clients, options) = (wiring::clients(config, clock)?, wiring::options(config));
     Ok(Unknown(inspector(&clients, &options, clock).search(who).await?))
@@ -61,12 +61,12 @@ fn inspector<'a>(clients: &'a Clients, options: &'a Options, clock: &'a Arc<dyn 
 }
 
 impl Live {
-    /// Is every account as Okta wants it?
+    /// Does every account match the verdict?
     pub(crate) fn agrees(&self) -> bool {
         self.0.wrong().next().is_none()
     }
 
-    /// One line: what Okta says, what follows, and whether it is so.
+    /// One line: the status in Okta, the verdict, and whether the accounts match it.
     fn line(&self) -> String {
         let there = self.0.accounts.iter().filter(|seen| seen.account.is_some() && !seen.outside).count();
         let wrong = self.0.wrong().count();
@@ -116,7 +116,7 @@ impl Live {
         })
     }
 
-    /// For people, on a screen of `width` columns.
+    /// Renders the result for a terminal of `width` columns.
     pub(crate) fn to_text(&self, width: Option<u16>) -> String {
         let mut text = format!("\n{}\n", screen::paint(screen::STRONG, "Both tenants, now"));
         if !self.0.accounts.is_empty() {
@@ -148,12 +148,12 @@ impl Live {
 }
 
 impl Unknown {
-    /// Is there really nobody?
+    /// Did neither tenant return anything?
     pub(crate) fn is_empty(&self) -> bool {
         self.0.users.is_empty() && self.0.accounts.is_empty()
     }
 
-    /// The member `live` of `user --live --json` for somebody whom the state does not know.
+    /// The member `live` of `user --live --json` for a user that is not in the state.
     pub(crate) fn to_json(&self) -> Value {
         let users: Vec<Value> = self
             .0
@@ -168,7 +168,7 @@ impl Unknown {
         json!({ "users": users, "accounts": self.0.accounts.iter().map(account_json).collect::<Vec<_>>() })
     }
 
-    /// For people, on a screen of `width` columns.
+    /// Renders the result for a terminal of `width` columns.
     pub(crate) fn to_text(&self, who: &str, width: Option<u16>) -> String {
         let mut text = screen::paragraph("", &format!("{who} is not in the state"), width);
         for user in &self.0.users {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn line_says_whether_accounts_are_right() {
+    fn line_says_whether_accounts_match() {
         let denied = || seen("a", Some("00ume"), false);
         let open = || seen("b", None, true);
         let outside = Seen { outside: true, ..seen("c", None, false) };
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_fits_eighty_columns() {
+    fn table_fits_80_columns() {
         let live = live(
             Status::Deprovisioned,
             vec![seen("auth0|65f0c0ffee0123456789abcd", Some("00ud384zryL1GFAg30h7"), false)],

@@ -1,4 +1,4 @@
-//! `man`: the manual pages, made from the definition of the arguments.
+//! `man`: manual pages, generated from the argument definitions.
 
 use std::io;
 use std::path::Path;

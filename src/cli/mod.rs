@@ -1,7 +1,5 @@
-//! The commands: what can be typed, and what each prints.
-//!
-//! [`args`] is what can be typed; each command has a file of its own; [`screen`] is how results look; [`exit`] is how a
-//! command ends.
+//! The commands. [`args`] defines the command line, each command has its own file, [`screen`] formats results, and
+//! [`exit`] defines the exit codes.
 
 mod action;
 mod approve;
@@ -55,13 +53,13 @@ pub use exit::Exit;
 #[cfg(feature = "failpoints")]
 pub use points::failpoints;
 
-/// Does what the arguments ask for. Results and remarks have been printed when it returns.
+/// Parses the arguments and runs the command, including all of its output.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     screen::choose_colour();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output and are no error. There is nowhere to tell of a failure to print.
+            // Help and version go to standard output and are not errors. A failure to print cannot be reported anywhere.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
@@ -156,7 +154,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     }
 }
 
-/// Runs a command's work to its end.
+/// Runs a command to completion on a new runtime.
 fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -166,16 +164,16 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
         .block_on(work)
 }
 
-/// Reads the configuration and starts the log by it: the beginning of every command that works with either.
+/// Loads the configuration and starts logging: the first step of every command that needs either.
 ///
 /// # Errors
-/// When the configuration is wrong, or the log has been started already.
+/// If the configuration is invalid, or logging has already been started.
 pub fn configure(file: Option<&Path>, environment: &Environment, clock: &Arc<dyn Clock>) -> Result<Config, Error> {
     start(file, environment, clock, false)
 }
 
-/// As [`configure`], for the command whose log is what it prints: the others print results, and a person at a terminal
-/// wants those alone, and what went wrong. In a pipe or under a timer their log is as configured.
+/// Like [`configure`], but for the daemon, whose log is its output. Other commands print results, so on a terminal they
+/// log only warnings and errors; in a pipe or under a timer they log as configured.
 fn start(
     file: Option<&Path>,
     environment: &Environment,
@@ -200,40 +198,40 @@ fn start(
     Ok(config)
 }
 
-/// Why a command could not do its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// The log cannot be started.
+    /// Logging cannot be started.
     #[error(transparent)]
     Log(#[from] logging::Error),
     /// The result could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] std::io::Error),
-    /// The result cannot be put into JSON.
+    /// The result cannot be serialized.
     #[error("cannot print JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A remote did not answer as hoped.
+    /// A call to a remote failed.
     #[error(transparent)]
     Remote(Box<Failure>),
-    /// The Action is not as it should be.
+    /// The Action cannot be deployed.
     #[error(transparent)]
     Deployment(Box<DeploymentError>),
-    /// The work cannot go on.
+    /// The engine cannot continue.
     #[error(transparent)]
     Fatal(Fatal),
-    /// Something that the configuration names cannot be used.
+    /// A secret, file or address in the configuration cannot be used.
     #[error("{0}")]
     Setup(String),
 }
 
 impl Error {
-    /// The exit code that tells a shell of it.
+    /// The exit code for this error.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Setup(_) => Exit::Config,

@@ -1,10 +1,10 @@
-//! Every point that a test can have the process die at.
+//! All failpoints at which a test can kill the process.
 
 use crate::failpoint::{self, Phase};
 use crate::http::Remote;
 use crate::{alert, auth0, okta, store};
 
-/// The names of all points, for `OKTA_AUTH0_SYNC_TEST_DIE_AT`.
+/// The names of all failpoints, for `OKTA_AUTH0_SYNC_TEST_DIE_AT`.
 pub fn failpoints() -> Vec<String> {
     let mut names = Vec::new();
     for write in store::Write::ALL {
@@ -26,10 +26,10 @@ pub fn failpoints() -> Vec<String> {
     names
 }
 
-/// Arms the point that the environment names, if it names one.
+/// Arms the failpoint named in the environment, if any.
 ///
 /// # Errors
-/// When there is no such point.
+/// If there is no such failpoint.
 pub(super) fn arm() -> Result<(), failpoint::Unknown> {
     match std::env::var("OKTA_AUTH0_SYNC_TEST_DIE_AT") {
         Ok(asked) => failpoint::arm(Some(&asked), &failpoints()),

@@ -1,4 +1,4 @@
-//! How long work goes: on a terminal one line that is drawn again, elsewhere one line for each step, on standard error.
+//! Progress on standard error: one redrawn line on a terminal, else one line per step.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, P
 
 use super::screen;
 
-/// Faster than this the line is not drawn again while nothing happens.
+/// Redraw interval while there is no progress.
 const REDRAW: Duration = Duration::from_millis(120);
 
-/// The steps of a command, one after the other.
+/// The current step of a command.
 #[derive(Debug)]
 pub(crate) struct Progress {
     step: Option<(String, ProgressBar)>,
@@ -18,12 +18,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Draws where standard error is a terminal on which a line can be drawn again.
+    /// Draws only if standard error is a terminal that can redraw a line.
     pub(crate) fn new() -> Self {
         Self { step: None, drawn: std::io::stderr().is_terminal() && !screen::is_dumb() }
     }
 
-    /// Ends the step before and begins another. `about` so many are expected; it is shown as the estimate that it is.
+    /// Ends the current step and begins another; `about` is the estimated number of items.
     pub(crate) fn begin(&mut self, step: &str, about: Option<u64>) {
         self.end();
         let bar = ProgressBar::with_draw_target(about, ProgressDrawTarget::hidden());
@@ -40,7 +40,7 @@ impl Progress {
         self.step = Some((step.to_owned(), bar));
     }
 
-    /// So many are done in this step; more than were expected make the estimate grow.
+    /// Sets the number of finished items, and raises the estimate if it was too low.
     pub(crate) fn at(&self, done: u64) {
         if let Some((_, bar)) = &self.step {
             if bar.length().is_some_and(|about| about < done) {
@@ -50,7 +50,7 @@ impl Progress {
         }
     }
 
-    /// Ends the step: the line is taken away, or one more is written.
+    /// Ends the step: clears the line, or prints a final one.
     pub(crate) fn end(&mut self) {
         let Some((step, bar)) = self.step.take() else { return };
         if self.drawn {
@@ -68,7 +68,7 @@ impl Drop for Progress {
     }
 }
 
-/// The count, how fast, and how much time is left if so many as expected come.
+/// The count, the rate and, with an estimate, the remaining time.
 fn style(expected: bool) -> ProgressStyle {
     let template =
         if expected { "{spinner} {msg}: {pos} of about {len}{rate}{left}" } else { "{spinner} {msg}: {pos}{rate}" };
@@ -76,7 +76,6 @@ fn style(expected: bool) -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
         .with_key("rate", |state: &ProgressState, line: &mut dyn std::fmt::Write| {
             let rate = state.per_sec();
-            // Nobody to tell: a line that cannot be written is not shown.
             let _ = if rate > 0.0 { write!(line, ", {rate:.1} a second") } else { Ok(()) };
         })
         .with_key("left", |state: &ProgressState, line: &mut dyn std::fmt::Write| {

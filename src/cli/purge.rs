@@ -1,4 +1,4 @@
-//! `purge`: every mark of ours out of Auth0, before the program is removed.
+//! `purge`: removes all of our marks from Auth0, before uninstalling.
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use crate::domain::Clock;
 use crate::engine::purge::{ClearedAccount, Purge};
 use crate::store::{RunCounts, RunKind};
 
-/// So many accounts that could not be freed are shown.
+/// Failed accounts listed individually.
 const SHOWN: usize = 50;
 
-/// Frees every account, after asking.
+/// Clears every account, after confirmation.
 ///
 /// # Errors
-/// When the state is in use, or cannot be used.
+/// If the state is in use or cannot be used.
 pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let (engine, _copy) = if arguments.dry_run {
         let (engine, copy) = wiring::dry_run_engine(config, clock).await?;
@@ -41,12 +41,12 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     let mut progress = Progress::new();
     let step = if arguments.dry_run { "finding marks" } else { "removing marks" };
     progress.begin(step, Some(known.unsigned_abs()));
-    let freed: Mutex<Vec<ClearedAccount>> = Mutex::default();
+    let cleared: Mutex<Vec<ClearedAccount>> = Mutex::default();
     let purge = engine
         .purge(arguments.dry_run, &stop, |account| {
-            let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
-            freed.push(account.clone());
-            progress.at(freed.len() as u64);
+            let mut cleared = cleared.lock().unwrap_or_else(PoisonError::into_inner);
+            cleared.push(account.clone());
+            progress.at(cleared.len() as u64);
         })
         .await;
     progress.end();
@@ -54,15 +54,15 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     let counts = RunCounts { writes: purge.freed, ..RunCounts::default() };
     engine.store().finish_run(run, counts, purge.incomplete.as_deref(), clock.now()).await?;
     engine.store().close().await;
-    let freed = freed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    screen::out(&text(&purge, &freed, arguments.dry_run)).map_err(Error::Output)?;
+    let cleared = cleared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    screen::out(&text(&purge, &cleared, arguments.dry_run)).map_err(Error::Output)?;
     Ok(if purge.left.is_empty() && purge.incomplete.is_none() { Exit::Done } else { Exit::Failed })
 }
 
-fn text(purge: &Purge, freed: &[ClearedAccount], dry_run: bool) -> String {
+fn text(purge: &Purge, cleared: &[ClearedAccount], dry_run: bool) -> String {
     let mut text = String::new();
-    if dry_run && !freed.is_empty() {
-        let rows = freed.iter().map(|account| {
+    if dry_run && !cleared.is_empty() {
+        let rows = cleared.iter().map(|account| {
             let change = format!("{} → {}", account.before, account.after);
             [account.account.to_string(), account.email.clone().unwrap_or_else(|| "-".to_owned()), change]
         });

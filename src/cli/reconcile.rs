@@ -1,4 +1,4 @@
-//! `reconcile`: compare both tenants and repair what differs.
+//! `reconcile`: compares both tenants and repairs drift.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::domain::{Clock, clock};
 use crate::engine::pass::reconcile;
 use crate::engine::reconciler::{Scope, USUAL_SPAN};
 
-/// Compares, then looks at everybody with whom something is wrong.
+/// Compares, then processes every user with drift.
 ///
 /// # Errors
-/// When it cannot be begun, or the state fails.
+/// If it cannot start, or the state fails.
 pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, heard) = mpsc::unbounded_channel();
     let (engine, _copy) = if arguments.dry_run {

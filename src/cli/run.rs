@@ -15,10 +15,10 @@ use crate::engine::{Engine, Note};
 use crate::store::{RunCounts, RunKind, StatusRow};
 use crate::systemd;
 
-/// Works until told to stop.
+/// Runs until stopped by a signal.
 ///
 /// # Errors
-/// When the work cannot be begun, or a part of it ended unasked.
+/// If it cannot start, or a task exits unexpectedly.
 pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, mut heard) = mpsc::unbounded_channel();
     let alert = wiring::alert(&config)?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     if !config.engine.enforce {
         warn!(event = "not_enforcing", "enforce = false: nothing is written to Auth0");
     }
-    let timetable = Schedules {
+    let schedules = Schedules {
         poll: config.schedule.poll.pattern().to_owned(),
         reconcile: config.schedule.reconcile.pattern().to_owned(),
     };
@@ -49,23 +49,23 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         async move {
             while let Some(note) = heard.recv().await {
                 if let Note::Pass { error } = note {
-                    tell_systemd(&engine, error.as_deref()).await;
+                    report_status(&engine, error.as_deref()).await;
                 }
             }
         }
     });
     let watchdog = systemd::watchdog_interval()
-        .map(|interval| tokio::spawn(feed(engine.clone(), clock.clone(), interval, stop.clone())));
+        .map(|interval| tokio::spawn(notify_watchdog(engine.clone(), clock.clone(), interval, stop.clone())));
     let monitoring =
         monitor.map(|monitor| tokio::spawn(monitor.serve(engine.clone(), config.schedule.poll.clone(), stop.clone())));
     systemd::ready();
-    let result = engine.run(&timetable, stop).await;
+    let result = engine.run(&schedules, stop).await;
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
     status.abort();
     if let Some(monitoring) = monitoring {
-        // Its connections are short-lived; a scrape that is cut off comes again.
+        // Its connections are short-lived; an aborted scrape is repeated.
         monitoring.abort();
     }
     let error = result.as_ref().err().map(ToString::to_string);
@@ -77,7 +77,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     result.map(|()| Exit::Done).map_err(Error::Fatal)
 }
 
-/// The first signal ends the work in order, the second at once.
+/// The first signal shuts down gracefully, the second exits immediately.
 fn stop_on_signal() -> Result<CancellationToken, Error> {
     let first = || {
         systemd::stopping();
@@ -93,17 +93,16 @@ fn stop_on_signal() -> Result<CancellationToken, Error> {
     signals::listen(first, second)
 }
 
-/// Feeds the watchdog for as long as every loop makes progress, and no longer; from the order to stop on, systemd's stop
-/// time-out counts, not the watchdog.
-async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, stop: CancellationToken) {
-    let mut starving = false;
+/// Notifies the watchdog as long as every loop makes progress. During shutdown systemd's stop timeout applies instead.
+async fn notify_watchdog(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, stop: CancellationToken) {
+    let mut stuck = false;
     while !stop.is_cancelled() {
         let (name, age) = engine.heartbeats().slowest(clock.as_ref());
         if age < interval / 2 {
-            starving = false;
+            stuck = false;
             systemd::watchdog();
-        } else if !starving {
-            starving = true;
+        } else if !stuck {
+            stuck = true;
             error!(
                 event = "wedged",
                 seconds = age.as_secs(),
@@ -114,10 +113,10 @@ async fn feed(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: Duration, st
     }
 }
 
-async fn tell_systemd(engine: &Engine, error: Option<&str>) {
+async fn report_status(engine: &Engine, error: Option<&str>) {
     match (engine.store().status().await, error) {
         (Ok(Some(status)), None) => systemd::status(&line(&status)),
-        // The error comes last: it may be longer than the line.
+        // The error comes last because it may exceed the line length.
         (Ok(Some(status)), Some(error)) => {
             systemd::status(&format!("{}; failed to poll the System Log: {error}", line(&status)))
         }

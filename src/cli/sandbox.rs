@@ -1,4 +1,4 @@
-//! `sandbox`: both stand-ins on chosen ports, for anyone's experiments.
+//! `sandbox`: serves both stand-ins on the given ports, for experiments.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::auth0::ACTION_SOURCE;
 use crate::domain::Clock;
 use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Options, Population, Sandbox};
 
-/// Serves both tenants until told to stop.
+/// Serves both tenants until stopped.
 ///
 /// # Errors
-/// When a port cannot be had.
+/// If a port cannot be bound.
 pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (people, leavers, history) = (arguments.people, arguments.leavers, arguments.history);
     if leavers > people || (history > 0 && leavers == people) {

@@ -1,4 +1,4 @@
-//! What commands print: tables, times, colour. Results go to standard output; colour only to a terminal.
+//! Formatting of command output: tables, times, colours. Results go to standard output; colours only to a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -9,29 +9,29 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::domain::{Timestamp, clock, escape};
 
-/// For what is in order.
+/// Success.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// For what a person should know.
+/// A warning.
 pub const WARNING: Style = AnsiColor::Yellow.on_default();
-/// For what is wrong.
+/// An error.
 pub const BAD: Style = AnsiColor::Red.on_default();
-/// For what matters less.
+/// Less important text.
 pub const DIM: Style = Style::new().effects(Effects::DIMMED);
-/// For heads.
+/// Headings.
 pub const STRONG: Style = Style::new().effects(Effects::BOLD);
 
-/// `text` in `style`. Where colour is not wanted, [`out`] takes it out again.
+/// `text` in `style`. [`out`] strips colours where they are unwanted.
 pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Can a terminal with this `$TERM` draw a line again, and colour it?
+/// Does `$TERM` lack colours and cursor movement?
 pub fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
-/// Takes colour from every output of this process where the terminal has none. anstream alone would colour it as soon as
-/// `$CI` is set. Who forces colour (`CLICOLOR_FORCE`) or wants none (`NO_COLOR`) is heard there.
+/// Disables colours on dumb terminals. anstream alone would enable them as soon as `$CI` is set; it already honours
+/// `CLICOLOR_FORCE` and `NO_COLOR`.
 pub fn choose_colour() {
     let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
     if is_dumb() && !forced {
@@ -39,16 +39,16 @@ pub fn choose_colour() {
     }
 }
 
-/// Writes a result to standard output: without colour unless that is a terminal that has it and `NO_COLOR` is unset.
+/// Writes a result to standard output; keeps colours only on a colour terminal without `NO_COLOR`.
 ///
 /// # Errors
-/// When standard output does not take it. A reader that has seen enough (`| head`) is no error.
+/// If standard output cannot be written. A closed pipe (`| head`) is not an error.
 pub fn out(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     ignore_broken_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// Writes bytes to standard output just as they are.
+/// Writes bytes to standard output unchanged.
 ///
 /// # Errors
 /// As [`out`].
@@ -64,12 +64,12 @@ fn ignore_broken_pipe(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// A JSON text with characters that a terminal acts on, or that change how others are seen, as `\\u` escapes: the same value,
-/// safe to show. (Such characters stand in strings only.)
+/// Replaces terminal control and bidi characters in a JSON text with `\\u` escapes. Such characters occur only in
+/// strings, so the value stays the same.
 pub fn json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        // Line ends and indentation between values stay; in strings JSON has escaped them already.
+        // Keep line ends and indentation between values; JSON has already escaped them in strings.
         if (c.is_ascii() && c != '\u{7f}') || escape(c.encode_utf8(&mut [0; 4])).chars().eq([c]) {
             safe.push(c);
         } else {
@@ -81,26 +81,25 @@ pub fn json(text: &str) -> String {
     safe
 }
 
-/// Writes a remark to standard error, wrapped if that is a terminal. Colours in it are kept; what a remote wrote has to
-/// be escaped before.
+/// Writes a remark to standard error, wrapped on a terminal. Keeps colours, so the caller has to escape remote text.
 pub fn remark(text: &str) {
     let stderr = io::stderr();
     let width = stderr.is_terminal().then(|| terminal_size::terminal_size_of(&stderr).map_or(80, |(width, _)| width.0));
-    // There is nowhere left to tell of a standard error that is gone.
+    // A closed standard error cannot be reported anywhere.
     let _ = write!(anstream::stderr().lock(), "{}", wrapped(text, width));
 }
 
-/// A prose column is not made narrower than this, as long as the table fits otherwise.
+/// Minimum width of a prose column.
 const PROSE_MIN: usize = 20;
 
-/// A table without lines, for people and for `grep`: as wide as the terminal, and unwrapped where there is none. Cells
-/// are escaped: they may hold what a remote wrote. No word is broken, for an id in two pieces cannot be copied: where
-/// the words of a row are too wide for the screen, its cells stand below each other.
+/// A table without rulings, readable and greppable: as wide as the terminal, unwrapped without one. Escapes cells, which
+/// may contain remote text. Never breaks a word, so that ids can be copied: if the words of a row are too wide for the
+/// terminal, the cells are stacked.
 pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     table_of_width(head, rows, terminal_width())
 }
 
-/// As [`table`], for a screen of `width` columns; unwrapped if that is `None`.
+/// Like [`table`], for a terminal of `width` columns; unwrapped if `None`.
 pub fn table_of_width<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -138,10 +137,10 @@ pub fn table_of_width<const N: usize>(
     text
 }
 
-/// The blanks beside a cell.
+/// Spaces around a cell.
 const CELL_PADDING: usize = 2;
 
-/// The cells of each row below each other, with the heads before them; what is empty is left out.
+/// The cells of each row below each other, after their headings; omits empty cells.
 fn stacked<const N: usize>(head: [&str; N], rows: &[[String; N]], width: u16) -> String {
     let records = rows.iter().map(|row| {
         let cells = head.into_iter().zip(row).filter(|(_, cell)| !cell.is_empty() && *cell != "-");
@@ -150,8 +149,7 @@ fn stacked<const N: usize>(head: [&str; N], rows: &[[String; N]], width: u16) ->
     records.collect::<Vec<_>>().join("\n")
 }
 
-/// Names and what they stand for, below each other: for a screen of `width` columns, unwrapped if that is `None`. What
-/// they stand for is escaped.
+/// Names and escaped values, one pair per line, for a terminal of `width` columns; unwrapped if `None`.
 pub fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>, width: Option<u16>) -> String {
     let rows: Vec<(&str, String)> = rows.into_iter().collect();
     let names = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
@@ -162,13 +160,13 @@ pub fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>, width: Optio
     text
 }
 
-/// `text`, escaped, after `head`; where it is longer than the screen of `width` columns its next lines begin below its
-/// first. A word that has no room there is a line of its own. Unwrapped if `width` is `None`. Ends with a line end.
+/// `head` and the escaped `text`, with a hanging indent on a terminal of `width` columns; unwrapped if `None`. A word
+/// that is too wide gets its own line. Ends with a line end.
 pub fn paragraph(head: &str, text: &str, width: Option<u16>) -> String {
     flow(head, &escape(text), width)
 }
 
-/// Each line of `text` wrapped at a screen of `width` columns, below its own beginning; colours are kept.
+/// Wraps each line of `text` at `width` columns, keeping its indentation and colours.
 pub fn wrapped(text: &str, width: Option<u16>) -> String {
     let lines = text.lines().map(|line| {
         let rest = line.trim_start_matches(' ');
@@ -177,7 +175,7 @@ pub fn wrapped(text: &str, width: Option<u16>) -> String {
     lines.collect()
 }
 
-/// How many columns a text takes on a screen; colours take none.
+/// Display width of a text, without colours.
 fn columns(text: &str) -> usize {
     anstream::adapter::strip_str(text).to_string().width()
 }
@@ -191,7 +189,7 @@ fn flow(head: &str, text: &str, width: Option<u16>) -> String {
     for word in text.split(' ') {
         let taken = columns(word);
         if taken > room {
-            // Whole, from the edge of the screen: half an id or half an address is none, and cannot be copied.
+            // Unbroken, from the left edge: a broken id or address cannot be copied.
             lines.pop_if(|line| line.trim().is_empty());
             lines.push(word.to_owned());
             used = usize::MAX;
@@ -214,18 +212,18 @@ fn flow(head: &str, text: &str, width: Option<u16>) -> String {
     lines.join("\n") + "\n"
 }
 
-/// How many columns standard output shows; `None` if it is no terminal.
+/// Width of standard output; `None` if it is not a terminal.
 pub fn terminal_width() -> Option<u16> {
     let stdout = io::stdout();
     stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout).map_or(80, |(width, _)| width.0))
 }
 
-/// `1 account`, `2 accounts`: `word` takes an `s` for any other number than one.
+/// `1 account`, `2 accounts`.
 pub fn count(number: u64, word: &str) -> String {
     if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
-/// How long ago, for people: `just now`, `3 min ago`, `2 days ago`, `in 5 min`.
+/// A relative time: `just now`, `3 min ago`, `2 days ago`, `in 5 min`.
 pub fn relative(at: Timestamp, now: Timestamp) -> String {
     let (past, future) = (clock::since(now, at), clock::since(at, now));
     if past.max(future) < Duration::from_secs(1) {
@@ -237,7 +235,7 @@ pub fn relative(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A stored time for people, or a dash for none; what is no time is shown as it is.
+/// A stored time as a relative one, a dash if `None`; an invalid time is shown unchanged.
 pub fn relative_text(at: Option<&str>, now: Timestamp) -> String {
     match at.map(|text| (text, clock::parse_timestamp(text))) {
         None => "-".to_owned(),
@@ -246,7 +244,7 @@ pub fn relative_text(at: Option<&str>, now: Timestamp) -> String {
     }
 }
 
-/// A length of time in its largest unit, for people: `45 s`, `3 min`, `7 h`, `2 days`.
+/// A duration in its largest unit: `45 s`, `3 min`, `7 h`, `2 days`.
 pub fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
@@ -262,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_their_largest_unit() {
+    fn times_use_largest_unit() {
         let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
         for (at, expected) in [
             ("2026-11-23T10:00:00Z", "just now"),
@@ -277,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paragraph_is_wrapped_below_its_head_and_never_wider_than_the_screen() {
+    fn paragraph_has_hanging_indent_and_fits() {
         assert_eq!(paragraph("why  ", "one two three four five", Some(25)), "why  one two three four\n     five\n");
         assert_eq!(paragraph("a ", "", Some(25)), "a\n");
         let word = "0".repeat(45);
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_same_value_without_what_deceives() {
+    fn json_escapes_control_characters_only() {
         let value = serde_json::json!({ "é": "a\u{9b}2J\u{202e}漢\u{1b}[2J\n\u{7f}" });
         let shown = json(&format!("{value:#}"));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
@@ -297,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_its_terminal_and_is_not_wrapped_elsewhere() {
+    fn table_wraps_on_terminal_only() {
         let rows = || [["00u1".to_owned(), "word ".repeat(30)], ["00u2".to_owned(), "a\u{1b}[2Jb\nc".to_owned()]];
         let piped = table_of_width(["id", "why"], rows(), None);
         assert_eq!(piped.lines().count(), 3, "{piped}");
@@ -307,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_breaks_no_word_and_is_stacked_where_words_are_too_wide() {
+    fn table_keeps_words_whole_or_stacks() {
         let account = "samlp|a-connection-of-an-enterprise|0123456789";
         let row = || [[account.to_owned(), "漢字".repeat(8), "-".to_owned(), "one two three".to_owned()]];
         let heads = ["account", "name", "nothing", "why"];
@@ -321,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_signs_and_colours_are_counted_as_a_screen_does() {
+    fn width_counts_wide_chars_not_colours() {
         for line in paragraph("", &"漢字 ".repeat(30), Some(25)).lines() {
             assert!(line.width() <= 25, "{line}");
         }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first ends the work in order.
+//! Handling of SIGTERM and SIGINT.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use super::{Error, screen};
 /// Cancels the token at the first signal, after calling `first`; calls `second` at the second.
 ///
 /// # Errors
-/// When signals cannot be listened for.
+/// If the signal handlers cannot be installed.
 pub(crate) fn listen(
     first: impl FnOnce() + Send + 'static,
     second: impl FnOnce() + Send + 'static,
@@ -34,7 +34,7 @@ pub(crate) fn listen(
     Ok(stop)
 }
 
-/// For commands: the first Ctrl-C ends the command in order, the rest is left for the next run. Further ones are ignored.
+/// For one-shot commands: the first Ctrl-C stops the command gracefully, further ones are ignored.
 ///
 /// # Errors
 /// As [`listen`].

@@ -1,4 +1,4 @@
-//! The story of one person as the state tells it: who they are, what happened to them, what was decided, and why.
+//! The history of one user from the state: identity, events, decisions and reasons.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,21 +8,21 @@ use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{OktaUserId, OutcomeKind, Timestamp};
 use crate::store::{AccountRow, AlarmRow, DecisionRow, EventRow, KeptDecisions, Store, UserRow};
 
-/// The most events that are read, the newest.
+/// Maximum number of events to read, newest first.
 const EVENTS_MAX: u32 = 1000;
-/// Decisions are read so many at a time, and at most so many times: a look each night for years.
+/// Page size and maximum number of pages of decisions: enough for years of nightly looks.
 const DECISIONS_PAGE: u32 = 1000;
 const DECISION_PAGES_MAX: u32 = 20;
-/// So many rows of a list are shown to people, the newest; `--json` has all that are read.
+/// Rows shown per list, the newest; `--json` prints all rows read.
 const SHOWN_MAX: usize = 50;
 
-/// All of it.
+/// Everything that the state knows about a user.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Story {
     pub(crate) person: UserRow,
     pub(crate) addresses: Vec<String>,
     pub(crate) accounts: Vec<AccountRow>,
-    /// Newest first, as they are recorded.
+    /// Newest first.
     pub(crate) events: Vec<EventRow>,
     /// Oldest first.
     pub(crate) decisions: Vec<DecisionRow>,
@@ -32,7 +32,7 @@ pub(crate) struct Story {
 }
 
 impl Story {
-    /// Reads it.
+    /// Reads the history.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -66,7 +66,7 @@ impl Story {
         Ok(serde_json::to_value(self)?)
     }
 
-    /// For people, on a screen of `width` columns.
+    /// Renders the history for a terminal of `width` columns.
     pub(crate) fn to_text(&self, now: Timestamp, width: Option<u16>) -> String {
         let name = screen::paragraph("", user_match::name_of(&self.person), width);
         let mut text = format!("{}\n\n", screen::paint(screen::STRONG, name.trim_end()));
@@ -124,7 +124,7 @@ impl Story {
         format!("{} since {since}{why}", outcome.as_str().replace('_', " "))
     }
 
-    /// What is due, and why.
+    /// When the next look is due, and why.
     fn next_look(&self, now: Timestamp) -> String {
         let person = &self.person;
         let id = &person.okta_user_id;
@@ -246,7 +246,7 @@ impl Story {
     }
 }
 
-/// What is said of the rows before those that are shown.
+/// A note about omitted earlier rows.
 fn earlier(rows: usize) -> String {
     match rows.saturating_sub(SHOWN_MAX) {
         0 => String::new(),
@@ -254,14 +254,14 @@ fn earlier(rows: usize) -> String {
     }
 }
 
-/// From its publication to the end of the look that dealt with it.
+/// Time from publication to the end of the look that settled the event.
 fn settled_after(event: &EventRow) -> Option<String> {
     let published = parse_timestamp(event.published.as_deref()?).ok()?;
     let settled = parse_timestamp(event.settled_at.as_deref()?).ok()?;
     Some(screen::span(since(settled, published)))
 }
 
-/// Decisions that say the same one after the other, as a nightly reconcile makes them, are one: the last, and how many.
+/// Folds runs of identical "unchanged" decisions, as nightly reconciles make them, into the last one and their count.
 fn folded(decisions: &[DecisionRow]) -> Vec<(&DecisionRow, usize)> {
     let same = |one: &DecisionRow, other: &DecisionRow| {
         one.outcome == "unchanged"
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn only_neighbours_that_changed_nothing_are_folded() {
+    fn folds_adjacent_unchanged_decisions_only() {
         let decisions = [
             decision(1, "applied", "event"),
             decision(2, "unchanged", "sweep"),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_story_fits_eighty_columns_and_lets_no_remote_colour_it() {
+    fn story_fits_80_columns_and_escapes_text() {
         let story = Story {
             person: person(),
             addresses: vec!["ann@example.com".to_owned(), "ann.the.first@a.long.domain.example.com".to_owned()],
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn screens_of_the_story() {
+    fn story_screens() {
         let event = EventRow {
             event_id: "5e0e1c0a-6d5d-11ee-8c99-0242ac120002".to_owned(),
             event_type: "user.lifecycle.deactivate".to_owned(),
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_is_told_with_its_reason() {
+    fn next_look_states_its_reason() {
         let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
         let told = |change: fn(&mut UserRow)| {
             let mut person = person();

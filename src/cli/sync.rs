@@ -1,4 +1,4 @@
-//! `sync`: one whole pass, and what it came to.
+//! `sync`: one pass and its result.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use crate::engine::pass::{Done, pass};
 use crate::engine::sync_user::Report;
 use crate::store::StatusRow;
 
-/// Polls to the end of the log and looks at everybody who is due.
+/// Polls to the end of the System Log and processes every due user.
 ///
 /// # Errors
-/// When the pass cannot be begun, or the state fails.
+/// If the pass cannot start, or the state fails.
 pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
     let (notes, heard) = mpsc::unbounded_channel();
     let (engine, _copy) = if dry_run {
@@ -41,7 +41,7 @@ pub(crate) async fn run(config: Config, dry_run: bool, clock: Arc<dyn Clock>) ->
     Ok(verdict(&done, status.as_ref(), dry_run))
 }
 
-/// Shows how it goes, beginning with `first`, and keeps the last report of each person.
+/// Shows progress, starting with the step `first`, and returns the last report of each user.
 pub(crate) async fn show(first: &'static str, mut heard: mpsc::UnboundedReceiver<Note>) -> Vec<Report> {
     let mut progress = Progress::new();
     progress.begin(first, None);
@@ -67,7 +67,7 @@ pub(crate) async fn show(first: &'static str, mut heard: mpsc::UnboundedReceiver
     reports.into_values().collect()
 }
 
-/// A person may be looked at several times in a pass; what was written first must not be hidden by "unchanged" later.
+/// A pass may process a user several times; a later "unchanged" must not hide an earlier write.
 fn keep(reports: &mut BTreeMap<crate::domain::OktaUserId, Report>, report: Report) {
     match reports.get_mut(&report.user) {
         Some(known) if report.writes == 0 && report.outcome.settles() && known.outcome.settles() => {}
@@ -78,7 +78,7 @@ fn keep(reports: &mut BTreeMap<crate::domain::OktaUserId, Report>, report: Repor
     }
 }
 
-/// 0 only if nobody is left unfinished: honest for scripts.
+/// Success only if no user is unsettled, so that scripts can rely on it.
 pub(super) fn verdict(done: &Done, status: Option<&StatusRow>, dry_run: bool) -> Exit {
     let unfinished = status.is_none_or(|status| status.pending + status.failed + status.held + status.quarantined > 0);
     if done.error.is_some() || done.stopped || (unfinished && !dry_run) { Exit::Failed } else { Exit::Done }
@@ -134,7 +134,7 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
         text.push_str(&screen::table(
             ["USER", "OUTCOME", "WHY"],
             unfinished.iter().take(50).map(|report| {
-                [person(report), report.outcome.as_str().replace('_', " "), report.outcome.why().unwrap_or_default()]
+                [user_name(report), report.outcome.as_str().replace('_', " "), report.outcome.why().unwrap_or_default()]
             }),
         ));
         if unfinished.len() > 50 {
@@ -157,12 +157,12 @@ pub(super) fn summary(reports: &[Report], done: &Done, status: Option<&StatusRow
     text
 }
 
-/// Person by person, old → new.
+/// One row per account, old → new.
 pub(crate) fn plan(reports: &[Report], done: &Done) -> String {
     head(done) + &planned(reports)
 }
 
-/// What the looks of a dry run would have written.
+/// What the looks of a dry run would have written, one row per account.
 pub(super) fn planned(reports: &[Report]) -> String {
     let mut text = String::new();
     let mut rows = Vec::new();
@@ -172,13 +172,13 @@ pub(super) fn planned(reports: &[Report]) -> String {
         let planned: Vec<_> = report.changes.iter().filter(|change| change.before != change.after).collect();
         for change in &planned {
             let accounts = format!("{} → {}", change.before, change.after);
-            rows.push([person(report), status.clone(), verdict.clone(), change.account.clone(), accounts]);
+            rows.push([user_name(report), status.clone(), verdict.clone(), change.account.clone(), accounts]);
         }
         let quiet = matches!(report.outcome, Outcome::Unchanged | Outcome::Applied);
         if planned.is_empty() && !quiet {
             let why = report.outcome.why().map_or_else(String::new, |why| format!(": {why}"));
             let said = format!("{}{why}", report.outcome.as_str().replace('_', " "));
-            rows.push([person(report), status, verdict, "-".to_owned(), said]);
+            rows.push([user_name(report), status, verdict, "-".to_owned(), said]);
         }
     }
     let written = rows.iter().filter(|row| row[3] != "-").count() as u64;
@@ -195,6 +195,6 @@ pub(super) fn planned(reports: &[Report]) -> String {
     text
 }
 
-fn person(report: &Report) -> String {
+fn user_name(report: &Report) -> String {
     report.email.clone().unwrap_or_else(|| report.user.to_string())
 }

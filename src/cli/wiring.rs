@@ -1,4 +1,4 @@
-//! From the configuration to a working engine: the one place that connects the modules.
+//! Builds the engine from the configuration: the one place that connects the modules.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::monitor::{ListenAddress, Monitor};
 use crate::okta::{self, DpopMode, Okta, OktaOptions};
 use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
 
-/// What every request says of us.
+/// The `User-Agent` header of every request.
 pub(crate) const USER_AGENT: &str = concat!("okta-auth0-sync/", env!("CARGO_PKG_VERSION"));
 
-/// Both clients, with the pacers that they report to.
+/// Both clients and their pacers.
 pub(crate) struct Clients {
     /// The Okta org.
     pub(crate) okta: (Okta, Pacer),
@@ -29,7 +29,7 @@ pub(crate) struct Clients {
     pub(crate) auth0: (Auth0, Pacer),
 }
 
-/// UserMatch the daemon tells, if the configuration names anybody.
+/// The notifier, if a webhook or heartbeat is configured.
 ///
 /// # Errors
 /// When an address cannot be read.
@@ -43,7 +43,7 @@ pub(crate) fn alert(config: &Config) -> Result<Option<Alert>, Error> {
     Ok(Some(Alert::new(http(config)?, webhook, heartbeat)))
 }
 
-/// Reads the secrets and makes the clients. Nothing is asked of anybody yet.
+/// Reads the secrets and creates the clients. Sends no request yet.
 ///
 /// # Errors
 /// When a secret or a certificate cannot be used.
@@ -51,7 +51,7 @@ pub(crate) fn clients(config: &Config, clock: &Arc<dyn Clock>) -> Result<Clients
     Ok(Clients { okta: okta(config, clock)?, auth0: auth0(config, clock)? })
 }
 
-/// A client of the org, with the pacer that it reports to.
+/// A client for the org, and its pacer.
 ///
 /// # Errors
 /// As [`clients`].
@@ -62,7 +62,7 @@ pub(crate) fn okta(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Okta, Pac
     Ok((Okta::new(options, http(config)?, Arc::new(pacer.clone()), clock.clone()), pacer))
 }
 
-/// A client of the tenant, with the pacer that it reports to.
+/// A client for the tenant, and its pacer.
 ///
 /// # Errors
 /// As [`clients`].
@@ -132,7 +132,7 @@ fn secret(problem: config::Problem) -> Error {
     Error::Setup(problem.to_string())
 }
 
-/// An error with everything that caused it.
+/// An error with its chain of causes.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -149,7 +149,7 @@ pub(crate) fn action_code(config: &Config) -> String {
     auth0::action_code(&config.auth0.action_message, &config.auth0.metadata_key)
 }
 
-/// What the state is bound to.
+/// The tenants that the state is bound to.
 pub(crate) fn binding(config: &Config) -> Binding {
     let origin = |url: &url::Url| url.origin().ascii_serialization();
     Binding {
@@ -161,7 +161,7 @@ pub(crate) fn binding(config: &Config) -> Binding {
     }
 }
 
-/// The engine's part of the configuration.
+/// The engine's options from the configuration.
 pub(crate) fn options(config: &Config) -> Options {
     Options {
         rules: Rules {
@@ -183,7 +183,7 @@ pub(crate) fn options(config: &Config) -> Options {
     }
 }
 
-/// The engine on the state itself, which is locked for it.
+/// Opens and locks the state, and builds the engine on it.
 ///
 /// # Errors
 /// When the state is in use, belongs to another pair, or cannot be used; when a secret cannot.
@@ -196,10 +196,10 @@ pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<En
     Ok(engine)
 }
 
-/// The engine on a copy of the state, writing nothing to Auth0: for `--dry-run`. The copy goes with the folder.
+/// An engine on a copy of the state that writes nothing to Auth0, for `--dry-run`. Dropping the directory deletes the copy.
 ///
 /// # Errors
-/// As [`engine`], but a state in use is no obstacle.
+/// As [`engine`], but a state in use is allowed.
 pub(crate) async fn dry_run_engine(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -225,10 +225,10 @@ pub(crate) async fn dry_run_engine(
     Ok((engine, folder))
 }
 
-/// The state, to read only.
+/// Opens the state read-only.
 ///
 /// # Errors
-/// When there is none yet, or it is of another version.
+/// If there is no state yet, or it has another schema version.
 pub(crate) async fn state(path: &Path) -> Result<Store, Error> {
     Ok(Store::open_beside(path, Access::Read).await?)
 }
@@ -246,7 +246,7 @@ fn log_opened(config: &Config, store: &Store, opened: &Opened) {
     }
 }
 
-/// The server of `[http] listen`, bound.
+/// Binds the server of `[http] listen`.
 ///
 /// # Errors
 /// When the place is taken or cannot be used.

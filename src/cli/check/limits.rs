@@ -1,12 +1,12 @@
-//! What the rate limits that were shown allow, and for how many deactivations the promise of a minute holds.
+//! How many deactivations per minute the observed rate limits allow.
 
 use crate::config::Config;
 use crate::http::pacing::{Bucket, BucketSnapshot};
 
-/// What one deactivation costs at Okta: the user by id; the search for others with the address.
+/// Calls to each Okta endpoint per deactivation: the user by id, and the search for other users with the address.
 const OKTA_CALLS: u32 = 1;
 
-/// What one deactivation costs at Auth0, for a person with one account.
+/// Auth0 calls per deactivation of a user with one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cost {
     reads: u32,
@@ -15,8 +15,8 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Two exact look-ups (as it is written and in lower case), the search and its hit read again; one PATCH; the ends of
-    /// sessions and of refresh tokens.
+    /// Two exact look-ups (as written and in lower case), the search, and a read of its hit; one PATCH; ending sessions and
+    /// refresh tokens.
     pub(super) fn of(config: &Config) -> Self {
         Self {
             reads: 2 + if config.auth0.search { 2 } else { 0 },
@@ -26,9 +26,8 @@ impl Cost {
     }
 }
 
-/// How many deactivations a minute Auth0 allows. Its headers show the size of a bucket, not how fast it fills: that is
-/// published for each plan (Auth0 docs: Rate Limit Configurations). For a size that is none of those, no more than one
-/// bucket a minute is counted on.
+/// Deactivations per minute that Auth0 allows. Its headers show the bucket size but not the refill rate, which Auth0
+/// publishes per plan (Auth0 docs: Rate Limit Configurations). For an unknown size, assumes one bucket per minute.
 pub(super) fn auth0_a_minute(limit: u32, share: f64, cost: Cost) -> u32 {
     let together = cost.reads + cost.writes + cost.others;
     let allowed = |a_minute: u32, calls: u32| f64::from(a_minute) * share / f64::from(calls.max(1));
@@ -47,12 +46,12 @@ pub(super) fn auth0_a_minute(limit: u32, share: f64, cost: Cost) -> u32 {
     whole(least)
 }
 
-/// How many deactivations a minute Okta allows, by the smaller of its two limits.
+/// Deactivations per minute that Okta allows, by the smaller of its two limits.
 pub(super) fn okta_a_minute(user: u32, users: u32, share: f64) -> u32 {
     whole(f64::from(user.min(users) / OKTA_CALLS) * share)
 }
 
-/// How many calls of a bucket are ours within a minute, if its limit is known.
+/// The limit of a bucket and our share of it, if the limit is known.
 pub(super) fn ours(snapshots: &[BucketSnapshot], bucket: Bucket, share: f64) -> Option<(u32, u32)> {
     let limit = snapshots.iter().find(|snapshot| snapshot.bucket == bucket)?.limit?;
     Some((limit, whole(f64::from(limit) * share)))
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smallest_limit_decides() {
+    fn smallest_limit_decides() {
         let cost = Cost { reads: 4, writes: 1, others: 0 };
         for (limit, expected) in [(2, 19), (10, 19), (50, 153), (40, 100), (7, 1), (0, 0)] {
             assert_eq!(auth0_a_minute(limit, 0.8, cost), expected, "{limit}");

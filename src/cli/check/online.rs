@@ -1,4 +1,4 @@
-//! `check` with both tenants: everything that the daemon needs of them is really asked for, and nothing is written.
+//! `check` against both tenants: makes every kind of read that the daemon needs, and writes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,26 +21,26 @@ use crate::http::{Call, Failure, Http, Kind, Remote, headers};
 use crate::okta::{self, CredentialReport, LogPosition, Okta, SCOPES};
 use crate::store::{Access, Store, StoreError, is_in_use, name_state};
 
-/// A name resolves within this time, or not at all.
+/// Timeout of name resolution.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Assertions and the reading of logs bear as much.
+/// Clock skew that is still harmless.
 const SKEW_WARNED: Duration = Duration::from_secs(30);
-/// Assertions and DPoP proofs are refused by then.
+/// Clock skew beyond which assertions and DPoP proofs are refused.
 const SKEW_MAX: Duration = Duration::from_secs(300);
-/// An API token that ends within this time is worth a warning.
+/// Warn about an API token that expires within this time.
 const TOKEN_ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
-/// Without these, people cannot be found or denied.
+/// Scopes needed to find and deny accounts.
 const REQUIRED: [&str; 3] = ["read:users", "update:users", "update:users_app_metadata"];
-/// With these, the application could give itself any other.
+/// Scopes that let the application grant itself any other.
 const DANGEROUS_SCOPES: [&str; 2] = ["create:client_grants", "update:client_grants"];
 const TO_END_SESSIONS: [&str; 2] = ["delete:sessions", "delete:refresh_tokens"];
-/// Nobody's: `.invalid` is reserved (RFC 2606).
+/// An address without an account: `.invalid` is reserved (RFC 2606).
 const PROBE_EMAIL: &str = "okta-auth0-sync-check@example.invalid";
 
 /// Checks everything and prints the report.
 ///
 /// # Errors
-/// When the report cannot be printed.
+/// If the report cannot be printed.
 pub(crate) async fn run(
     file: Option<&Path>,
     environment: &Environment,
@@ -97,12 +97,12 @@ struct Online<'a> {
 }
 
 impl Online<'_> {
-    /// Notes a failure, and lets a success through.
+    /// Returns a success, and reports a failure.
     fn expect<T>(&mut self, name: &str, answer: Result<T, Failure>) -> Option<T> {
         answer.map_err(|failure| self.report.fail(name, failure.to_string())).ok()
     }
 
-    /// Name, connection, certificate and clock. `false`: it cannot be reached at all.
+    /// Checks name, connection, certificate and clock. Returns `false` if the remote is unreachable.
     async fn reach(&mut self, remote: Remote, name: &str, url: &Url, path: &str) -> bool {
         self.resolve(name, url).await;
         let mut address = url.clone();
@@ -111,7 +111,7 @@ impl Online<'_> {
         let before = self.clock.monotonic();
         let answer = self.http.send(call, self.http.client().get(address), None, self.clock).await;
         let took = self.clock.monotonic().saturating_sub(before);
-        // The failure names what was wrong with which certificate, as far as the TLS library says.
+        // The failure includes the TLS library's reason for rejecting a certificate.
         let Some(answer) = self.expect(&format!("{name} connection"), answer) else { return false };
         let tls = match (url.scheme(), &self.config.tls.ca_file) {
             ("http", _) => "plain http on loopback".to_owned(),
@@ -154,7 +154,7 @@ impl Online<'_> {
         };
         let now = self.clock.now();
         let apart = since(now, theirs).max(since(theirs, now));
-        // A date has whole seconds, and was written somewhere during the call.
+        // The Date header has whole seconds and was set at some point during the call.
         let skew = apart.saturating_sub(took).saturating_sub(Duration::from_secs(1));
         let told = format!("this machine's clock differs from {name}'s by {} s", skew.as_secs());
         if skew > SKEW_MAX {
@@ -167,7 +167,7 @@ impl Online<'_> {
         }
     }
 
-    /// What the daemon asks of Okta. Answers the org's id.
+    /// Makes the daemon's reads in Okta. Returns the org's id.
     async fn okta(&mut self, okta: &Okta, pacer: &Pacer) -> Option<String> {
         let clock = self.clock;
         let org = paced(pacer, okta::endpoints::ORG, clock, || okta.org_id()).await;
@@ -210,7 +210,7 @@ impl Online<'_> {
         org
     }
 
-    /// `false`: there is no credential to go on with.
+    /// Returns `false` without a usable credential.
     fn okta_credential(&mut self, credential: Result<CredentialReport, Failure>) -> bool {
         let line = "Okta credential";
         match credential {
@@ -245,7 +245,7 @@ impl Online<'_> {
                 }
                 true
             }
-            // A token may be good for everything that is needed and not be shown its own record.
+            // A token may have every needed permission and still not be allowed to read its own record.
             Err(failure)
                 if matches!(self.config.okta.credentials, OktaCredentials::ApiToken(_))
                     && matches!(failure.kind, Kind::Forbidden | Kind::NotFound) =>
@@ -261,7 +261,7 @@ impl Online<'_> {
         }
     }
 
-    /// What the daemon asks of Auth0.
+    /// Makes the daemon's reads in Auth0.
     async fn auth0(&mut self, auth0: &Auth0, pacer: &Pacer) {
         let clock = self.clock;
         let Some(scopes) = self.expect("Auth0 token", auth0.granted_scopes().await) else { return };
@@ -348,7 +348,7 @@ impl Online<'_> {
         }
         for condition in standing.conditions().into_iter().filter(|condition| !condition.holds) {
             let told = format!("{}: {}: {}", condition.name, condition.found, condition.remedy);
-            // With blocks, or while something of ours runs, people are denied all the same.
+            // Users are still denied by blocks, or while a version of our Action is in force.
             if standing.is_in_force() || self.config.auth0.mark.block {
                 self.report.warn(line, told);
             } else {
@@ -357,7 +357,7 @@ impl Online<'_> {
         }
     }
 
-    /// The limits that the answers have shown, and what they are enough for.
+    /// The observed rate limits, and how many deactivations they allow.
     fn promise(&mut self, okta: &Pacer, auth0: &Pacer) {
         let shares = self.config.limits;
         let (okta, auth0) = (okta.snapshot(self.clock), auth0.snapshot(self.clock));
@@ -372,7 +372,7 @@ impl Online<'_> {
                 self.report.pass("Okta limits", told);
             }
         }
-        // Where nobody could be read by id, the limit of searches, which is never the larger one, stands for both.
+        // If no user could be read by id, use the search limit, which is never the larger one, for both.
         let okta_allows = okta_ours(Bucket::OktaUsers).map(|(users, _)| {
             let user = okta_ours(Bucket::OktaUser).map_or(users, |(user, _)| user);
             self.report.pass("Okta limits", format!("users by id: {user}, user searches: {users} calls per minute"));
