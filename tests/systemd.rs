@@ -114,3 +114,19 @@ fn every_unit_is_tested() {
     judged.sort_unstable();
     assert_eq!(files, judged);
 }
+
+#[test]
+fn daemon_restarts_after_every_exit_but_two() {
+    let daemon = settings("okta-auth0-sync.service");
+    for line in [
+        // systemd counts an end by SIGHUP, SIGINT, SIGTERM or SIGPIPE, and the exit code 0, as a success.
+        "Restart=always",
+        "RestartPreventExitStatus=64 78",
+        "StartLimitIntervalSec=0",
+        // The clock is right before the first poll.
+        "Wants=network-online.target time-sync.target",
+        "After=network-online.target time-sync.target",
+    ] {
+        assert!(daemon.contains(line), "{line} is missing: {daemon:?}");
+    }
+}

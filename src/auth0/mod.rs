@@ -13,7 +13,7 @@ use url::{Url, form_urlencoded};
 
 use crate::domain::{AccountId, Clock};
 use crate::http::jws::SigningKey;
-use crate::http::{Answer, Endpoint, Failure, Http, Pacer};
+use crate::http::{Answer, Deviation, Endpoint, Failure, Http, Pacer, Remote};
 
 mod actions;
 mod body;
@@ -95,6 +95,11 @@ impl Auth0 {
         origin.set_fragment(None);
         let authenticator = Authenticator::new(options.credentials, options.audience, &origin);
         Self { origin, metadata_key: options.metadata_key, http, pacer, clock, authenticator }
+    }
+
+    /// How far this machine's clock is from the tenant's.
+    pub fn clock_deviation(&self) -> Option<Deviation> {
+        self.http.remote_times().deviation(Remote::Auth0)
     }
 
     /// What the application may do: the scopes of its present access token.

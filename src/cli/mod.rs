@@ -42,7 +42,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, Environment};
-use crate::domain::{Clock, SystemClock};
+use crate::domain::{Clock, SteadyClock, SystemClock};
 use crate::engine::Fatal;
 use crate::engine::deploy::DeploymentError;
 use crate::http::Failure;
@@ -64,7 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(Arc::new(SystemClock::new())));
     #[cfg(feature = "failpoints")]
     if let Err(error) = points::arm() {
         screen::remark(&format!("{}: {error}", screen::paint(screen::BAD, "error")));

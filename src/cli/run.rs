@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{Error, Exit, signals, wiring};
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::engine::supervisor::Schedules;
-use crate::engine::{Engine, Note};
+use crate::engine::supervisor::{Schedules, task_exit_error};
+use crate::engine::{Engine, Fatal, Note};
 use crate::store::{RunCounts, RunKind, StatusRow};
 use crate::systemd;
 
@@ -20,6 +21,7 @@ use crate::systemd;
 /// # Errors
 /// If it cannot start, or a task exits unexpectedly.
 pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
+    signals::ignore_hangup()?;
     let (notes, mut heard) = mpsc::unbounded_channel();
     let alert = wiring::alert(&config)?;
     let engine = wiring::engine(&config, &clock).await?.with_notes(notes);
@@ -44,30 +46,32 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         poll: config.schedule.poll.pattern().to_owned(),
         reconcile: config.schedule.reconcile.pattern().to_owned(),
     };
-    let status = tokio::spawn({
-        let engine = engine.clone();
-        async move {
-            while let Some(note) = heard.recv().await {
-                if let Note::Pass { error } = note {
-                    report_status(&engine, error.as_deref()).await;
-                }
+    let mut helpers: JoinSet<&'static str> = JoinSet::new();
+    let reported = engine.clone();
+    helpers.spawn(async move {
+        while let Some(note) = heard.recv().await {
+            if let Note::Pass { error } = note {
+                report_status(&reported, error.as_deref()).await;
             }
         }
+        "status line"
     });
-    let watchdog = systemd::watchdog_interval()
-        .map(|interval| tokio::spawn(notify_watchdog(engine.clone(), clock.clone(), interval, stop.clone())));
-    let monitoring =
-        monitor.map(|monitor| tokio::spawn(monitor.serve(engine.clone(), config.schedule.poll.clone(), stop.clone())));
+    if let Some(interval) = systemd::watchdog_interval() {
+        let notified = notify_watchdog(engine.clone(), clock.clone(), interval, stop.clone());
+        helpers.spawn(async move {
+            notified.await;
+            "watchdog"
+        });
+    }
+    if let Some(monitor) = monitor {
+        let served = monitor.serve(engine.clone(), config.schedule.poll.clone(), stop.clone());
+        helpers.spawn(async move {
+            served.await;
+            "monitor"
+        });
+    }
     systemd::ready();
-    let result = engine.run(&schedules, stop).await;
-    if let Some(watchdog) = watchdog {
-        watchdog.abort();
-    }
-    status.abort();
-    if let Some(monitoring) = monitoring {
-        // Its connections are short-lived; an aborted scrape is repeated.
-        monitoring.abort();
-    }
+    let result = supervise(engine.run(&schedules, stop.clone()), helpers, &stop).await;
     let error = result.as_ref().err().map(ToString::to_string);
     if let Err(error) = engine.store().finish_run(life, RunCounts::default(), error.as_deref(), clock.now()).await {
         error!(%error, "could not record the end of this run");
@@ -75,6 +79,30 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     engine.store().close().await;
     info!(event = "stopped", "okta-auth0-sync has stopped; work in progress was finished");
     result.map(|()| Exit::Done).map_err(Error::Fatal)
+}
+
+/// Runs the engine; shuts it down if a task beside it exits before that was requested. When the engine has stopped, the
+/// tasks are aborted: monitoring connections are short-lived, and an aborted scrape is repeated.
+async fn supervise(
+    engine: impl Future<Output = Result<(), Fatal>>,
+    mut helpers: JoinSet<&'static str>,
+    stop: &CancellationToken,
+) -> Result<(), Fatal> {
+    tokio::pin!(engine);
+    let mut first_error = None;
+    loop {
+        tokio::select! {
+            result = &mut engine => return first_error.map_or(result, Err),
+            Some(ended) = helpers.join_next() => {
+                let ended = ended.map(|name| (name, Ok(())));
+                if let Some(error) = task_exit_error(ended, stop.is_cancelled()) {
+                    error!(event = "ended", %error, "a task exited unexpectedly; shutting down");
+                    first_error.get_or_insert(error);
+                    stop.cancel();
+                }
+            }
+        }
+    }
 }
 
 /// The first signal shuts down gracefully, the second exits immediately.
@@ -136,4 +164,40 @@ fn line(status: &StatusRow) -> String {
         line.push_str("; needs attention: okta-auth0-sync status");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn exited_or_panicked_helper_stops_the_daemon() {
+        for panics in [false, true] {
+            let stop = CancellationToken::new();
+            let mut helpers = JoinSet::new();
+            helpers.spawn(async move {
+                assert!(!panics, "as if by a bug");
+                "monitor"
+            });
+            let engine = async {
+                stop.cancelled().await;
+                Ok(())
+            };
+            let error = supervise(engine, helpers, &stop).await.unwrap_err();
+            assert!(matches!(error, Fatal::Ended(..)), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn helper_that_ends_at_shutdown_is_no_error() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let mut helpers = JoinSet::new();
+        helpers.spawn(async { "monitor" });
+        let engine = async {
+            tokio::task::yield_now().await;
+            Ok(())
+        };
+        assert!(supervise(engine, helpers, &stop).await.is_ok());
+    }
 }

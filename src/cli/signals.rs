@@ -1,7 +1,8 @@
-//! Handling of SIGTERM and SIGINT.
+//! Handling of SIGTERM, SIGINT and SIGHUP.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{Error, screen};
 
@@ -14,7 +15,6 @@ pub(crate) fn listen(
     second: impl FnOnce() + Send + 'static,
 ) -> Result<CancellationToken, Error> {
     let stop = CancellationToken::new();
-    let setup = |error| Error::Setup(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
     let token = stop.clone();
@@ -32,6 +32,25 @@ pub(crate) fn listen(
         second();
     });
     Ok(stop)
+}
+
+/// Logs and ignores SIGHUP. By default it would end the daemon, when its terminal closes or when someone expects it to
+/// reload its configuration; systemd counts that end as a success.
+///
+/// # Errors
+/// If the signal handler cannot be installed.
+pub(crate) fn ignore_hangup() -> Result<(), Error> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(setup)?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            warn!(event = "hangup_ignored", "ignored SIGHUP; restart to re-read the configuration");
+        }
+    });
+    Ok(())
+}
+
+fn setup(error: std::io::Error) -> Error {
+    Error::Setup(format!("cannot listen for signals: {error}"))
 }
 
 /// For one-shot commands: the first Ctrl-C stops the command gracefully, further ones are ignored.

@@ -45,8 +45,8 @@ use tracing::info;
 use crate::alert::Alert;
 use crate::auth0::Auth0;
 use crate::domain::{Clock, Rules, Timestamp};
-use crate::http::Remote;
 use crate::http::pacing::Pacer;
+use crate::http::{Deviation, Remote};
 use crate::okta::Okta;
 use crate::store::{AlarmKind, GuardWindow, Opened, Store, StoreError};
 
@@ -244,6 +244,14 @@ impl Engine {
     /// The engine's clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// How far this machine's clock is from a remote's, by the `Date` of its last response. `None`: no response yet.
+    pub fn clock_deviation(&self, remote: Remote) -> Option<Deviation> {
+        match remote {
+            Remote::Okta => self.okta.clock_deviation(),
+            Remote::Auth0 => self.auth0.clock_deviation(),
+        }
     }
 
     /// The counters since the start of the process.

@@ -225,7 +225,10 @@ impl Engine {
 }
 
 /// Returns the error if the task exited without being asked to.
-fn task_exit_error(ended: Result<(&'static str, Result<(), Fatal>), JoinError>, asked: bool) -> Option<Fatal> {
+pub(crate) fn task_exit_error(
+    ended: Result<(&'static str, Result<(), Fatal>), JoinError>,
+    asked: bool,
+) -> Option<Fatal> {
     match ended {
         Ok((_, Ok(()))) if asked => None,
         Ok((name, Ok(()))) => Some(Fatal::Ended(name, "no shutdown was requested".to_owned())),

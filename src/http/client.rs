@@ -10,6 +10,7 @@ use super::failure::{self, Failure, Remote};
 use super::pacing::InFlight;
 use super::redact::RequestSecrets;
 use super::remedy::{self, Remedy};
+use super::remote_time::RemoteTimes;
 use crate::domain::Clock;
 use crate::failpoint::{self, Phase};
 
@@ -63,6 +64,7 @@ pub enum HttpError {
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
+    remote_times: RemoteTimes,
 }
 
 impl Http {
@@ -89,12 +91,17 @@ impl Http {
             }
             builder = builder.tls_certs_merge(roots);
         }
-        Ok(Self { client: builder.build().map_err(HttpError::Build)? })
+        Ok(Self { client: builder.build().map_err(HttpError::Build)?, remote_times: RemoteTimes::default() })
     }
 
     /// The underlying client, to build requests.
     pub fn client(&self) -> &reqwest::Client {
         &self.client
+    }
+
+    /// What the responses say about the remotes' clocks.
+    pub fn remote_times(&self) -> &RemoteTimes {
+        &self.remote_times
     }
 
     /// Makes one call and reads the whole response, whatever its status.
@@ -117,8 +124,10 @@ impl Http {
         let request = request.map_err(transport)?;
         let secrets = RequestSecrets::of(&request);
         failpoint::pass(remote, endpoint, Phase::Before);
+        let started = clock.monotonic();
         let mut response = client.execute(request).await.map_err(transport)?;
         let status = response.status();
+        self.read_remote_time(remote, &response, clock.monotonic().saturating_sub(started), clock);
         if let Some(flight) = flight {
             flight.record_response(status, response.headers(), clock);
         }
@@ -145,6 +154,20 @@ impl Http {
             "answered"
         );
         Ok(answer)
+    }
+
+    fn read_remote_time(&self, remote: Remote, response: &reqwest::Response, took: Duration, clock: &dyn Clock) {
+        let date = self.remote_times.record(remote, response.status(), response.headers(), took, clock);
+        // One authority: two remotes that disagree would move the clock to and fro.
+        let Some(date) = date.filter(|_| remote == Remote::Okta && response.status().is_success()) else { return };
+        if let Some(step) = clock.confirm(date) {
+            tracing::warn!(
+                event = "clock_stepped",
+                seconds = step.as_secs(),
+                "this machine's clock was set by {} s, as Okta's time confirms; continuing with the new time",
+                step.as_secs()
+            );
+        }
     }
 }
 

@@ -17,9 +17,11 @@ pub mod pacing;
 pub(crate) mod playback;
 mod redact;
 pub mod remedy;
+pub mod remote_time;
 pub mod token;
 
 pub use client::{Answer, Call, Http, HttpError, HttpOptions, Limits};
 pub use endpoint::Endpoint;
 pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};
+pub use remote_time::Deviation;

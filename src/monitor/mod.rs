@@ -109,7 +109,7 @@ impl Monitor {
             }
         };
         if let Err(error) = served {
-            error!(event = "monitor_failed", %error, "failed to serve /metrics, /healthz and /readyz; syncing continues without them");
+            error!(event = "monitor_failed", %error, "failed to serve /metrics, /healthz and /readyz; shutting down");
         }
     }
 }

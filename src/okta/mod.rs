@@ -8,8 +8,8 @@ use std::sync::Arc;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use url::Url;
 
-use crate::domain::Clock;
-use crate::http::{Answer, Endpoint, Failure, Http, Pacer};
+use crate::domain::{Clock, Timestamp};
+use crate::http::{Answer, Deviation, Endpoint, Failure, Http, Pacer, Remote};
 
 mod auth;
 mod dpop;
@@ -61,6 +61,16 @@ impl Okta {
         origin.set_fragment(None);
         let authenticator = Authenticator::new(options.credentials, &origin);
         Self { origin, http, pacer, clock, authenticator }
+    }
+
+    /// How far this machine's clock is from the org's.
+    pub fn clock_deviation(&self) -> Option<Deviation> {
+        self.http.remote_times().deviation(Remote::Okta)
+    }
+
+    /// The time of the org's clock, once a response has shown it.
+    pub fn now(&self) -> Option<Timestamp> {
+        self.http.remote_times().now(Remote::Okta, self.clock.as_ref())
     }
 
     /// A URL on the org's origin, whatever `path` contains.

@@ -64,6 +64,20 @@ fn hung_reconciler_starves_watchdog() {
     starves_when_one_hangs("reconciler");
 }
 
+#[test]
+fn hangup_is_logged_and_ignored() {
+    let mut service = Service::start(&[]);
+    service.wait_for("READY=1");
+    for _ in 0..2 {
+        service.signal("HUP");
+        let line = service.logged("hangup_ignored");
+        assert!(line.contains("restart to re-read the configuration"), "{line}");
+    }
+    service.wait_for("WATCHDOG=1");
+    service.signal("TERM");
+    assert!(service.end().success());
+}
+
 #[cfg(debug_assertions)]
 #[test]
 fn second_signal_stops_at_once() {

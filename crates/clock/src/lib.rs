@@ -13,6 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+mod steady;
+
+pub use steady::SteadyClock;
+
 /// A moment in UTC.
 pub type Timestamp = jiff::Timestamp;
 
@@ -21,8 +25,20 @@ pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// A source of time.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time of day in UTC. It may jump in either direction when the system clock is set.
+    /// The time of day in UTC. It may jump in either direction when the system clock is set; the time of a
+    /// [`SteadyClock`] jumps only if a remote confirms the new time.
     fn now(&self) -> Timestamp;
+
+    /// The time of day as the system clock shows it, right or wrong: to compare it with the time of a remote.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// Takes the time of a trusted remote. Returns the step if the clock took the system's new time because of it.
+    fn confirm(&self, remote_time: Timestamp) -> Option<jiff::SignedDuration> {
+        let _ = remote_time;
+        None
+    }
 
     /// Time since a fixed moment of this process. It never runs backwards: use it to measure durations.
     fn monotonic(&self) -> Duration;
@@ -126,6 +142,11 @@ impl ManualClock {
             *now = add(*now, span);
             *monotonic = monotonic.saturating_add(span);
         });
+    }
+
+    /// Sets the time of day without any time passing, as an operator or NTP does.
+    pub fn step_wall(&self, step: jiff::SignedDuration) {
+        self.time.send_modify(|(now, _)| *now = now.saturating_add(step).unwrap_or(*now));
     }
 
     /// Waits, in real time, until no wait for a response is left.
