@@ -115,7 +115,7 @@ async fn each_check_line_can_fail() {
     }
     let cases: [Case; 14] = [
         (
-            "nobody at okta.url",
+            "no answer at okta.url",
             |it| it.configure(it.sandbox.okta().url(), "http://127.0.0.1:9"),
             1,
             "Okta connection",
@@ -153,7 +153,7 @@ async fn each_check_line_can_fail() {
             },
             0,
             "Okta credential",
-            "neither its end",
+            "cannot read the API token's own record",
         ),
         ("another secret", |it| it.sandbox.auth0().set_client_secret("another"), 1, "Auth0 token", "401"),
         (
@@ -260,11 +260,11 @@ async fn action_is_deployed_only_when_confirmed() {
     action.set_bound(false);
     let ran = installation.run(&["action", "check"]);
     assert_eq!(ran.code, 1);
-    assert!(ran.out.contains("nobody is denied by it") && ran.out.contains("action deploy"), "{}", ran.out);
+    assert!(ran.out.contains("it denies no login") && ran.out.contains("action deploy"), "{}", ran.out);
     for (arguments, code) in [(&["action", "deploy"][..], 1), (&["action", "deploy", "--dry-run"], 0)] {
         let ran = installation.run(arguments);
         assert_eq!(ran.code, code, "{}{}", ran.out, ran.err);
-        assert!(ran.out.contains("the others in it (1) stay"), "{}", ran.out);
+        assert!(ran.out.contains("the other 1 keep their order"), "{}", ran.out);
         assert_eq!(installation.writes(), 0, "{arguments:?}");
     }
     let ran = installation.run(&["action", "deploy", "--yes"]);
@@ -292,7 +292,11 @@ async fn purge_lifts_marks_only_when_confirmed() {
     let writes = installation.writes();
     let plan = installation.run(&["purge", "--dry-run"]);
     assert_eq!(plan.code, 0, "{}{}", plan.out, plan.err);
-    assert!(plan.out.contains("denied → open") && plan.out.contains("marks of 1 accounts"), "{}", plan.out);
+    assert!(
+        plan.out.contains("denied → open") && plan.out.contains("marks would be removed from 1 account;"),
+        "{}",
+        plan.out
+    );
     let unasked = installation.run(&["purge"]);
     assert!(unasked.code == 1 && unasked.err.contains("use --yes"), "{}", unasked.err);
     assert_eq!(installation.writes(), writes);

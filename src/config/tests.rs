@@ -11,7 +11,7 @@ api_token = "t0psecret"
 [auth0]
 url = "https://acme.eu.auth0.com"
 client_id = "client"
-client_secret = "hush hush"
+client_secret = "two words"
 "#;
 
 const SHIPPED: &str = include_str!("../../config.toml");
@@ -64,7 +64,7 @@ fn minimal_configuration_has_the_defaults() {
     }
     assert!(config.alert.webhook_url.is_none());
     assert_eq!(config.warnings, []);
-    assert_eq!(credentials(&config), ["t0psecret", "hush hush"]);
+    assert_eq!(credentials(&config), ["t0psecret", "two words"]);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn problems_name_location_and_remedy() {
         ("okta", "deny_statuses = [\"FIRED\"]", "`FIRED` is not an Okta status: use one of STAGED, PROVISIONED"),
         ("okta", "deny_statuses = []", "no user would ever be denied"),
         ("okta", "deny_statuses = [\"ACTIVE\"]", "all users would be denied"),
-        ("okta", "api_token_file = \"x\"", "okta.api_token: is given twice, in place and by okta.api_token_file"),
+        ("okta", "api_token_file = \"x\"", "okta.api_token: is given twice, inline and by okta.api_token_file"),
         ("okta", "uri = 1", "line 3, column 1, okta.uri: unknown field `uri`, expected one of `url`"),
         ("okta.oauth", "client_id = \"0oa1\"", "okta: has two credentials"),
         ("auth0", "private_key = \"{}\"", "auth0: has two credentials"),
@@ -472,7 +472,7 @@ mod files {
 
     #[test]
     fn invalid_private_key_is_rejected_early() {
-        let text = MINIMAL.replace("client_secret = \"hush hush\"", "private_key = \"-----BEGIN CERTIFICATE-----\"");
+        let text = MINIMAL.replace("client_secret = \"two words\"", "private_key = \"-----BEGIN CERTIFICATE-----\"");
         assert!(refusal(&text, &[]).contains("auth0.private_key: is not a private key in PEM"));
     }
 

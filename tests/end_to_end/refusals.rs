@@ -171,7 +171,11 @@ async fn newer_state_is_refused() {
     for arguments in [&["sync"][..], &["run"], &["status"]] {
         let ran = harness.run(arguments).await;
         assert!(ran.exits(78).all().contains("schema 9999"), "{arguments:?}: {}", ran.all());
-        assert!(ran.all().contains("newer okta-auth0-sync; install that version"), "{arguments:?}: {}", ran.all());
+        assert!(
+            ran.all().contains("newer okta-auth0-sync wrote it; install that version"),
+            "{arguments:?}: {}",
+            ran.all()
+        );
     }
     assert_eq!(harness.sandbox.okta().journal().total(), asked, "no call was made");
     assert!(harness.mark(&account).is_null());

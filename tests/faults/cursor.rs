@@ -67,9 +67,9 @@ fn bad_pages() -> Vec<Bad> {
         ("a gateway's page", |_| vec![answer(502, Value::Null)], "server error (502)"),
         ("a truncated body", |_| vec![Effect::CutBody], "unreachable"),
         ("a dropped connection", |_| vec![Effect::Drop], "unreachable"),
-        ("not a list", |_| vec![Effect::ReplaceBody(b"{\"a\":1}".to_vec())], "not a JSON list"),
-        ("not JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "not a JSON list"),
-        ("no body", |_| vec![Effect::ReplaceBody(Vec::new())], "not a JSON list"),
+        ("not a list", |_| vec![Effect::ReplaceBody(b"{\"a\":1}".to_vec())], "not a JSON array"),
+        ("not JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "not a JSON array"),
+        ("no body", |_| vec![Effect::ReplaceBody(Vec::new())], "not a JSON array"),
         ("an oversized body", |_| vec![Effect::ReplaceBody(vec![b' '; (64 << 20) + 1])], "exceeds 67108864 bytes"),
         (
             "a decompression bomb",

@@ -14,6 +14,8 @@ use super::{name, same, shown};
 /// log cannot be read.
 pub(crate) async fn furnished() -> (Harness, [OktaUserId; 5]) {
     let harness = Harness::start().await;
+    // Looks end in the order in which they began, so that the rows of the evidence are the same each time.
+    harness.configure("[engine]\nconcurrency = 1\n");
     let okta = harness.sandbox.okta();
     let people = ["ann", "bob", "zoe"].map(|name| harness.person(name));
     let eve = harness.okta_user_called("eve@example.com", "shared@example.com");
@@ -29,7 +31,7 @@ pub(crate) async fn furnished() -> (Harness, [OktaUserId; 5]) {
         "displayMessage": "odd", "target": null }));
     let path = format!("/api/v2/users/{}", account.replace('|', "%7C"));
     harness.sandbox.auth0().faults().add(Fault::status("PATCH", &path, 500).times(100));
-    harness.configure("[engine]\nmax_attempts = 1\n");
+    harness.configure("[engine]\nconcurrency = 1\nmax_attempts = 1\n");
     harness.run(&["sync"]).await;
     okta.deactivate(&zoe);
     let mut held = harness.program(&["sync"]);

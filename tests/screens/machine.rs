@@ -31,7 +31,7 @@ async fn json_of_every_command() {
         let mut program = harness.program(arguments);
         program.env(POLL.0, POLL.1);
         let ran = finish(program).await;
-        // Objects one a line are told apart more easily one member a line.
+        // One member a line, so that a changed member is one changed line.
         let text = match arguments {
             ["events", ..] | ["audit", .., "jsonl"] => {
                 let objects = ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -52,13 +52,22 @@ fn get(harness: &Harness, path: &str) -> String {
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// The numbers of metrics differ; their names, labels and help do not.
+/// The numbers of metrics and the order of a family's series differ; their names, labels and help do not.
 fn without_numbers(metrics: &str) -> String {
-    let lines = metrics.lines().map(|line| match line.rsplit_once(' ') {
-        Some((series, _)) if !line.starts_with('#') => format!("{series} N\n"),
-        _ => format!("{line}\n"),
-    });
-    lines.collect()
+    let (mut text, mut series) = (String::new(), Vec::new());
+    for line in metrics.lines() {
+        match line.rsplit_once(' ') {
+            Some((name, _)) if !line.starts_with('#') => series.push(format!("{name} N\n")),
+            _ => {
+                series.sort();
+                text.extend(series.drain(..));
+                text.push_str(&format!("{line}\n"));
+            }
+        }
+    }
+    series.sort();
+    text.extend(series);
+    text
 }
 
 /// The messages of the daemon's log, each once, as text.
@@ -100,7 +109,7 @@ async fn metrics_log_and_webhook_messages() {
     harness.sandbox.okta().activate(&ann);
     let both = async {
         let has = |event: &str| messages.lock().unwrap().iter().any(|message| message["event"] == event);
-        while !has("raised") || !harness.shut_out().is_empty() {
+        while !has("raised") || !harness.shut_out().is_empty() || get(&harness, "/metrics").contains("oldest_pending") {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };

@@ -22,7 +22,8 @@ use pty_process::blocking::Command;
 use terminal::{Seen, on_terminal};
 
 /// What differs from run to run, and its replacement of the same length where columns depend on it.
-const FILTERS: [(&str, &str); 12] = [
+const FILTERS: [(&str, &str); 13] = [
+    (r"\d+ looks", "4 looks"),
     (r"127\.0\.0\.1:\d{5}", "127.0.0.1:50000"),
     (r"/tmp/\.tmp\w{6}", "/tmp/.tmpFOLDER"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "2026-11-23T12:00:00.000Z"),

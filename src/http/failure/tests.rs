@@ -204,7 +204,7 @@ fn documented_errors_are_classified() {
             r#"{"error":"invalid_client","error_description":"The client_assertion token has already been used"}"#,
             Kind::Unauthorized,
             "invalid_client",
-            "again",
+            "repeated the request",
         ),
         (
             Okta,
