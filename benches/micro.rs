@@ -148,12 +148,12 @@ async fn take_in(clock: &SystemClock, template: &[Event], pages: usize, log: Log
         assert_eq!(store.record_page(page, clock.now()).await.unwrap().new_events, ENTRIES as u64);
         spans.push(clock.monotonic() - began);
     }
-    tell("take in a page: everybody is new", ENTRIES, median(spans[..50].to_vec()));
+    tell("take in a page: all users are new", ENTRIES, median(spans[..50].to_vec()));
     // Some pages include an SQLite checkpoint; the mean includes them.
     tell("the same, mean", ENTRIES, mean(&spans[..50]));
     let later = &spans[50..];
     let tenth = later.len().div_ceil(10);
-    tell("take in a page: everybody is known, little history", ENTRIES, median(later[..tenth].to_vec()));
+    tell("take in a page: all users are known, little history", ENTRIES, median(later[..tenth].to_vec()));
     tell(&format!("the same behind {} pages", pages - tenth), ENTRIES, median(later[later.len() - tenth..].to_vec()));
     tell("all pages, mean", ENTRIES, mean(&spans));
 

@@ -10,7 +10,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The binary in an empty directory, with an environment of its own.
+/// The binary in an empty directory, with a separate environment.
 fn program(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"));
     command.current_dir(directory).env_clear().env("PATH", "/usr/bin:/bin");

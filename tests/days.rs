@@ -1,4 +1,4 @@
-//! A series of normal days: files, tasks, memory and state of the process do not grow. In a process of its own, because it
+//! A series of normal days: files, tasks, memory and state of the process do not grow. In a separate process, because it
 //! counts the resources of the process.
 //!
 //! `OKTA_AUTH0_SYNC_DAYS=31 cargo test --release --test days -- --nocapture` simulates a month with a poll each minute.
@@ -77,7 +77,7 @@ async fn resources_stay_flat_over_days() {
     let path = world.store().path().to_owned();
     let interval = DAY / polls;
     let mut turn = 0;
-    let mut told: Vec<Held> = Vec::new();
+    let mut samples: Vec<Held> = Vec::new();
     for day in 0..days {
         for poll in 0..polls {
             if poll % (polls / (2 * LEAVERS)) == 0 {
@@ -110,25 +110,28 @@ async fn resources_stay_flat_over_days() {
         let left = people.iter().filter(|person| person.left).count();
         assert_eq!(status.denied, i64::try_from(left).unwrap(), "day {day}");
         beside.close().await;
-        told.push(Held::now(&path));
-        println!("day {day}: {left} denied, {:?}", told[day]);
+        samples.push(Held::now(&path));
+        println!("day {day}: {left} denied, {:?}", samples[day]);
     }
     for person in &people {
         assert_eq!(world.lets_in(&person.account), !person.left, "{}", person.id);
     }
     world.store().verify_decisions().await.unwrap();
 
-    let (early, late) = (&told[..days / 3], &told[days / 3..]);
+    let (early, late) = (&samples[..days / 3], &samples[days / 3..]);
     let most = |of: fn(&Held) -> u64, held: &[Held]| held.iter().map(of).max().unwrap();
     let files = |held: &Held| held.files as u64;
     let tasks = |held: &Held| held.tasks as u64;
-    assert!(most(files, late) <= most(files, early) + 4, "files: {told:#?}");
-    assert!(most(tasks, late) <= most(tasks, early) + 8, "tasks: {told:#?}");
-    assert!(most(|held| held.wal, &told) <= WAL_MAX, "write-ahead log: {told:#?}");
+    assert!(most(files, late) <= most(files, early) + 4, "files: {samples:#?}");
+    assert!(most(tasks, late) <= most(tasks, early) + 8, "tasks: {samples:#?}");
+    assert!(most(|held| held.wal, &samples) <= WAL_MAX, "write-ahead log: {samples:#?}");
     assert!(
         most(|held| held.memory_kib, late) <= most(|held| held.memory_kib, early) + MEMORY_MAX_KIB,
-        "memory: {told:#?}"
+        "memory: {samples:#?}"
     );
-    let (second, third) = (&told[days / 3..2 * days / 3], &told[2 * days / 3..]);
-    assert!(most(|held| held.state, third) <= most(|held| held.state, second) + STATE_MORE_MAX, "the state: {told:#?}");
+    let (second, third) = (&samples[days / 3..2 * days / 3], &samples[2 * days / 3..]);
+    assert!(
+        most(|held| held.state, third) <= most(|held| held.state, second) + STATE_MORE_MAX,
+        "the state: {samples:#?}"
+    );
 }

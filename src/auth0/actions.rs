@@ -23,7 +23,7 @@ const PER_PAGE: usize = 50;
 /// A tenant has at most 100 Actions, a trigger at most 20 of them (Auth0 docs: Entity Limit Policy).
 const PAGES_MAX: usize = 10;
 
-/// So many Actions can be bound to a trigger (Auth0 docs: Entity Limit Policy).
+/// Maximum number of Actions bound to a trigger (Auth0 docs: Entity Limit Policy).
 pub const BOUND_MAX: usize = 20;
 
 /// How far the build of a draft has come.
@@ -37,7 +37,7 @@ pub enum Build {
     Failed,
 }
 
-/// An Action. The code is public by nature: it holds no secret of ours.
+/// An Action. The code is public by nature: it holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
     /// Auth0's id of it.
@@ -233,7 +233,7 @@ impl Auth0 {
         let mut all = Vec::new();
         for page in 0..PAGES_MAX {
             let answer = self.page(ACTIONS, url.clone(), page).await?;
-            let listed: Actions = read(&answer, "this is no list of Actions")?;
+            let listed: Actions = read(&answer, "the body is not a list of Actions")?;
             let count = listed.actions.len();
             for action in listed.actions {
                 all.push(action.read().map_err(|why| answer.malformed(why))?);
@@ -264,7 +264,7 @@ impl Auth0 {
         self.action_of(self.call(CREATE_ACTION, Method::POST, url, Some(&body)).await?)
     }
 
-    /// Writes the draft of an Action, of which the build begins anew. What runs stays as it is.
+    /// Writes the draft of an Action, which starts a new build. The deployed version does not change.
     ///
     /// # Errors
     /// Classified.
@@ -293,7 +293,7 @@ impl Auth0 {
         let mut all = Vec::new();
         for page in 0..PAGES_MAX {
             let answer = self.page(BINDINGS, url.clone(), page).await?;
-            let listed: Bindings = read(&answer, "this is no list of bindings")?;
+            let listed: Bindings = read(&answer, "the body is not a list of bindings")?;
             let count = listed.bindings.len();
             for binding in listed.bindings {
                 let id = binding.id.filter(|id| !id.is_empty());
@@ -312,8 +312,8 @@ impl Auth0 {
         Err(BINDINGS.malformed("the list of bindings has no end"))
     }
 
-    /// Writes the flow of `post-login`, whole: what is not named is no longer bound. Nothing protects it from somebody
-    /// who writes it at the same time, so read it just before and again after.
+    /// Writes the flow of `post-login`, whole: Auth0 unbinds Actions that are not named. Auth0 offers no protection
+    /// against concurrent writes, so read it just before and again after.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] (400) also for a while after an Action was deployed for the first time.
@@ -343,7 +343,7 @@ impl Auth0 {
         let url = self.address("/api/v2/actions/triggers");
         let answer = self.call(TRIGGERS, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
-        let listed: Triggers = read(&answer, "this is no list of triggers")?;
+        let listed: Triggers = read(&answer, "the body is not a list of triggers")?;
         let current = listed.triggers.into_iter().find(|trigger| {
             trigger.id.as_deref() == Some(TRIGGER)
                 && trigger.status.as_deref().is_some_and(|status| status.eq_ignore_ascii_case("CURRENT"))
@@ -364,7 +364,7 @@ impl Auth0 {
 
     fn action_of(&self, answer: Answer) -> Result<Action, Failure> {
         let answer = answer.success(self.clock.as_ref())?;
-        let action: WireAction = read(&answer, "this is no Action")?;
+        let action: WireAction = read(&answer, "the body is not an Action")?;
         action.read().map_err(|why| answer.malformed(why))
     }
 

@@ -55,8 +55,8 @@ impl<'a> From<&'a Mark> for WireMark<'a> {
     }
 }
 
-/// The body for `patch`. `beside_mirror` is what `user_metadata.okta` holds now; if that is no object, the mirror is
-/// left out, since writing it would destroy what somebody else keeps there.
+/// The body for `patch`. `beside_mirror` is what `user_metadata.okta` holds now; if that is not an object, the
+/// mirror is left out, since writing it would destroy another party's data.
 ///
 /// # Errors
 /// When it cannot be written as JSON.
@@ -90,8 +90,8 @@ struct Removing<'a> {
     blocked: Option<bool>,
 }
 
-/// The body that takes what is ours from an account: our object, our value in the mirror's object (which goes as a whole
-/// if nothing else is in it), our block.
+/// The body that removes everything the daemon wrote on an account: the mark, the mirror (the whole object if it holds
+/// nothing else), and the block.
 ///
 /// # Errors
 /// When it cannot be written as JSON.

@@ -46,13 +46,13 @@ pub struct Auth0Options {
     pub url: Url,
     /// The Management API's identifier, `https://acme.eu.auth0.com/api/v2/`.
     pub audience: String,
-    /// Who we are there.
+    /// The client credentials.
     pub credentials: Credentials,
     /// The name of our object in `app_metadata`.
     pub metadata_key: String,
 }
 
-/// Who we are. The `Debug` of each part shows no secret.
+/// Client credentials. The `Debug` of each part shows no secret.
 #[derive(Debug)]
 pub enum Credentials {
     /// A machine-to-machine application with a secret.

@@ -79,11 +79,12 @@ impl Auth0 {
         let answer = self.call(BY_EMAIL, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let text = String::from_utf8_lossy(&answer.body);
-        let raw: Vec<&RawValue> = serde_json::from_str(&text).map_err(|_| answer.malformed("this is no list"))?;
+        let raw: Vec<&RawValue> =
+            serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not a list"))?;
         raw.into_iter().map(|raw| self.record(&answer, raw)).collect()
     }
 
-    /// The account with this id. `None` if there is none (any more): 404.
+    /// The account with this id. `None` if Auth0 answers 404.
     ///
     /// # Errors
     /// Classified.
@@ -120,7 +121,7 @@ impl Auth0 {
         let answer = answer.success(self.clock.as_ref())?;
         let text = String::from_utf8_lossy(&answer.body);
         let hits: Hits<'_> =
-            serde_json::from_str(&text).map_err(|_| answer.malformed("this is no page of a search with totals"))?;
+            serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not a search page with totals"))?;
         let accounts = hits.users.into_iter().map(|raw| self.record(&answer, raw)).collect::<Result<_, _>>()?;
         Ok(SearchPage { accounts, total: hits.total })
     }
@@ -132,7 +133,7 @@ impl Auth0 {
     /// The account that the whole answer is; it must be the one that was asked for.
     pub(super) fn record_of(&self, answer: &Answer, id: &AccountId) -> Result<AccountRecord, Failure> {
         let text = String::from_utf8_lossy(&answer.body);
-        let raw: &RawValue = serde_json::from_str(&text).map_err(|_| answer.malformed("this is no JSON"))?;
+        let raw: &RawValue = serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not JSON"))?;
         let record = self.record(answer, raw)?;
         if record.account.id == *id {
             Ok(record)
@@ -142,7 +143,7 @@ impl Auth0 {
     }
 }
 
-/// A phrase: quoted, so that nobody's address becomes a part of the query.
+/// Quotes a phrase, so that an address cannot inject query syntax.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

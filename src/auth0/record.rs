@@ -1,7 +1,7 @@
 //! An account as Auth0 answers it, with what has to be kept when it is written.
 //!
-//! Metadata is anybody's: texts where objects should be, lists, any depth. None of that fails the account; it is kept
-//! as raw JSON, and only the few values that are ours are read.
+//! Any party can write metadata: texts where objects should be, lists, any depth. None of that fails the account: it is
+//! kept as raw JSON, and only the few values that the daemon writes are parsed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct AccountRecord {
 
 impl fmt::Debug for AccountRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What others keep in a person's metadata is none of a log's business.
+        // Other parties' metadata must not reach the logs.
         f.debug_struct("AccountRecord").field("account", &self.account).finish_non_exhaustive()
     }
 }
@@ -62,9 +62,9 @@ impl AccountRecord {
     /// Reads one account of an answer.
     ///
     /// # Errors
-    /// Says why it is none, naming its id if there is one.
+    /// The reason why `raw` is not an account, with its id if it has one.
     pub(super) fn read(raw: &RawValue, metadata_key: &str) -> Result<Self, String> {
-        let wire: Wire = serde_json::from_str(raw.get()).map_err(|error| format!("this is no account: {error}"))?;
+        let wire: Wire = serde_json::from_str(raw.get()).map_err(|error| format!("not an account: {error}"))?;
         let id = wire.user_id.filter(|id| !id.is_empty()).ok_or("an account without a user_id")?;
         let mark = shallow(wire.app_metadata.as_deref())
             .and_then(|mut metadata| metadata.remove(metadata_key))

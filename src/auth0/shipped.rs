@@ -5,7 +5,7 @@ mod behavior;
 
 use serde_json::Value;
 
-/// What the Action is called in the tenant, unless somebody deployed it under another name.
+/// The Action's name in the tenant, unless it was deployed under another name.
 pub const ACTION_NAME: &str = "okta-auth0-sync";
 
 /// Its code for the default configuration.

@@ -1,4 +1,4 @@
-//! How the Action stands in the tenant, compared with the code that it should have. Pure.
+//! The status of the Action in the tenant, compared with the code that it should run. Pure.
 
 use super::actions::{Action, BOUND_MAX, Bound, Place};
 use super::shipped::{ACTION_NAME, is_same_code};
@@ -6,7 +6,7 @@ use super::shipped::{ACTION_NAME, is_same_code};
 /// Our Action among those of the tenant, and the flow that it should be the first of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Ours, if there is one.
+    /// The denying Action, if found.
     pub action: Option<Action>,
     /// The flow, in its order.
     pub flow: Vec<Bound>,
@@ -14,7 +14,7 @@ pub struct Standing {
     pub is_written: bool,
     /// Is what runs our code?
     pub is_deployed: bool,
-    /// Where in the flow it stands, from 0.
+    /// Its position in the flow, from 0.
     pub position: Option<usize>,
 }
 
@@ -73,7 +73,7 @@ impl Standing {
         self.is_deployed && self.position == Some(0)
     }
 
-    /// Does something of ours run at all?
+    /// Does any version of the Action run?
     pub fn is_in_force(&self) -> bool {
         self.position.is_some() && self.action.as_ref().is_some_and(|action| action.deployed_code.is_some())
     }
@@ -101,7 +101,7 @@ impl Standing {
         self.position.is_none() && self.flow.len() >= BOUND_MAX
     }
 
-    /// The flow with `action` first and everybody else behind it, as they were.
+    /// The flow with `action` first, and the other Actions in their order.
     pub fn flow_with_first(flow: &[Bound], action: &Action) -> Vec<Place> {
         let (ours, others): (Vec<&Bound>, Vec<&Bound>) = flow.iter().partition(|bound| bound.action_id == action.id);
         let first = match ours.first() {
@@ -135,7 +135,7 @@ impl Standing {
             (Some(_), true, true) => "the code runs".to_owned(),
         };
         let bound = match self.position {
-            None => format!("not among the {} Actions of the post-login flow: nobody is denied by it", self.flow.len()),
+            None => format!("not among the {} Actions of the post-login flow: it denies no login", self.flow.len()),
             Some(at) => format!("number {} of {} in the post-login flow", at + 1, self.flow.len()),
         };
         let first = match self.position {

@@ -137,7 +137,7 @@ fn body(record: &AccountRecord, patch: &Patch) -> Value {
 }
 
 #[test]
-fn the_body_is_the_contracts_mark_and_nothing_else() {
+fn body_is_exactly_the_mark() {
     let record =
         read(&account(json!({ "plan": "gold" }), json!({ "okta": { "hr": { "n": 1.50 }, "deactivated": "false" } })));
     let mark = Mark { event_id: Some("e1".to_owned()), blocked: true, ..on() };
@@ -162,7 +162,7 @@ fn the_body_is_the_contracts_mark_and_nothing_else() {
 }
 
 #[test]
-fn what_others_keep_beside_the_mirror_stays_to_the_byte() {
+fn siblings_of_the_mirror_are_kept() {
     let text = r#"{"user_id":"x","user_metadata":{"okta":{"big":12345678901234567890123,"f":1.10}}}"#;
     let record = AccountRecord::read(&RawValue::from_string(text.to_owned()).unwrap(), "okta_sync").unwrap();
     let body =
@@ -171,7 +171,7 @@ fn what_others_keep_beside_the_mirror_stays_to_the_byte() {
 }
 
 #[tokio::test]
-async fn a_patch_is_sent_and_its_answer_read_back() {
+async fn patch_response_is_read_back() {
     let marked = json!({ "okta_sync": { "deactivated": "true", "okta_user_id": "00u1" } });
     let answer = account(marked, json!({ "okta": { "deactivated": "true" } }));
     let (server, client) = playing([
@@ -198,7 +198,7 @@ async fn a_patch_is_sent_and_its_answer_read_back() {
 }
 
 #[tokio::test]
-async fn accounts_are_found_by_email_by_id_and_by_search() {
+async fn accounts_are_found_by_email_id_and_search() {
     let answer = account(json!({}), json!({}));
     let (server, client) = playing([
         Reply::json(200, json!([answer, answer])),
@@ -248,7 +248,7 @@ async fn accounts_are_found_by_email_by_id_and_by_search() {
 }
 
 #[tokio::test]
-async fn an_account_that_cannot_be_read_is_no_shorter_list() {
+async fn unreadable_account_fails_the_list() {
     let (_server, client) = playing([
         Reply::json(200, json!([account(json!({}), json!({})), { "email": "x" }])),
         Reply::json(200, "{}"),
@@ -262,7 +262,7 @@ async fn an_account_that_cannot_be_read_is_no_shorter_list() {
 }
 
 #[tokio::test]
-async fn ids_that_would_lead_elsewhere_are_refused() {
+async fn ids_with_path_characters_are_refused() {
     let (server, client) = playing([]).await;
     for id in ["", ".", ".."] {
         assert_eq!(client.account(&AccountId::new(id)).await.unwrap_err().kind, Kind::Rejected, "{id}");
@@ -272,7 +272,7 @@ async fn ids_that_would_lead_elsewhere_are_refused() {
 }
 
 #[tokio::test]
-async fn sessions_and_refresh_tokens_are_ended() {
+async fn sessions_and_refresh_tokens_end() {
     let upgrade = "This feature is not included in your plan. Please upgrade your subscription";
     let (server, client) =
         playing([Reply::json(202, "{}"), Reply::bytes(204, Vec::new()), error(403, "insufficient_scope", upgrade)])
@@ -302,7 +302,7 @@ async fn a_refused_token_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_it_ends_and_its_scopes_are_told() {
+async fn token_is_renewed_early_with_its_scopes() {
     let server = Playback::start([token("t1"), Reply::json(200, "[]"), token("t2"), Reply::json(200, "[]")]).await;
     let (client, clock) = auth0_with(server.url.clone(), secret());
     assert_eq!(client.granted_scopes().await.unwrap(), ["read:users", "update:users"]);
@@ -313,7 +313,7 @@ async fn a_token_is_renewed_before_it_ends_and_its_scopes_are_told() {
 }
 
 #[tokio::test]
-async fn a_key_takes_the_place_of_the_secret() {
+async fn private_key_replaces_the_secret() {
     let server = Playback::start([token("t1")]).await;
     let key = SigningKey::generate().unwrap();
     let credentials = Credentials::PrivateKeyJwt { client_id: "abc".to_owned(), key, key_id: Some("k1".to_owned()) };
@@ -379,7 +379,7 @@ fn metadata() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_metadata_fails_an_account_and_no_patch_loses_any(app in metadata(), user in metadata(), mirror: Option<bool>) {
+    fn any_metadata_parses_and_survives_patch(app in metadata(), user in metadata(), mirror: Option<bool>) {
         let record = read(&account(app, user.clone()));
         let body = body(&record, &Patch { mark: on(), mirror, blocked: None });
         let top: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
@@ -401,7 +401,7 @@ fn flow_page(from: usize, count: usize) -> Reply {
 }
 
 #[tokio::test]
-async fn listings_of_actions_are_read_to_their_end() {
+async fn action_listings_are_read_to_the_end() {
     let (server, auth0) = playing([flow_page(0, 50), flow_page(50, 1)]).await;
     let flow = auth0.flow().await.unwrap();
     assert_eq!((flow.len(), flow[50].binding_id.as_str(), flow[50].action_id.as_str()), (51, "b50", "a50"));
@@ -414,7 +414,7 @@ async fn listings_of_actions_are_read_to_their_end() {
 }
 
 #[tokio::test]
-async fn an_action_is_read_however_it_is_written() {
+async fn action_forms_are_all_read() {
     let version = |code: Option<&str>| json!({ "deployed_version": { "code": code }, "all_changes_deployed": true });
     for (answer, build, deployed) in [
         (json!({ "status": "built" }), Build::Built, None),
@@ -439,7 +439,7 @@ async fn an_action_is_read_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn the_current_trigger_gives_a_runtime_that_it_still_offers() {
+async fn current_trigger_offers_its_runtime() {
     let trigger = |version: &str, status: &str, runtimes: &[&str], default: &str| json!({ "id": "post-login", "version": version, "status": status, "runtimes": runtimes, "default_runtime": default });
     let old = trigger("v2", "DEPRECATED", &["node18"], "node16");
     for (runtimes, default, expected) in

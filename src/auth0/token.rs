@@ -14,7 +14,7 @@ use crate::http::assertion::{self, client_assertion};
 use crate::http::token::{Token, TokenAnswer, TokenCache};
 use crate::http::{Failure, Http};
 
-/// A token of a day is renewed so long before its end.
+/// How long before its expiry a token (valid for a day) is renewed.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
 
 /// Gets tokens, and keeps one.
@@ -66,7 +66,7 @@ impl Authenticator {
         }
         let request = http.client().post(self.token_url.clone()).form(&form);
         let answer = http.send(TOKEN.call(), request, None, clock).await?.success(clock)?;
-        serde_json::from_slice(&answer.body).map_err(|_| answer.malformed("this is no answer of a token endpoint"))
+        serde_json::from_slice(&answer.body).map_err(|_| answer.malformed("the body is not a token response"))
     }
 }
 

@@ -9,7 +9,7 @@ use super::{AccountRecord, Auth0, Endpoint, Failure, body};
 use crate::domain::mark::Removal;
 use crate::domain::{AccountId, OktaUserId, Patch};
 
-/// Of a longer [`super::CORRELATION_ID`] Auth0 shows only so many characters.
+/// Auth0 truncates a longer [`super::CORRELATION_ID`].
 const CORRELATION_ID_MAX: usize = 64;
 
 /// What Auth0 answered to a PATCH.
@@ -25,7 +25,7 @@ impl Auth0 {
     /// Writes `patch` to the account: the mark, the mirror (siblings kept) and the block that it names.
     ///
     /// # Errors
-    /// Classified. [`crate::http::Kind::NotFound`]: the account was deleted or linked meanwhile, so look again.
+    /// Classified. [`crate::http::Kind::NotFound`]: the account has been deleted or linked since, so look again.
     /// [`crate::http::Kind::Rejected`] (400, 413): try [`Auth0::patch_authority_only`].
     pub async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
         let body = body::of(patch, &self.metadata_key, record.beside_mirror.as_ref())
@@ -34,7 +34,7 @@ impl Auth0 {
         self.send_patch(&record.account.id, name, &body).await
     }
 
-    /// Takes what is ours from the account: our object in `app_metadata`, and what `removal` names.
+    /// Removes the mark in `app_metadata` and what `removal` names.
     ///
     /// # Errors
     /// Classified, as [`Auth0::patch`].

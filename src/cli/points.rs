@@ -29,7 +29,7 @@ pub fn failpoints() -> Vec<String> {
 /// Arms the failpoint named in the environment, if any.
 ///
 /// # Errors
-/// If there is no such failpoint.
+/// If no failpoint has this name.
 pub(super) fn arm() -> Result<(), failpoint::Unknown> {
     match std::env::var("OKTA_AUTH0_SYNC_TEST_DIE_AT") {
         Ok(asked) => failpoint::arm(Some(&asked), &failpoints()),

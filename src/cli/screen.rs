@@ -81,7 +81,7 @@ pub fn json(text: &str) -> String {
     safe
 }
 
-/// Writes a remark to standard error, wrapped on a terminal. Keeps colours, so the caller has to escape remote text.
+/// Writes a message to standard error, wrapped on a terminal. Keeps colours, so the caller has to escape remote text.
 pub fn remark(text: &str) {
     let stderr = io::stderr();
     let width = stderr.is_terminal().then(|| terminal_size::terminal_size_of(&stderr).map_or(80, |(width, _)| width.0));

@@ -502,7 +502,7 @@ fn gone(id: &AccountId) -> Step {
     Step { id: id.clone(), action: Action::Gone, outcome: None }
 }
 
-/// The history of a denial as its mark tells it, for a store that does not know it yet.
+/// The history of a denial as its mark records it, for a store that does not know it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
     /// When it was written.

@@ -44,7 +44,7 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// The file is not a state of ours.
+    /// The file is not a state of this program.
     #[error("{path} is not a state of okta-auth0-sync ({what}); nothing was changed; set [store] path to another file")]
     NotOurs {
         /// The file.

@@ -1,4 +1,4 @@
-//! Which accounts a person's denial reaches, and whom it leaves alone.
+//! Which accounts a user's denial covers, and which it leaves alone.
 
 use std::collections::BTreeSet;
 
@@ -59,8 +59,8 @@ async fn only_configured_connections() {
     world.leaves(&ann).await;
     world.assert_denied_for(&inside, &ann);
     world.assert_open(&outside);
-    assert!(world.reconcile().await.is_empty(), "what is out of scope is no difference");
-    // That one of hers is denied makes no other one ours.
+    assert!(world.reconcile().await.is_empty(), "an account out of scope is not a difference");
+    // One denied account of hers does not make another one ours.
     world.request(&ann).await;
     world.assert_open(&outside);
 }
@@ -125,14 +125,14 @@ async fn exempt_users_are_reported_never_denied() {
     world.assert_denied_for(&deputies, &deputy);
     assert_eq!(world.outcome(&boss).await, "skipped: exempt");
     assert_eq!(world.alarms().await, [format!("exempt_left of {boss}")]);
-    // Exempted after the denial, by id: what was done is undone.
+    // Exempted by id after the denial: the denial is undone.
     let id = deputy.to_string();
     world.restart(|options| options.rules.policy = exempting(&["boss@example.com", &id])).await;
     world.reconcile().await;
     world.assert_open(&deputies);
     assert_eq!(world.outcome(&deputy).await, "skipped: exempt");
     assert_eq!(world.alarms().await.len(), 2);
-    // And no longer.
+    // No longer exempt.
     world.restart(|options| options.rules.policy = exempting(&[])).await;
     world.reconcile().await;
     world.assert_denied_for(&bosses, &boss);

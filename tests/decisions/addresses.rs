@@ -1,4 +1,4 @@
-//! By which addresses a person is found, and what happens where two people have one.
+//! The addresses that match a user, and what happens when two users share one.
 
 use okta_auth0_sync::domain::OktaUserId;
 use serde_json::json;
@@ -149,13 +149,13 @@ async fn query_syntax_in_addresses_is_escaped() {
     assert!(world.alarms().await.is_empty());
 }
 
-/// Two people with one e-mail, one account.
+/// Two users with one e-mail and one account.
 async fn pair(world: &World) -> (OktaUserId, OktaUserId, String) {
     let ann = world.person_called("ann", "team@example.com");
     let bob = world.person_called("bob", "TEAM@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
-    // Long enough for their activation not to speak against what comes.
+    // Long enough that the activation does not contradict the events that follow.
     world.passes(HOUR);
     (ann, bob, account)
 }
@@ -174,7 +174,7 @@ async fn shared_account_denied_after_last_user_leaves() {
         world.passes(HOUR);
         world.leaves(&bob).await;
         assert!(!world.lets_in(&account));
-        // Whoever it names: when that one returns, or the other, it is open, or somebody decides.
+        // Whichever user the mark names: when either returns, the account is open or held for an operator.
         let owner = OktaUserId::parse(world.mark(&account)["okta_user_id"].as_str().unwrap()).unwrap();
         let other = if owner == ann { bob.clone() } else { ann.clone() };
         world.returns(&owner).await;
@@ -185,7 +185,7 @@ async fn shared_account_denied_after_last_user_leaves() {
         world.let_pass(HOUR).await;
         let owner = OktaUserId::parse(world.mark(&account)["okta_user_id"].as_str().unwrap()).unwrap();
         let other = if owner == ann { bob.clone() } else { ann.clone() };
-        // The one whom the mark does not name returns.
+        // The user whom the mark does not name returns.
         world.returns(&other).await;
         world.assert_denied_for(&account, &owner);
         assert_eq!(world.outcome(&owner).await, format!("held: address_reused: {other}"));
@@ -209,7 +209,7 @@ async fn simultaneous_leave_denies_shared_account_once() {
     world.okta().activate(&bob);
     world.sync().await;
     world.let_pass(HOUR).await;
-    // The other one is active and holds the address: a person decides, whichever order the looks had.
+    // The other user is active and holds the address: an operator decides, in whichever order the looks ran.
     let owner = OktaUserId::parse(world.mark(&account)["okta_user_id"].as_str().unwrap()).unwrap();
     if !world.lets_in(&account) {
         assert!(world.outcome(&owner).await.starts_with("held: address_reused"));
@@ -249,7 +249,7 @@ async fn reused_address_holds_denied_user() {
     world.assert_open(&account);
     world.reconcile().await;
     world.assert_open(&account);
-    // The new one leaves as well.
+    // The new user leaves too.
     world.leaves(&anna).await;
     assert!(!world.lets_in(&account));
 }
@@ -266,7 +266,7 @@ async fn two_held_users_do_not_requeue_each_other() {
     world.assert_denied_for(&anns, &ann);
     world.assert_denied_for(&bobs, &bob);
     world.let_pass(2 * HOUR).await;
-    // Each returns with the other's address as a second one: each blocks the other's mark.
+    // Each returns with the other's address as second e-mail: each blocks the other's mark.
     world.okta().set_status(&ann, "ACTIVE", None);
     world.okta().set_status(&bob, "ACTIVE", None);
     world.okta().change_profile(&ann, "ann@example.com", "bob@example.com");
@@ -306,13 +306,13 @@ async fn skipped_user_denied_when_other_holder_leaves() {
             "suspended" => {
                 world.okta().suspend(&bob);
                 world.sync().await;
-                // Nobody who is to be let in holds the address any more.
+                // No user with the verdict Allow holds the address any more.
                 world.assert_denied_for(&account, &ann);
             }
             _ => {
                 world.okta().deactivate(&bob);
                 world.poll().await;
-                // What concerns Bob alone fails; Ann is not kept open by it.
+                // Only calls about Bob fail; they do not keep Ann's account open.
                 let fault = okta_auth0_sync_sandbox::Fault::status("GET", &format!("/api/v1/users/{bob}"), 500);
                 world.okta().faults().add(fault.times(2));
                 world.settle().await;
@@ -330,7 +330,7 @@ async fn other_holder_known_from_log_despite_lag() {
     let account = world.account("team@example.com");
     world.sync().await;
     world.passes(2 * DAY);
-    // Two more hold the address since a moment ago; one of them has left again.
+    // Two more users have just taken the address; one of them has left again.
     let gone = world.person("team@example.com");
     world.sync().await;
     world.okta().change_profile(&gone, "gone@example.com", "gone@example.com");
@@ -340,7 +340,7 @@ async fn other_holder_known_from_log_despite_lag() {
     world.leaves(&ann).await;
     world.assert_open(&account);
     assert_eq!(world.outcome(&ann).await, format!("skipped: shared_address: {bob}"));
-    // Somebody who once had it and goes by another one now keeps nobody in.
+    // A user who once had the address and now has another one keeps no account open.
     world.passes(HOUR);
     world.okta().change_profile(&bob, "bob@example.com", "bob@example.com");
     world.sync().await;

@@ -1,4 +1,4 @@
-//! What an auditor reads: each decision with all that it was made of, and the way from it to Okta's log and to Auth0's.
+//! What an auditor reads: each decision with its evidence, and how to find it in Okta's log and in Auth0's.
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync::engine::reconciler::Scope;
@@ -11,19 +11,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::world::{DAY, World};
 
-/// The decisions on somebody, of this outcome.
+/// The decisions about this user with this outcome.
 async fn decisions(world: &World, who: &OktaUserId, outcome: &str) -> Vec<DecisionRow> {
     let mut rows = world.store().decisions(Some(who), None, 0, 100).await.unwrap();
     rows.retain(|row| row.outcome == outcome);
     rows
 }
 
-/// The latest decision of this outcome.
+/// The latest decision with this outcome.
 async fn decision(world: &World, who: &OktaUserId, outcome: &str) -> DecisionRow {
     decisions(world, who, outcome).await.pop().unwrap_or_else(|| panic!("nothing was {outcome} for {who}"))
 }
 
-/// The id of the last entry of this type about somebody in Okta's log.
+/// The id of the last entry of this type about this user in Okta's log.
 fn logged(world: &World, who: &OktaUserId, kind: &str) -> String {
     let entries = world.okta().log_entries();
     let entry =
@@ -60,7 +60,7 @@ async fn decision_links_okta_event_to_auth0_log() {
         assert!(row.actor.is_some(), "who did it in Okta: {row:?}");
         assert_eq!(row.version, env!("CARGO_PKG_VERSION"));
         assert_eq!(row.policy, world.options.rules.policy.fingerprint());
-        // The entry of Okta's log, and the write as Auth0 knows it: by its own name and by ours.
+        // The entry in Okta's log, and the write in Auth0's log: by its request id and by our correlation id.
         assert_eq!(row.event_id.as_deref(), Some(logged(&world, &ann, kind).as_str()));
         let requests = world.auth0().journal().requests();
         let writes: Vec<_> = requests.iter().filter(|request| request.method == "PATCH").collect();
@@ -85,7 +85,7 @@ async fn eventless_write_correlates_by_user() {
     let requests = world.auth0().journal().requests();
     let write = requests.iter().find(|request| request.method == "PATCH").unwrap();
     assert_eq!(row.request_id, write.request_id);
-    // The mark names the event of the denial where it is known still, else the user.
+    // The mark names the event of the denial if it is still known, otherwise the user.
     let mark = world.mark(&account);
     let named = mark["event_id"].as_str().unwrap_or(ann.as_str());
     assert_eq!(write.correlation_id.as_deref(), Some(named));
@@ -130,7 +130,7 @@ async fn correct_account_is_unchanged() {
     world.request(&ann).await;
     let row = decision(&world, &ann, "unchanged").await;
     assert_eq!((states(&row), row.request_id.as_deref()), (("denied", "denied"), None), "{row:?}");
-    // Deleted in Auth0 meanwhile: there is nothing left to deny.
+    // Deleted in Auth0 since: there is nothing left to deny.
     assert!(world.auth0().delete_user(&account));
     world.request(&ann).await;
     let row = decision(&world, &ann, "unchanged").await;
@@ -146,7 +146,7 @@ async fn unknown_mark_is_confirmed() {
     world.sync().await;
     world.okta().deactivate(&ann);
     let event = logged(&world, &ann, "user.lifecycle.deactivate");
-    // Written by a life that died before it could say so.
+    // Written by a process that died before it could record it.
     let account = world.auth0().create_user(json!({
         "email": "ann@example.com", "email_verified": true,
         "app_metadata": { "okta_sync": {
@@ -166,7 +166,7 @@ async fn unknown_mark_is_confirmed() {
     assert_eq!(known.event_id.as_deref(), Some(event.as_str()));
 }
 
-/// The view `runs`, oldest first: what each run was, what it did, and how it ended.
+/// The view `runs`, oldest first: kind, work and end of each run.
 async fn runs(world: &World) -> Vec<(String, i64, i64, i64, bool, Option<String>)> {
     let options = SqliteConnectOptions::new().filename(world.store().path()).read_only(true);
     let mut state = options.connect().await.unwrap();
@@ -187,7 +187,11 @@ async fn pass_with_work_records_counts() {
     let before = runs(&world).await.len();
     world.sync().await;
     world.engine().reconcile(&CancellationToken::new()).await.unwrap();
-    assert_eq!(runs(&world).await.len(), before, "a quiet pass leaves none, nor does a comparison that nobody began");
+    assert_eq!(
+        runs(&world).await.len(),
+        before,
+        "a quiet pass records no run, and neither does a reconcile that did not start"
+    );
     world.passes(DAY);
     for who in &people[..2] {
         world.okta().deactivate(who);
@@ -196,14 +200,14 @@ async fn pass_with_work_records_counts() {
     let row = runs(&world).await.pop().unwrap();
     assert_eq!((row.0.as_str(), row.1, row.4, row.5), ("poll", 1, true, None));
     assert_eq!(row.2, 2, "events");
-    // One left unseen: the comparison has one look made.
+    // One user left unseen: the reconcile queues one look.
     world.passes(DAY);
     world.account("p2@example.com");
     world.okta().deactivate_silently(&people[2]);
     world.reconcile().await;
     let row = runs(&world).await.pop().unwrap();
     assert_eq!((row.0.as_str(), row.3, row.4), ("reconcile", 1, true));
-    // And one that came to nothing says why.
+    // A run that failed says why.
     world.passes(DAY);
     world.okta().faults().add(Fault::status("GET", "/api/v1/users", 403));
     world.engine().begin_reconcile(Scope::All, "a test").await.unwrap();

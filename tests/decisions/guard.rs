@@ -1,4 +1,4 @@
-//! First denials beyond the guard's number wait for a person, never for time.
+//! First denials beyond the guard's limit wait for an operator, never for time.
 
 use okta_auth0_sync::domain::{Clock, OktaUserId};
 use okta_auth0_sync::store::Who;
@@ -51,7 +51,7 @@ async fn approval_rechecks_and_releases_active_users() {
     world.store().approve(Who::Held, world.clock.now()).await.unwrap();
     world.settle().await;
     assert_eq!(denied(&world), 1);
-    // Whoever was let go of is guarded again at the next time.
+    // A user who was released is guarded again the next time.
     world.leaves(&people[0]).await;
     assert_eq!(world.outcome(&people[0]).await, "held: guard");
 }
@@ -68,7 +68,7 @@ async fn failures_do_not_use_up_guard() {
     world.let_pass(HOUR).await;
     assert_eq!(world.outcome(&people[0]).await, "held: guard");
     assert_eq!(denied(&world), 0);
-    // Approved while Auth0 fails: the approval is kept until it could be used.
+    // Approved while Auth0 fails: the approval is kept until it is used.
     world.auth0().faults().add(Fault::status("GET", "/api/v2/users-by-email", 500).times(2));
     world.approve(&people[0]).await;
     world.let_pass(HOUR).await;

@@ -1,5 +1,5 @@
-//! One random history: what happens to the people, the accounts, the network and the program, step by step; and what must
-//! be true when it is over.
+//! One random history: each step changes users, accounts, the network or the program. The final state is checked against
+//! the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,20 +13,20 @@ use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, RateLimited};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{self, Person};
+use super::model::{self, FinalUser};
 use super::world::{DAY, HOUR, MINUTE, SECOND, World};
 
-/// How long a history is, and how much goes wrong in it.
+/// The length of a history and the range of faults in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Some hours: people come and go, answers are lost, somebody edits accounts.
+    /// A few hours: users join and leave, responses are lost, other tools edit accounts.
     Hours,
-    /// Some weeks, with everything at once: see [`super::weeks`].
+    /// Several weeks with all kinds of faults at once; see [`super::weeks`].
     Weeks,
 }
 
 impl Kind {
-    /// The test that tells histories of this kind.
+    /// The test that runs histories of this kind.
     const fn test(self) -> &'static str {
         match self {
             Self::Hours => "random_histories",
@@ -47,41 +47,41 @@ pub(crate) struct History {
     seed: u64,
     pub(crate) rng: Rng,
     pub(crate) world: World,
-    /// Everybody who ever was, with the address that they have all their life.
-    pub(crate) people: Vec<(OktaUserId, String)>,
-    /// Every account that ever was, with its address.
+    /// All users that ever existed, each with an address that never changes.
+    pub(crate) users: Vec<(OktaUserId, String)>,
+    /// All accounts that ever existed, each with its address.
     pub(crate) accounts: Vec<(String, String)>,
-    /// Accounts that another tool has blocked.
+    /// Accounts that another tool blocked.
     pub(crate) blocked_by_others: BTreeSet<String>,
-    /// Whose data were taken out of the state at a person's wish.
+    /// Users that an operator removed from the state with `forget`.
     pub(crate) forgotten: BTreeSet<OktaUserId>,
-    /// Of whom nobody may have read the address yet.
+    /// Users whose address the daemon may not have read yet.
     pub(crate) unread: BTreeSet<OktaUserId>,
-    /// Who is outside of what our role reaches.
+    /// Users outside the scope of our Okta role.
     pub(crate) hidden: BTreeSet<OktaUserId>,
-    /// So much of the time of a long history is over.
-    pub(crate) lived: Duration,
+    /// The simulated time that long steps have used up.
+    pub(crate) elapsed: Duration,
     trace: Vec<String>,
-    aloud: bool,
+    verbose: bool,
 }
 
 impl Drop for History {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{}", self.trace.join("\n"));
-            println!("again: OKTA_AUTH0_SYNC_SEED={} cargo test --test decisions {}", self.seed, self.kind.test());
+            println!("replay with OKTA_AUTH0_SYNC_SEED={} cargo test --test decisions {}", self.seed, self.kind.test());
         }
     }
 }
 
 impl History {
-    pub(crate) async fn new(kind: Kind, seed: u64, aloud: bool) -> Self {
+    pub(crate) async fn new(kind: Kind, seed: u64, verbose: bool) -> Self {
         // The engine's own jitter comes from this thread's generator.
         fastrand::seed(seed);
         let mut rng = Rng::with_seed(seed);
         let (block, sessions, search, tight) = (rng.bool(), rng.u8(..4) == 0, rng.u8(..6) > 0, rng.u8(..4) == 0);
         let (lag_okta, lag_auth0) = (rng.bool(), rng.bool());
-        // What the smaller plans allow, or as much as one likes.
+        // Rate limits of the small plans, or none.
         let limited = kind == Kind::Weeks && rng.bool();
         let world = World::with(|setup| {
             setup.options.rules.mark.block = block;
@@ -101,29 +101,29 @@ impl History {
             seed,
             rng,
             world,
-            people: Vec::new(),
+            users: Vec::new(),
             accounts: Vec::new(),
             blocked_by_others: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unread: BTreeSet::new(),
             hidden: BTreeSet::new(),
-            lived: Duration::ZERO,
+            elapsed: Duration::ZERO,
             trace: vec![format!("block={block} sessions={sessions} search={search} tight={tight} limited={limited}")],
-            aloud,
+            verbose,
         };
         history.populate();
         history
     }
 
-    pub(crate) fn say(&mut self, text: String) {
+    pub(crate) fn log_step(&mut self, text: String) {
         let line = format!("{} {text}", self.world.now());
-        if self.aloud {
+        if self.verbose {
             println!("{line}");
         }
         self.trace.push(line);
     }
 
-    /// Two to five people on one to three addresses, with up to three accounts each.
+    /// Creates two to five users on one to three addresses, with up to three accounts per address.
     fn populate(&mut self) {
         let addresses = self.rng.usize(1..=3);
         for number in 0..self.rng.usize(2..=5) {
@@ -134,8 +134,8 @@ impl History {
                 format!("shared{address}@example.com")
             };
             let id = self.world.person_called(&format!("login{number}"), &email);
-            self.say(format!("{id} is {email}"));
-            self.people.push((id, email));
+            self.log_step(format!("{id} is {email}"));
+            self.users.push((id, email));
         }
         for address in 0..addresses {
             for number in 0..self.rng.usize(0..=3) {
@@ -144,7 +144,7 @@ impl History {
                 let id = self.world.auth0().create_user(json!({
                     "connection": connection, "email": format!("shared{address}@example.com"), "blocked": blocked,
                 }));
-                self.say(format!("account {id} of shared{address}, blocked: {blocked}"));
+                self.log_step(format!("account {id} of shared{address}, blocked: {blocked}"));
                 if blocked {
                     self.blocked_by_others.insert(id.clone());
                 }
@@ -153,9 +153,9 @@ impl History {
         }
     }
 
-    /// Tells it to its end. Returns what was decided on the way, for comparison with another telling.
+    /// Runs the history and returns its decisions, to compare with another run of the same seed.
     pub(crate) async fn run(mut self) -> Vec<String> {
-        // An address that was never read, of somebody who is gone, is nobody's: so everybody is read once.
+        // The daemon can't match accounts to a deleted user whose address it never read, so it reads all users once.
         self.world.sync().await;
         for _ in 0..self.rng.usize(self.kind.steps()) {
             match self.kind {
@@ -163,9 +163,9 @@ impl History {
                 Kind::Weeks => self.long_step().await,
             }
         }
-        self.come_to_rest().await;
+        self.finish_all_work().await;
         self.check(true).await;
-        // Then a person lets through whatever waits, again and again: nothing is left that could excuse anything.
+        // Then an operator approves all held users until none remains, so that no difference can be excused.
         for _ in 0..6 {
             if self.world.store().approve(Who::Held, self.world.now()).await.unwrap().is_empty() {
                 break;
@@ -175,24 +175,24 @@ impl History {
         self.world.reconcile().await;
         self.world.let_pass(2 * HOUR).await;
         self.check(false).await;
-        self.check_that_it_rests().await;
+        self.check_idle().await;
         if self.kind == Kind::Weeks && self.rng.u8(..4) == 0 {
-            self.check_that_a_purge_leaves_nothing().await;
+            self.check_purge().await;
         }
         let decisions = self.world.store().decisions(None, None, 0, 100_000).await.unwrap();
-        // All but the texts of errors, which name ports.
-        let told = |row: okta_auth0_sync::store::DecisionRow| {
+        // Leaves out error texts because they contain port numbers.
+        let summary = |row: okta_auth0_sync::store::DecisionRow| {
             format!(
                 "{} {:?} {:?} {} {:?} {:?}",
                 row.at, row.okta_user_id, row.auth0_user_id, row.outcome, row.before, row.after
             )
         };
-        decisions.into_iter().map(told).collect()
+        decisions.into_iter().map(summary).collect()
     }
 
     pub(crate) async fn step(&mut self) {
         match self.rng.u8(..100) {
-            0..=34 => self.live(),
+            0..=34 => self.change_user(),
             35..=39 => self.world.okta().hold_log(),
             40..=44 => {
                 let reversed = self.rng.bool();
@@ -204,50 +204,50 @@ impl History {
                     self.world.okta().repeat_log_entry(entry["uuid"].as_str().unwrap());
                 }
             }
-            48..=57 => self.break_something(),
+            48..=57 => self.add_fault(),
             58..=61 => {
-                self.say("faults end".to_owned());
+                self.log_step("faults end".to_owned());
                 self.world.okta().faults().clear();
                 self.world.auth0().faults().clear();
             }
             62..=76 => {
-                self.say("poll and look".to_owned());
+                self.log_step("poll and look".to_owned());
                 self.poll().await;
                 self.look().await;
             }
             77..=82 => {
                 let span = *self.rng.choice(&[SECOND, 5 * SECOND, MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]).unwrap();
-                self.say(format!("{span:?} pass"));
+                self.log_step(format!("{span:?} pass"));
                 self.world.passes(span);
                 self.look().await;
             }
             83..=86 => {
-                self.say("restart".to_owned());
+                self.log_step("restart".to_owned());
                 self.world.restart(|_| ()).await;
             }
             87..=89 => {
-                self.say("approve all".to_owned());
+                self.log_step("approve all".to_owned());
                 self.world.store().approve(Who::Held, self.world.now()).await.unwrap();
             }
             90..=92 => {
-                self.say("reconcile".to_owned());
-                self.compare(Scope::All).await;
+                self.log_step("reconcile".to_owned());
+                self.reconcile(Scope::All).await;
             }
-            _ => self.edit(),
+            _ => self.edit_account(),
         }
     }
 
-    /// As far as it comes.
-    pub(crate) async fn compare(&mut self, scope: Scope) {
+    /// Reconciles; remote failures may end it early.
+    pub(crate) async fn reconcile(&mut self, scope: Scope) {
         self.world.engine().begin_reconcile(scope, "a history").await.unwrap();
         if let Err(PassError::Store(error)) = self.world.engine().reconcile(&CancellationToken::new()).await {
             panic!("{error}");
         }
     }
 
-    /// Something happens to somebody in Okta.
-    fn live(&mut self) {
-        let Some((id, _)) = self.rng.choice(&self.people).cloned() else { return };
+    /// Changes a random user in Okta.
+    fn change_user(&mut self) {
+        let Some((id, _)) = self.rng.choice(&self.users).cloned() else { return };
         let Some(user) = self.world.okta().user(&id) else { return };
         let okta = self.world.okta();
         let (what, choice) = (user["status"].as_str().unwrap_or_default(), self.rng.u8(..10));
@@ -262,7 +262,7 @@ impl History {
             }
             ("ACTIVE", 7) => {
                 okta.deactivate_silently(&id);
-                "deactivated, and the log says nothing"
+                "deactivated without a log entry"
             }
             ("SUSPENDED", 0..=6) => {
                 okta.unsuspend(&id);
@@ -280,17 +280,17 @@ impl History {
                 okta.import_activate(&id);
                 "activated by an import"
             }
-            // The address of somebody who goes before it was ever read is nobody's.
+            // The daemon can't match accounts to a user who is deleted before their address was read.
             (_, 9) if !self.unread.contains(&id) => {
                 okta.delete(&id);
                 "deleted"
             }
             _ => return,
         };
-        self.say(format!("{id} {done}"));
+        self.log_step(format!("{id} {done}"));
     }
 
-    fn break_something(&mut self) {
+    fn add_fault(&mut self) {
         let times = self.rng.u32(1..=4);
         let code = *self.rng.choice(&[500, 502, 503]).unwrap();
         let effect = match self.rng.u8(..7) {
@@ -311,17 +311,17 @@ impl History {
                 (false, "POST", "/oauth/token"),
             ])
             .unwrap();
-        self.say(format!("{method} {path} {times} times: {effect:?}"));
+        self.log_step(format!("{method} {path} {times} times: {effect:?}"));
         let faults = if okta { self.world.okta().faults() } else { self.world.auth0().faults() };
         faults.add(Fault::new(method, path, effect).times(times));
     }
 
-    /// Somebody else edits an account.
-    fn edit(&mut self) {
+    /// Edits an account as another tool would.
+    fn edit_account(&mut self) {
         let Some((account, _)) = self.rng.choice(&self.accounts).cloned() else { return };
         let foreign = self.blocked_by_others.contains(&account);
         let choice = self.rng.u8(..5);
-        self.say(format!("somebody edits {account}: {choice}"));
+        self.log_step(format!("another tool edits {account}: {choice}"));
         self.world.auth0().set_user(&account, |user| match choice {
             0 => user["app_metadata"] = json!({}),
             1 => {
@@ -336,19 +336,19 @@ impl History {
 
     pub(crate) async fn poll(&self) {
         self.world.passes(2 * SECOND);
-        // Remotes may fail; the state may not.
+        // Remotes may fail here, but the store must not.
         if let Err(PassError::Store(error)) = self.world.engine().poll(&CancellationToken::new()).await {
             panic!("{error}");
         }
     }
 
-    /// Looks at some of those who are due, two at a time or one after the other.
+    /// Looks at some of the due users, two at a time or one after the other.
     pub(crate) async fn look(&mut self) {
         let due = self.world.store().due(self.world.now(), 100).await.unwrap();
         let wanted = self.rng.usize(..=due.len());
-        // Of two at once it depends on the machine which is first: a long history has to be the same each time.
-        let together = self.kind == Kind::Hours && self.rng.bool();
-        for pair in due[..wanted].chunks(if together { 2 } else { 1 }) {
+        // The order of two concurrent looks depends on the machine, and a long history must be reproducible.
+        let concurrently = self.kind == Kind::Hours && self.rng.bool();
+        for pair in due[..wanted].chunks(if concurrently { 2 } else { 1 }) {
             let engine = self.world.engine();
             match pair {
                 [one, other] => {
@@ -364,11 +364,11 @@ impl History {
         }
     }
 
-    /// All faults end, the log is complete, and time passes.
-    async fn come_to_rest(&mut self) {
-        self.say("quiet".to_owned());
+    /// Ends all faults, completes the log and lets the daemon finish its work.
+    async fn finish_all_work(&mut self) {
+        self.log_step("all faults end; finishing the work".to_owned());
         if self.kind == Kind::Weeks {
-            self.mend().await;
+            self.restore_access().await;
         }
         self.world.okta().faults().clear();
         self.world.auth0().faults().clear();
@@ -390,12 +390,12 @@ impl History {
     async fn held(&self) -> BTreeSet<String> {
         let held =
             self.world.store().users_with_outcome(okta_auth0_sync::domain::OutcomeKind::Held, 100).await.unwrap();
-        held.into_iter().map(|person| person.okta_user_id).collect()
+        held.into_iter().map(|user| user.okta_user_id).collect()
     }
 
-    async fn check(&self, some_may_be_held: bool) {
-        let people: Vec<Person> = self
-            .people
+    async fn check(&self, allow_held: bool) {
+        let users: Vec<FinalUser> = self
+            .users
             .iter()
             .map(|(id, email)| {
                 let user = self.world.okta().user(id);
@@ -403,41 +403,46 @@ impl History {
                 if status.as_deref() == Some("SUSPENDED") && self.suspension_denies() {
                     status = Some("SUSPENDED, which denies".to_owned());
                 }
-                // Of whom neither Okta nor the state knows anything any more, nobody knows the address either.
+                // The address of a user whom neither Okta nor the state has any more is unknown.
                 let gone = if self.forgotten.contains(id) { "FORGOTTEN" } else { "DELETED" };
-                Person { id: id.to_string(), email: email.clone(), status: status.unwrap_or_else(|| gone.to_owned()) }
+                FinalUser {
+                    id: id.to_string(),
+                    email: email.clone(),
+                    status: status.unwrap_or_else(|| gone.to_owned()),
+                }
             })
             .collect();
         let held = self.held().await;
-        assert!(some_may_be_held || held.is_empty(), "still held after approval: {held:?}");
-        let mut wrongs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        assert!(allow_held || held.is_empty(), "still held after approval: {held:?}");
+        let mut violations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (id, _) in &self.accounts {
             let Some(account) = self.world.auth0().user(id) else { continue };
-            let found = model::wrongs(&account, &people, &held, self.blocked_by_others.contains(id));
+            let found = model::violations(&account, &users, &held, self.blocked_by_others.contains(id));
             if !found.is_empty() {
-                wrongs.insert(format!("{account:#}"), found);
+                violations.insert(format!("{account:#}"), found);
             }
         }
-        assert!(wrongs.is_empty(), "{wrongs:#?}\n{people:#?}\nheld: {held:?}");
+        assert!(violations.is_empty(), "{violations:#?}\n{users:#?}\nheld: {held:?}");
     }
 
-    /// No reason is open, the state agrees with Auth0, the decisions are whole, and a second pass writes nothing.
-    async fn check_that_it_rests(&mut self) {
+    /// Checks that no work is pending, that the state matches Auth0, that the decision log is intact, and that a second pass
+    /// writes nothing.
+    async fn check_idle(&mut self) {
         let status = self.world.store().status().await.unwrap().unwrap();
         assert_eq!((status.pending, status.failed, status.held, status.quarantined), (0, 0, 0, 0));
         let mut known = BTreeSet::new();
-        for (id, _) in &self.people {
+        for (id, _) in &self.users {
             let accounts = self.world.store().accounts_of(id).await.unwrap();
             known.extend(accounts.into_iter().filter(|account| account.denied).map(|account| account.auth0_user_id));
         }
-        let users = self.world.auth0().users();
+        let accounts = self.world.auth0().users();
         let is_marked = |user: &&Value| user["app_metadata"]["okta_sync"]["deactivated"] == "true";
         let marked: BTreeSet<String> =
-            users.iter().filter(is_marked).map(|user| user["user_id"].as_str().unwrap().to_owned()).collect();
-        // Accounts of somebody who is left alone (suspended, never activated) are not read: a mark that others removed
-        // there is believed until there is a verdict again.
-        let left_alone: BTreeSet<String> = self
-            .people
+            accounts.iter().filter(is_marked).map(|user| user["user_id"].as_str().unwrap().to_owned()).collect();
+        // With the verdict Leave (suspended, never activated) accounts are not read, so the state still lists marks that
+        // other tools removed.
+        let unread_addresses: BTreeSet<String> = self
+            .users
             .iter()
             .filter(|(id, _)| {
                 self.world.okta().user(id).map_or(self.forgotten.contains(id), |user| {
@@ -448,14 +453,14 @@ impl History {
             .collect();
         let is_read = |id: &&String| {
             let address = self.accounts.iter().find(|(account, _)| account == *id).map(|(_, address)| address);
-            !left_alone.contains(address.unwrap())
+            !unread_addresses.contains(address.unwrap())
         };
         let (known, marked): (BTreeSet<_>, BTreeSet<_>) =
             (known.iter().filter(is_read).collect(), marked.iter().filter(is_read).collect());
-        assert_eq!(known, marked, "the state and Auth0 differ");
+        assert_eq!(known, marked, "the state and Auth0 list different marks");
         let before: Vec<Value> = self.world.auth0().users();
         self.world.auth0().journal().clear();
-        for (id, _) in self.people.clone() {
+        for (id, _) in self.users.clone() {
             self.world.request(&id).await;
         }
         self.world.reconcile().await;

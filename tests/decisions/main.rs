@@ -1,5 +1,4 @@
-//! The right people and only them: each rule of deciding, against both stand-ins over real HTTP, on a clock that only
-//! moves when it is told to.
+//! Denies the right users and only those: each decision rule, against both stand-ins over real HTTP, with a manual clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 mod accounts;

@@ -14,7 +14,7 @@ async fn our_block_follows_the_mark() {
     world.assert_denied_for(&account, &ann);
     assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
     assert_eq!(world.mark(&account)["blocked"], true);
-    // Unblocked by hand while denied, and blocking is not even asked for any more: it is restored.
+    // Unblocked by hand while denied, and blocking is no longer configured: the block is restored.
     world.restart(|options| options.rules.mark.block = false).await;
     world.auth0().set_user(&account, |user| user["blocked"] = json!(false));
     world.request(&ann).await;
@@ -47,7 +47,7 @@ async fn foreign_block_is_kept() {
     world.returns(&ann).await;
     assert_eq!(world.auth0().user(&before).unwrap()["blocked"], true);
     assert_eq!(world.mark(&before)["deactivated"], "false");
-    // Blocked by another tool after we let them in.
+    // Blocked by another tool after we lifted the mark.
     world.auth0().set_user(&before, |user| user["blocked"] = json!(false));
     world.leaves(&ann).await;
     world.returns(&ann).await;
@@ -92,7 +92,7 @@ async fn our_block_survives_owner_change() {
     let owner = world.mark(&account)["okta_user_id"].as_str().unwrap().to_owned();
     let other = if owner == ann.as_str() { &bob } else { &ann };
     assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true);
-    // All metadata is wiped, and the one who is looked at first is not the one it was blocked for.
+    // All metadata is wiped, and the first look is at another user than the one the block was for.
     world.auth0().set_user(&account, |user| {
         user["app_metadata"] = json!({});
         user["user_metadata"] = json!({});
@@ -154,7 +154,7 @@ async fn odd_metadata_is_denied_and_preserved() {
         assert_eq!(world.mark(&account)["okta_user_id"], ann.as_str(), "shape {number}");
         let after = world.auth0().user(&account).unwrap();
         if !matches!(user["okta"], Value::Object(_) | Value::Null) {
-            assert_eq!(after["user_metadata"]["okta"], user["okta"], "somebody else's, shape {number}");
+            assert_eq!(after["user_metadata"]["okta"], user["okta"], "another tool's, shape {number}");
         }
         world.auth0().journal().clear();
         world.request(&ann).await;
@@ -177,7 +177,7 @@ async fn refused_mirror_falls_back_to_mark_only() {
             body: json!({ "statusCode": status, "message": "too much" }),
             headers: vec![],
         };
-        // Refused is whatever would write `user_metadata`: the first of each two.
+        // Auth0 refuses each write of `user_metadata`: the first of each two.
         world.auth0().faults().add(Fault::new("PATCH", "/api/v2/users/", fault.clone()).times(1));
         world.leaves(&ann).await;
         assert_eq!(world.mark(&account)["deactivated"], "true");
@@ -185,13 +185,13 @@ async fn refused_mirror_falls_back_to_mark_only() {
         assert_eq!(world.outcome(&ann).await, "applied");
         assert_eq!(world.alarms().await, [format!("mirror_refused of {ann}")]);
         assert_eq!(world.writes(), 2);
-        // Later the mirror alone is tried again, and nothing is written in its place.
+        // Later only the mirror is tried again, and nothing else is written.
         world.auth0().faults().add(Fault::new("PATCH", "/api/v2/users/", fault.clone()).times(1));
         world.auth0().journal().clear();
         assert!(world.reconcile().await.iter().all(|report| report.writes == 0));
         assert_eq!(world.writes(), 1);
         assert_eq!(world.alarms().await, [format!("mirror_refused of {ann}")]);
-        // And when it is taken, the alarm ends.
+        // When Auth0 accepts it, the alarm ends.
         world.reconcile().await;
         world.assert_denied_for(&account, &ann);
         assert!(world.alarms().await.is_empty());
@@ -307,12 +307,12 @@ async fn ownerless_mark_is_adopted_never_lifted() {
     world.reconcile().await;
     assert_eq!(world.alarms().await, ["foreign_flag"]);
     let detail = world.store().open_alarms().await.unwrap().remove(0).detail;
-    assert!(detail.contains(": 2,"), "{detail}");
+    assert!(detail.contains(": 2;"), "{detail}");
     world.leaves(&ann).await;
     world.assert_denied_for(&anns, &ann);
     world.reconcile().await;
     let detail = world.store().open_alarms().await.unwrap().remove(0).detail;
-    assert!(detail.contains(": 1,"), "{detail}");
+    assert!(detail.contains(": 1;"), "{detail}");
     world.returns(&ann).await;
     world.assert_open(&anns);
     assert!(!world.lets_in(&bobs), "Bob is active, and the flag is not ours to lift");
@@ -338,7 +338,7 @@ async fn removed_mark_is_restored_then_alarms() {
     world.passes(2 * DAY);
     world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
     world.reconcile().await;
-    assert!(world.alarms().await.is_empty(), "once in a day is none");
+    assert!(world.alarms().await.is_empty(), "one restoration a day raises no alarm");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Random histories against `decide` alone: both tenants and the store are a few vectors, so that tens of thousands of
-//! histories take seconds. At the end everything must be as the model says, and another look must write nothing.
+//! Random histories against `decide` alone: both tenants and the store are in memory, so that tens of thousands of
+//! histories take seconds. The final state must match the model, and another look must write nothing.
 //!
-//! `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions memory_histories` tells one history again;
-//! `OKTA_AUTH0_SYNC_HISTORIES=…` tells that many, from a seed of the moment.
+//! `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions memory_histories` replays one history and prints its steps;
+//! `OKTA_AUTH0_SYNC_HISTORIES=…` runs that number of histories from a random first seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use okta_auth0_sync::domain::{
 };
 use serde_json::{Value, json};
 
-use super::model::{self, Person};
+use super::model::{self, FinalUser};
 
 const FIRST_SEED: u64 = 20_261_129;
 const HISTORIES: u64 = 10_000;
@@ -46,7 +46,7 @@ fn memory_histories_match_model() {
     println!("{wanted} histories, {looks} looks, seeds from {first}");
 }
 
-/// What the store has of a user.
+/// The stored row of a user.
 #[derive(Debug, Default)]
 struct UserRow {
     status: Option<Status>,
@@ -60,48 +60,48 @@ struct UserRow {
     due: Option<Cause>,
 }
 
-/// What the store has of an account: one owner at a time.
+/// The stored row of an account; it has one owner at a time.
 #[derive(Clone, Debug)]
 struct AccountRow {
     owner: OktaUserId,
     denied: bool,
     blocked: bool,
-    /// 1: a mark was sent and the answer is not known; 2: with a block.
+    /// 1: a mark was sent and the response is unknown; 2: the mark included a block.
     unconfirmed: u8,
 }
 
-/// What goes wrong in a look.
+/// The fault that a look meets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+enum LookFault {
     None,
-    /// The first PATCH is applied, and its answer is lost.
-    LostAnswer,
+    /// Auth0 applies the first PATCH and its response is lost.
+    LostResponse,
     /// The first PATCH fails.
     FailedWrite,
 }
 
 struct Memory {
     seed: u64,
-    /// Everything that changes is in the log: then the queue alone has to lead to the right end, without a reconcile.
+    /// Each change has a log entry, so the due queue alone must reach the right state without a reconcile.
     all_in_log: bool,
     rng: Rng,
     now: Timestamp,
     rules: Rules,
-    /// In Okta; without those who are deleted.
+    /// Users in Okta, without deleted ones.
     okta: Vec<OktaUser>,
-    /// All users who ever were, with their address.
-    people: Vec<(OktaUserId, Address)>,
+    /// All users that ever existed, with their address.
+    all_users: Vec<(OktaUserId, Address)>,
     auth0: Vec<Account>,
     blocked_by_others: BTreeSet<AccountId>,
     users: BTreeMap<OktaUserId, UserRow>,
     accounts: BTreeMap<AccountId, AccountRow>,
     looks: u64,
     writes: u64,
-    is_told: bool,
+    verbose: bool,
 }
 
 impl Memory {
-    fn new(seed: u64, is_told: bool) -> Self {
+    fn new(seed: u64, verbose: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let rules = Rules {
             policy: Policy::default(),
@@ -117,28 +117,28 @@ impl Memory {
             now: "2026-11-23T10:00:00Z".parse().unwrap(),
             rules,
             okta: Vec::new(),
-            people: Vec::new(),
+            all_users: Vec::new(),
             auth0: Vec::new(),
             blocked_by_others: BTreeSet::new(),
             users: BTreeMap::new(),
             accounts: BTreeMap::new(),
             looks: 0,
             writes: 0,
-            is_told,
+            verbose,
         }
     }
 
     fn run(&mut self) {
         for _ in 0..2 {
-            self.joins();
-            self.signs_up();
+            self.add_user();
+            self.add_account();
         }
         for _ in 0..self.rng.usize(10..45) {
             self.step();
         }
-        self.tell(|| "the end".to_owned());
+        self.trace(|| "finishing the work".to_owned());
         if self.all_in_log {
-            self.work_off();
+            self.drain_queue();
         } else {
             self.reconcile();
             self.reconcile();
@@ -146,9 +146,9 @@ impl Memory {
         self.check();
     }
 
-    /// Notes a step of a history that is told again.
-    fn tell(&mut self, text: impl FnOnce() -> String) {
-        if self.is_told {
+    /// Prints a step if the history is a replay.
+    fn trace(&mut self, text: impl FnOnce() -> String) {
+        if self.verbose {
             println!("{}", text());
         }
     }
@@ -157,21 +157,21 @@ impl Memory {
         let seconds = self.rng.u64(0..2000);
         self.now = clock::add(self.now, Duration::from_secs(seconds));
         match self.rng.u8(0..20) {
-            0 => self.joins(),
-            1 if !self.all_in_log => self.signs_up(),
-            2..=8 => self.changes_status(),
-            9 => self.is_deleted(),
-            10 | 11 if !self.all_in_log => self.account_is_edited(),
-            12 => self.is_approved(),
+            0 => self.add_user(),
+            1 if !self.all_in_log => self.add_account(),
+            2..=8 => self.change_status(),
+            9 => self.delete_user(),
+            10 | 11 if !self.all_in_log => self.edit_account(),
+            12 => self.approve_one(),
             13 if !self.all_in_log => self.reconcile(),
             _ => self.look_at_due(),
         }
     }
 
-    fn joins(&mut self) {
-        let id = OktaUserId::parse(&format!("00u{}", self.people.len())).unwrap();
+    fn add_user(&mut self) {
+        let id = OktaUserId::parse(&format!("00u{}", self.all_users.len())).unwrap();
         let email = Address::parse(EMAILS[self.rng.usize(..EMAILS.len())]).unwrap();
-        self.tell(|| format!("{id} joins as {email:?}"));
+        self.trace(|| format!("{id} joins as {email:?}"));
         self.okta.push(OktaUser {
             id: id.clone(),
             login: id.to_string(),
@@ -179,14 +179,14 @@ impl Memory {
             status: Status::Active,
             transitional: false,
         });
-        self.people.push((id.clone(), email));
-        self.happens(&id, "user.lifecycle.activate");
+        self.all_users.push((id.clone(), email));
+        self.record_event(&id, "user.lifecycle.activate");
     }
 
-    fn signs_up(&mut self) {
+    fn add_account(&mut self) {
         let email = Address::parse(EMAILS[self.rng.usize(..EMAILS.len())]).unwrap();
         let id = AccountId::new(format!("auth0|{}", self.auth0.len()));
-        self.tell(|| format!("{id} signs up as {email:?}"));
+        self.trace(|| format!("{id} signs up as {email:?}"));
         self.auth0.push(Account {
             id,
             email: Some(email),
@@ -198,12 +198,12 @@ impl Memory {
         });
     }
 
-    fn anybody(&mut self) -> Option<usize> {
+    fn random_user(&mut self) -> Option<usize> {
         (!self.okta.is_empty()).then(|| self.rng.usize(..self.okta.len()))
     }
 
-    fn changes_status(&mut self) {
-        let Some(index) = self.anybody() else { return };
+    fn change_status(&mut self) {
+        let Some(index) = self.random_user() else { return };
         let (status, event) = match self.rng.u8(0..8) {
             0..=3 => (Status::Deprovisioned, "user.lifecycle.deactivate"),
             4 | 5 => (Status::Active, "user.lifecycle.reactivate"),
@@ -211,24 +211,24 @@ impl Memory {
             _ => (Status::Staged, "user.lifecycle.unknown"),
         };
         let id = self.okta[index].id.clone();
-        self.tell(|| format!("{id} is {status}"));
+        self.trace(|| format!("{id} is {status}"));
         self.okta[index].status = status;
-        // Now and then only a reconcile finds out.
+        // Some changes have no log entry; only a reconcile finds them.
         if self.all_in_log || self.rng.u8(0..6) > 0 {
-            self.happens(&id, event);
+            self.record_event(&id, event);
         }
     }
 
-    fn is_deleted(&mut self) {
-        let Some(index) = self.anybody() else { return };
+    fn delete_user(&mut self) {
+        let Some(index) = self.random_user() else { return };
         let id = self.okta.remove(index).id;
-        self.tell(|| format!("{id} is deleted"));
+        self.trace(|| format!("{id} is deleted"));
         if self.all_in_log || self.rng.u8(0..4) > 0 {
-            self.happens(&id, "user.lifecycle.delete.initiated");
+            self.record_event(&id, "user.lifecycle.delete.initiated");
         }
     }
 
-    fn account_is_edited(&mut self) {
+    fn edit_account(&mut self) {
         if self.auth0.is_empty() {
             return;
         }
@@ -236,11 +236,11 @@ impl Memory {
         let what = self.rng.u8(0..4);
         let account = &mut self.auth0[index];
         let by_others = self.blocked_by_others.contains(&account.id);
-        // A block that we sent, and whose response was lost, looks like a block by others.
+        // Skip accounts with a block that we sent and whose response was lost: it looks like a block by another tool.
         let may_block = !account.blocked
             && account.mark.as_ref().is_none_or(|mark| !mark.blocked)
             && self.accounts.get(&account.id).is_none_or(|row| !row.blocked && row.unconfirmed < 2);
-        let told = format!("edit {what} of {}", account.id);
+        let step = format!("edit {what} of {}", account.id);
         match what {
             0 => account.mark = None,
             1 if account.mirror == Mirror::On => account.mirror = Mirror::Off,
@@ -251,14 +251,14 @@ impl Memory {
             }
             _ => {}
         }
-        self.tell(|| told);
+        self.trace(|| step);
     }
 
-    fn is_approved(&mut self) {
+    fn approve_one(&mut self) {
         let held = |row: &UserRow| matches!(row.outcome, Some(Outcome::Held(_)));
         let held: Vec<OktaUserId> = self.users.iter().filter(|(_, row)| held(row)).map(|(id, _)| id.clone()).collect();
         if let Some(id) = self.rng.choice(&held) {
-            self.tell(|| format!("{id} is approved"));
+            self.trace(|| format!("{id} is approved"));
             if let Some(row) = self.users.get_mut(id) {
                 row.approved = true;
                 row.due = Some(Cause::Command);
@@ -267,8 +267,8 @@ impl Memory {
         }
     }
 
-    /// An event of the log arrives.
-    fn happens(&mut self, id: &OktaUserId, event_type: &str) {
+    /// Stores an event and queues its user.
+    fn record_event(&mut self, id: &OktaUserId, event_type: &str) {
         let now = self.now;
         let row = self.users.entry(id.clone()).or_default();
         row.left_seen |= Signal::of(event_type).is_evidence_of_leaving();
@@ -287,13 +287,13 @@ impl Memory {
     fn look_at_due(&mut self) {
         let due: Vec<OktaUserId> =
             self.users.iter().filter(|(_, row)| row.due.is_some()).map(|(id, _)| id.clone()).collect();
-        let trouble = match self.rng.u8(0..8) {
-            0 => Trouble::LostAnswer,
-            1 => Trouble::FailedWrite,
-            _ => Trouble::None,
+        let fault = match self.rng.u8(0..8) {
+            0 => LookFault::LostResponse,
+            1 => LookFault::FailedWrite,
+            _ => LookFault::None,
         };
         if let Some(id) = self.rng.choice(&due).cloned() {
-            self.look(&id, trouble);
+            self.look(&id, fault);
         }
     }
 
@@ -304,16 +304,16 @@ impl Memory {
                 row.due.get_or_insert(Cause::Reconcile);
             }
         }
-        self.work_off();
+        self.drain_queue();
     }
 
-    /// Looks at all users who are due, and at those whom that wakes.
-    fn work_off(&mut self) {
+    /// Looks at all due users, including those that these looks queue.
+    fn drain_queue(&mut self) {
         let mut left = self.users.len() * 40;
         while let Some(id) = self.users.iter().find(|(_, row)| row.due.is_some()).map(|(id, _)| id.clone()) {
-            self.look(&id, Trouble::None);
+            self.look(&id, LookFault::None);
             left -= 1;
-            assert!(left > 0, "seed {}: users wake each other forever", self.seed);
+            assert!(left > 0, "seed {}: users keep requeueing each other", self.seed);
         }
     }
 
@@ -345,47 +345,47 @@ impl Memory {
         }
     }
 
-    fn look(&mut self, id: &OktaUserId, trouble: Trouble) {
+    fn look(&mut self, id: &OktaUserId, fault: LookFault) {
         self.looks += 1;
         let known = self.known(id);
         let user = self.okta.iter().find(|user| user.id == *id).cloned();
         let policy = self.rules.policy.clone();
         let assessment = decide::assess(&known, user, &policy);
-        let mut end = End { denies: matches!(assessment.course, Course::Deny(_)), ..End::default() };
+        let mut result = LookResult { denies: matches!(assessment.course, Course::Deny(_)), ..LookResult::default() };
         let done = match &assessment.course {
             Course::Vanished => {
-                end.merge(Outcome::Held(Held::Vanished));
+                result.merge(Outcome::Held(Held::Vanished));
                 true
             }
             Course::Leave => {
-                end.merge(Outcome::Unchanged);
+                result.merge(Outcome::Unchanged);
                 true
             }
             Course::Skip(why) => {
-                end.merge(Outcome::Skipped(why.clone()));
+                result.merge(Outcome::Skipped(why.clone()));
                 true
             }
             Course::Allow { .. } => {
-                end.merge(Outcome::Unchanged);
-                self.rounds(&known, &assessment, &[], trouble, &mut end)
+                result.merge(Outcome::Unchanged);
+                self.rounds(&known, &assessment, &[], fault, &mut result)
             }
-            Course::Deny(addresses) => self.rounds(&known, &assessment, addresses, trouble, &mut end),
+            Course::Deny(addresses) => self.rounds(&known, &assessment, addresses, fault, &mut result),
         };
-        self.tell(|| format!("look at {id} for {:?}: {:?}", known.cause, end.outcome));
-        // Without the answer nothing is stored: the next look finds out.
+        self.trace(|| format!("look at {id} for {:?}: {:?}", known.cause, result.outcome));
+        // An interrupted look stores nothing; the next look finds out what was applied.
         if done {
-            self.settle(&known, &assessment, end);
+            self.settle(&known, &assessment, result);
         }
     }
 
-    /// The rounds of a look; `false` if it was cut off.
+    /// Runs the rounds of a look; returns `false` if it was interrupted.
     fn rounds(
         &mut self,
         known: &KnownUser,
         assessment: &Assessment<'_>,
         addresses: &[Address],
-        mut trouble: Trouble,
-        end: &mut End,
+        mut fault: LookFault,
+        result: &mut LookResult,
     ) -> bool {
         let by_address = self.auth0.iter().filter(|account| decide::is_at(account, addresses));
         let first: Vec<AccountId> = by_address.map(|account| account.id.clone()).collect();
@@ -396,13 +396,13 @@ impl Memory {
             let plan = self.plan(known, assessment, ids, by, &done);
             done.extend(plan.steps.iter().map(|step| step.id.clone()));
             for step in plan.steps {
-                if !self.apply(known, step, &mut trouble, end) {
+                if !self.apply(known, step, &mut fault, result) {
                     return false;
                 }
             }
         }
         if done.is_empty() && matches!(assessment.course, Course::Deny(_)) {
-            end.merge(Outcome::NoAccount);
+            result.merge(Outcome::NoAccount);
         }
         true
     }
@@ -433,8 +433,8 @@ impl Memory {
         decide::decide(&Evidence { known, assessment, accounts, holders, done }, &self.rules, self.now)
     }
 
-    /// Carries out a step; `false` if the look ends with it.
-    fn apply(&mut self, known: &KnownUser, step: Step, trouble: &mut Trouble, end: &mut End) -> bool {
+    /// Applies a step; returns `false` if it interrupts the look.
+    fn apply(&mut self, known: &KnownUser, step: Step, fault: &mut LookFault, result: &mut LookResult) -> bool {
         let Some(account) = self.auth0.iter_mut().find(|account| account.id == step.id) else { return true };
         let row = |denied, blocked| AccountRow { owner: known.id.clone(), denied, blocked, unconfirmed: 0 };
         let stored = self.accounts.get(&step.id).cloned();
@@ -442,48 +442,48 @@ impl Memory {
         match &step.action {
             Action::Deny { patch, .. } | Action::Lift(patch) => {
                 if patch.mark.deactivated {
-                    intend(&mut self.accounts, known, &step.id, patch.mark.blocked);
+                    store_intent(&mut self.accounts, known, &step.id, patch.mark.blocked);
                 }
-                let trouble = std::mem::replace(trouble, Trouble::None);
-                if trouble == Trouble::FailedWrite {
-                    end.merge(Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() });
+                let fault = std::mem::replace(fault, LookFault::None);
+                if fault == LookFault::FailedWrite {
+                    result.merge(Outcome::Retry { after: Duration::from_secs(1), why: "500".to_owned() });
                 } else {
-                    patched(account, patch);
+                    apply_patch(account, patch);
                     self.writes += 1;
-                    if trouble == Trouble::LostAnswer {
+                    if fault == LookFault::LostResponse {
                         return false;
                     }
-                    end.lifted |= !patch.mark.deactivated;
-                    end.merge(Outcome::Applied);
-                    end.rows.push((step.id.clone(), row(patch.mark.deactivated, patch.mark.blocked)));
+                    result.lifted |= !patch.mark.deactivated;
+                    result.merge(Outcome::Applied);
+                    result.rows.push((step.id.clone(), row(patch.mark.deactivated, patch.mark.blocked)));
                 }
             }
             Action::Keep | Action::Hold(_) => {
                 let mark = account.mark.as_ref().filter(|mark| mark.okta_user_id.is_some());
                 let blocked = mark.map_or(ours.is_some_and(|ours| ours.blocked), |mark| mark.blocked);
-                end.rows.push((step.id.clone(), row(true, blocked)));
+                result.rows.push((step.id.clone(), row(true, blocked)));
             }
             Action::Confirm => {
                 let blocked = account.mark.as_ref().is_some_and(|mark| mark.blocked);
-                end.rows.push((step.id.clone(), row(true, blocked)));
+                result.rows.push((step.id.clone(), row(true, blocked)));
             }
             Action::Skip(_) if !ours.is_some_and(|ours| ours.denied || ours.unconfirmed > 0) => {}
-            Action::Theirs(_) if end.denies => {}
+            Action::Theirs(_) if result.denies => {}
             Action::Skip(_) | Action::Theirs(_) | Action::Open => {
-                end.rows.push((step.id.clone(), row(false, false)));
+                result.rows.push((step.id.clone(), row(false, false)));
             }
             Action::OutOfScope(_) | Action::Gone => {}
         }
         if let Some(outcome) = step.outcome {
-            end.merge(outcome);
+            result.merge(outcome);
         }
         true
     }
 
-    fn settle(&mut self, known: &KnownUser, assessment: &Assessment<'_>, end: End) {
-        let outcome = end.outcome.unwrap_or(Outcome::Unchanged);
-        let conclusion = decide::conclude(known, Some(assessment), &outcome, end.lifted, &self.rules, self.now);
-        for (id, row) in end.rows {
+    fn settle(&mut self, known: &KnownUser, assessment: &Assessment<'_>, result: LookResult) {
+        let outcome = result.outcome.unwrap_or(Outcome::Unchanged);
+        let conclusion = decide::conclude(known, Some(assessment), &outcome, result.lifted, &self.rules, self.now);
+        for (id, row) in result.rows {
             let stays = |old: &AccountRow| old.owner != row.owner && old.denied && !row.denied;
             if !self.accounts.get(&id).is_some_and(stays) {
                 self.accounts.insert(id, row);
@@ -495,8 +495,8 @@ impl Memory {
             let shares = row.addresses.iter().any(|address| keys.contains(&address.key()));
             let depends = row.depends_on.as_ref() == Some(&known.id);
             if (depends && conclusion.wake.includes_dependents()) || (shares && conclusion.wake.includes_sharers()) {
-                if self.is_told {
-                    println!("{id} is woken by {}", known.id);
+                if self.verbose {
+                    println!("{id} is requeued by {}", known.id);
                 }
                 row.due = Some(Cause::Neighbour);
                 row.recheck_step = 0;
@@ -508,8 +508,8 @@ impl Memory {
             row.left_seen = read.status.has_left();
             row.addresses.clone_from(&read.addresses);
         }
-        let waits = matches!(outcome, Outcome::Retry { .. });
-        row.due = waits.then_some(known.cause);
+        let is_retry = matches!(outcome, Outcome::Retry { .. });
+        row.due = is_retry.then_some(known.cause);
         row.recheck_step = conclusion.recheck_step;
         row.depends_on = match &outcome {
             Outcome::Skipped(Skipped::SharedAddress(other)) | Outcome::Held(Held::AddressReused(other)) => {
@@ -524,7 +524,7 @@ impl Memory {
         row.outcome = Some(outcome);
     }
 
-    /// Of a user who is gone before a look ever read them, the address is not known: their accounts are left alone.
+    /// The status of a deleted user. If no look ever read the user, the address is unknown and the accounts stay untouched.
     fn status_of_gone(&self, id: &OktaUserId) -> &'static str {
         if self.users[id].addresses.is_empty() { "UNREAD" } else { "DELETED" }
     }
@@ -536,10 +536,10 @@ impl Memory {
             .filter(|(_, row)| matches!(row.outcome, Some(Outcome::Held(_))))
             .map(|(id, _)| id.to_string())
             .collect();
-        let people: Vec<Person> = self
-            .people
+        let final_users: Vec<FinalUser> = self
+            .all_users
             .iter()
-            .map(|(id, email)| Person {
+            .map(|(id, email)| FinalUser {
                 id: id.to_string(),
                 email: email.as_str().to_owned(),
                 status: self
@@ -551,16 +551,24 @@ impl Memory {
             .collect();
         for account in &self.auth0 {
             let foreign = self.blocked_by_others.contains(&account.id);
-            let wrongs = model::wrongs(&shown(account), &people, &held, foreign);
-            assert!(wrongs.is_empty(), "seed {}: {wrongs:?}\n{account:#?}\n{people:#?}\nheld: {held:?}", self.seed);
+            let violations = model::violations(&auth0_json(account), &final_users, &held, foreign);
+            assert!(
+                violations.is_empty(),
+                "seed {}: {violations:?}\n{account:#?}\n{final_users:#?}\nheld: {held:?}",
+                self.seed
+            );
         }
         for (id, row) in &self.users {
             let held = row.outcome == Some(Outcome::Held(Held::Vanished));
-            assert!(!held || !self.all_in_log, "seed {}: {id} left by the log and counts as vanished", self.seed);
+            assert!(
+                !held || !self.all_in_log,
+                "seed {}: {id} left according to the log but is held as vanished",
+                self.seed
+            );
         }
         let before = self.writes;
         self.reconcile();
-        assert_eq!(self.writes, before, "seed {}: another look writes", self.seed);
+        assert_eq!(self.writes, before, "seed {}: another look wrote something", self.seed);
         for (id, row) in &self.users {
             if matches!(row.outcome, Some(Outcome::Unchanged | Outcome::NoAccount))
                 && row.status.as_ref().is_some_and(|status| self.rules.policy.verdict(status) == Verdict::Deny)
@@ -575,16 +583,16 @@ impl Memory {
     }
 }
 
-/// What a look comes to.
+/// The result of a look.
 #[derive(Default)]
-struct End {
+struct LookResult {
     outcome: Option<Outcome>,
     rows: Vec<(AccountId, AccountRow)>,
     lifted: bool,
     denies: bool,
 }
 
-impl End {
+impl LookResult {
     fn merge(&mut self, outcome: Outcome) {
         self.outcome = Some(match self.outcome.take() {
             Some(known) => known.merge(outcome),
@@ -593,8 +601,8 @@ impl End {
     }
 }
 
-/// As the store notes a mark before it is sent.
-fn intend(accounts: &mut BTreeMap<AccountId, AccountRow>, known: &KnownUser, id: &AccountId, block: bool) {
+/// Stores the intent to send a mark, as the store does before the request.
+fn store_intent(accounts: &mut BTreeMap<AccountId, AccountRow>, known: &KnownUser, id: &AccountId, block: bool) {
     let unconfirmed = if block { 2 } else { 1 };
     let row = accounts.entry(id.clone()).or_insert_with(|| AccountRow {
         owner: known.id.clone(),
@@ -608,7 +616,7 @@ fn intend(accounts: &mut BTreeMap<AccountId, AccountRow>, known: &KnownUser, id:
     row.unconfirmed = row.unconfirmed.max(unconfirmed);
 }
 
-fn patched(account: &mut Account, patch: &Patch) {
+fn apply_patch(account: &mut Account, patch: &Patch) {
     account.mark = Some(patch.mark.clone());
     match patch.mirror {
         Some(true) => account.mirror = Mirror::On,
@@ -618,8 +626,8 @@ fn patched(account: &mut Account, patch: &Patch) {
     account.blocked = patch.blocked.unwrap_or(account.blocked);
 }
 
-/// The account as Auth0 shows it.
-fn shown(account: &Account) -> Value {
+/// The account as Auth0 returns it.
+fn auth0_json(account: &Account) -> Value {
     let mut user = json!({ "email": account.email.as_ref().map(Address::as_str), "blocked": account.blocked });
     if let Some(mark) = &account.mark {
         user["app_metadata"]["okta_sync"] = json!({

@@ -1,86 +1,93 @@
-//! What must be true of Auth0 when all is quiet, written from the decision table and from nothing of the program.
+//! The state that Auth0 must reach once all work is done, derived from the decision table alone and not from the program.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// A person, as Okta says at the end.
+/// A user's final state in Okta.
 #[derive(Clone, Debug)]
-pub(crate) struct Person {
+pub(crate) struct FinalUser {
     pub(crate) id: String,
     pub(crate) email: String,
-    /// `DELETED` when they are gone, `FORGOTTEN` when they are gone and were taken out of the state as well.
+    /// `DELETED` if Okta deleted the user, `FORGOTTEN` if `forget` also removed the user from the state.
     pub(crate) status: String,
 }
 
-/// What the table says of a status.
+/// The decision table's verdict on a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Row {
+pub(crate) enum Expected {
     Deny,
     Allow,
     Leave,
 }
 
-/// The decision table's column of verdicts.
-pub(crate) fn row(status: &str) -> Row {
+/// Looks up the verdict on a status in the decision table.
+pub(crate) fn verdict_on(status: &str) -> Expected {
     match status {
-        "DEPROVISIONED" | "DELETED" | "SUSPENDED, which denies" => Row::Deny,
-        "ACTIVE" | "PROVISIONED" | "RECOVERY" | "PASSWORD_EXPIRED" | "LOCKED_OUT" => Row::Allow,
-        _ => Row::Leave,
+        "DEPROVISIONED" | "DELETED" | "SUSPENDED, which denies" => Expected::Deny,
+        "ACTIVE" | "PROVISIONED" | "RECOVERY" | "PASSWORD_EXPIRED" | "LOCKED_OUT" => Expected::Allow,
+        _ => Expected::Leave,
     }
 }
 
-/// What is wrong with `account`; empty when nothing is. `held` are the people who wait for somebody to decide: an account
-/// that a mark of theirs denies, or that only their denial would deny, is as it was.
-pub(crate) fn wrongs(account: &Value, people: &[Person], held: &BTreeSet<String>, foreign_block: bool) -> Vec<String> {
-    let mut wrongs = Vec::new();
-    let mut wrong = |text: &str| wrongs.push(text.to_owned());
+/// Returns how `account` differs from the decision table. While a user is in `held`, the accounts that their mark denies
+/// or that only their denial would change must stay unchanged.
+pub(crate) fn violations(
+    account: &Value,
+    users: &[FinalUser],
+    held: &BTreeSet<String>,
+    foreign_block: bool,
+) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut violation = |text: &str| violations.push(text.to_owned());
     let email = account["email"].as_str().unwrap_or_default().to_lowercase();
-    let of_address = || people.iter().filter(|person| person.email.to_lowercase() == email);
+    let holders = || users.iter().filter(|user| user.email.to_lowercase() == email);
     let mark = &account["app_metadata"]["okta_sync"];
     let marked = mark["deactivated"] == "true";
     let mirrored = account["user_metadata"]["okta"]["deactivated"] == "true";
     let blocked = account["blocked"] == true;
-    let ours_blocked = marked && mark["blocked"] == true;
-    let somebody = |wanted: Row| of_address().any(|person| row(&person.status) == wanted);
+    let blocked_by_us = marked && mark["blocked"] == true;
+    let any_holder = |wanted: Expected| holders().any(|user| verdict_on(&user.status) == wanted);
 
-    let waits = of_address().any(|person| held.contains(&person.id));
+    let is_held = holders().any(|user| held.contains(&user.id));
     if marked {
         let owner = mark["okta_user_id"].as_str().unwrap_or_default();
-        match of_address().find(|person| person.id == owner) {
-            None => wrong("the mark names nobody of this address"),
+        match holders().find(|user| user.id == owner) {
+            None => violation("the mark names no user with this address"),
             Some(owner) if held.contains(&owner.id) => {}
-            Some(owner) => match row(&owner.status) {
-                Row::Allow => wrong("the mark names somebody who is to be let in"),
-                Row::Deny if somebody(Row::Allow) => wrong("denied, and somebody to let in holds the address"),
-                Row::Deny | Row::Leave => {}
+            Some(owner) => match verdict_on(&owner.status) {
+                Expected::Allow => violation("the mark names a user who must be allowed"),
+                Expected::Deny if any_holder(Expected::Allow) => {
+                    violation("denied although an allowed user holds the address")
+                }
+                Expected::Deny | Expected::Leave => {}
             },
         }
-        // Nothing is written while a person has to decide, nor for an owner who is to be left alone (suspended, say): the
-        // mark itself is in force.
-        let owner_has_left = of_address().any(|person| person.id == owner && row(&person.status) == Row::Deny);
-        if !mirrored && !waits && owner_has_left {
-            wrong("the mirror is missing");
+        // The mark alone denies login, so a missing mirror is fine while the user is held or has the verdict Leave
+        // (suspended, for example): nothing is written then.
+        let owner_left = holders().any(|user| user.id == owner && verdict_on(&user.status) == Expected::Deny);
+        if !mirrored && !is_held && owner_left {
+            violation("the mirror is missing");
         }
     } else {
-        if somebody(Row::Deny) && !somebody(Row::Allow) && !waits {
-            wrong("nobody to let in holds the address, somebody left, and it is open");
+        if any_holder(Expected::Deny) && !any_holder(Expected::Allow) && !is_held {
+            violation("open although a user left and no allowed user holds the address");
         }
-        // Who is left alone is not looked for: what others removed or left behind stays until there is a verdict again.
-        if mirrored && !waits && !somebody(Row::Leave) {
-            wrong("a mirror without a mark");
+        // With the verdict Leave the accounts are not read, so edits by others stay until the verdict changes.
+        if mirrored && !is_held && !any_holder(Expected::Leave) {
+            violation("a mirror without a mark");
         }
     }
     if foreign_block {
         if !blocked {
-            wrong("somebody else's block was lifted");
+            violation("a block by another tool was lifted");
         }
-        if ours_blocked {
-            wrong("somebody else's block was claimed");
+        if blocked_by_us {
+            violation("the mark claims a block by another tool");
         }
-    } else if blocked != ours_blocked && !waits && !somebody(Row::Leave) {
-        // Nor is a block looked after of somebody who is left alone.
-        wrong("blocked and the mark's word for it differ");
+    } else if blocked != blocked_by_us && !is_held && !any_holder(Expected::Leave) {
+        // With the verdict Leave a block is not repaired either.
+        violation("`blocked` and the mark's `blocked` differ");
     }
-    wrongs
+    violations
 }

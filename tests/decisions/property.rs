@@ -1,60 +1,60 @@
-//! Random histories through the whole pipe, from the log to Auth0; at their end all must be as the model says.
+//! Random histories end to end, from the System Log to Auth0; the final state must match the model.
 //!
-//! A history is its seed: `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions random_histories` (or `fault_weeks`) tells
-//! it again, step by step. Without it the same ones are told each time, so that a change is judged by what it changed.
-//! `OKTA_AUTH0_SYNC_HISTORIES=…` tells so many others, from a seed of the moment.
+//! A seed determines a history: `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions random_histories` (or `fault_weeks`)
+//! replays one and prints each step. By default every run uses the same seeds, so that a failure points to the change
+//! under test. `OKTA_AUTH0_SYNC_HISTORIES=…` runs that number of histories from a random first seed.
 //!
-//! They are told in parts that run beside each other; each part tells every n-th of the seeds.
+//! The seeds are split over tests that run in parallel; each runs every n-th seed.
 
 use super::history::{History, Kind};
 
 const FIRST_SEED: u64 = 20_261_123;
 const PARTS: u64 = 4;
 const HOURS: u64 = 240;
-/// One of them takes as long as four or five of the others.
+/// One of these takes as long as four or five of the short ones.
 const WEEKS: u64 = 24;
 
 #[tokio::test]
 async fn random_histories_match_model() {
-    tell(Kind::Hours, 0).await;
+    run_part(Kind::Hours, 0).await;
 }
 
 #[tokio::test]
 async fn random_histories_match_model_2() {
-    tell(Kind::Hours, 1).await;
+    run_part(Kind::Hours, 1).await;
 }
 
 #[tokio::test]
 async fn random_histories_match_model_3() {
-    tell(Kind::Hours, 2).await;
+    run_part(Kind::Hours, 2).await;
 }
 
 #[tokio::test]
 async fn random_histories_match_model_4() {
-    tell(Kind::Hours, 3).await;
+    run_part(Kind::Hours, 3).await;
 }
 
 #[tokio::test]
 async fn fault_weeks_match_model() {
-    tell(Kind::Weeks, 0).await;
+    run_part(Kind::Weeks, 0).await;
 }
 
 #[tokio::test]
 async fn fault_weeks_match_model_2() {
-    tell(Kind::Weeks, 1).await;
+    run_part(Kind::Weeks, 1).await;
 }
 
 #[tokio::test]
 async fn fault_weeks_match_model_3() {
-    tell(Kind::Weeks, 2).await;
+    run_part(Kind::Weeks, 2).await;
 }
 
 #[tokio::test]
 async fn fault_weeks_match_model_4() {
-    tell(Kind::Weeks, 3).await;
+    run_part(Kind::Weeks, 3).await;
 }
 
-/// Without this a seed that failed would be worth nothing.
+/// A failing seed is only useful if it can be replayed.
 #[tokio::test]
 async fn same_seed_gives_same_history() {
     for seed in FIRST_SEED..FIRST_SEED + 3 {
@@ -64,7 +64,7 @@ async fn same_seed_gives_same_history() {
     }
 }
 
-async fn tell(kind: Kind, part: u64) {
+async fn run_part(kind: Kind, part: u64) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("OKTA_AUTH0_SYNC_SEED") {
         if part == 0 {
@@ -77,9 +77,9 @@ async fn tell(kind: Kind, part: u64) {
         Some(wanted) => (fastrand::u64(..u64::MAX / 2), wanted),
         None => (FIRST_SEED, usual),
     };
-    let told = (part..wanted).step_by(usize::try_from(PARTS).unwrap());
-    for number in told.clone() {
+    let selected = (part..wanted).step_by(usize::try_from(PARTS).unwrap());
+    for number in selected.clone() {
         History::new(kind, first + number, false).await.run().await;
     }
-    println!("{} {kind:?}, seeds from {first}", told.count());
+    println!("{} {kind:?}, seeds from {first}", selected.count());
 }

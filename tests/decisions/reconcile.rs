@@ -1,4 +1,4 @@
-//! Comparing: what drifted is found and put right, what is not ours is left and told, and what it costs.
+//! Reconcile: drift is found and repaired, foreign flags are left and reported; and its cost.
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync::engine::reconciler::Scope;
@@ -21,7 +21,7 @@ async fn reconcile_repairs_ours_and_reports_foreign() {
     world.sync().await;
     world.passes(DAY);
     let scim = people[3].1.clone();
-    // Blocked by SCIM before we came.
+    // Blocked by SCIM before our mark.
     world.auth0().set_user(&scim, |user| user["blocked"] = json!(true));
     for (who, _) in &people {
         world.okta().deactivate(who);
@@ -29,8 +29,8 @@ async fn reconcile_repairs_ours_and_reports_foreign() {
     world.sync().await;
     people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
 
-    // The user clears what they can edit, an import wipes all metadata, a tool says that the account is fine, SCIM blocks
-    // somebody of whom Okta tells us nothing, and the former flow flags somebody.
+    // The user clears what they can edit, an import wipes all metadata, a tool sets the flag to false, SCIM blocks an
+    // account without an Okta user, and the former flow flags another.
     let auth0 = world.auth0();
     auth0.set_user(&people[0].1, |user| user["user_metadata"] = json!({ "okta": { "deactivated": "false" } }));
     auth0.set_user(&people[1].1, |user| {
@@ -51,7 +51,7 @@ async fn reconcile_repairs_ours_and_reports_foreign() {
     people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
     let decisions = world.store().decisions(None, None, 0, 1000).await.unwrap();
     let restored: Vec<_> = decisions.iter().filter(|row| row.outcome == "restored").collect();
-    assert_eq!(restored.len(), 2, "the mirror alone is no restoration of the mark");
+    assert_eq!(restored.len(), 2, "a lost mirror does not count as a lost mark");
     assert_eq!(world.alarms().await, ["foreign_flag"]);
     assert!(!world.lets_in(&flagged) && !world.lets_in(&active));
 
@@ -94,7 +94,7 @@ async fn reconcile_resumes_after_stop() {
     world.restart(|_| ()).await;
     world.clear_journals();
     world.engine().reconcile(&stop).await.unwrap();
-    // Two pages of three by id, and the list of those who may be denied: the first page is not asked for again.
+    // Two of three pages by id, and the list of users who may be denied: the first page is not requested again.
     assert_eq!(world.okta().journal().count("GET", "/api/v1/users"), 3);
     world.settle().await;
     assert_eq!(world.writes(), people.len());
@@ -122,7 +122,7 @@ async fn adopts_lost_marks_lifts_active_users() {
 
 #[tokio::test]
 async fn ownerless_marks_raise_one_alarm() {
-    // The search shows for an hour what was.
+    // The search is an hour behind.
     let world = World::with(|setup| setup.sandbox.auth0.search_lag = HOUR).await;
     let bob = world.person("bob@example.com");
     let marked = |email: &str, owner: Option<&OktaUserId>| {
@@ -137,11 +137,11 @@ async fn ownerless_marks_raise_one_alarm() {
     assert_eq!(world.compare(Scope::All).await, 0);
     assert!(world.store().known(&[bob]).await.unwrap().is_empty(), "nothing is his business");
     let alarms = world.store().open_alarms().await.unwrap();
-    assert!(alarms.len() == 1 && alarms[0].kind == "foreign_flag" && alarms[0].detail.contains(": 2,"), "{alarms:?}");
+    assert!(alarms.len() == 1 && alarms[0].kind == "foreign_flag" && alarms[0].detail.contains(": 2;"), "{alarms:?}");
 }
 
-/// People in Okta, denied ones among them, drifted ones among those: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test
-/// --release --test decisions at_scale -- --nocapture` tells what a large tenant costs.
+/// Numbers of users, of denied users and of drifted accounts: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test --release
+/// --test decisions at_scale -- --nocapture` prints the cost for a large tenant.
 #[tokio::test]
 async fn reconcile_at_scale_repairs_only_drift() {
     let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "2000,100,5".to_owned());
@@ -175,15 +175,15 @@ async fn reconcile_at_scale_repairs_only_drift() {
     assert_eq!(repaired, expected);
     leavers.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
 
-    // The known ones by id, 50 a call; then those who may be denied, 200 a call; for each who drifted a read by id, for each
-    // twenty a search for who else holds the address.
+    // Known users by id, 50 a call; then users who may be denied, 200 a call; for each drifted one a read by id, and for each
+    // twenty a search for other holders of the address.
     let okta = denied.div_ceil(50) + denied.div_ceil(200) + drifted + drifted.div_ceil(20);
-    // Accounts of the known ones, 40 addresses a search and so two for each 50 people; the marked ones, 100 a call and ten
-    // calls at most; the flags of others; for each who drifted a read by address and a write, for each twenty a search.
+    // Accounts of known users, 40 addresses a search, so two for each 50 users; marked accounts, 100 a call and at most ten
+    // calls; foreign flags; for each drifted one a read by address and a write, for each twenty a search.
     let marked = (denied - drifted).div_ceil(100).min(10);
     let last_page = if denied % 50 == 0 { 0 } else { (denied % 50).div_ceil(40) };
     let auth0 = 2 * (denied / 50) + last_page + marked + 1 + 2 * drifted + drifted.div_ceil(20);
-    println!("{everybody} people, {denied} denied, {drifted} drifted: {okta} calls to Okta, {auth0} to Auth0");
+    println!("{everybody} users, {denied} denied, {drifted} drifted: {okta} calls to Okta, {auth0} to Auth0");
     assert_eq!(world.calls(), (okta, auth0));
 }
 

@@ -1,4 +1,4 @@
-//! One search for many: nobody is missed by it, whatever becomes of it.
+//! Batched searches: one search serves many users and misses none, however it ends.
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::{Fault, PathMatch};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::world::World;
 
-/// So many people, each with an account that only the search finds.
+/// Creates this number of users, each with an account that only the search finds.
 fn people(world: &World, count: usize) -> Vec<(OktaUserId, String)> {
     let one = |number: usize| {
         let address = format!("person{number}@example.com");
@@ -26,7 +26,7 @@ fn searches(world: &World) -> usize {
     world.auth0().journal().requests().iter().filter(|request| request.path == "/api/v2/users").count()
 }
 
-/// How often Okta was searched for who holds an address.
+/// The number of Okta searches for the holders of addresses.
 fn holder_searches(world: &World) -> usize {
     world.okta().journal().requests().iter().filter(|request| request.path == "/api/v1/users").count()
 }
@@ -52,7 +52,7 @@ async fn batch_search_finds_other_holder() {
     assert_eq!(holder_searches(&world), 1);
     assert_eq!(world.outcome(shared).await, format!("skipped: shared_address: {colleague}"));
     world.assert_open(account);
-    // When the colleague goes as well, nobody is spared for them any more.
+    // When the colleague leaves too, no account is kept open for them any more.
     world.okta().deactivate(&colleague);
     world.sync().await;
     assert!(!world.lets_in(account));
@@ -90,7 +90,7 @@ async fn stale_batch_results_are_refreshed() {
     people.iter().for_each(|(person, _)| world.okta().deactivate(person));
     world.poll().await;
     world.engine().look_at(&[people[0].0.clone()]).await.unwrap();
-    // Signs up while the other waits.
+    // Signs up while the other look waits.
     let late = world.auth0().create_user(json!({ "connection": "acme-saml", "email": "PERSON1@example.com" }));
     world.passes(super::world::MINUTE);
     world.settle().await;

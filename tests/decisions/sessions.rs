@@ -1,4 +1,4 @@
-//! Ending sessions: owed before the mark, paid after it, and never a reason to fail.
+//! Ending sessions: recorded before the mark, done after it, and never a reason to fail.
 
 use okta_auth0_sync_sandbox::{Effect, Fault};
 
@@ -78,7 +78,7 @@ async fn refused_revocation_alarms_once() {
         assert!(looks.iter().all(|look| look.outcome.settles()));
         assert!(asked(&world) - before <= 2);
     }
-    // The right is granted: the next comparison pays one, the one after that all the others.
+    // The scope is granted: the next reconcile ends one user's sessions, the one after it all others.
     world.auth0().set_has_session_api(true);
     world.passes(DAY);
     world.reconcile().await;

@@ -1,4 +1,4 @@
-//! What each status of a user in Okta comes to, and what a 404 means.
+//! The verdict for each Okta status, and what a 404 means.
 
 use okta_auth0_sync::domain::{Policy, Status};
 use okta_auth0_sync_sandbox::{DeleteOrder, Fault};
@@ -93,7 +93,7 @@ async fn vanished_user_is_held_until_approved() {
     world.assert_denied_for(&account, &ann);
     assert_eq!(world.mark(&account)["status"], "DELETED");
     assert!(world.alarms().await.is_empty());
-    // Once approved it stays so.
+    // Once approved, it stays approved.
     world.reconcile().await;
     assert_eq!(outcomes(&world.request(&ann).await), ["unchanged"]);
 }
@@ -137,7 +137,7 @@ async fn unknown_deleted_user_denied_by_event_address() {
         let world = World::with(|setup| setup.sandbox.okta.delete_order = order).await;
         let ann = world.person("ann@example.com");
         let account = world.account("ann@example.com");
-        // The first poll comes when all is over.
+        // The first poll comes after all of it.
         world.passes(MINUTE);
         world.okta().delete(&ann);
         world.sync().await;
@@ -189,7 +189,7 @@ async fn newly_denying_status_reaches_existing_users() {
             options.rules.policy.deny_statuses.insert(Status::Suspended);
         })
         .await;
-    // Nobody asks for this comparison: the start has begun it.
+    // The start triggers this reconcile.
     world.engine().reconcile(&tokio_util::sync::CancellationToken::new()).await.unwrap();
     world.settle().await;
     world.assert_denied_for(&account, &ann);
@@ -204,12 +204,12 @@ async fn log_departure_outweighs_stale_active() {
         world.sync().await;
         world.passes(DAY);
         world.okta().deactivate(&ann);
-        // Okta's answer is older than its log.
+        // Okta's user API lags behind its log.
         world.okta().set_status(&ann, "ACTIVE", None);
         world.sync().await;
         world.assert_open(&account);
         if let Some(later) = back {
-            // They came back since then, by the log as well.
+            // The user has returned since then, according to the log too.
             world.passes(later);
             world.okta().set_status(&ann, "DEPROVISIONED", None);
             world.okta().activate(&ann);

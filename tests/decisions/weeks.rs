@@ -1,9 +1,9 @@
-//! Histories of weeks, in which everything goes wrong at once: refusals of every kind, answers that are lost, cut or never
-//! end, cursors that are refused, remotes that are gone for days, tokens and roles that are taken away, a machine whose
-//! clock is wrong, kills in the middle of a call, other configurations, and all the commands of a person.
+//! Histories of several weeks that combine all faults: error responses of every kind, responses that are lost, truncated
+//! or never end, rejected cursors, outages of days, revoked tokens and roles, a wrong machine clock, kills in the middle of
+//! a call, configuration changes, and all operator commands.
 //!
-//! Nothing here waits: time passes by being set. What is refused is refused by the stand-ins, whose end of a connection is
-//! as near as a loopback comes to a network that is down.
+//! Tests set the manual clock instead of waiting. The stand-ins inject the faults; on loopback, a dropped connection is the
+//! closest equivalent of a network outage.
 
 use std::time::Duration;
 
@@ -18,51 +18,51 @@ use tokio_util::sync::CancellationToken;
 use super::history::History;
 use super::world::{DAY, HOUR, MINUTE, SECOND};
 
-/// A history does not get older: who has no account is looked for again for 90 days.
-const LIFE: Duration = Duration::from_secs(50 * 86_400);
+/// Upper limit of a history: users without an account are only rechecked for 90 days.
+const MAX_ELAPSED: Duration = Duration::from_secs(50 * 86_400);
 const CONNECTION: &str = "acme-saml";
 
 impl History {
     pub(crate) async fn long_step(&mut self) {
         match self.rng.u8(..100) {
             0..=34 => self.step().await,
-            35..=49 => self.days().await,
-            50..=62 => self.weather(),
-            63..=65 => self.outage(),
+            35..=49 => self.run_for_days().await,
+            50..=62 => self.add_any_fault(),
+            63..=65 => self.start_outage(),
             66..=70 => {
-                self.say("all faults end".to_owned());
+                self.log_step("all faults end".to_owned());
                 self.world.okta().faults().clear();
                 self.world.auth0().faults().clear();
             }
-            71..=73 => self.die().await,
-            74..=75 => self.stall().await,
-            76..=78 => self.set_the_clock(),
-            79..=82 => self.rights(),
+            71..=73 => self.kill_mid_call().await,
+            74..=75 => self.stall_response().await,
+            76..=78 => self.set_host_clock(),
+            79..=82 => self.change_permissions(),
             83..=84 => self.hide_or_show(),
-            85..=87 => self.accounts_come_and_go(),
-            88 => self.hire(),
+            85..=87 => self.create_or_delete_account(),
+            88 => self.add_user(),
             89..=93 => self.command().await,
             94..=95 => self.forget().await,
-            _ => self.configure().await,
+            _ => self.change_config().await,
         }
     }
 
-    /// The daemon goes on for a while: seldom compared with a real one, but at every kind of moment.
-    async fn days(&mut self) {
+    /// Runs the daemon for hours or days: less often than in production, but at varied intervals.
+    async fn run_for_days(&mut self) {
         let span = *self.rng.choice(&[6 * HOUR, DAY, 2 * DAY, 7 * DAY]).unwrap();
-        if self.lived + span > LIFE {
+        if self.elapsed + span > MAX_ELAPSED {
             return;
         }
-        self.lived += span;
-        let wakes = self.rng.u32(2..9);
-        self.say(format!("{span:?} pass, {wakes} times awake"));
-        for _ in 0..wakes {
-            self.world.passes(span / wakes);
+        self.elapsed += span;
+        let passes = self.rng.u32(2..9);
+        self.log_step(format!("{span:?} pass, {passes} passes"));
+        for _ in 0..passes {
+            self.world.passes(span / passes);
             self.poll().await;
             self.look_at_all().await;
             if self.rng.u8(..4) == 0 {
                 let since = clock::sub(self.world.now(), 90 * DAY);
-                self.compare(Scope::Since(since)).await;
+                self.reconcile(Scope::Since(since)).await;
                 self.look_at_all().await;
             }
         }
@@ -74,11 +74,11 @@ impl History {
         }
     }
 
-    fn faults(&self, of_okta: bool) -> &Faults {
-        if of_okta { self.world.okta().faults() } else { self.world.auth0().faults() }
+    fn faults(&self, in_okta: bool) -> &Faults {
+        if in_okta { self.world.okta().faults() } else { self.world.auth0().faults() }
     }
 
-    fn endpoint(&mut self) -> (bool, &'static str, &'static str) {
+    fn random_endpoint(&mut self) -> (bool, &'static str, &'static str) {
         *self
             .rng
             .choice(&[
@@ -95,7 +95,7 @@ impl History {
             .unwrap()
     }
 
-    fn trouble(&mut self) -> Effect {
+    fn random_effect(&mut self) -> Effect {
         let status = |code, body| Effect::Status { code, body, headers: Vec::new() };
         match self.rng.u8(..17) {
             0 => Effect::RateLimited(RateLimited::Plain),
@@ -123,33 +123,33 @@ impl History {
         }
     }
 
-    fn weather(&mut self) {
-        let (of_okta, method, path) = self.endpoint();
-        let (effect, times, skip) = (self.trouble(), self.rng.u32(1..12), self.rng.u32(..3));
-        self.say(format!("{method} {path}, after {skip}, {times} times: {effect:?}"));
-        self.faults(of_okta).add(Fault::new(method, path, effect).skip(skip).times(times));
+    fn add_any_fault(&mut self) {
+        let (in_okta, method, path) = self.random_endpoint();
+        let (effect, times, skip) = (self.random_effect(), self.rng.u32(1..12), self.rng.u32(..3));
+        self.log_step(format!("{method} {path}, after {skip}, {times} times: {effect:?}"));
+        self.faults(in_okta).add(Fault::new(method, path, effect).skip(skip).times(times));
     }
 
-    /// Until the faults end.
-    fn outage(&mut self) {
-        let of_okta = self.rng.bool();
+    /// Takes one remote down until the next step that ends all faults.
+    fn start_outage(&mut self) {
+        let in_okta = self.rng.bool();
         let effect = match self.rng.u8(..4) {
             0 => Effect::Status { code: 503, body: json!({}), headers: Vec::new() },
             1 => Effect::AfterEffect(Box::new(Effect::Drop)),
             _ => Effect::Drop,
         };
-        self.say(format!("{} is down: {effect:?}", if of_okta { "Okta" } else { "Auth0" }));
-        self.faults(of_okta).add(Fault::everywhere(effect));
+        self.log_step(format!("{} is down: {effect:?}", if in_okta { "Okta" } else { "Auth0" }));
+        self.faults(in_okta).add(Fault::everywhere(effect));
     }
 
-    /// The process is killed when a remote has done what it was asked for and nobody has heard of it yet.
-    async fn die(&mut self) {
-        let (of_okta, method, path) = self.endpoint();
-        let hold = self.faults(of_okta).hold_answer(Matcher::new(method, path));
+    /// Kills the process after a remote has executed a request and before its response arrives.
+    async fn kill_mid_call(&mut self) {
+        let (in_okta, method, path) = self.random_endpoint();
+        let hold = self.faults(in_okta).hold_answer(Matcher::new(method, path));
         let due = self.world.store().due(self.world.now(), 1).await.unwrap();
-        let (engine, polls) = (self.world.engine().clone(), due.is_empty() || path.ends_with("logs"));
+        let (engine, is_poll) = (self.world.engine().clone(), due.is_empty() || path.ends_with("logs"));
         let mut work = tokio::spawn(async move {
-            if polls {
+            if is_poll {
                 let _ = engine.poll(&CancellationToken::new()).await;
             } else {
                 engine.look_at(&[due[0].id.clone()]).await.unwrap();
@@ -166,28 +166,28 @@ impl History {
             work.abort();
             assert!(work.await.unwrap_err().is_cancelled());
         }
-        self.say(format!("killed, {} {method} {path}", if reached { "behind" } else { "without a" }));
+        self.log_step(format!("killed {} {method} {path}", if reached { "after" } else { "without a" }));
         self.world.restart(|_| ()).await;
         hold.release();
     }
 
-    /// An answer begins and does not end.
-    async fn stall(&mut self) {
-        let (of_okta, method, path) = self.endpoint();
-        self.say(format!("the answer to {method} {path} stalls"));
-        let fault = self.faults(of_okta).add(Fault::new(method, path, Effect::StallBody).times(1));
+    /// Sends the start of a response and never the rest.
+    async fn stall_response(&mut self) {
+        let (in_okta, method, path) = self.random_endpoint();
+        self.log_step(format!("the answer to {method} {path} stalls"));
+        let fault = self.faults(in_okta).add(Fault::new(method, path, Effect::StallBody).times(1));
         let due = self.world.store().due(self.world.now(), 1).await.unwrap();
-        let (engine, polls) = (self.world.engine().clone(), due.is_empty() || path.ends_with("logs"));
-        let journal = if of_okta { self.world.okta().journal() } else { self.world.auth0().journal() };
+        let (engine, is_poll) = (self.world.engine().clone(), due.is_empty() || path.ends_with("logs"));
+        let journal = if in_okta { self.world.okta().journal() } else { self.world.auth0().journal() };
         let before = journal.total();
         let mut work = tokio::spawn(async move {
-            if polls {
+            if is_poll {
                 let _ = engine.poll(&CancellationToken::new()).await;
             } else {
                 engine.look_at(&[due[0].id.clone()]).await.unwrap();
             }
         });
-        let struck = journal.wait_for(|requests| {
+        let fault_applied = journal.wait_for(|requests| {
             requests.iter().any(|request| {
                 request.number >= before
                     && request.method == method
@@ -196,33 +196,33 @@ impl History {
             })
         });
         let stalls = tokio::select! {
-            () = struck => true,
+            () = fault_applied => true,
             ended = &mut work => {
                 ended.unwrap();
                 false
             }
         };
         if stalls {
-            // Longer than any answer may take, without anybody's waiting.
+            // Exceeds the response timeout without waiting for it.
             tokio::time::pause();
             tokio::time::advance(46 * SECOND).await;
             tokio::time::resume();
             work.await.unwrap();
         }
-        self.faults(of_okta).remove(fault);
+        self.faults(in_okta).remove(fault);
     }
 
-    /// Somebody, or NTP, sets the machine's clock.
-    fn set_the_clock(&mut self) {
+    /// Steps the machine's clock, as an operator or NTP would.
+    fn set_host_clock(&mut self) {
         let span = *self.rng.choice(&[Duration::ZERO, MINUTE, HOUR, 3 * HOUR, DAY, 12 * DAY]).unwrap();
         let ahead = SignedDuration::try_from(span).unwrap();
         let ahead = if self.rng.bool() { ahead } else { -ahead };
         self.world.host.set_ahead(ahead);
-        self.say(format!("the machine's clock is set {ahead:#} ahead"));
+        self.log_step(format!("the machine's clock is set {ahead:#} ahead"));
     }
 
-    /// Tokens and rights are taken away and given back.
-    fn rights(&mut self) {
+    /// Revokes or restores tokens and permissions.
+    fn change_permissions(&mut self) {
         let (okta, auth0) = (self.world.okta(), self.world.auth0());
         let what = match self.rng.u8(..9) {
             0 => {
@@ -236,82 +236,82 @@ impl History {
             2 | 3 => {
                 okta.restore_token();
                 okta.set_role(true, true);
-                "Okta's token and role are whole"
+                "Okta's token and role are restored"
             }
             4 => {
                 okta.set_role(self.rng.bool(), self.rng.bool());
-                "the role in Okta is narrowed"
+                "the Okta role is narrowed"
             }
             5 => {
                 auth0.set_granted_scope("read:users");
-                "Auth0 lets us read only"
+                "Auth0 grants read access only"
             }
             6 => {
                 auth0.set_has_session_api(false);
-                "Auth0's plan has no sessions"
+                "Auth0's plan lacks the session API"
             }
             _ => {
                 auth0.set_granted_scope(&Auth0Options::default().granted_scope);
                 auth0.set_has_session_api(true);
-                "Auth0 lets us do everything"
+                "Auth0 grants all permissions"
             }
         };
-        self.say(what.to_owned());
+        self.log_step(what.to_owned());
     }
 
-    /// Somebody leaves what our role reaches, and comes back into it: Okta answers as if they had been deleted. Not who
-    /// shares an address: whom we cannot see we cannot spare a colleague's account for.
+    /// Moves a user out of the scope of our role, or back into it. Okta answers 404 for hidden users, as if they were
+    /// deleted. Users who share an address are excluded: the daemon can't keep an account open for a user it can't see.
     fn hide_or_show(&mut self) {
-        let Some((id, email)) = self.rng.choice(&self.people).cloned() else { return };
-        if self.people.iter().any(|(other, address)| *other != id && address.eq_ignore_ascii_case(&email)) {
+        let Some((id, email)) = self.rng.choice(&self.users).cloned() else { return };
+        if self.users.iter().any(|(other, address)| *other != id && address.eq_ignore_ascii_case(&email)) {
             return;
         }
         if self.hidden.remove(&id) {
             self.show(&id);
-            self.say(format!("{id} can be seen again"));
+            self.log_step(format!("{id} is visible again"));
         } else if self.world.okta().user(&id).is_some() {
             self.world.okta().hide(&id);
             self.hidden.insert(id.clone());
-            self.say(format!("{id} cannot be seen"));
+            self.log_step(format!("{id} is hidden"));
         }
     }
 
     fn show(&self, id: &OktaUserId) {
-        // They may have been deleted meanwhile.
+        // Another step may have deleted the user.
         if self.world.okta().user(id).is_some() {
             self.world.okta().show(id);
         }
     }
 
-    fn accounts_come_and_go(&mut self) {
+    fn create_or_delete_account(&mut self) {
         if self.rng.bool() {
             let Some((account, _)) = self.rng.choice(&self.accounts).cloned() else { return };
             self.world.auth0().delete_user(&account);
-            self.say(format!("the account {account} is deleted"));
+            self.log_step(format!("the account {account} is deleted"));
         } else {
-            let (_, email) = self.rng.choice(&self.people).cloned().unwrap();
+            let (_, email) = self.rng.choice(&self.users).cloned().unwrap();
             let email = email.to_lowercase();
             let account = self.world.auth0().create_user(json!({ "connection": CONNECTION, "email": email }));
-            self.say(format!("{email} signs up: {account}"));
+            self.log_step(format!("{email} signs up: {account}"));
             self.accounts.push((account, email));
         }
     }
 
-    fn hire(&mut self) {
-        let (colleague, email) = self.rng.choice(&self.people).cloned().unwrap();
-        if self.hidden.contains(&colleague) {
+    fn add_user(&mut self) {
+        let (sharer, email) = self.rng.choice(&self.users).cloned().unwrap();
+        if self.hidden.contains(&sharer) {
             return;
         }
-        let login = format!("login{}", self.people.len());
+        let login = format!("login{}", self.users.len());
         let id = self.world.person_called(&login, &email);
-        self.say(format!("{id} is new, and {email} as well"));
+        self.log_step(format!("{id} is created as {email}"));
         self.unread.insert(id.clone());
-        self.people.push((id, email));
+        self.users.push((id, email));
     }
 
     async fn command(&mut self) {
         let now = self.world.now();
-        let (id, _) = self.rng.choice(&self.people).cloned().unwrap();
+        let (id, _) = self.rng.choice(&self.users).cloned().unwrap();
         let what = match self.rng.u8(..5) {
             0 => {
                 self.world.store().request_look(Who::Failed, now).await.unwrap();
@@ -322,7 +322,7 @@ impl History {
                 format!("approve {id}")
             }
             2 => {
-                self.compare(Scope::Since(clock::sub(now, 90 * DAY))).await;
+                self.reconcile(Scope::Since(clock::sub(now, 90 * DAY))).await;
                 "reconcile".to_owned()
             }
             _ => {
@@ -331,20 +331,20 @@ impl History {
                 format!("user {id} --sync")
             }
         };
-        self.say(what);
+        self.log_step(what);
     }
 
     async fn forget(&mut self) {
-        let (id, _) = self.rng.choice(&self.people).cloned().unwrap();
+        let (id, _) = self.rng.choice(&self.users).cloned().unwrap();
         let policy = self.world.options.rules.policy.fingerprint();
         if self.world.store().forget(&id, "a history", &policy, self.world.now()).await.is_ok() {
-            self.say(format!("forget {id}"));
+            self.log_step(format!("forget {id}"));
             self.forgotten.insert(id);
         }
     }
 
-    /// The program is started again with another configuration.
-    async fn configure(&mut self) {
+    /// Restarts the program with another configuration.
+    async fn change_config(&mut self) {
         let (choice, on) = (self.rng.u8(..3), self.rng.bool());
         self.world
             .restart(|options| match choice {
@@ -358,12 +358,12 @@ impl History {
                 }
             })
             .await;
-        let what = ["enforcement", "blocking", "denial of the suspended"][usize::from(choice)];
-        self.say(format!("{what} is {}", if on { "on" } else { "off" }));
+        let what = ["enforcement", "blocking", "denial of suspended users"][usize::from(choice)];
+        self.log_step(format!("{what} is {}", if on { "on" } else { "off" }));
     }
 
-    /// All that a person has to mend is mended.
-    pub(crate) async fn mend(&mut self) {
+    /// Restores everything that only an operator can restore.
+    pub(crate) async fn restore_access(&mut self) {
         let (okta, auth0) = (self.world.okta(), self.world.auth0());
         okta.restore_token();
         okta.set_role(true, true);
@@ -372,16 +372,16 @@ impl History {
         for id in std::mem::take(&mut self.hidden) {
             self.show(&id);
         }
-        // The machine's clock may stay wrong: that has to do no harm.
+        // The machine's clock may stay wrong; that must be harmless.
         if self.rng.bool() {
             self.world.host.set_ahead(SignedDuration::ZERO);
         }
         self.world.restart(|options| options.enforce = true).await;
     }
 
-    /// Before the program is removed: no mark is left, no block of ours, and everybody else's.
-    pub(crate) async fn check_that_a_purge_leaves_nothing(&mut self) {
-        self.say("purge".to_owned());
+    /// Checks that a purge removes all our marks and blocks, and keeps blocks by other tools.
+    pub(crate) async fn check_purge(&mut self) {
+        self.log_step("purge".to_owned());
         let before = self.world.auth0().users();
         let stop = CancellationToken::new();
         let planned = self.world.engine().purge(true, &stop, |_| ()).await.unwrap();
@@ -392,12 +392,12 @@ impl History {
             let id = was["user_id"].as_str().unwrap();
             let is = self.world.auth0().user(id).unwrap();
             let mark = &is["app_metadata"]["okta_sync"];
-            // What was lifted for somebody who was forgotten since is in no state, and denies nobody.
-            let lifted_for_nobody_known =
+            // The state no longer has the lifted marks of forgotten users; they deny no login.
+            let is_lifted_for_forgotten =
                 self.forgotten.iter().any(|id| mark["okta_user_id"] == id.as_str()) && mark["deactivated"] == "false";
-            assert!(mark.is_null() || lifted_for_nobody_known, "{is:#}");
-            let lifted = was["app_metadata"]["okta_sync"]["blocked"] == true;
-            assert_eq!(is["blocked"] == true, was["blocked"] == true && !lifted, "{was:#}\n{is:#}");
+            assert!(mark.is_null() || is_lifted_for_forgotten, "{is:#}");
+            let blocked_by_us = was["app_metadata"]["okta_sync"]["blocked"] == true;
+            assert_eq!(is["blocked"] == true, was["blocked"] == true && !blocked_by_us, "{was:#}\n{is:#}");
         }
     }
 }

@@ -6,7 +6,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
-#[allow(dead_code, reason = "what the stories of the pipe need besides")]
+#[allow(dead_code, reason = "what only the end-to-end tests need")]
 #[path = "../support/harness.rs"]
 mod harness;
 

@@ -18,7 +18,7 @@ use crate::terminal::{Seen, on_terminal};
 const ELSEWHERE: [(&str, &str); 4] = [
     ("apt-get", "installs packages of the system, as root; `packaging/test-deb.sh` does"),
     ("cargo", "builds, or runs these tests; `.ci/run` does, and another test plays the drills"),
-    ("litestream", "is somebody else's program"),
+    ("litestream", "is another program"),
     ("podman", "needs a container engine"),
 ];
 /// Languages of blocks that are not shell commands.
@@ -263,7 +263,7 @@ async fn every_page_runs_as_typed() {
                 continue;
             }
             if block.has("needs-sqlite3") && !Path::new("/usr/bin/sqlite3").exists() {
-                eprintln!("{} is not run: there is no sqlite3", block.place);
+                eprintln!("{} is not run: sqlite3 is not installed", block.place);
                 printed = None;
                 continue;
             }

@@ -134,8 +134,8 @@ async fn answer(mut stream: TcpStream, wire: Arc<Mutex<Wire>>) -> std::io::Resul
 
 /// A failure message is printable, of bounded length, and without secrets of the request.
 pub fn assert_tellable(failure: &Failure) {
-    let told = format!("{failure} {failure:?}");
-    assert!(!told.contains(SECRET), "a secret: {told}");
-    assert!(told.len() < 16_000, "a message of {} bytes: {told}", told.len());
+    let detail = format!("{failure} {failure:?}");
+    assert!(!detail.contains(SECRET), "a secret: {detail}");
+    assert!(detail.len() < 16_000, "a message of {} bytes: {detail}", detail.len());
     assert!(!failure.to_string().chars().any(char::is_control), "not printable: {failure:?}");
 }

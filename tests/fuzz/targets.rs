@@ -325,8 +325,8 @@ pub fn configuration(text: &[u8]) {
     match Config::from_toml_str(text, Path::new("/etc/okta-auth0-sync"), &environment) {
         Ok(config) => assert!(!format!("{config:?}").contains(SECRET)),
         Err(error) => {
-            let told = error.to_string();
-            assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "not printable: {told:?}");
+            let detail = error.to_string();
+            assert!(!detail.chars().any(|c| c.is_control() && c != '\n'), "not printable: {detail:?}");
         }
     }
 }

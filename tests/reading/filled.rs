@@ -140,7 +140,7 @@ impl Folder {
             kind: AlarmKind::Gap,
             subject: String::new(),
             detail: format!("the log may have a gap {HOSTILE}"),
-            remedy: "everybody is compared by itself now (`reconcile --all`)".to_owned(),
+            remedy: "all users are reconciled automatically now (`reconcile --all`)".to_owned(),
         };
         store.raise_alarm(&alarm, ago(600)).await.unwrap();
         store.close().await;

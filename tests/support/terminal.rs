@@ -63,7 +63,7 @@ fn leave_interrupts_to_commands() {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     if ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & INTERRUPT != 0) {
         // A test without a runtime needs one to install the handler, and a test with one may not drop a second one: so it has
-        // a thread of its own. The handler stays installed after the drop.
+        // its own thread. The handler stays installed after the drop.
         let install = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let _entered = runtime.enter();

@@ -170,7 +170,7 @@ fn effect(value: &Value) -> Result<Effect, String> {
             }
             "without_headers" => RateLimited::WithoutHeaders,
             "reset_in_the_past" => RateLimited::ResetInThePast,
-            other => return Err(format!("there is no variant `{other}`")),
+            other => return Err(format!("`{other}` is not a variant")),
         }),
         "delay" => Effect::Delay(value.get("span").and_then(span).ok_or("`span` is missing")?),
         "cut_body" => Effect::CutBody,
@@ -183,7 +183,7 @@ fn effect(value: &Value) -> Result<Effect, String> {
             value: value.get("value").and_then(Value::as_str).map(str::to_owned),
         },
         "next_link_origin" => Effect::NextLinkOrigin(text("origin")?),
-        other => return Err(format!("there is no effect `{other}`")),
+        other => return Err(format!("`{other}` is not an effect")),
     })
 }
 
@@ -207,7 +207,7 @@ mod tests {
     fn invalid_faults_are_explained() {
         for (value, why) in [
             (json!({}), "`effect` is missing"),
-            (json!({ "effect": { "kind": "melt" } }), "there is no effect `melt`"),
+            (json!({ "effect": { "kind": "melt" } }), "`melt` is not an effect"),
             (json!({ "effect": { "kind": "status", "code": 20 } }), "`code` is an HTTP status"),
             (
                 json!({ "path": {}, "effect": { "kind": "drop" } }),

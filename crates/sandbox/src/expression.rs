@@ -235,7 +235,7 @@ impl Parser {
             return Ok(Expression::Present(attribute));
         }
         let operator = match self.next() {
-            Some(Token::Word(word)) => Operator::named(&word).ok_or_else(|| format!("{word} is no operator"))?,
+            Some(Token::Word(word)) => Operator::named(&word).ok_or_else(|| format!("{word} is not an operator"))?,
             other => return Err(format!("expected an operator, found {other:?}")),
         };
         let value = match self.next() {

@@ -36,7 +36,7 @@ pub(super) fn auth0_a_minute(limit: u32, share: f64, cost: Cost) -> u32 {
         2 | 10 => allowed(120, together),
         // Enterprise production: 16 a second in all.
         50 => allowed(960, together),
-        // Essentials and Professional: reading and writing users, and all else, each by itself.
+        // Essentials and Professional: reading users, writing users, and everything else have separate limits.
         40 => {
             let others = if cost.others == 0 { f64::INFINITY } else { allowed(150, cost.others) };
             allowed(500, cost.reads).min(allowed(200, cost.writes)).min(others)

@@ -156,14 +156,14 @@ impl Online<'_> {
         let apart = since(now, theirs).max(since(theirs, now));
         // The Date header has whole seconds and was set at some point during the call.
         let skew = apart.saturating_sub(took).saturating_sub(Duration::from_secs(1));
-        let told = format!("this machine's clock differs from {name}'s by {} s", skew.as_secs());
+        let detail = format!("this machine's clock differs from {name}'s by {} s", skew.as_secs());
         if skew > SKEW_MAX {
             self.report
-                .fail(line, format!("{told}; signed requests are refused: enable NTP (timedatectl set-ntp true)"));
+                .fail(line, format!("{detail}; signed requests are refused: enable NTP (timedatectl set-ntp true)"));
         } else if skew > SKEW_WARNED {
-            self.report.warn(line, format!("{told}; enable NTP (timedatectl set-ntp true)"));
+            self.report.warn(line, format!("{detail}; enable NTP (timedatectl set-ntp true)"));
         } else {
-            self.report.pass(line, told);
+            self.report.pass(line, detail);
         }
     }
 
@@ -347,12 +347,12 @@ impl Online<'_> {
             return;
         }
         for condition in standing.conditions().into_iter().filter(|condition| !condition.holds) {
-            let told = format!("{}: {}: {}", condition.name, condition.found, condition.remedy);
+            let detail = format!("{}: {}: {}", condition.name, condition.found, condition.remedy);
             // Users are still denied by blocks, or while a version of our Action is in force.
             if standing.is_in_force() || self.config.auth0.mark.block {
-                self.report.warn(line, told);
+                self.report.warn(line, detail);
             } else {
-                self.report.fail(line, told);
+                self.report.fail(line, detail);
             }
         }
     }
@@ -365,11 +365,11 @@ impl Online<'_> {
         let period = self.config.schedule.poll.period();
         if let Some((limit, ours)) = okta_ours(Bucket::OktaLog) {
             let polls = (60.0 / period.as_secs_f64().max(1.0)).ceil();
-            let told = format!("System Log: {limit} calls per minute, our share {ours}; schedule.poll uses {polls}");
+            let detail = format!("System Log: {limit} calls per minute, our share {ours}; schedule.poll uses {polls}");
             if polls > f64::from(ours) {
-                self.report.warn("Okta limits", format!("{told}; poll less often, or raise the credential's limit"));
+                self.report.warn("Okta limits", format!("{detail}; poll less often, or raise the credential's limit"));
             } else {
-                self.report.pass("Okta limits", told);
+                self.report.pass("Okta limits", detail);
             }
         }
         // If no user could be read by id, use the search limit, which is never the larger one, for both.
@@ -384,7 +384,7 @@ impl Online<'_> {
         });
         let (Some(okta_allows), Some(auth0_allows)) = (okta_allows, auth0_allows) else { return };
         let users = okta_allows.min(auth0_allows);
-        let told = format!(
+        let detail = format!(
             "up to {users} users deactivated in the same minute are denied within a minute; beyond that, denials take \
              longer"
         );
@@ -398,7 +398,7 @@ impl Online<'_> {
             self.report
                 .warn("promise", "the rate limits are too low for one user per minute; raise the limits or our shares");
         } else {
-            self.report.pass("promise", told);
+            self.report.pass("promise", detail);
         }
     }
 
@@ -438,13 +438,13 @@ impl Online<'_> {
         };
         let binding = wiring::binding(self.config);
         if let Some(status) = status.filter(|status| status.okta_url != binding.okta_url) {
-            let told = format!(
+            let detail = format!(
                 "{} belongs to {}, but the configuration names {}",
                 path.display(),
                 status.okta_url,
                 binding.okta_url
             );
-            self.report.warn(line, format!("{told}; ignore this if both are addresses of the same org"));
+            self.report.warn(line, format!("{detail}; ignore this if both are addresses of the same org"));
         }
         match (org, bound.as_deref()) {
             (Some(org), Some(bound)) if org != bound => self.report.fail(
@@ -458,7 +458,7 @@ impl Online<'_> {
                 let used = match is_in_use(path) {
                     Ok(true) => "in use by a running daemon",
                     Ok(false) => "not in use; no daemon is running",
-                    Err(_) => "cannot tell whether it is in use",
+                    Err(_) => "cannot determine whether it is in use",
                 };
                 self.report.pass(line, format!("{}: {used}", path.display()));
             }

@@ -32,7 +32,7 @@ async fn unbinding_raises_alarm_and_binding_clears_it() {
     assert_eq!(look().await.unwrap(), Some(Enforcement::Missing));
     assert_eq!(alarms(&stage).await, ["action_missing"]);
     let alarm = stage.engine.store().open_alarms().await.unwrap().remove(0);
-    assert!(alarm.detail.contains("nobody is denied by it"), "names what is missing: {}", alarm.detail);
+    assert!(alarm.detail.contains("it denies no login"), "names what is missing: {}", alarm.detail);
     assert!(!alarm.detail.contains("the code runs"), "omits what is in order: {}", alarm.detail);
     assert_eq!(stored(&stage).await.0.as_deref(), Some("missing"));
 

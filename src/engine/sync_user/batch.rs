@@ -74,7 +74,7 @@ impl<T: Clone + PartialEq> SearchCache<T> {
         Some(each_once(keys.iter().filter_map(|key| kept.remove(key)).flat_map(|(_, found)| found)))
     }
 
-    /// The slot for one search for `own` and the addresses of other users. `None`: there are no others.
+    /// The slot for one search for `own` and the addresses of other users. `None` if no other user is due.
     pub(super) fn batch<'a>(
         &'a self,
         slot: tokio::sync::MutexGuard<'a, ()>,

@@ -201,7 +201,7 @@ async fn forget_leaves_no_byte_in_the_files() {
     assert_eq!(
         (last.outcome.as_str(), last.cause.as_str(), last.actor.as_deref(), last.okta_user_id),
         ("forgotten", "command", Some("ops@example.com"), None),
-        "that somebody was forgotten is told, by whom, and not who"
+        "the log shows that a user was forgotten and by whom, but not which user"
     );
     store.compact().await.unwrap();
     assert!(!occurs_in_files(dir.path(), "anna"));

@@ -335,7 +335,7 @@ impl World {
         let due: Vec<String> =
             self.store.due(self.now, 100).await.unwrap().into_iter().map(|due| due.id.to_string()).collect();
         let distinct: BTreeSet<String> = due.iter().cloned().collect();
-        assert_eq!(due.len(), distinct.len(), "somebody is due twice: {due:?}");
+        assert_eq!(due.len(), distinct.len(), "a user is due twice: {due:?}");
         let expected: BTreeSet<String> = self
             .model
             .users

@@ -36,11 +36,11 @@ pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> 
                     user[name.as_str()] = value.clone();
                 }
             });
-            if changed { Reply::empty(204) } else { refused(404, "there is no user of this id") }
+            if changed { Reply::empty(204) } else { refused(404, "no user has this id") }
         }
         ("DELETE", ["users", id]) => match tenant.delete_user(&percent_decoded(id)) {
             true => Reply::empty(204),
-            false => refused(404, "there is no user of this id"),
+            false => refused(404, "no user has this id"),
         },
         ("POST", ["link"]) => match (body["primary"].as_str(), body["secondary"].as_str()) {
             (Some(primary), Some(secondary)) => match tenant.try_link(primary, secondary) {

@@ -203,7 +203,7 @@ fn word(first: char, rest: &mut Letters<'_>) -> Result<Token, String> {
                 return match rest.peek() {
                     None => Ok(Token::Word(word, true)),
                     Some(end) if end.is_whitespace() || *end == ')' => Ok(Token::Word(word, true)),
-                    Some(_) => Err("a wildcard stands at the end of a word".to_owned()),
+                    Some(_) => Err("a wildcard is allowed only at the end of a word".to_owned()),
                 };
             }
             ':' if word.is_empty() => return Err("a colon without a field".to_owned()),

@@ -40,7 +40,7 @@ pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Opti
         }
         ("POST", ["users", id, operation]) => match org.user(id) {
             Some(_) => operate(org, id, operation, &body)?,
-            None => refused(404, "there is no user of this id"),
+            None => refused(404, "no user has this id"),
         },
         ("GET", ["events"]) => Reply::json(200, &Value::Array(org.log_entries())),
         ("POST", ["events"]) => match body {
@@ -54,7 +54,7 @@ pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Opti
         ("POST", ["events", "release"]) => done(|| org.release_log(false)),
         ("POST", ["events", "release_reversed"]) => done(|| org.release_log(true)),
         ("POST", ["events", uuid, "repeat"]) if org.repeat_log_entry(uuid) => Reply::empty(204),
-        ("POST", ["events", _, "repeat"]) => refused(404, "there is no entry of this uuid"),
+        ("POST", ["events", _, "repeat"]) => refused(404, "no event has this uuid"),
         ("POST", ["token", "revoke"]) => done(|| org.revoke_token()),
         ("POST", ["token", "restore"]) => done(|| org.restore_token()),
         ("POST", ["role"]) => done(|| org.set_role(body["logs"] != json!(false), body["users"] != json!(false))),

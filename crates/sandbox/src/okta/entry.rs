@@ -262,6 +262,6 @@ mod tests {
             assert_eq!(made.values(attribute), raw.values(attribute), "{attribute}");
             assert!(!made.values(attribute).is_empty(), "{attribute}");
         }
-        assert!(made.values("outcome.reason").is_empty(), "null is no value");
+        assert!(made.values("outcome.reason").is_empty(), "null is not a value");
     }
 }
