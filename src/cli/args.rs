@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::domain::Timestamp;
+use crate::domain::address::unwrap_mailbox;
 
 /// Denies in Auth0 the users that Okta has deactivated, and allows them again once Okta reactivates them.
 #[derive(Debug, Parser)]
@@ -146,6 +148,7 @@ pub struct ReconcileArgs {
 #[derive(Debug, Args)]
 pub struct UserArgs {
     /// E-mail address, login or Okta id (00u…)
+    #[arg(value_parser = who())]
     pub who: String,
 
     /// Also read both tenants now
@@ -223,6 +226,7 @@ pub struct EventsArgs {
 #[command(group = ArgGroup::new("users").required(true).args(["who", "failed"]))]
 pub struct RetryArgs {
     /// E-mail address, login or Okta id (00u…)
+    #[arg(value_parser = who())]
     pub who: Option<String>,
 
     /// All failed users
@@ -235,6 +239,7 @@ pub struct RetryArgs {
 #[command(group = ArgGroup::new("users").required(true).args(["who", "all"]))]
 pub struct ApproveArgs {
     /// E-mail address, login or Okta id (00u…)
+    #[arg(value_parser = who())]
     pub who: Option<String>,
 
     /// All held users
@@ -307,6 +312,7 @@ pub struct ExportArgs {
 #[derive(Debug, Args)]
 pub struct ForgetArgs {
     /// E-mail address, login or Okta id (00u…)
+    #[arg(value_parser = who())]
     pub who: String,
 
     /// Do not prompt for confirmation
@@ -394,6 +400,11 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// A user as typed or pasted. Whether it exists is for the command to find out.
+fn who() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().map(|text| unwrap_mailbox(&text).to_owned())
+}
+
 /// A point in time in the past, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
@@ -451,6 +462,37 @@ mod tests {
             assert!(groups || command.get_subcommands().count() == 0);
         }
         visit(&Cli::command(), "");
+    }
+
+    #[test]
+    fn who_may_be_pasted_from_a_mail() {
+        for line in [
+            "user 'Ann <Ann@example.com>'",
+            "user '\"Lee, Ann\" <Ann@example.com>'",
+            "user '  <Ann@example.com> '",
+            "user mailto:Ann@example.com",
+            "user Ann@example.com",
+            "retry 'Ann <Ann@example.com>'",
+            "approve 'Ann <Ann@example.com>'",
+            "forget 'Ann <Ann@example.com>'",
+        ] {
+            let words = shell_words(line);
+            let cli = Cli::try_parse_from(std::iter::once("okta-auth0-sync".to_owned()).chain(words)).unwrap();
+            let who = match cli.command {
+                Command::User(arguments) => arguments.who,
+                Command::Retry(arguments) => arguments.who.unwrap(),
+                Command::Approve(arguments) => arguments.who.unwrap(),
+                Command::Forget(arguments) => arguments.who,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(who, "Ann@example.com", "{line}");
+        }
+    }
+
+    /// The command and its one argument, which may be quoted.
+    fn shell_words(line: &str) -> Vec<String> {
+        let (command, who) = line.split_once(' ').unwrap();
+        vec![command.to_owned(), who.trim_matches('\'').to_owned()]
     }
 
     #[test]

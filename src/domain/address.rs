@@ -59,6 +59,15 @@ pub fn spellings(addresses: &[Address]) -> Vec<String> {
     all
 }
 
+/// Takes the address out of a mailbox as mail programs copy it: `Ann <ann@example.com>`, `mailto:ann@example.com`. Any
+/// other text is returned as it is, without white space around it.
+pub fn unwrap_mailbox(text: &str) -> &str {
+    let text = text.trim();
+    let inner = text.strip_suffix('>').and_then(|text| text.rsplit_once('<')).map_or(text, |(_, inner)| inner.trim());
+    let inner = inner.strip_prefix("mailto:").unwrap_or(inner);
+    if Address::parse(inner).is_some() { inner } else { text }
+}
+
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
