@@ -169,6 +169,7 @@ pub(crate) fn options(config: &Config) -> Options {
             mark: config.auth0.mark,
             connections: config.auth0.connections.clone(),
             require_verified_email: config.auth0.require_verified_email,
+            trusted_connections: config.auth0.trusted_connections.clone(),
             end_sessions: config.auth0.end_sessions,
         },
         action_code: action_code(config),

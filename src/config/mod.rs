@@ -118,6 +118,8 @@ pub struct Auth0Config {
     pub connections: Vec<String>,
     /// Only accounts with a verified e-mail address?
     pub require_verified_email: bool,
+    /// Connections whose addresses count as verified.
+    pub trusted_connections: Vec<String>,
     /// Also use the case-insensitive search?
     pub search: bool,
     /// What is written on an account in addition to `app_metadata`.

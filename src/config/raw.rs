@@ -86,6 +86,7 @@ tables! {
         key_id: Option<Text> = None;
         connections: List<Text> = List(Vec::new());
         require_verified_email: bool = false;
+        trusted_connections: List<Text> = List(Vec::new());
         search: bool = true;
         write_to: List<MarkTarget> = List(vec![MarkTarget::AppMetadata, MarkTarget::UserMetadata]);
         metadata_key: MetadataKey = MetadataKey("okta_sync".to_owned());

@@ -219,6 +219,17 @@ impl Resolver<'_> {
                 "must contain \"app_metadata\": users can edit user_metadata, so it alone cannot deny them",
             );
         }
+        match (raw.require_verified_email, raw.trusted_connections.0.is_empty()) {
+            (true, true) => self.warn(
+                "auth0.require_verified_email",
+                "leaves accounts of enterprise connections (SAML, OIDC, …) open: Auth0 does not verify their addresses; \
+                 list the connections whose identity provider you trust in auth0.trusted_connections",
+            ),
+            (false, false) => {
+                self.warn("auth0.trusted_connections", "has no effect without auth0.require_verified_email = true");
+            }
+            _ => {}
+        }
         let url = url?;
         let audience = raw.audience.map_or_else(|| format!("{url}api/v2/"), |text| text.0);
         if !audience.ends_with("/api/v2/") {
@@ -234,6 +245,7 @@ impl Resolver<'_> {
             credentials: credentials?,
             connections: raw.connections.0.into_iter().map(|name| name.0).collect(),
             require_verified_email: raw.require_verified_email,
+            trusted_connections: raw.trusted_connections.0.into_iter().map(|name| name.0).collect(),
             search: raw.search,
             mark: MarkOptions { mirror: raw.write_to.0.contains(&MarkTarget::UserMetadata), block: raw.block },
             metadata_key: raw.metadata_key.0,

@@ -144,7 +144,7 @@ fn other_value(key: &str) -> &'static str {
         "okta.url" | "auth0.url" => "http://localhost:1234",
         "okta.deny_statuses" => "DEPROVISIONED,SUSPENDED",
         "auth0.write_to" => "[\"app_metadata\"]",
-        "auth0.connections" => "a, b",
+        "auth0.connections" | "auth0.trusted_connections" => "a, b",
         "scope.email_domains" => "example.org",
         "scope.exempt" => "[\"00u1\"]",
         "schedule.poll" | "schedule.reconcile" => "0 */5 * * * *",
@@ -380,6 +380,8 @@ fn suspicious_settings_cause_warnings() {
         ("okta", "deny_statuses = [\"DELETED\"]", "okta.deny_statuses"),
         ("schedule", "poll = \"* * * * * *\"", "schedule.poll"),
         ("auth0", "audience = \"https://acme.eu.auth0.com\"", "auth0.audience"),
+        ("auth0", "require_verified_email = true", "auth0.require_verified_email"),
+        ("auth0", "trusted_connections = [\"acme-saml\"]", "auth0.trusted_connections"),
     ] {
         let warnings = read(&with(table, line), &[]).unwrap().warnings;
         assert_eq!(warnings.iter().map(|warning| warning.subject.as_str()).collect::<Vec<_>>(), [key]);

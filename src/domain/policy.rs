@@ -135,6 +135,8 @@ pub struct Rules {
     pub connections: Vec<String>,
     /// Only accounts whose address Auth0 has verified are denied.
     pub require_verified_email: bool,
+    /// The address of an account with an identity in one of these connections counts as verified.
+    pub trusted_connections: Vec<String>,
     /// End sessions and refresh tokens of denied accounts.
     pub end_sessions: bool,
 }
@@ -164,11 +166,11 @@ impl Rules {
     /// # Errors
     /// The reason why it is out of scope.
     pub fn accepts(&self, account: &Account) -> Result<(), OutOfScope> {
-        let wanted = |connection| self.connections.contains(connection);
-        if !self.connections.is_empty() && !account.connections.iter().any(wanted) {
+        let has_one_of = |list: &[String]| account.connections.iter().any(|connection| list.contains(connection));
+        if !self.connections.is_empty() && !has_one_of(&self.connections) {
             return Err(OutOfScope::Connection);
         }
-        if self.require_verified_email && !account.email_verified {
+        if self.require_verified_email && !account.email_verified && !has_one_of(&self.trusted_connections) {
             return Err(OutOfScope::Unverified);
         }
         Ok(())

@@ -92,7 +92,14 @@ impl Stage {
             clock.clone(),
         );
         let options = Options {
-            rules: Rules { policy, mark, connections: Vec::new(), require_verified_email: false, end_sessions: false },
+            rules: Rules {
+                policy,
+                mark,
+                connections: Vec::new(),
+                require_verified_email: false,
+                trusted_connections: Vec::new(),
+                end_sessions: false,
+            },
             action_code: action_code("account_deactivated", "okta_sync"),
             search: true,
             enforce: true,

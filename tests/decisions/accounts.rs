@@ -96,6 +96,25 @@ async fn only_verified_addresses_if_required() {
 }
 
 #[tokio::test]
+async fn trusted_connection_needs_no_verified_address() {
+    let world = World::with(|setup| {
+        setup.options.rules.require_verified_email = true;
+        setup.options.rules.trusted_connections = vec!["acme-saml".to_owned()];
+    })
+    .await;
+    let ann = world.person("ann@example.com");
+    // Auth0 does not verify addresses of enterprise connections.
+    let unverified = |connection: &str| {
+        let account = json!({ "connection": connection, "email": "ann@example.com", "email_verified": false });
+        world.auth0().create_user(account)
+    };
+    let (enterprise, squatter) = (unverified("acme-saml"), unverified("google-oauth2"));
+    world.leaves(&ann).await;
+    world.assert_denied_for(&enterprise, &ann);
+    world.assert_open(&squatter);
+}
+
+#[tokio::test]
 async fn only_configured_domains() {
     let world = World::with(|setup| {
         setup.options.rules.policy.email_domains = BTreeSet::from(["example.com".to_owned()]);

@@ -108,6 +108,7 @@ impl Memory {
             mark: MarkOptions { mirror: true, block: rng.bool() },
             connections: Vec::new(),
             require_verified_email: false,
+            trusted_connections: Vec::new(),
             end_sessions: false,
         };
         Self {

@@ -90,6 +90,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         mark: MarkOptions { mirror: true, block: false },
         connections: Vec::new(),
         require_verified_email: false,
+        trusted_connections: Vec::new(),
         end_sessions: false,
     };
     let status = match verdict {

@@ -116,6 +116,7 @@ impl World {
                 mark: MarkOptions { mirror: true, block: false },
                 connections: Vec::new(),
                 require_verified_email: false,
+                trusted_connections: Vec::new(),
                 end_sessions: false,
             },
             action_code: okta_auth0_sync::auth0::action_code("account_deactivated", "okta_sync"),

@@ -71,6 +71,7 @@ fn agrees(me: &OktaUserId, accounts: &[&Account], denied: &[AccountId], mirror: 
         mark: MarkOptions { mirror, block },
         connections: Vec::new(),
         require_verified_email: false,
+        trusted_connections: Vec::new(),
         end_sessions: false,
     };
     let addresses: Vec<Address> = Address::parse("ann@example.com").into_iter().collect();
