@@ -91,7 +91,7 @@ impl Alert {
         let Some(webhook) = &self.webhook else { return Ok(()) };
         let address = webhook.expose_secret();
         let request = self.http.client().post(address).json(&Format::of(address).body(message));
-        send(WEBHOOK, request).await
+        self.send(WEBHOOK, request).await
     }
 
     /// Sends a heartbeat after a good pass.
@@ -100,7 +100,23 @@ impl Alert {
     /// If the delivery failed; the next pass sends another.
     pub async fn send_heartbeat(&self) -> Result<(), AlertError> {
         let Some(heartbeat) = &self.heartbeat else { return Ok(()) };
-        send(HEARTBEAT, self.http.client().get(heartbeat.expose_secret())).await
+        self.send(HEARTBEAT, self.http.client().get(heartbeat.expose_secret())).await
+    }
+
+    async fn send(&self, target: &str, request: reqwest::RequestBuilder) -> Result<(), AlertError> {
+        failpoint::pass(COMPONENT, target, Phase::Before);
+        // The status is enough; the body is not read.
+        let answer = async { self.http.execute(request.timeout(TIMEOUT).build()?).await }.await.map_err(|error| {
+            AlertError::Unreachable(if error.is_timeout() {
+                "no response in time"
+            } else if error.is_connect() {
+                "no connection"
+            } else {
+                "the connection was lost"
+            })
+        })?;
+        failpoint::pass(COMPONENT, target, Phase::After);
+        if answer.status().is_success() { Ok(()) } else { Err(AlertError::Refused(answer.status())) }
     }
 }
 
@@ -154,22 +170,6 @@ impl Format {
             }
         }
     }
-}
-
-async fn send(target: &str, request: reqwest::RequestBuilder) -> Result<(), AlertError> {
-    failpoint::pass(COMPONENT, target, Phase::Before);
-    // The status is enough; the body is not read.
-    let answer = request.timeout(TIMEOUT).send().await.map_err(|error| {
-        AlertError::Unreachable(if error.is_timeout() {
-            "no response in time"
-        } else if error.is_connect() {
-            "no connection"
-        } else {
-            "the connection was lost"
-        })
-    })?;
-    failpoint::pass(COMPONENT, target, Phase::After);
-    if answer.status().is_success() { Ok(()) } else { Err(AlertError::Refused(answer.status())) }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const ENCODED: &str = "auth0%7C65f%201%2F..%2B%C3%A9";
 
 fn auth0_with(url: Url, credentials: Credentials) -> (Auth0, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
-    let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+    let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
     let pacer = Arc::new(Pacer::auth0(Shares { ours: 0.8, reconcile: 0.25 }));
     let options = Auth0Options {
         url,

@@ -13,13 +13,16 @@ use crate::domain::{Clock, Rules};
 use crate::engine::{Engine, Options};
 use crate::http::jws::SigningKey;
 use crate::http::pacing::{Pacer, Shares};
-use crate::http::{Http, HttpOptions};
+use crate::http::{Http, HttpOptions, Timeouts};
 use crate::monitor::{ListenAddress, Monitor};
 use crate::okta::{self, DpopMode, Okta, OktaOptions};
 use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
 
 /// The `User-Agent` header of every request.
 pub(crate) const USER_AGENT: &str = concat!("okta-auth0-sync/", env!("CARGO_PKG_VERSION"));
+
+/// Loops that make calls besides the concurrent looks: poller, reconciler, Action watch, and a token request.
+const LOOPS: usize = 4;
 
 /// Both clients and their pacers.
 pub(crate) struct Clients {
@@ -91,7 +94,13 @@ pub(crate) fn http(config: &Config) -> Result<Http, Error> {
             Some(pem)
         }
     };
-    Http::new(&HttpOptions { ca_file, user_agent: USER_AGENT.to_owned() }).map_err(|error| Error::Setup(chain(&error)))
+    let options = HttpOptions {
+        ca_file,
+        user_agent: USER_AGENT.to_owned(),
+        connections: config.engine.concurrency + LOOPS,
+        timeouts: Timeouts::default(),
+    };
+    Http::new(&options).map_err(|error| Error::Setup(chain(&error)))
 }
 
 fn okta_credentials(config: &Config) -> Result<okta::Credentials, Error> {

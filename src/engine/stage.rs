@@ -65,7 +65,7 @@ impl Stage {
         };
         let now = crate::domain::Clock::now(clock.as_ref());
         let (store, _) = Store::open(&folder.path().join("state.db"), &binding, now).await.unwrap();
-        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+        let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
         let shares = Shares { ours: 0.9, reconcile: 0.5 };
         let (okta_pacer, auth0_pacer) = (Pacer::okta(shares), Pacer::auth0(shares));
         let okta = Okta::new(

@@ -1,11 +1,13 @@
 //! The HTTP client: one call, one complete response, bounded in time and size.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Certificate, RequestBuilder, StatusCode};
+use reqwest::{Request, RequestBuilder, StatusCode};
 
+use super::connections::{Connections, Timeouts};
 use super::failure::{self, Failure, Remote};
 use super::pacing::InFlight;
 use super::redact::RequestSecrets;
@@ -13,13 +15,6 @@ use super::remedy::{self, Remedy};
 use super::remote_time::RemoteTimes;
 use crate::domain::Clock;
 use crate::failpoint::{self, Phase};
-
-/// For name resolution, connecting and the TLS handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest time without data while reading a response.
-const STALL_TIMEOUT: Duration = Duration::from_secs(35);
-/// Idle connections are closed after this time, before common load balancers close them (60 s).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// The time and size that a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +40,10 @@ pub struct HttpOptions {
     pub ca_file: Option<Vec<u8>>,
     /// The `User-Agent` header.
     pub user_agent: String,
+    /// The number of concurrent calls. As many idle connections are kept.
+    pub connections: usize,
+    /// How long a connection may be silent.
+    pub timeouts: Timeouts,
 }
 
 /// Errors from building the HTTP client.
@@ -60,43 +59,37 @@ pub enum HttpError {
     Build(#[source] reqwest::Error),
 }
 
-/// The HTTP client. Clones share its connection pool.
+/// The HTTP client. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Http {
-    client: reqwest::Client,
+    connections: Arc<Connections>,
     remote_times: RemoteTimes,
 }
 
 impl Http {
-    /// Builds the client: rustls with the system's roots, HTTP/2 where offered, gzip, and proxies from the usual
-    /// environment variables. It does not follow redirects, store cookies or retry.
+    /// Builds the client: rustls with the system's roots, HTTP/2 where offered, and gzip. It does not follow redirects,
+    /// store cookies or retry.
     ///
     /// # Errors
     /// If the additional roots cannot be read, or the system has none.
     pub fn new(options: &HttpOptions) -> Result<Self, HttpError> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(&options.user_agent)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(STALL_TIMEOUT)
-            .timeout(Limits::LOG_PAGE.timeout)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(8)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false);
-        if let Some(pem) = &options.ca_file {
-            let roots = Certificate::from_pem_bundle(pem).map_err(|error| HttpError::Roots(Some(error)))?;
-            if roots.is_empty() {
-                return Err(HttpError::Roots(None));
-            }
-            builder = builder.tls_certs_merge(roots);
-        }
-        Ok(Self { client: builder.build().map_err(HttpError::Build)?, remote_times: RemoteTimes::default() })
+        let connections = Arc::new(Connections::new(options)?);
+        Ok(Self { connections, remote_times: RemoteTimes::default() })
     }
 
     /// The underlying client, to build requests.
-    pub fn client(&self) -> &reqwest::Client {
-        &self.client
+    pub fn client(&self) -> reqwest::Client {
+        self.connections.current().client
+    }
+
+    /// Sends a request and returns the response before its body.
+    ///
+    /// # Errors
+    /// Those of the transport. After a time-out, later requests use new connections.
+    pub async fn execute(&self, request: Request) -> Result<reqwest::Response, reqwest::Error> {
+        let current = self.connections.current();
+        let response = current.client.execute(request).await;
+        self.connections.check(&current, response)
     }
 
     /// What the responses say about the remotes' clocks.
@@ -120,19 +113,21 @@ impl Http {
     ) -> Result<Answer, Failure> {
         let Call { remote, endpoint, limits, remedy } = call;
         let transport = |error: reqwest::Error| Failure::of_transport(remote, endpoint, error);
-        let (client, request) = request.timeout(limits.timeout).build_split();
+        let (_, request) = request.timeout(limits.timeout).build_split();
         let request = request.map_err(transport)?;
+        let current = self.connections.current();
         let secrets = RequestSecrets::of(&request);
         failpoint::pass(remote, endpoint, Phase::Before);
         let started = clock.monotonic();
-        let mut response = client.execute(request).await.map_err(transport)?;
+        let response = current.client.execute(request).await;
+        let mut response = self.connections.check(&current, response).map_err(transport)?;
         let status = response.status();
         self.read_remote_time(remote, &response, clock.monotonic().saturating_sub(started), clock);
         if let Some(flight) = flight {
             flight.record_response(status, response.headers(), clock);
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
+        while let Some(chunk) = self.connections.check(&current, response.chunk().await).map_err(transport)? {
             if body.len() + chunk.len() > limits.body_bytes_max {
                 let message = format!("response body exceeds {} bytes", limits.body_bytes_max);
                 return Err(Failure::malformed(remote, endpoint, message).with_status(status));

@@ -14,7 +14,7 @@ const START: &str = "2026-01-01T00:00:00Z";
 
 fn okta_with(url: Url, credentials: Credentials) -> (Okta, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(START.parse().unwrap()));
-    let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+    let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
     let pacer = Arc::new(Pacer::okta(Shares { ours: 0.9, reconcile: 0.25 }));
     (Okta::new(OktaOptions { url, credentials }, http, pacer, clock.clone()), clock)
 }

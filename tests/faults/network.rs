@@ -3,13 +3,17 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
+use okta_auth0_sync::http::Timeouts;
 use okta_auth0_sync_sandbox as sandbox;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use crate::world::World;
+
 use super::harness::{paused, s, start, start_with};
-use super::relay::{PROXY_USER, Proxy, Relay, private_ca};
+use super::relay::{PROXY_USER, Proxy, Relay, private_ca, private_ca_with_http2};
 
 #[tokio::test]
 async fn private_ca_works_only_if_configured() {
@@ -93,6 +97,68 @@ async fn one_connection_no_cookies_user_agent() {
     assert!(calls >= 10);
     assert_eq!(sent.matches("user-agent: okta-auth0-sync/test").count(), calls);
     assert_eq!(sent.matches("accept-encoding: gzip").count(), calls);
+}
+
+/// What the client sends first on an HTTP/2 connection (RFC 9113 §3.4), in lower case as the relay shows it.
+const HTTP2_PREFACE: &str = "pri * http/2.0";
+/// Longer than a test takes.
+const NEVER: Duration = Duration::from_secs(900);
+const QUICK: Duration = Duration::from_millis(500);
+
+/// Okta behind a relay that speaks TLS with HTTP/2.
+async fn behind_http2(timeouts: Timeouts) -> (World, Relay) {
+    let (root, tls) = private_ca_with_http2();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let world = start_with(|setup| {
+        setup.network.okta_url = Some(format!("https://localhost:{port}"));
+        setup.network.ca_file = Some(root);
+        setup.network.timeouts = Some(timeouts);
+    })
+    .await;
+    let relay = Relay::start(listener, world.okta().url(), Some(tls)).await;
+    (world, relay)
+}
+
+#[tokio::test]
+async fn timed_out_http2_connection_is_replaced() {
+    // Pings would notice the silence too. Here they do not: like a gateway that answers pings for a dead server.
+    let (world, relay) = behind_http2(Timeouts { stall: QUICK, ping_every: NEVER, ..Timeouts::default() }).await;
+    // A busy machine may exceed the short timeout on a healthy connection.
+    while world.try_poll().await.is_err() {
+        world.clock.advance(s(31));
+    }
+    assert!(relay.sent().starts_with(HTTP2_PREFACE), "the relay speaks HTTP/2");
+    relay.silence();
+    let before = relay.connections();
+    let why = world.try_poll().await.unwrap_err().to_string();
+    assert!(why.contains("timed out"), "{why}");
+    for _ in 0..10 {
+        world.clock.advance(s(31));
+        if world.try_poll().await.is_ok() {
+            break;
+        }
+    }
+    assert!(relay.connections() > before, "every poll used the silent connection");
+    world.try_poll().await.unwrap();
+}
+
+#[tokio::test]
+async fn silent_http2_connection_is_closed_while_idle() {
+    let timeouts = Timeouts { ping_every: QUICK, ping_answer: QUICK, idle: NEVER, ..Timeouts::default() };
+    let (world, relay) = behind_http2(timeouts).await;
+    world.try_poll().await.unwrap();
+    let before = relay.connections();
+    relay.silence();
+    tokio::time::timeout(NEVER, async {
+        while relay.given_up() < before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the client never closes the silent connection");
+    world.try_poll().await.unwrap();
+    assert_eq!(relay.connections(), before + 1, "the next poll uses a new connection, and none fails");
 }
 
 /// Runs `sync` as a separate process in this environment.

@@ -17,6 +17,10 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 pub(crate) struct Seen {
     /// Accepted connections.
     pub(crate) connections: usize,
+    /// Connections that were silenced, beginning with the first one.
+    silenced: usize,
+    /// Silenced connections that the client has closed.
+    given_up: usize,
     /// All bytes sent to the target, and all bytes received from it.
     pub(crate) sent: Vec<u8>,
     pub(crate) received: Vec<u8>,
@@ -35,15 +39,19 @@ impl Relay {
         let (shared, target) = (seen.clone(), authority(target));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                shared.lock().unwrap().connections += 1;
+                let number = {
+                    let mut seen = shared.lock().unwrap();
+                    seen.connections += 1;
+                    seen.connections
+                };
                 let (shared, target, tls) = (shared.clone(), target.clone(), tls.clone());
                 tokio::spawn(async move {
                     let Ok(there) = TcpStream::connect(target).await else { return };
                     match tls {
-                        None => forward(stream, there, &shared).await,
+                        None => forward(number, stream, there, &shared).await,
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                forward(stream, there, &shared).await;
+                                forward(number, stream, there, &shared).await;
                             }
                         }
                     }
@@ -61,6 +69,17 @@ impl Relay {
         self.seen.lock().unwrap().connections
     }
 
+    /// From now on nothing passes through the connections that exist. They stay open, as after a firewall lost them.
+    pub(crate) fn silence(&self) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.silenced = seen.connections;
+    }
+
+    /// How many silenced connections the client has closed.
+    pub(crate) fn given_up(&self) -> usize {
+        self.seen.lock().unwrap().given_up
+    }
+
     pub(crate) fn sent(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().sent).to_lowercase()
     }
@@ -75,25 +94,44 @@ fn authority(origin: &str) -> String {
     origin.split_once("://").map_or(origin, |(_, rest)| rest).to_owned()
 }
 
-async fn forward(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex<Seen>) {
+impl Seen {
+    fn is_silenced(&self, number: usize) -> bool {
+        number <= self.silenced
+    }
+}
+
+async fn forward(number: usize, here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mutex<Seen>) {
     let (mut from, mut to) = tokio::io::split(here);
     let (mut back, mut forth) = there.into_split();
     let sending = async {
         let mut bytes = vec![0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut bytes).await {
+            if seen.lock().unwrap().is_silenced(number) {
+                continue;
+            }
             seen.lock().unwrap().sent.extend_from_slice(&bytes[..count]);
             if forth.write_all(&bytes[..count]).await.is_err() {
                 return;
             }
         }
+        let mut seen = seen.lock().unwrap();
+        if seen.is_silenced(number) {
+            seen.given_up += 1;
+        }
     };
     let receiving = async {
         let mut bytes = vec![0; 16 << 10];
         while let Ok(count @ 1..) = back.read(&mut bytes).await {
+            if seen.lock().unwrap().is_silenced(number) {
+                continue;
+            }
             seen.lock().unwrap().received.extend_from_slice(&bytes[..count]);
             if to.write_all(&bytes[..count]).await.is_err() || to.flush().await.is_err() {
                 return;
             }
+        }
+        if seen.lock().unwrap().is_silenced(number) {
+            std::future::pending::<()>().await;
         }
     };
     // Close both sides when either closes.
@@ -105,6 +143,15 @@ async fn forward(here: impl AsyncRead + AsyncWrite, there: TcpStream, seen: &Mut
 
 /// A private root certificate, and a TLS acceptor with a certificate for `localhost` that it signed.
 pub(crate) fn private_ca() -> (Vec<u8>, TlsAcceptor) {
+    private_ca_with(&[])
+}
+
+/// The same, offering HTTP/2, as the real tenants do.
+pub(crate) fn private_ca_with_http2() -> (Vec<u8>, TlsAcceptor) {
+    private_ca_with(&[b"h2", b"http/1.1"])
+}
+
+fn private_ca_with(protocols: &[&[u8]]) -> (Vec<u8>, TlsAcceptor) {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -112,12 +159,13 @@ pub(crate) fn private_ca() -> (Vec<u8>, TlsAcceptor) {
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     (root, TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -58,7 +58,7 @@ impl Remote {
         runtime.spawn(serve(listener, wire.clone()));
         let url = Url::parse(&format!("http://{host}/")).unwrap();
         let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
-        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "fuzz".to_owned() }).unwrap();
+        let http = Http::new(&HttpOptions { user_agent: "fuzz".to_owned(), ..HttpOptions::default() }).unwrap();
         let shares = Shares { ours: 0.8, reconcile: 0.5 };
         let okta = Okta::new(
             OktaOptions { url: url.clone(), credentials: okta::Credentials::ApiToken(SECRET.into()) },

@@ -15,7 +15,7 @@ use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::sync_user::Report;
 use okta_auth0_sync::engine::{Engine, Options};
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
-use okta_auth0_sync::http::{Http, HttpOptions};
+use okta_auth0_sync::http::{Http, HttpOptions, Timeouts};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
 use okta_auth0_sync::store::{Binding, GuardWindow, Store, UserRow, Who};
 use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
@@ -79,6 +79,7 @@ pub(crate) struct Network {
     pub(crate) okta_url: Option<String>,
     pub(crate) auth0_url: Option<String>,
     pub(crate) ca_file: Option<Vec<u8>>,
+    pub(crate) timeouts: Option<Timeouts>,
     /// The shares of Okta's and Auth0's limits; everything, if not given.
     pub(crate) shares: Option<(Shares, Shares)>,
 }
@@ -176,7 +177,12 @@ impl World {
             }),
             metadata_key: "okta_sync".to_owned(),
         };
-        let http = HttpOptions { ca_file: network.ca_file, user_agent: "okta-auth0-sync/test".to_owned() };
+        let http = HttpOptions {
+            ca_file: network.ca_file,
+            user_agent: "okta-auth0-sync/test".to_owned(),
+            connections: self.options.concurrency,
+            timeouts: network.timeouts.unwrap_or_default(),
+        };
         let http = Http::new(&http).unwrap();
         let (store, opened) = Store::open(&self.folder.path().join("state.db"), &binding, clock.now()).await.unwrap();
         let okta_client = Okta::new(okta_options, http.clone(), Arc::new(okta_pacer.clone()), clock.clone());

@@ -36,7 +36,7 @@ impl Stage {
             metadata_key: "okta_sync".to_owned(),
         };
         let pacer = Pacer::auth0(Shares { ours: 0.8, reconcile: 0.25 });
-        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+        let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
         let auth0 = Auth0::new(options, http, Arc::new(pacer.clone()), clock.clone());
         assert!(tenant.action().remove(ACTION_NAME));
         for name in ["enrich", "welcome"] {

@@ -17,7 +17,7 @@ const NOWHERE: &str = "/nowhere";
 
 async fn stage(webhook: &'static str) -> Stage {
     let alert = |sandbox: &Sandbox| {
-        let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+        let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
         let address = |path: &str| Some(format!("{}{path}", sandbox.auth0().url()).into());
         Alert::new(http, address(webhook), address("/beat"))
     };

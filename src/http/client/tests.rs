@@ -1,6 +1,8 @@
 //! Calls to servers that disconnect, stall, drip or send too much.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -13,7 +15,7 @@ use crate::domain::ManualClock;
 const CALL: Call = Call::plain(Remote::Okta, "GET /x");
 
 fn http() -> Http {
-    Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap()
+    Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap()
 }
 
 async fn get(call: Call, url: &str) -> Result<Answer, Failure> {
@@ -89,6 +91,45 @@ async fn slow_and_endless_bodies_are_bounded() {
     assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
 }
 
+/// Responds to requests once `count` of them have arrived. Returns its URL, and the number of its connections.
+async fn responds_to_all_at_once(count: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (all, accepted) = (Arc::new(tokio::sync::Barrier::new(count)), connections.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            accepted.fetch_add(1, Ordering::SeqCst);
+            let all = all.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while let Ok(1..) = stream.read(&mut request).await {
+                    all.wait().await;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]").await.unwrap();
+                }
+            });
+        }
+    });
+    (url, connections)
+}
+
+#[tokio::test]
+async fn connections_of_concurrent_calls_are_kept() {
+    const CONCURRENT: usize = 20;
+    let (url, connections) = responds_to_all_at_once(CONCURRENT).await;
+    let http = Http::new(&HttpOptions { connections: CONCURRENT, ..HttpOptions::default() }).unwrap();
+    let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    for _ in 0..3 {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..CONCURRENT {
+            let (http, url, clock) = (http.clone(), url.clone(), clock.clone());
+            calls.spawn(async move { http.send(CALL, http.client().get(url), None, clock.as_ref()).await.unwrap() });
+        }
+        calls.join_all().await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), CONCURRENT);
+}
+
 #[tokio::test]
 async fn refused_connection_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -141,7 +182,7 @@ async fn redirects_are_not_followed() {
 #[test]
 fn invalid_root_certificates_are_rejected() {
     for pem in ["", "canary", "-----BEGIN CERTIFICATE-----\ncanary\n-----END CERTIFICATE-----\n"] {
-        let options = HttpOptions { ca_file: Some(pem.into()), user_agent: "test".to_owned() };
+        let options = HttpOptions { ca_file: Some(pem.into()), ..HttpOptions::default() };
         let error = Http::new(&options).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
     }

@@ -109,7 +109,7 @@ async fn every_transport_error_has_its_kind() {
             Writes("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n01234567890123456789", true),
         ),
     ];
-    let http = Http::new(&HttpOptions { ca_file: None, user_agent: "test".to_owned() }).unwrap();
+    let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
     let clock = ManualClock::new(now());
     let mut texts = [String::new(), String::new()];
     for (name, scheme, plays) in cases {

@@ -1,0 +1,117 @@
+//! The connections to a remote, and when they are given up.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, ClientBuilder};
+
+use super::client::{HttpError, HttpOptions, Limits};
+
+/// How long a connection may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For name resolution, connecting and the TLS handshake.
+    pub connect: Duration,
+    /// The longest time without data while waiting for a response or reading one.
+    pub stall: Duration,
+    /// Idle connections are closed after this time.
+    pub idle: Duration,
+    /// How often an HTTP/2 connection is pinged, also while it is idle.
+    pub ping_every: Duration,
+    /// How long a pinged connection may take to respond before it is closed.
+    pub ping_answer: Duration,
+    /// How long the peer's machine may leave sent data unacknowledged.
+    pub unacknowledged: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(35),
+            // Before common load balancers close them (60 s).
+            idle: Duration::from_secs(50),
+            ping_every: Duration::from_secs(20),
+            ping_answer: Duration::from_secs(10),
+            unacknowledged: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A client with its pool of connections.
+#[derive(Clone, Debug)]
+pub(super) struct Generation {
+    pub(super) client: Client,
+    number: u64,
+}
+
+/// The pool of connections, replaced as a whole when a call timed out.
+///
+/// A connection whose peer has vanished looks like one whose peer is slow. HTTP/2 sends all calls over one connection, so
+/// without a replacement each call would time out on it for as long as the kernel keeps it.
+#[derive(Debug)]
+pub(super) struct Connections {
+    options: HttpOptions,
+    current: RwLock<Generation>,
+}
+
+impl Connections {
+    pub(super) fn new(options: &HttpOptions) -> Result<Self, HttpError> {
+        let client = build(options)?;
+        Ok(Self { options: options.clone(), current: RwLock::new(Generation { client, number: 0 }) })
+    }
+
+    pub(super) fn current(&self) -> Generation {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Passes a result on. After a time-out, later calls use new connections.
+    pub(super) fn check<T>(&self, used: &Generation, result: Result<T, reqwest::Error>) -> Result<T, reqwest::Error> {
+        // Without a connection there is none to give up.
+        if result.as_ref().is_err_and(|error| error.is_timeout() && !error.is_connect()) {
+            self.replace(used);
+        }
+        result
+    }
+
+    /// Gives up a pool, unless another call has replaced it already. Its running calls end as they would have.
+    fn replace(&self, used: &Generation) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.number != used.number {
+            return;
+        }
+        match build(&self.options) {
+            Ok(client) => *current = Generation { client, number: used.number + 1 },
+            Err(error) => tracing::warn!(%error, "failed to replace a timed-out connection; continuing with it"),
+        }
+    }
+}
+
+fn build(options: &HttpOptions) -> Result<Client, HttpError> {
+    let mut builder = timed(Client::builder(), options.timeouts)
+        .user_agent(&options.user_agent)
+        .pool_max_idle_per_host(options.connections.max(1))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false);
+    if let Some(pem) = &options.ca_file {
+        let roots = Certificate::from_pem_bundle(pem).map_err(|error| HttpError::Roots(Some(error)))?;
+        if roots.is_empty() {
+            return Err(HttpError::Roots(None));
+        }
+        builder = builder.tls_certs_merge(roots);
+    }
+    builder.build().map_err(HttpError::Build)
+}
+
+fn timed(builder: ClientBuilder, timeouts: Timeouts) -> ClientBuilder {
+    builder
+        .connect_timeout(timeouts.connect)
+        .read_timeout(timeouts.stall)
+        .timeout(Limits::LOG_PAGE.timeout)
+        .pool_idle_timeout(timeouts.idle)
+        .http2_keep_alive_interval(timeouts.ping_every)
+        .http2_keep_alive_timeout(timeouts.ping_answer)
+        .http2_keep_alive_while_idle(true)
+        .tcp_user_timeout(timeouts.unacknowledged)
+}
