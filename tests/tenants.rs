@@ -207,7 +207,7 @@ async fn each_check_line_can_fail() {
             },
             1,
             "Auth0 clock",
-            "set it",
+            "enable NTP",
         ),
         (
             "another org",
