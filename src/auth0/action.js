@@ -1,17 +1,20 @@
 /**
- * okta-auth0-sync: denies the login of people whom Okta has deactivated.
+ * okta-auth0-sync: denies the login of users whom Okta has deactivated.
  *
  * An Auth0 Action for the trigger "post-login" (v3). Bind it FIRST in the flow: an Action before it could redirect the
- * person, enrich their token or fail before this one has spoken.
+ * user, enrich their token or fail before this one has decided.
  *
  * It runs at every login, silent login, token exchange and refresh. It reads two places and writes nothing:
  *   app_metadata.okta_sync.deactivated    the mark of okta-auth0-sync, which users cannot edit
  *   user_metadata.okta.deactivated        the same for installations that mirror it there
- * "true" and true deny; anything else, of any shape, lets the person pass. It must never throw: Auth0 denies everyone
- * whose Action throws.
+ * "true" and true deny; any other value lets the user pass. It must never throw: Auth0 denies every login whose Action
+ * throws.
+ *
+ * It judges the user for whom a token is issued. Of a party that acts for this user (session delegation, the act claim of
+ * a token exchange) Auth0 shows at most the id, without metadata, so the mark of that party cannot be read here.
  */
 
-// What the application receives as error_description, and perhaps shows to the person.
+// What the application receives as error_description, and perhaps shows to the user.
 const MESSAGE = "account_deactivated";
 
 // The key of the mark in app_metadata: the setting auth0.metadata_key.
