@@ -143,7 +143,8 @@ async fn take_in(clock: &SystemClock, template: &[Event], pages: usize, log: Log
             quarantined: &[],
             next: Some("/api/v1/logs?after=1"),
             fingerprint: "bench",
-            server_time: clock.now(),
+            anchor_at: clock.now(),
+            is_good: true,
         };
         assert_eq!(store.record_page(page, clock.now()).await.unwrap().new_events, ENTRIES as u64);
         spans.push(clock.monotonic() - began);

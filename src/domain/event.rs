@@ -3,7 +3,7 @@
 //! An event is a ping, not a command: it says that a user changed, never what to do. Its [`Signal`] only decides how
 //! urgent the look is, and whether Okta's current response seems older than the log.
 
-use super::{Address, Lane, OktaUserId, Timestamp};
+use super::{Address, Lane, OktaUserId, Status, Timestamp};
 
 /// A parsed event of the System Log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +62,37 @@ pub enum Signal {
     Suspended,
     /// Activated, reactivated or unsuspended.
     Returned,
-    /// A lifecycle event of a type that this version does not know: worth a look.
+    /// An event of another type that can change the status: worth a look.
     Changed,
+    /// A profile changed, perhaps an address in it.
+    Updated,
     /// Irrelevant for accounts: recorded, but no reason for a look.
     Irrelevant,
+}
+
+/// The type of the event that reports a changed profile: a new login or e-mail address.
+pub const PROFILE_UPDATED: &str = "user.account.update_profile";
+
+/// The event types that report that a user enters or leaves this status, in addition to `user.lifecycle.` and as prefixes.
+/// `None`: no event reports it, so a daemon that follows the log cannot act on it.
+///
+/// The types are those of Okta's event-type catalog. The prefix `user.account.lock` includes `lock.limit`,
+/// `user.account.unlock` all ways to unlock.
+pub fn transitions_of(status: &Status) -> Option<&'static [&'static str]> {
+    match status {
+        Status::Deprovisioned | Status::Deleted | Status::Suspended | Status::Staged => Some(&[]),
+        Status::LockedOut => Some(&[
+            "user.account.lock",
+            "user.account.unlock",
+            "user.account.reset_password",
+            "user.account.update_password",
+        ]),
+        Status::PasswordExpired => {
+            Some(&["user.account.expire_password", "user.account.reset_password", "user.account.update_password"])
+        }
+        Status::Recovery => Some(&["user.account.reset_password", "user.account.update_password"]),
+        Status::Provisioned | Status::Activating | Status::Active | Status::Unknown(_) => None,
+    }
 }
 
 impl Signal {
@@ -83,6 +110,7 @@ impl Signal {
             // A new user has never been denied, and the activation is a separate event.
             "user.lifecycle.create" => Self::Irrelevant,
             other if other.starts_with("user.lifecycle.password_mass_expiry") => Self::Irrelevant,
+            PROFILE_UPDATED => Self::Updated,
             _ => Self::Changed,
         }
     }
@@ -92,6 +120,8 @@ impl Signal {
         match self {
             Self::Left | Self::Suspended | Self::Changed => Lane::Deactivation,
             Self::Returned | Self::Irrelevant => Lane::Reactivation,
+            // An import can change every profile of the org at once, and no account is opened or denied by that alone.
+            Self::Updated => Lane::Reconcile,
         }
     }
 
@@ -120,6 +150,8 @@ mod tests {
             ("user.lifecycle.password_mass_expiry.initiated", Signal::Irrelevant),
             ("user.lifecycle.jit.error.read_only", Signal::Changed),
             ("user.lifecycle.something_new", Signal::Changed),
+            ("user.account.lock", Signal::Changed),
+            ("user.account.update_profile", Signal::Updated),
         ] {
             assert_eq!(Signal::of(event_type), signal, "{event_type}");
             // A suspended user still exists: a 404 is not a deletion.

@@ -79,7 +79,7 @@ impl Policy {
             Signal::Left => verdict == Verdict::Allow,
             Signal::Suspended => self.deny_statuses.contains(&Status::Suspended) && verdict == Verdict::Allow,
             Signal::Returned => verdict == Verdict::Deny,
-            Signal::Changed | Signal::Irrelevant => false,
+            Signal::Changed | Signal::Updated | Signal::Irrelevant => false,
         }
     }
 

@@ -96,20 +96,40 @@ impl Alarm {
         Self::new(
             AlarmKind::Reanchored,
             INSTALLATION,
-            format!("{why}; the System Log was read again from {}", timestamp_text(since)),
-            "no event is lost and no action is needed; report it if it happens often",
+            format!("{why}; the System Log is read again from {}", timestamp_text(since)),
+            "that is where it was last read to its end, so no event is lost and no action is needed; report it if it \
+             happens often",
+        )
+        .momentary()
+    }
+
+    /// The poller gave up its cursor, and events between `from` and `until` may be missing. `from` may be unknown.
+    pub(super) fn reanchored_with_gap(why: &str, since: Timestamp, from: Option<Timestamp>, until: Timestamp) -> Self {
+        let until = timestamp_text(until);
+        let range = from
+            .map_or_else(|| format!("before {until}"), |from| format!("between {} and {until}", timestamp_text(from)));
+        Self::new(
+            AlarmKind::Reanchored,
+            INSTALLATION,
+            format!(
+                "{why}; the System Log is read again from {}, and events {range} may have been missed",
+                timestamp_text(since)
+            ),
+            "a full reconcile (`reconcile --all`) has started and finds the users of missed events",
         )
         .momentary()
     }
 
     /// Events may have expired before the poller read them.
-    pub(super) fn gap(last_read: Timestamp) -> Self {
+    pub(super) fn gap(complete_until: Timestamp, kept_from: Timestamp) -> Self {
         Self::new(
             AlarmKind::Gap,
             INSTALLATION,
             format!(
-                "the System Log was last read at {}; Okta keeps it for 90 days, so events may be lost",
-                timestamp_text(last_read)
+                "the System Log was last read to its end at {}; Okta keeps it for 90 days, so events between then and {} \
+                 may have been missed",
+                timestamp_text(complete_until),
+                timestamp_text(kept_from)
             ),
             "a full reconcile (`reconcile --all`) has started; the alarm clears when it is done",
         )

@@ -76,7 +76,7 @@ impl State {
             Kind::Unauthorized => Some(Scope::Remote),
             // If other endpoints work, their successes would close the remote's circuit each time, and the user would never
             // use up an attempt.
-            Kind::Unreachable => {
+            Kind::Unreachable if !failure.is_partial => {
                 let answered = self.counts.ok;
                 let before = self.last_unreachable.insert(endpoint.name, answered);
                 let is_alone = before.is_some_and(|before| answered > before);
@@ -85,7 +85,8 @@ impl State {
             // Every call needs the token.
             Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
             Kind::Forbidden => Some(Scope::Endpoint(endpoint.name)),
-            Kind::Server | Kind::Timeout | Kind::Malformed => {
+            // A response that was cut says no more about the remote than a malformed one.
+            Kind::Server | Kind::Timeout | Kind::Malformed | Kind::Unreachable => {
                 self.suspects.insert(subject.to_owned());
                 let is_remote = self.suspects.len() >= SUSPECTS || self.circuits.contains_key(&Scope::Remote);
                 is_remote.then_some(Scope::Remote)

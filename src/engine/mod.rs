@@ -135,6 +135,8 @@ pub struct Engine {
     pub(crate) searches: [SearchCaches; 2],
     /// Set once the org that answers is known to be the one that the state belongs to.
     pub(crate) org_bound: tokio::sync::OnceCell<()>,
+    /// The size of the next page of the log.
+    pub(crate) page_limit: std::sync::Mutex<poller::PageLimit>,
     /// An alarm about a `next` link to another host may be open.
     pub(crate) foreign_next: std::sync::atomic::AtomicBool,
     pub(crate) heartbeats: Arc<Heartbeats>,
@@ -170,6 +172,7 @@ impl Engine {
             claims: Arc::default(),
             searches: Default::default(),
             org_bound: tokio::sync::OnceCell::new(),
+            page_limit: std::sync::Mutex::default(),
             // A previous run may have raised the alarm.
             foreign_next: std::sync::atomic::AtomicBool::new(true),
             heartbeats,

@@ -5,6 +5,7 @@
 //! it in the transaction that stores the page, so a crash between two pages loses nothing.
 
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,17 +15,17 @@ use super::error::PassError;
 use super::{Engine, Note};
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::{Event, Timestamp};
-use crate::http::Kind;
 use crate::http::pacing::Priority;
-use crate::okta::{self, LogEntry, LogPage, LogPosition, filter_fingerprint};
+use crate::http::{Failure, Kind};
+use crate::okta::{self, LogEntry, LogFilter, LogPage, LogPosition};
 use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind};
 
-/// Events per page: the most that Okta returns.
-const LIMIT: u16 = 1000;
+pub(crate) use limit::PageLimit;
+
 /// Pages per pass. The caller starts the next pass at once.
 const PAGES_MAX: u64 = 500;
-/// How far before the last good response a new anchor lies. Polling filters by persistence time, so this only has to cover
-/// the difference between that and the response's `Date`.
+/// How far before the end of the last complete pass to resume. Polling filters by persistence time, so this only has to
+/// cover the difference between that and the response's `Date`.
 const OVERLAP: Duration = Duration::from_secs(600);
 /// A cursor that has not moved for this long approaches the end of Okta's retention.
 const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -32,6 +33,11 @@ const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
 const GAP_AFTER: Duration = Duration::from_secs(80 * 86_400);
 /// Okta refuses `since` from 180 days on (E0000053).
 const SINCE_MAX: Duration = Duration::from_secs(179 * 86_400);
+
+/// Part of the fingerprint of versions that moved the anchor with every page.
+const OLD_FINGERPRINT: &str = "&limit=";
+const UNLINKED: &str = "a page with events has no next link, so the rest of the log cannot be read; check for a proxy that \
+                        removes Link headers";
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +53,7 @@ pub struct Pass {
 }
 
 impl Engine {
-    /// Reads the log from the checkpoint up to a short or empty page.
+    /// Reads the log from the checkpoint to its end.
     ///
     /// # Errors
     /// See [`PassError`]; the next pass resumes where this one stopped.
@@ -71,8 +77,9 @@ impl Engine {
     }
 
     async fn poll_pages(&self, pass: &mut Pass, stop: &CancellationToken) -> Result<(), PassError> {
-        let fingerprint = format!("{} {}", self.options.okta_url, filter_fingerprint());
-        let mut refused_once = false;
+        let filter = LogFilter::of(&self.options.rules.policy);
+        let fingerprint = format!("{} {}", self.options.okta_url, filter.fingerprint());
+        let (mut refused_once, mut reanchored) = (false, false);
         while pass.pages < PAGES_MAX {
             self.heartbeats.poller.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
@@ -82,8 +89,9 @@ impl Engine {
             let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else {
                 continue;
             };
-            let page = match self.page(&position).await {
+            let page = match self.page(&position, &filter).await {
                 Ok(page) => page,
+                Err(PassError::Failed(failure)) if self.may_read_smaller(&failure) => continue,
                 Err(PassError::Failed(failure)) if failure.kind == Kind::Rejected => {
                     // Retry once, in case the refusal was a glitch. Then give up the cursor and resume by timestamp.
                     if !refused_once {
@@ -91,10 +99,11 @@ impl Engine {
                         continue;
                     }
                     match checkpoint {
-                        Some(checkpoint) if checkpoint.next.is_some() => {
+                        // If Okta refuses the new cursor too, another one will not help.
+                        Some(checkpoint) if checkpoint.next.is_some() && !reanchored => {
                             self.reanchor(&checkpoint, &fingerprint, &format!("Okta refused the cursor: {failure}"))
                                 .await?;
-                            refused_once = false;
+                            (refused_once, reanchored) = (false, true);
                             continue;
                         }
                         _ => return Err(failure.into()),
@@ -103,13 +112,9 @@ impl Engine {
                 Err(error) => return Err(error),
             };
             refused_once = false;
-            let asked = match &position {
-                LogPosition::Next(next) => Some(next.clone()),
-                LogPosition::Since(_) => None,
-            };
-            let moved = page.next.is_some() && page.next != asked;
-            let full = page.full;
-            let recorded = self.record(&page, asked.as_deref(), expected_seq, &fingerprint).await?;
+            self.note_good_page();
+            let from = Start { checkpoint: checkpoint.as_ref(), position: &position, expected_seq };
+            let recorded = self.record(&page, from, &fingerprint).await?;
             if let (None, LogPosition::Since(since)) = (&checkpoint, &position) {
                 info!(event = "first_poll", since = %timestamp_text(*since), "first poll of the System Log succeeded");
             }
@@ -120,12 +125,39 @@ impl Engine {
                 self.wakes.apply.notify_one();
             }
             self.note(Note::Page { new_events: recorded.new_events });
-            if !full || !moved {
+            if page.is_unlinked() {
+                return Err(okta::endpoints::LOG.malformed(UNLINKED).into());
+            }
+            if page.is_last() {
                 return Ok(());
             }
         }
         pass.more = true;
         Ok(())
+    }
+
+    /// Whether the page is to be requested again with a smaller limit: it could not be read whole, or not in time.
+    fn may_read_smaller(&self, failure: &Failure) -> bool {
+        if !failure.is_partial && failure.kind != Kind::Timeout {
+            return false;
+        }
+        let mut limit = self.page_limit();
+        let (before, shrunk) = (limit.get(), limit.shrink());
+        if shrunk {
+            let limit = limit.get();
+            warn!(event = "page_shrunk", limit, "{failure}; requesting {limit} events a page instead of {before}");
+        }
+        shrunk
+    }
+
+    fn note_good_page(&self) {
+        if let Some(limit) = self.page_limit().note_good() {
+            info!(event = "page_grown", limit, "requesting {limit} events a page again");
+        }
+    }
+
+    fn page_limit(&self) -> MutexGuard<'_, PageLimit> {
+        self.page_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The position of the next page. `None`: the checkpoint was just re-anchored; read it again.
@@ -139,8 +171,10 @@ impl Engine {
             let since = clock::sub(now, self.options.initial_lookback);
             return Ok(Some((LogPosition::Since(since), 0)));
         };
-        if clock::since(now, checkpoint.anchor_at) > GAP_AFTER {
-            self.note_gap(checkpoint, now).await?;
+        let is_moving = checkpoint.next.is_some() && clock::since(now, checkpoint.moved_at) <= IDLE_MAX;
+        // A pass through an old backlog moves the cursor, and the anchor only at its end.
+        if clock::since(now, checkpoint.anchor_at) > GAP_AFTER && !is_moving {
+            self.note_gap(checkpoint.anchor_at, now).await?;
         }
         if let Some(next) = &checkpoint.next {
             let why = if checkpoint.fingerprint != fingerprint {
@@ -157,10 +191,11 @@ impl Engine {
         Ok(Some((LogPosition::Since(checkpoint.anchor_at.max(oldest)), checkpoint.seq)))
     }
 
-    async fn page(&self, position: &LogPosition) -> Result<LogPage, PassError> {
+    async fn page(&self, position: &LogPosition, filter: &LogFilter) -> Result<LogPage, PassError> {
         self.bind_org().await?;
+        let limit = self.page_limit().get();
         self.okta_breaker
-            .call(okta::endpoints::LOG, Priority::Live, "poller", || self.okta.log_page(position, LIMIT))
+            .call(okta::endpoints::LOG, Priority::Live, "poller", || self.okta.log_page(position, filter, limit))
             .await
             .map_err(PassError::from)
     }
@@ -182,8 +217,7 @@ impl Engine {
     async fn record(
         &self,
         page: &LogPage,
-        asked: Option<&str>,
-        expected_seq: i64,
+        from: Start<'_>,
         fingerprint: &str,
     ) -> Result<crate::store::Recorded, PassError> {
         let now = self.now();
@@ -207,13 +241,13 @@ impl Engine {
             .store
             .record_page(
                 Page {
-                    expected_seq,
+                    expected_seq: from.expected_seq,
                     events: &events,
                     quarantined: &quarantined,
-                    // A page without a `next` link keeps the cursor: it is read twice, but nothing is lost.
-                    next: page.next.as_deref().or(asked),
+                    next: from.next(page),
                     fingerprint,
-                    server_time: page.server_time.unwrap_or(now),
+                    anchor_at: from.anchor_after(page),
+                    is_good: !page.is_unlinked(),
                 },
                 now,
             )
@@ -241,24 +275,72 @@ impl Engine {
         Ok(recorded)
     }
 
+    /// Gives up the cursor and resumes by time, where the last complete pass ended. Nothing is lost unless Okta may have
+    /// removed events since then, or the anchor is of a version that moved it in the middle of a backlog.
     async fn reanchor(&self, checkpoint: &Checkpoint, fingerprint: &str, why: &str) -> Result<(), PassError> {
         let now = self.now();
         let since = clock::sub(checkpoint.anchor_at, OVERLAP);
+        let is_doubtful = checkpoint.fingerprint.contains(OLD_FINGERPRINT);
+        let may_be_incomplete = is_doubtful || clock::since(now, since) > GAP_AFTER;
         warn!(event = "reanchored", since = %timestamp_text(since), "{why}; resuming by timestamp, duplicates are ignored");
         self.store.reanchor(checkpoint.seq, fingerprint, since, now).await?;
-        let alarm = Alarm::reanchored(why, since);
+        let alarm = if may_be_incomplete {
+            let until = if is_doubtful { since } else { clock::sub(now, GAP_AFTER) };
+            Alarm::reanchored_with_gap(why, since, (!is_doubtful).then_some(since), until)
+        } else {
+            Alarm::reanchored(why, since)
+        };
         self.store.raise_alarm(&alarm, now).await?;
+        if may_be_incomplete && !self.is_full_reconcile_running().await? {
+            self.request_reconcile_all("the System Log could not be read without a gap").await?;
+        }
         Ok(())
     }
 
+    async fn is_full_reconcile_running(&self) -> Result<bool, PassError> {
+        let run = self.store.current_reconcile().await?;
+        Ok(run.is_some_and(|run| run.is_full()))
+    }
+
     /// Events may have expired before we read them. Only a full reconcile finds their users.
-    async fn note_gap(&self, checkpoint: &Checkpoint, now: Timestamp) -> Result<(), PassError> {
-        let alarm = Alarm::gap(checkpoint.anchor_at);
+    async fn note_gap(&self, complete_until: Timestamp, now: Timestamp) -> Result<(), PassError> {
+        let alarm = Alarm::gap(complete_until, clock::sub(now, GAP_AFTER));
         if self.store.raise_alarm(&alarm, now).await? {
             error!(event = "gap", "{}", alarm.detail);
             self.request_reconcile_all("a gap in the log").await?;
         }
         Ok(())
+    }
+}
+
+/// Where a page was requested.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    checkpoint: Option<&'a Checkpoint>,
+    position: &'a LogPosition,
+    expected_seq: i64,
+}
+
+impl Start<'_> {
+    /// The cursor to store: a page that does not lead further keeps the old one.
+    fn next<'a>(&'a self, page: &'a LogPage) -> Option<&'a str> {
+        let asked = match self.position {
+            LogPosition::Next(next) => Some(next.as_str()),
+            LogPosition::Since(_) => None,
+        };
+        if page.repeats { asked.or(page.next.as_deref()) } else { page.next.as_deref().or(asked) }
+    }
+
+    /// The anchor to store. Only the end of the log moves it, to Okta's time: an anchor in the middle of a backlog would skip
+    /// the rest of it, and one from the local clock whatever the clock is wrong by.
+    fn anchor_after(&self, page: &LogPage) -> Timestamp {
+        let before = match (self.checkpoint, self.position) {
+            (Some(checkpoint), _) => checkpoint.anchor_at,
+            (None, LogPosition::Since(since)) => *since,
+            // A cursor without a checkpoint does not exist.
+            (None, LogPosition::Next(_)) => Timestamp::UNIX_EPOCH,
+        };
+        page.server_time.filter(|_| page.entries.is_empty()).unwrap_or(before)
     }
 }
 
@@ -269,5 +351,6 @@ fn id_of_text(text: &str) -> String {
     format!("unreadable-{hex}")
 }
 
+mod limit;
 #[cfg(test)]
 mod tests;

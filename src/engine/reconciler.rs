@@ -36,8 +36,6 @@ use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, St
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
 /// How long a denied user without an account is searched for again.
 const ACCOUNTLESS_SPAN: Duration = Duration::from_secs(90 * 86_400);
-/// The stored scope of a reconcile without a time limit.
-const ALL: &str = "all";
 /// Users per page of the first stage: the most ids that one request to Okta takes.
 const PAGE: u32 = 50;
 /// Addresses per search in Auth0: a query of about two kilobytes.
@@ -104,7 +102,7 @@ impl Engine {
     /// When the state cannot be written.
     pub async fn begin_reconcile(&self, scope: Scope, reason: &str) -> Result<(), StoreError> {
         let scope = match scope {
-            Scope::All => ALL.to_owned(),
+            Scope::All => ReconcileRun::ALL.to_owned(),
             Scope::Since(since) => timestamp_text(since),
         };
         info!(event = "reconcile_began", %scope, reason, "starting a reconcile: {reason}");
@@ -167,7 +165,7 @@ impl Engine {
                 None => {
                     let now = self.clock.now();
                     self.store.finish_reconcile(now).await?;
-                    if run.scope == ALL {
+                    if run.is_full() {
                         self.store.clear_alarm(AlarmKind::Gap, "", now).await?;
                     }
                     info!(
@@ -231,7 +229,7 @@ impl Engine {
 
     /// Checks a page of users that Okta lists in a denying status.
     async fn compare_deniable(&self, run: &ReconcileRun) -> Result<Step, PassError> {
-        let changed_since = if run.scope == ALL { None } else { parse_timestamp(&run.scope).ok() };
+        let changed_since = if run.is_full() { None } else { parse_timestamp(&run.scope).ok() };
         let statuses: Vec<Status> = self.options.rules.policy.deny_statuses.iter().cloned().collect();
         let page = self.list(&UserQuery::Status { statuses, changed_since }, run.next.as_deref()).await?;
         if page.unreadable > 0 {

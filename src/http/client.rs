@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Request, RequestBuilder, StatusCode};
 
 use super::connections::{Connections, Timeouts};
-use super::failure::{self, Failure, Remote};
+use super::failure::{self, Failure, Kind, Remote};
 use super::pacing::InFlight;
 use super::redact::RequestSecrets;
 use super::remedy::{self, Remedy};
@@ -127,10 +127,15 @@ impl Http {
             flight.record_response(status, response.headers(), clock);
         }
         let mut body = Vec::new();
-        while let Some(chunk) = self.connections.check(&current, response.chunk().await).map_err(transport)? {
+        let cut = |error: reqwest::Error| match transport(error) {
+            // Badly compressed: a smaller body would be too.
+            corrupt if corrupt.kind == Kind::Malformed => corrupt,
+            other => other.partial(),
+        };
+        while let Some(chunk) = self.connections.check(&current, response.chunk().await).map_err(cut)? {
             if body.len() + chunk.len() > limits.body_bytes_max {
                 let message = format!("response body exceeds {} bytes", limits.body_bytes_max);
-                return Err(Failure::malformed(remote, endpoint, message).with_status(status));
+                return Err(Failure::malformed(remote, endpoint, message).with_status(status).partial());
             }
             body.extend_from_slice(&chunk);
         }

@@ -109,6 +109,8 @@ pub struct Failure {
     pub endpoint: &'static str,
     /// The HTTP status, if there was a response.
     pub status: Option<u16>,
+    /// The response began, and its body could not be read whole: cut, too slow or too large. A smaller one may be readable.
+    pub is_partial: bool,
     /// The remote's error code: `E0000011`, `insufficient_scope`, `invalid_client` …
     pub code: Option<String>,
     /// The remote's message, bounded and with control characters escaped, or the transport error.
@@ -204,6 +206,7 @@ impl Failure {
             remote,
             endpoint,
             status: Some(status.as_u16()),
+            is_partial: false,
             code,
             message,
             request_id: request_id(headers),
@@ -265,12 +268,19 @@ impl Failure {
             remote,
             endpoint,
             status: None,
+            is_partial: false,
             code: None,
             message,
             request_id: None,
             retry_after: None,
             remedy: None,
         }
+    }
+
+    /// Marks a failure to read the whole body.
+    #[must_use]
+    pub fn partial(self) -> Self {
+        Self { is_partial: true, ..self }
     }
 
     /// Adds the status of the response.

@@ -22,7 +22,7 @@ mod users;
 
 pub use auth::{Credentials, DpopMode, SCOPES};
 pub use entry::LogEntry;
-pub use log::{FILTER, LogPage, LogPosition, filter_fingerprint};
+pub use log::{LIMIT_MAX, LogFilter, LogPage, LogPosition};
 pub use org::CredentialReport;
 pub use users::{UserPage, UserQuery};
 

@@ -76,8 +76,8 @@ async fn log_page_polls_and_returns_next_cursor() {
     let server = Playback::start([first, empty, Reply::json(200, "[]")]).await;
     let okta = okta(&server);
 
-    let page = okta.log_page(&since(), 2).await.unwrap();
-    assert!(page.full);
+    let page = okta.log_page(&since(), &LogFilter::default(), 2).await.unwrap();
+    assert!(!page.is_last());
     assert_eq!(page.next.as_deref(), Some(next));
     assert_eq!(page.foreign_next_host.as_deref(), Some("acme.okta.com"));
     assert_eq!(page.server_time, Some("2020-08-27T18:19:50Z".parse().unwrap()));
@@ -87,13 +87,16 @@ async fn log_page_polls_and_returns_next_cursor() {
     assert_eq!(event.users[0].id.as_str(), "00ud384zryL1GFAg30h7");
     assert_eq!(event.users[0].login.as_deref(), Some("john@example.com"));
 
-    let page = okta.log_page(&LogPosition::Next(next.to_owned()), 1000).await.unwrap();
-    assert_eq!((page.entries.len(), page.full, page.next.as_deref()), (0, false, Some(next)));
-    assert_eq!(okta.log_page(&LogPosition::Next(next.to_owned()), 1000).await.unwrap().next, None);
+    let page = okta.log_page(&LogPosition::Next(next.to_owned()), &LogFilter::default(), 2).await.unwrap();
+    assert_eq!((page.entries.len(), page.is_last(), page.next.as_deref()), (0, true, Some(next)));
+    assert_eq!(okta.log_page(&LogPosition::Next(next.to_owned()), &LogFilter::default(), 2).await.unwrap().next, None);
 
     let seen = server.seen();
     assert_eq!(seen[0].field("since").as_deref(), Some("2025-12-25T00:00:00.000Z"));
-    assert_eq!(seen[0].field("filter").as_deref(), Some(FILTER));
+    assert_eq!(
+        seen[0].field("filter").as_deref(),
+        Some(r#"eventType sw "user.lifecycle." or eventType eq "user.account.update_profile""#)
+    );
     assert_eq!(seen[0].field("sortOrder").as_deref(), Some("ASCENDING"));
     assert_eq!(seen[0].field("limit").as_deref(), Some("2"));
     assert_eq!(seen[0].field("until"), None);
@@ -107,7 +110,7 @@ async fn refuses_next_links_out_of_the_log() {
         ["https://evil.example/api/v1/users?after=1", "/api/v1/logs", "/api/v1/logs/../users?a=1", "http://[", "//evil"]
     {
         let server = Playback::start([Reply::json(200, "[]").with("link", format!("<{target}>; rel=\"next\""))]).await;
-        let failure = okta(&server).log_page(&since(), 10).await.unwrap_err();
+        let failure = okta(&server).log_page(&since(), &LogFilter::default(), 10).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Malformed, "{target}");
         assert!(failure.message.contains("refused next link"), "{failure}");
     }
@@ -120,7 +123,8 @@ async fn refuses_next_links_out_of_the_log() {
         "https://evil.example/api/v1/logs?a=1",
         "/api/v1/logs/x?a=1",
     ] {
-        let failure = okta(&server).log_page(&LogPosition::Next(stored.to_owned()), 10).await.unwrap_err();
+        let failure =
+            okta(&server).log_page(&LogPosition::Next(stored.to_owned()), &LogFilter::default(), 10).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Malformed, "{stored}");
     }
     assert!(server.seen().is_empty());
@@ -179,7 +183,7 @@ async fn unreadable_entries_do_not_fail_the_page() {
     bytes[at] = 0xff;
     bytes.push(b']');
     let server = Playback::start([Reply::bytes(200, bytes)]).await;
-    let page = okta(&server).log_page(&since(), 1000).await.unwrap();
+    let page = okta(&server).log_page(&since(), &LogFilter::default(), 1000).await.unwrap();
     assert_eq!(page.entries.len(), entries.len() + fine.len() + 2);
     for ((entry, expected), read) in entries.iter().zip(&page.entries) {
         let LogEntry::Unreadable { raw, why, .. } = read else { panic!("{entry}: {read:?}") };
@@ -198,7 +202,7 @@ async fn unreadable_entries_do_not_fail_the_page() {
 #[tokio::test]
 async fn raw_text_of_unreadable_entries_is_truncated() {
     let server = Playback::start([Reply::json(200, json!([{ "uuid": "ä".repeat(100_000) }]))]).await;
-    let page = okta(&server).log_page(&since(), 10).await.unwrap();
+    let page = okta(&server).log_page(&since(), &LogFilter::default(), 10).await.unwrap();
     let LogEntry::Unreadable { raw, .. } = &page.entries[0] else { panic!() };
     assert!(raw.len() <= 64 << 10 && raw.len() > 60 << 10);
 }
@@ -207,7 +211,7 @@ async fn raw_text_of_unreadable_entries_is_truncated() {
 async fn non_array_log_page_is_malformed() {
     for body in ["", "{}", "null", "[1", "<html>", "[]x"] {
         let server = Playback::start([Reply::json(200, body).with("x-okta-request-id", "req1")]).await;
-        let failure = okta(&server).log_page(&since(), 10).await.unwrap_err();
+        let failure = okta(&server).log_page(&since(), &LogFilter::default(), 10).await.unwrap_err();
         assert_eq!((failure.kind, failure.request_id.as_deref()), (Kind::Malformed, Some("req1")), "{body}");
     }
 }

@@ -19,7 +19,7 @@ pub struct Checkpoint {
     pub next: Option<String>,
     /// The org and the filter that `next` belongs to.
     pub fingerprint: String,
-    /// Okta's time at the last good answer.
+    /// Okta's time when the log was last read to its end: everything persisted before it is stored.
     #[sqlx(try_from = "StoredTime")]
     pub anchor_at: Timestamp,
     /// When `next` last changed.
@@ -55,8 +55,10 @@ pub struct Page<'a> {
     pub next: Option<&'a str>,
     /// [`Checkpoint::fingerprint`].
     pub fingerprint: &'a str,
-    /// Okta's time when it answered.
-    pub server_time: Timestamp,
+    /// [`Checkpoint::anchor_at`] after this page.
+    pub anchor_at: Timestamp,
+    /// The page counts as a good poll. Otherwise only its events count.
+    pub is_good: bool,
 }
 
 /// The result of recording a page.
@@ -241,9 +243,11 @@ impl Store {
         let new_quarantined = rows.new_quarantined(&mut tx).await?;
         move_checkpoint(&mut tx, &page, &rows.now).await?;
         sqlx::query(
-            "UPDATE installation SET first_poll_at = coalesce(first_poll_at, ?1), last_poll_at = ?1, last_poll_ok_at = ?1",
+            "UPDATE installation SET first_poll_at = coalesce(first_poll_at, ?1), last_poll_at = ?1,
+                 last_poll_ok_at = iif(?2, ?1, last_poll_ok_at)",
         )
         .bind(&rows.now)
+        .bind(page.is_good)
         .execute(&mut *tx)
         .await?;
         self.commit(tx).await?;
@@ -284,7 +288,7 @@ async fn move_checkpoint(tx: &mut Tx, page: &Page<'_>, now: &str) -> Result<(), 
     let moved = sqlx::query(if is_first { FIRST_CHECKPOINT } else { MOVE_CHECKPOINT })
         .bind(page.next)
         .bind(page.fingerprint)
-        .bind(timestamp_text(page.server_time))
+        .bind(timestamp_text(page.anchor_at))
         .bind(now);
     let moved = if is_first { moved } else { moved.bind(page.expected_seq) };
     if moved.execute(&mut **tx).await?.rows_affected() == 1 {

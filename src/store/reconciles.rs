@@ -26,6 +26,16 @@ pub struct ReconcileRun {
     pub finished_at: Option<String>,
 }
 
+impl ReconcileRun {
+    /// The scope of a reconcile without a time limit.
+    pub const ALL: &str = "all";
+
+    /// Whether it covers all users.
+    pub fn is_full(&self) -> bool {
+        self.scope == Self::ALL
+    }
+}
+
 impl Store {
     /// The running reconcile.
     ///

@@ -198,7 +198,7 @@ async fn pass_with_work_records_counts() {
     }
     world.sync().await;
     let row = runs(&world).await.pop().unwrap();
-    assert_eq!((row.0.as_str(), row.1, row.4, row.5), ("poll", 1, true, None));
+    assert_eq!((row.0.as_str(), row.1, row.4, row.5), ("poll", 2, true, None));
     assert_eq!(row.2, 2, "events");
     // One user left unseen: the reconcile queues one look.
     world.passes(DAY);

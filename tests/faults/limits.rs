@@ -61,7 +61,7 @@ async fn log_honors_retry_after() {
         world.okta_fault("GET", LOGS, effect, 1);
         world.try_poll().await.unwrap();
         let pages = world.pages();
-        assert_eq!(pages.len(), 2, "{name}: one refused request, one retry");
+        assert_eq!(pages.len(), 3, "{name}: one refused request, one retry, and the empty page");
         let waited = gap(&pages).as_millis() as u64;
         assert!((least..=most).contains(&waited), "{name}: {waited} ms");
         world.denies(&[ann]).await;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod auth0_identity;
+mod backlog;
 mod cursor;
 mod drain;
 mod harness;

@@ -10,7 +10,7 @@ use okta_auth0_sync::domain::mark::{Difference, Known, MarkOptions, Reason, deny
 use okta_auth0_sync::domain::{AccountId, Address, Clock, ManualClock, OktaUserId};
 use okta_auth0_sync::http::pacing::{Pacer, Priority, Shares};
 use okta_auth0_sync::http::{Bucket, headers};
-use okta_auth0_sync::okta::{LogEntry, LogPosition, UserQuery};
+use okta_auth0_sync::okta::{LogEntry, LogFilter, LogPosition, UserQuery};
 use okta_auth0_sync::store::{Binding, Page, QuarantinedEvent, Store};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -47,7 +47,7 @@ pub fn log_page(answer: &[u8]) {
         remote.answers(answer);
         let since = LogPosition::Since("2026-01-01T00:00:00Z".parse().unwrap());
         remote.runtime.block_on(async {
-            let page = match remote.okta.log_page(&since, 1000).await {
+            let page = match remote.okta.log_page(&since, &LogFilter::default(), 1000).await {
                 Ok(page) => page,
                 Err(failure) => return assert_tellable(&failure),
             };
@@ -84,7 +84,8 @@ pub fn log_page(answer: &[u8]) {
                 quarantined: &quarantined,
                 next: page.next.as_deref(),
                 fingerprint: "fuzz",
-                server_time: page.server_time.unwrap_or(now),
+                anchor_at: page.server_time.unwrap_or(now),
+                is_good: true,
             };
             let recorded = store.record_page(page_of.clone(), now).await.unwrap();
             assert_eq!(recorded.seq, expected_seq + 1);
@@ -92,7 +93,7 @@ pub fn log_page(answer: &[u8]) {
             assert_eq!((again.new_events, again.new_quarantined), (0, 0), "known events are recognized");
             STATE.set(Some((store, folder)));
             if let Some(next) = page.next {
-                let _ = remote.okta.log_page(&LogPosition::Next(next), 1000).await;
+                let _ = remote.okta.log_page(&LogPosition::Next(next), &LogFilter::default(), 1000).await;
             }
         });
         assert!(remote.asked().iter().all(|asked| asked.line().starts_with("GET /api/v1/logs?")));
@@ -119,7 +120,7 @@ pub fn position(text: &[u8]) {
     let text = String::from_utf8_lossy(text).into_owned();
     REMOTE.with(|remote| {
         remote.answers(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]");
-        match remote.runtime.block_on(remote.okta.log_page(&LogPosition::Next(text), 1000)) {
+        match remote.runtime.block_on(remote.okta.log_page(&LogPosition::Next(text), &LogFilter::default(), 1000)) {
             Ok(page) => assert!(page.entries.is_empty()),
             Err(failure) => assert_tellable(&failure),
         }

@@ -170,7 +170,8 @@ pub(crate) async fn page(store: &Store, events: &[Event], quarantined: &[Quarant
         quarantined,
         next: Some("/api/v1/logs?after=1"),
         fingerprint: "f",
-        server_time: at,
+        anchor_at: at,
+        is_good: true,
     };
     store.record_page(page, at).await.unwrap();
 }

@@ -15,8 +15,8 @@
 //!
 //! `path` may also be `{"exact":…}`, `{"prefix":…}` or `{"contains":…}`; a string is a prefix. Effects:
 //! `status` (`code`, `body`, `headers`), `rate_limited` (`variant`: `plain`, `concurrency`, `retry_after` with
-//! `seconds`, `without_headers`, `reset_in_the_past`), `delay` (`span`), `cut_body`, `stall_body`, `drop`,
-//! `after_effect` (`effect`), `replace_body` (`body`), `replace_header` (`name`, `value`), `next_link_origin` (`origin`).
+//! `seconds`, `without_headers`, `reset_in_the_past`), `delay` (`span`), `cut_body`, `cut_body_over` (`bytes`),
+//! `stall_body`, `drop`, `after_effect` (`effect`), `replace_body` (`body`), `replace_header` (`name`, `value`), `next_link_origin` (`origin`).
 
 use std::time::Duration;
 
@@ -174,6 +174,10 @@ fn effect(value: &Value) -> Result<Effect, String> {
         }),
         "delay" => Effect::Delay(value.get("span").and_then(span).ok_or("`span` is missing")?),
         "cut_body" => Effect::CutBody,
+        "cut_body_over" => {
+            let bytes = value.get("bytes").and_then(Value::as_u64).and_then(|bytes| usize::try_from(bytes).ok());
+            Effect::CutBodyOver(bytes.ok_or("`bytes` is missing")?)
+        }
         "stall_body" => Effect::StallBody,
         "drop" => Effect::Drop,
         "after_effect" => Effect::AfterEffect(Box::new(effect(value.get("effect").ok_or("`effect` is missing")?)?)),

@@ -87,6 +87,8 @@ pub enum Effect {
     Delay(Duration),
     /// The full length is declared, half of the body is sent, then the connection ends.
     CutBody,
+    /// As `CutBody`, for bodies of more than this many bytes: a proxy with a size limit.
+    CutBodyOver(usize),
     /// The full length is declared, half of the body is sent, then nothing more.
     StallBody,
     /// The connection ends without a response, and the request has no effect.

@@ -150,6 +150,9 @@ impl<T: Tenant> Front<T> {
         match effect {
             Effect::Drop => return Some(ResponseFault::Dropped),
             Effect::CutBody => return Some(ResponseFault::Cut { body_bytes: answer.body.len() / 2 }),
+            Effect::CutBodyOver(bytes) if answer.body.len() > *bytes => {
+                return Some(ResponseFault::Cut { body_bytes: *bytes });
+            }
             Effect::StallBody => return Some(ResponseFault::Stalled { body_bytes: answer.body.len() / 2 }),
             Effect::ReplaceBody(body) => answer.body = Bytes::from(body.clone()),
             Effect::ReplaceHeader { name, value: Some(value) } => answer.set(name, value),

@@ -18,7 +18,7 @@ use crate::engine::calls::paced;
 use crate::engine::deploy::Deployment;
 use crate::http::pacing::{Bucket, Pacer};
 use crate::http::{Call, Failure, Http, Kind, Remote, headers};
-use crate::okta::{self, CredentialReport, LogPosition, Okta, SCOPES};
+use crate::okta::{self, CredentialReport, LogFilter, LogPosition, Okta, SCOPES};
 use crate::store::{Access, Store, StoreError, is_in_use, name_state};
 
 /// Timeout of name resolution.
@@ -180,7 +180,8 @@ impl Online<'_> {
             return org;
         }
         let position = LogPosition::Since(clock::sub(clock.now(), Duration::from_secs(3600)));
-        let page = paced(pacer, okta::endpoints::LOG, clock, || okta.log_page(&position, 1)).await;
+        let filter = LogFilter::default();
+        let page = paced(pacer, okta::endpoints::LOG, clock, || okta.log_page(&position, &filter, 1)).await;
         if self.expect("Okta System Log", page).is_some() {
             self.report.pass("Okta System Log", "can be read");
         }

@@ -67,28 +67,31 @@ async fn full_pages_continue_the_pass() {
     let stage = stage().await;
     // Each user has two events: created and activated.
     stage.moves_in(600);
-    assert_eq!(stage.pass().await.unwrap(), Pass { pages: 2, events: 1200, made_due: 600, more: false });
-    assert_eq!(stage.asked(), 2);
+    assert_eq!(stage.pass().await.unwrap(), Pass { pages: 3, events: 1200, made_due: 600, more: false });
+    assert_eq!(stage.asked(), 3, "an empty page ends the pass");
     assert_eq!(stage.events().await.len(), 1200);
     assert!(stage.wakes().await);
     let quiet = stage.pass().await.unwrap();
     assert_eq!(quiet, Pass { pages: 1, ..Pass::default() });
     assert!(!stage.wakes().await, "nothing is new");
-    assert_eq!(stage.asked(), 3);
+    assert_eq!(stage.asked(), 4);
 }
 
 #[tokio::test]
-async fn full_page_without_new_cursor_ends_pass() {
+async fn page_that_leads_nowhere_keeps_the_cursor() {
     let stage = stage().await;
     for leads_where_it_came_from in [false, true] {
         stage.pass().await.unwrap();
-        let next = stage.checkpoint().await.next.filter(|_| leads_where_it_came_from);
+        let before = stage.checkpoint().await;
+        let next = before.next.clone().filter(|_| leads_where_it_came_from);
         let link = next.map(|next| format!("<{}{next}>; rel=\"next\"", stage.sandbox.okta().url()));
         stage.moves_in(500);
         let (asked, known) = (stage.asked(), stage.events().await.len());
         let fault = stage.log_answers(Effect::ReplaceHeader { name: "link".to_owned(), value: link.clone() });
-        assert_eq!(stage.pass().await.unwrap().pages, 1, "{link:?}");
+        assert_eq!(stage.pass().await.is_ok(), leads_where_it_came_from, "a page without a link is an error");
         assert_eq!(stage.asked(), asked + 1, "{link:?}");
+        let after = stage.checkpoint().await;
+        assert_eq!((after.next, after.anchor_at), (before.next, before.anchor_at), "{link:?}");
         stage.sandbox.okta().faults().remove(fault);
         // Nothing is lost: the next pass resumes at the same cursor.
         stage.pass().await.unwrap();

@@ -217,7 +217,7 @@ async fn checkpoint_tracks_moves_and_reanchors() {
     assert_eq!(store.checkpoint().await.unwrap(), None);
     record_events(&store, &[]).await;
     let later = clock::add(noon(), Duration::from_secs(60));
-    let still = Page { server_time: later, ..page(1, &[]) };
+    let still = Page { anchor_at: later, ..page(1, &[]) };
     store.record_page(still, later).await.unwrap();
     let checkpoint = store.checkpoint().await.unwrap().unwrap();
     assert_eq!((checkpoint.seq, checkpoint.moved_at, checkpoint.anchor_at), (2, noon(), later));

@@ -63,7 +63,8 @@ fn page<'a>(expected_seq: i64, events: &'a [Event]) -> Page<'a> {
         quarantined: &[],
         next: Some("/api/v1/logs?after=1"),
         fingerprint: "f",
-        server_time: noon(),
+        anchor_at: noon(),
+        is_good: true,
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `POST /_sandbox/events` | appends the body verbatim |
 //! | `POST /_sandbox/events/hold`, `…/release`, `…/release_reversed` | delays persistence of events |
 //! | `POST /_sandbox/events/{uuid}/repeat` | persists the event again |
+//! | `POST /_sandbox/events/page` | `{"max":6}`: shorter pages although more events follow; `{}` ends it |
 //! | `POST /_sandbox/token/revoke`, `…/restore` | revokes all tokens, or restores the API token |
 //! | `POST /_sandbox/role` | `{"logs":false,"users":true}`: the permissions of the caller's role |
 //! | `POST /_sandbox/apps` | registers a service app: `{"client_id","key":{JWK},"scopes"?,"require_dpop"?}` |
@@ -53,6 +54,10 @@ pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Opti
         ("POST", ["events", "hold"]) => done(|| org.hold_log()),
         ("POST", ["events", "release"]) => done(|| org.release_log(false)),
         ("POST", ["events", "release_reversed"]) => done(|| org.release_log(true)),
+        ("POST", ["events", "page"]) => {
+            let most = body["max"].as_u64().and_then(|most| usize::try_from(most).ok());
+            done(|| org.set_log_page_max(most))
+        }
         ("POST", ["events", uuid, "repeat"]) if org.repeat_log_entry(uuid) => Reply::empty(204),
         ("POST", ["events", _, "repeat"]) => refused(404, "no event has this uuid"),
         ("POST", ["token", "revoke"]) => done(|| org.revoke_token()),

@@ -26,6 +26,9 @@ pub(super) struct SystemLog {
     entries: Vec<Entry>,
     /// Events that happened and are not persisted yet.
     held: Option<Vec<Entry>>,
+    /// The most events of a polled page, if that is less than the request's limit. Okta's documentation does not promise
+    /// full pages, and its recorded ones are shorter although more events follow.
+    pub(super) polled_page_max: Option<usize>,
 }
 
 /// A query of the log.
@@ -127,7 +130,7 @@ impl SystemLog {
         let mut json = String::from("[");
         let mut after = None;
         let wanted = self.entries.iter().enumerate().skip(start.max(retained)).filter(|(_, entry)| query.wants(entry));
-        for (at, entry) in wanted.take(query.limit) {
+        for (at, entry) in wanted.take(query.limit.min(self.polled_page_max.unwrap_or(query.limit))) {
             if json.len() > 1 {
                 json.push(',');
             }

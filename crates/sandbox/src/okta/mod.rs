@@ -349,6 +349,12 @@ impl OktaTenant {
         self.org().log.release(reversed, self.context.clock.now());
     }
 
+    /// Limits the pages of a polled log to this many events, although more follow. `None`: pages are as full as the
+    /// request's limit allows.
+    pub fn set_log_page_max(&self, events: Option<usize>) {
+        self.org().log.polled_page_max = events;
+    }
+
     /// Persists the event with this uuid again. Returns whether there is one.
     pub fn repeat_log_entry(&self, uuid: &str) -> bool {
         self.org().log.repeat(uuid, self.context.clock.now())

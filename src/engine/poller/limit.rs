@@ -1,0 +1,82 @@
+//! The size of the next page: smaller after a page that could not be read whole, larger again after good ones.
+
+use crate::okta::LIMIT_MAX;
+
+/// The smallest page that the poller requests.
+const LIMIT_MIN: u16 = 10;
+/// Good pages of one size before the next size is tried. With one good page only, every other request would fail behind a
+/// proxy that always cuts large bodies.
+const GOOD_BEFORE_GROWTH: u8 = 4;
+
+/// How many events to request per page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageLimit {
+    limit: u16,
+    good: u8,
+}
+
+impl Default for PageLimit {
+    fn default() -> Self {
+        Self { limit: LIMIT_MAX, good: 0 }
+    }
+}
+
+impl PageLimit {
+    /// The limit of the next request.
+    pub(super) const fn get(self) -> u16 {
+        self.limit
+    }
+
+    /// Halves the limit. Returns whether it was not the smallest already.
+    pub(super) fn shrink(&mut self) -> bool {
+        let before = self.limit;
+        *self = Self { limit: (before / 2).max(LIMIT_MIN), good: 0 };
+        self.limit < before
+    }
+
+    /// Notes a page that was read whole. Returns the new limit if it grew.
+    pub(super) fn note_good(&mut self) -> Option<u16> {
+        if self.limit == LIMIT_MAX {
+            return None;
+        }
+        self.good += 1;
+        if self.good < GOOD_BEFORE_GROWTH {
+            return None;
+        }
+        *self = Self { limit: self.limit.saturating_mul(2).min(LIMIT_MAX), good: 0 };
+        Some(self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shrinks_to_ten_and_grows_back() {
+        let mut limit = PageLimit::default();
+        let mut seen = vec![limit.get()];
+        while limit.shrink() {
+            seen.push(limit.get());
+        }
+        assert_eq!(seen, [1000, 500, 250, 125, 62, 31, 15, 10]);
+        let mut grown = Vec::new();
+        for _ in 0..40 {
+            grown.extend(limit.note_good());
+        }
+        assert_eq!(grown, [20, 40, 80, 160, 320, 640, 1000]);
+    }
+
+    #[test]
+    fn failure_starts_the_count_again() {
+        let mut limit = PageLimit::default();
+        limit.shrink();
+        for _ in 0..10 {
+            for _ in 0..GOOD_BEFORE_GROWTH - 1 {
+                assert_eq!(limit.note_good(), None);
+            }
+            limit.shrink();
+        }
+        assert_eq!(limit.get(), LIMIT_MIN);
+    }
+}
