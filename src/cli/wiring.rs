@@ -251,6 +251,9 @@ fn log_opened(config: &Config, store: &Store, opened: &Opened) {
     if let Some(copy) = &opened.migrated_from {
         info!(event = "migrated", copy = %copy.display(), "migrated the state; kept a copy of the previous version");
     }
+    if opened.group_can_write {
+        warn!(event = "folder_writable", path = %store.path().display(), "a group can write the state's folder: `chmod g-w` it, so that no other user can replace the state");
+    }
     if opened.tightened {
         warn!(event = "tightened", path = %store.path().display(), "the state was readable by other users; changed its mode to 0600");
     }

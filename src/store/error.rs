@@ -44,6 +44,16 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
+    /// Using the file is unsafe: a link, an empty file, a folder that every user can write.
+    #[error("the state was not opened and nothing was changed: {path}: {what}; {remedy}")]
+    Unsafe {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The file is not a state of this program.
     #[error("{path} is not a state of okta-auth0-sync ({what}); nothing was changed; set [store] path to another file")]
     NotOurs {
@@ -215,7 +225,11 @@ impl StoreError {
         match self {
             // A full disk may have room at the next start.
             Self::Place { source, .. } => !is_full(source),
-            Self::NotOurs { .. } | Self::Newer { .. } | Self::OtherTenant { .. } | Self::SqliteTooOld(_) => true,
+            Self::Unsafe { .. }
+            | Self::NotOurs { .. }
+            | Self::Newer { .. }
+            | Self::OtherTenant { .. }
+            | Self::SqliteTooOld(_) => true,
             _ => false,
         }
     }

@@ -1,14 +1,23 @@
-//! The state's files: creating them, their permissions, and the lock.
+//! The state's files: opening, creating and checking them.
+//!
+//! Root runs commands in a folder that the service's user can write. So no path in the folder is followed, truncated or
+//! given other permissions through a link: each file is opened with `O_NOFOLLOW` and checked by its descriptor. SQLite
+//! opens its own files with `O_NOFOLLOW` too.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
+use sqlx::sqlite::SqliteJournalMode;
 
-/// How often to retry the lock while another process only tests it.
-const LOCK_ATTEMPTS: u32 = 1000;
+use super::StoreError;
+use super::connect::{connect, options};
+
+/// The files that SQLite keeps beside the state.
+const SQLITE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// What a new state is called until it is complete.
+const NEW: &str = ".new";
 
 /// A file next to the state.
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
@@ -17,112 +26,169 @@ pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Is another process using the state at `path`? Changes nothing.
+/// The folder of a file.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn place(path: &Path) -> impl Fn(io::Error) -> StoreError + Copy {
+    move |source| StoreError::Place { path: path.to_owned(), source }
+}
+
+/// Refuses a folder that every user can write. Returns whether a group can write it.
 ///
 /// # Errors
-/// When the lock file cannot be opened.
-pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
-    match File::open(sibling(path, ".lock")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(StoreError::unreadable(path, source)),
-        // Shared, so that two processes that test at once do not see each other as the user.
-        Ok(file) => match file.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(fs::TryLockError::WouldBlock) => Ok(true),
-            Err(fs::TryLockError::Error(source)) => Err(StoreError::unreadable(path, source)),
-        },
+/// [`StoreError::Unsafe`], and [`StoreError::Place`] when the folder does not exist.
+pub fn check_folder(path: &Path) -> Result<bool, StoreError> {
+    let mode = fs::metadata(folder(path)).map_err(place(path))?.permissions().mode();
+    if mode & 0o002 != 0 {
+        let folder = folder(path).display();
+        return Err(StoreError::Unsafe {
+            path: path.to_owned(),
+            what: format!("every user of this machine can write its folder {folder}"),
+            remedy: format!("`chmod o-w {folder}`, or set [store] path to a file in a folder of the service's user"),
+        });
     }
+    Ok(mode & 0o020 != 0)
 }
 
-/// Takes the lock. It is a separate file: SQLite's locks last only for a transaction, and closing any descriptor of the
-/// database file would release a lock on it.
-pub(super) fn take_lock(path: &Path) -> Result<File, StoreError> {
-    let place = |source| StoreError::Place { path: path.to_owned(), source };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(sibling(path, ".lock"))
-        .map_err(place)?;
-    let mut taken = file.try_lock();
-    for _ in 0..LOCK_ATTEMPTS {
-        // `is_in_use` holds a shared lock for a moment; a working process holds an exclusive one.
-        if !matches!(taken, Err(fs::TryLockError::WouldBlock)) || file.try_lock_shared().is_err() {
-            break;
-        }
-        file.unlock().map_err(place)?;
-        std::thread::yield_now();
-        taken = file.try_lock();
-    }
-    match taken {
-        Ok(()) => {
-            // For the other process's error message; best effort.
-            let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
-            Ok(file)
-        }
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.take(20).read_to_string(&mut holder);
-            let holder = holder.parse::<u32>().map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
-            Err(StoreError::Busy { path: path.to_owned(), holder })
-        }
-        Err(fs::TryLockError::Error(source)) => Err(place(source)),
-    }
+/// The options of every file that we open: links are not followed, and a planted pipe does not block.
+fn no_follow() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).mode(0o600);
+    options
 }
 
-/// Creates the file with mode 0600. Returns whether it was missing.
-pub(super) fn create_if_missing(path: &Path) -> Result<bool, StoreError> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(source) => Err(StoreError::Place { path: path.to_owned(), source }),
+/// Refuses anything but a regular file with one name.
+fn check_plain(path: &Path, metadata: &Metadata) -> Result<(), StoreError> {
+    let refuse =
+        |what: String, remedy: &str| StoreError::Unsafe { path: path.to_owned(), what, remedy: remedy.to_owned() };
+    if metadata.is_symlink() {
+        let target = fs::read_link(path).map_or_else(|_| String::new(), |target| format!(" to {}", target.display()));
+        return Err(refuse(
+            format!("it is a symbolic link{target}"),
+            "if it is [store] path, set that to the file itself; otherwise remove the link",
+        ));
     }
+    if !metadata.is_file() {
+        return Err(StoreError::NotOurs { path: path.to_owned(), what: "not a regular file".to_owned() });
+    }
+    if metadata.nlink() > 1 {
+        return Err(refuse(
+            format!("it has {} hard links, so other names lead to the same file", metadata.nlink()),
+            "remove the other names; if you need two files, copy it",
+        ));
+    }
+    Ok(())
 }
 
-/// Refuses a folder, a device or a pipe.
-pub(super) fn require_regular(path: &Path) -> Result<(), StoreError> {
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => {
-            Err(StoreError::NotOurs { path: path.to_owned(), what: "not a regular file".to_owned() })
-        }
-        // Opening it reports any other problem.
-        _ => Ok(()),
-    }
+/// Refuses a path that is not a regular file with one name. A missing file passes; opening it reports any other problem.
+pub(super) fn require_plain(path: &Path) -> Result<(), StoreError> {
+    fs::symlink_metadata(path).map_or(Ok(()), |metadata| check_plain(path, &metadata))
 }
 
-/// Refuses a file that is not an SQLite database.
-pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+/// Opens a regular file with one name, without following a link.
+pub(super) fn open_plain(path: &Path, write: bool, create: bool) -> Result<File, StoreError> {
+    let opened = no_follow().read(true).write(write).create(create).truncate(false).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        // Opening a link fails with ELOOP; the check names the link.
+        Err(source) => return Err(require_plain(path).err().unwrap_or_else(|| place(path)(source))),
+    };
+    check_plain(path, &file.metadata().map_err(place(path))?)?;
+    Ok(file)
+}
+
+/// Refuses a file that is empty or not an SQLite database.
+pub(super) fn check_header(path: &Path, file: &File) -> Result<(), StoreError> {
     let mut header = Vec::with_capacity(16);
-    File::open(path)
-        .and_then(|file| file.take(16).read_to_end(&mut header))
-        .map_err(|source| StoreError::Place { path: path.to_owned(), source })?;
-    if header.is_empty() || header == b"SQLite format 3\0" {
+    file.take(16).read_to_end(&mut header).map_err(place(path))?;
+    if header.is_empty() {
+        return Err(empty(path));
+    }
+    if header == b"SQLite format 3\0" {
         return Ok(());
     }
     Err(StoreError::NotOurs { path: path.to_owned(), what: "not an SQLite database".to_owned() })
 }
 
-/// Restricts the state and its siblings, which hold personal data, to their owner. SQLite gives the WAL the mode of the
+/// A state of 0 bytes lost its data; SQLite would take it for a new one and delete its WAL.
+fn empty(path: &Path) -> StoreError {
+    StoreError::Unsafe {
+        path: path.to_owned(),
+        what: "it is empty (0 bytes), so its data was lost".to_owned(),
+        remedy: "restore a backup; to start with a new state, remove this file and those beside it".to_owned(),
+    }
+}
+
+/// Creates the state if it is missing, with mode 0600. Returns whether it was missing.
+///
+/// The file gets its name only when it is a database, so an empty file is always a damaged one. The caller holds the lock.
+pub(super) async fn create_if_missing(path: &Path) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(place(path)(source)),
+    }
+    let wal = sibling(path, "-wal");
+    if fs::symlink_metadata(&wal).is_ok_and(|metadata| metadata.len() > 0) {
+        return Err(StoreError::Unsafe {
+            path: path.to_owned(),
+            what: format!("the file is missing, but its write-ahead log {} is there", wal.display()),
+            remedy: "restore a backup; to start with a new state, remove the log".to_owned(),
+        });
+    }
+    let new = sibling(path, NEW);
+    for suffix in [""].iter().chain(&SQLITE_FILES) {
+        // Left by a process that died here.
+        let _ = fs::remove_file(sibling(&new, suffix));
+    }
+    let file = no_follow().write(true).create_new(true).open(&new).map_err(place(path))?;
+    give_to_folder_owner(path, &file)?;
+    // Setting the journal mode writes the header.
+    let pool = connect(&new, options(&new).journal_mode(SqliteJournalMode::Wal), 1).await?;
+    pool.close().await;
+    file.sync_all().and_then(|()| fs::rename(&new, path)).map_err(place(path))?;
+    Ok(true)
+}
+
+/// A file that root creates belongs to the owner of its folder, so that the service can use it. SQLite does the same.
+pub(super) fn give_to_folder_owner(path: &Path, file: &File) -> Result<(), StoreError> {
+    let (folder, metadata) =
+        fs::metadata(folder(path)).and_then(|folder| Ok((folder, file.metadata()?))).map_err(place(path))?;
+    if metadata.uid() == 0 && folder.uid() != 0 {
+        std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid())).map_err(place(path))?;
+    }
+    Ok(())
+}
+
+/// Restricts the state and SQLite's files, which hold personal data, to their owner. SQLite gives the WAL the mode of the
 /// state. Returns whether others could read the state.
-pub(super) fn tighten_all(path: &Path) -> Result<bool, StoreError> {
-    let tightened = tighten(path)?;
-    for suffix in ["-wal", "-shm", ".lock"] {
+///
+/// Called before SQLite opens them: closing a descriptor would release SQLite's locks on the file.
+pub(super) fn tighten_all(path: &Path, state: &File) -> Result<bool, StoreError> {
+    let tightened = tighten(path, state)?;
+    for suffix in SQLITE_FILES {
         let beside = sibling(path, suffix);
-        if beside.exists() {
-            tighten(&beside)?;
+        require_plain(&beside)?;
+        if let Ok(file) = open_plain(&beside, false, false) {
+            tighten(&beside, &file)?;
         }
     }
     Ok(tightened)
 }
 
-fn tighten(path: &Path) -> Result<bool, StoreError> {
-    let place = |source| StoreError::Place { path: path.to_owned(), source };
-    let metadata = fs::metadata(path).map_err(place)?;
+/// Refuses links in place of SQLite's files. SQLite does not follow them either, but its error does not name the cause.
+pub(super) fn require_plain_beside(path: &Path) -> Result<(), StoreError> {
+    SQLITE_FILES.iter().try_for_each(|suffix| require_plain(&sibling(path, suffix)))
+}
+
+/// Restricts an open file to its owner. Returns whether others could read it.
+pub(super) fn tighten(path: &Path, file: &File) -> Result<bool, StoreError> {
+    let metadata = file.metadata().map_err(place(path))?;
     if metadata.permissions().mode() & 0o077 == 0 {
         return Ok(false);
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(place)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(place(path))?;
     Ok(true)
 }

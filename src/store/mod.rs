@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod forget;
 mod intake;
+mod lock;
 mod looks;
 mod migrate;
 mod open;
@@ -41,8 +42,9 @@ pub use audit::Verified;
 pub use compare::Known;
 pub use enforcement::Enforcement;
 pub use error::{StoreError, name_state};
-pub use files::is_in_use;
+pub use files::check_folder;
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
+pub use lock::is_in_use;
 pub use looks::{
     AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart,
 };

@@ -1,6 +1,6 @@
 //! Opening and closing the state.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,11 @@ use super::StoreError;
 use super::connect::{
     READERS, connect, connect_readers, options, reading, require_ours, require_sqlite, require_wal, writing,
 };
-use super::files::{check_header, create_if_missing, require_regular, sibling, take_lock, tighten_all};
+use super::files::{
+    check_folder, check_header, create_if_missing, open_plain, require_plain, require_plain_beside, sibling,
+    tighten_all,
+};
+use super::lock::{self, Lock};
 use super::migrate::{MIGRATIONS, known_schema, migrate, schema};
 use super::write::{COMPONENT, CREATE, Tx, Write};
 use crate::domain::{Timestamp, timestamp_text};
@@ -55,6 +59,8 @@ pub struct Opened {
     pub policy_changed: bool,
     /// Other users could read the file; they no longer can.
     pub tightened: bool,
+    /// A group can write the folder.
+    pub group_can_write: bool,
 }
 
 /// The state of one installation.
@@ -63,8 +69,8 @@ pub struct Store {
     path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Held while the store is open. The operating system releases it even if the process is killed.
-    lock: Mutex<Option<File>>,
+    /// Held while the store is open.
+    lock: Mutex<Option<Lock>>,
 }
 
 /// Stores the binding. [`inspect`] has checked the org and the tenant.
@@ -83,7 +89,7 @@ const END_DEAD_RUNS: &str = "
 impl Store {
     /// Opens the state at `path` exclusively; creates it if it is missing.
     ///
-    /// Locks `path`.lock, creates the file with mode 0600, checks that it is ours, migrates an older schema after copying
+    /// Locks the file, creates it with mode 0600 if it is missing, checks that it is ours, migrates an older schema after copying
     /// the file, and binds the state to the org and the tenant.
     ///
     /// # Errors
@@ -98,23 +104,45 @@ impl Store {
         now: Timestamp,
         migrations: &Migrator,
     ) -> Result<(Self, Opened), StoreError> {
-        require_regular(path)?;
-        let lock = take_lock(path)?;
+        require_plain(path)?;
+        let group_can_write = check_folder(path)?;
+        let name = lock::take_name(path)?;
         failpoint::pass(COMPONENT, CREATE, Phase::Before);
-        let created = create_if_missing(path)?;
+        let created = create_if_missing(path).await?;
         failpoint::pass(COMPONENT, CREATE, Phase::After);
-        check_header(path)?;
+        let state = open_plain(path, true, false)?;
+        let lock = lock::take_inode(path, state, name)?;
+        check_header(path, &lock.state)?;
+        require_plain_beside(path)?;
         // Checks come first and only read: opening a writer would already convert the file to WAL mode.
         inspect(path, binding, migrations).await?;
-        let tightened = tighten_all(path)?;
+        let tightened = tighten_all(path, &lock.state)?;
         let writer = connect(path, writing(path), 1).await?;
-        require_wal(&writer, path).await?;
-        let migrated_from = migrate(&writer, path, migrations).await?;
-        // Readers need the WAL, which the writer has created by now.
-        let readers = connect(path, reading(path), READERS).await?;
+        let opened = async {
+            require_wal(&writer, path).await?;
+            let migrated_from = migrate(&writer, path, migrations).await?;
+            // Readers need the WAL, which the writer has created by now.
+            Ok((migrated_from, connect(path, reading(path), READERS).await?))
+        };
+        let (migrated_from, readers) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Before the lock's descriptor closes, which would release SQLite's locks.
+                writer.close().await;
+                return Err(error);
+            }
+        };
         let store = Self { path: path.to_owned(), writer, readers, lock: Mutex::new(Some(lock)) };
-        let (enforcement_switched_on, policy_changed) = store.take_over(binding, now).await?;
-        Ok((store, Opened { created, migrated_from, enforcement_switched_on, policy_changed, tightened }))
+        let (enforcement_switched_on, policy_changed) = match store.take_over(binding, now).await {
+            Ok(changes) => changes,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
+        let opened =
+            Opened { created, migrated_from, enforcement_switched_on, policy_changed, tightened, group_can_write };
+        Ok((store, opened))
     }
 
     /// Binds the state to the configuration and ends the runs of dead processes. Returns whether enforcement was enabled
@@ -221,18 +249,17 @@ async fn bind(tx: &mut Tx, binding: &Binding, now: Timestamp) -> Result<(), Stor
 
 /// Refuses a state that is missing, unreadable or not an SQLite database.
 fn require_present(path: &Path) -> Result<(), StoreError> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing { path: path.to_owned() }),
-        Err(source) => Err(StoreError::unreadable(path, source)),
-        Ok(metadata) if metadata.len() == 0 => Err(StoreError::Missing { path: path.to_owned() }),
-        Ok(_) => {
-            require_regular(path)?;
-            check_header(path).map_err(|error| match error {
-                StoreError::Place { path, source } => StoreError::unreadable(&path, source),
-                other => other,
-            })
-        }
+    if let Err(error) = fs::symlink_metadata(path)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Err(StoreError::Missing { path: path.to_owned() });
     }
+    require_plain(path)?;
+    require_plain_beside(path)?;
+    open_plain(path, false, false).and_then(|file| check_header(path, &file)).map_err(|error| match error {
+        StoreError::Place { path, source } => StoreError::unreadable(&path, source),
+        other => other,
+    })
 }
 
 fn require_bound(path: &Path, what: &'static str, bound: &str, configured: &str) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ use crate::engine::deploy::Deployment;
 use crate::http::pacing::{Bucket, Pacer};
 use crate::http::{Call, Failure, Http, Kind, Remote, headers};
 use crate::okta::{self, CredentialReport, LogFilter, LogPosition, Okta, SCOPES};
-use crate::store::{Access, Store, StoreError, is_in_use, name_state};
+use crate::store::{Access, Store, StoreError, check_folder, is_in_use, name_state};
 
 /// Timeout of name resolution.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -407,6 +407,20 @@ impl Online<'_> {
         let path = &self.config.store.path;
         name_state(path);
         let line = "state";
+        match check_folder(path) {
+            Ok(true) => self.report.warn(
+                line,
+                format!(
+                    "{}: a group can write its folder; `chmod g-w` it, so that no other user can replace the state",
+                    path.display()
+                ),
+            ),
+            Err(error @ StoreError::Unsafe { .. }) => {
+                self.report.fail(line, error.to_string());
+                return;
+            }
+            Ok(false) | Err(_) => {}
+        }
         let store = match Store::open_beside(path, Access::Read).await {
             Ok(store) => store,
             Err(StoreError::Missing { .. }) => {

@@ -3,6 +3,7 @@
 mod alarms;
 mod backup;
 mod evidence;
+mod files;
 mod full;
 mod intake;
 mod interleavings;

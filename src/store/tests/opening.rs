@@ -194,8 +194,7 @@ async fn writer_recovers_after_sqlite_rollback() {
 #[tokio::test]
 async fn open_recovers_from_crash_during_creation() {
     for statements in [
-        &[][..],
-        &["PRAGMA journal_mode = WAL"],
+        &["PRAGMA journal_mode = WAL"][..],
         &[
             "PRAGMA journal_mode = WAL",
             "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, execution_time BIGINT NOT NULL)",
@@ -217,9 +216,7 @@ async fn open_recovers_from_crash_during_creation() {
         }
         if statements.len() < 2 {
             let error = Store::open_beside(&copy, Access::Read).await.unwrap_err();
-            let none = matches!(error, StoreError::Missing { .. });
-            let older = !statements.is_empty() && matches!(error, StoreError::Older { found: 0, .. });
-            assert!(none || older, "{error}");
+            assert!(matches!(error, StoreError::Older { found: 0, .. }), "{error}");
         }
         let (store, opened) = Store::open(&copy, &binding(), noon()).await.unwrap();
         assert!(!opened.created && opened.migrated_from.is_none());
