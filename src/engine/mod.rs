@@ -35,6 +35,7 @@ pub mod reconciler;
 mod stage;
 pub mod supervisor;
 pub mod sync_user;
+mod ticks;
 
 use std::sync::Arc;
 use std::time::Duration;

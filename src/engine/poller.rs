@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -31,6 +32,8 @@ const OVERLAP: Duration = Duration::from_secs(600);
 const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Okta keeps the log for 90 days; we assume a gap some time before that.
 const GAP_AFTER: Duration = Duration::from_secs(80 * 86_400);
+/// Okta's time is known from `Date` to the second, at some moment of a call. The local clock is more precise if it is right.
+const DATE_PRECISION: SignedDuration = SignedDuration::from_secs(60);
 /// Okta refuses `since` from 180 days on (E0000053).
 const SINCE_MAX: Duration = Duration::from_secs(179 * 86_400);
 
@@ -85,6 +88,8 @@ impl Engine {
             if stop.is_cancelled() {
                 return Ok(());
             }
+            // Before the position, which needs the time of Okta's clock.
+            self.bind_org().await?;
             let checkpoint = self.store.checkpoint().await?;
             let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else {
                 continue;
@@ -166,7 +171,7 @@ impl Engine {
         checkpoint: Option<&Checkpoint>,
         fingerprint: &str,
     ) -> Result<Option<(LogPosition, i64)>, PassError> {
-        let now = self.now();
+        let now = self.okta_now();
         let Some(checkpoint) = checkpoint else {
             let since = clock::sub(now, self.options.initial_lookback);
             return Ok(Some((LogPosition::Since(since), 0)));
@@ -191,8 +196,14 @@ impl Engine {
         Ok(Some((LogPosition::Since(checkpoint.anchor_at.max(oldest)), checkpoint.seq)))
     }
 
+    /// The time of Okta's clock, which stamps the log. By a local clock that is days ahead, the first poll would start in
+    /// the future and miss everything before.
+    fn okta_now(&self) -> Timestamp {
+        let local = self.now();
+        self.okta.now().filter(|theirs| theirs.duration_since(local).abs() > DATE_PRECISION).unwrap_or(local)
+    }
+
     async fn page(&self, position: &LogPosition, filter: &LogFilter) -> Result<LogPage, PassError> {
-        self.bind_org().await?;
         let limit = self.page_limit().get();
         self.okta_breaker
             .call(okta::endpoints::LOG, Priority::Live, "poller", || self.okta.log_page(position, filter, limit))

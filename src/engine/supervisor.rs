@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::applier::Until;
 use super::error::PassError;
+use super::ticks::{Ticks, WakingTicks};
 use super::{Engine, Fatal, Note};
 use crate::domain::clock;
 use crate::failpoint;
@@ -39,8 +40,14 @@ impl Engine {
     /// # Errors
     /// When a task exited unexpectedly, or the state cannot be used at all.
     pub async fn run(self: &Arc<Self>, schedules: &Schedules, stop: CancellationToken) -> Result<(), Fatal> {
-        let mut scheduler = self.schedule(schedules).await?;
+        let ticks = self.ticks(schedules)?;
+        let mut scheduler = self.schedule(&ticks).await?;
         let mut loops: JoinSet<(&'static str, Result<(), Fatal>)> = JoinSet::new();
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move {
+            engine.tick_loop(&ticks, &token).await;
+            ("schedule", Ok(()))
+        });
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move { ("poller", engine.poll_loop(&token).await) });
         let (engine, token) = (self.clone(), stop.clone());
@@ -78,17 +85,30 @@ impl Engine {
 
     /// Starts the schedule. A tick only wakes a loop: work inside a job could overlap with itself, would be cut off at
     /// shutdown, and would lose its panics.
-    async fn schedule(self: &Arc<Self>, schedules: &Schedules) -> Result<JobScheduler, Fatal> {
+    async fn schedule(self: &Arc<Self>, jobs: &[WakingTicks]) -> Result<JobScheduler, Fatal> {
         let scheduler = JobScheduler::new().await.map_err(refused)?;
-        let engine = self.clone();
-        let poll = Job::new(schedules.poll.as_str(), move |_, _| engine.wakes.poll.notify_one()).map_err(refused)?;
-        scheduler.add(poll).await.map_err(refused)?;
-        let engine = self.clone();
-        let reconcile =
-            Job::new(schedules.reconcile.as_str(), move |_, _| engine.wakes.reconcile.notify_one()).map_err(refused)?;
-        scheduler.add(reconcile).await.map_err(refused)?;
+        for (ticks, wake) in jobs {
+            let (engine, ticks, wake) = (self.clone(), ticks.clone(), *wake);
+            let pattern = ticks.pattern().to_owned();
+            let job = Job::new(pattern.as_str(), move |_, _| {
+                ticks.record(engine.clock.as_ref());
+                wake(&engine);
+            });
+            scheduler.add(job.map_err(refused)?).await.map_err(refused)?;
+        }
         scheduler.start().await.map_err(refused)?;
         Ok(scheduler)
+    }
+
+    /// The schedules with the loop that each one wakes.
+    fn ticks(&self, schedules: &Schedules) -> Result<[WakingTicks; 2], Fatal> {
+        let clock = self.clock.as_ref();
+        let poll = Ticks::new("poll", &schedules.poll, clock)?;
+        let reconcile = Ticks::new("reconcile", &schedules.reconcile, clock)?;
+        Ok([
+            (Arc::new(poll), |engine| engine.wakes.poll.notify_one()),
+            (Arc::new(reconcile), |engine| engine.wakes.reconcile.notify_one()),
+        ])
     }
 
     /// Polls at once, at each tick, and when an open circuit allows a probe.

@@ -7,6 +7,7 @@
 
 mod auth0_identity;
 mod backlog;
+mod clock;
 mod cursor;
 mod drain;
 mod harness;

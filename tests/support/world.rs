@@ -10,7 +10,7 @@ use std::time::Duration;
 use okta_auth0_sync::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options};
 use okta_auth0_sync::domain::clock::{Sleep, Waiting};
 use okta_auth0_sync::domain::mark::MarkOptions;
-use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Rules, Timestamp, clock};
+use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Rules, SteadyClock, Timestamp, clock};
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::sync_user::Report;
 use okta_auth0_sync::engine::{Engine, Options};
@@ -147,7 +147,7 @@ impl World {
     }
 
     async fn open(&mut self, network: Network) {
-        let clock: Arc<dyn Clock> = self.host.clone();
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(self.host.clone()));
         let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
         let url = |other: Option<String>, own: &str| Url::parse(&other.unwrap_or_else(|| own.to_owned())).unwrap();
         let (okta_url, auth0_url) = (url(network.okta_url, okta.url()), url(network.auth0_url, auth0.url()));

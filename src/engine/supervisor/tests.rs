@@ -87,17 +87,22 @@ struct Daemon {
     running: JoinHandle<Result<(), Fatal>>,
 }
 
+const HOURLY: &str = "0 0 * * * *";
 /// Never within a test.
 const NEVER: &str = "0 0 0 29 2 *";
 
 impl Daemon {
     async fn start(prepare: impl AsyncFnOnce(&Stage)) -> Self {
+        Self::on_schedule(NEVER, prepare).await
+    }
+
+    async fn on_schedule(poll: &str, prepare: impl AsyncFnOnce(&Stage)) -> Self {
         let (sender, notes) = mpsc::unbounded_channel();
         let clock = ManualClock::new(start_time());
         let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(sender)).await;
         prepare(&stage).await;
         let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
-        let schedules = Schedules { poll: NEVER.to_owned(), reconcile: NEVER.to_owned() };
+        let schedules = Schedules { poll: poll.to_owned(), reconcile: NEVER.to_owned() };
         let running = tokio::spawn({
             let stop = stop.clone();
             async move { engine.run(&schedules, stop).await }
@@ -164,6 +169,22 @@ async fn a_while() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn clock_set_back_does_not_delay_polls() {
+    // The scheduler ticks by the real clock: not within this test.
+    let mut daemon = Daemon::on_schedule(HOURLY, async |_| ()).await;
+    assert_eq!(daemon.pass().await, None);
+    let clock = daemon.stage.clock.clone();
+    clock.step_wall(jiff::SignedDuration::from_hours(-24));
+    for _ in 0..3 {
+        let before = clock.monotonic();
+        assert_eq!(daemon.pass_while_time_advances().await, None);
+        let waited = clock.monotonic().saturating_sub(before);
+        assert!(waited <= Duration::from_secs(2 * 3600), "the next poll came after {waited:?}");
+    }
+    daemon.end().await.unwrap();
 }
 
 #[tokio::test]
