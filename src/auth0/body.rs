@@ -81,6 +81,19 @@ pub(super) fn of(
 }
 
 #[derive(Serialize)]
+struct Blocking {
+    blocked: bool,
+}
+
+/// The body that sets `blocked` and nothing else.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn blocking(blocked: bool) -> Result<Box<RawValue>, serde_json::Error> {
+    to_raw_value(&Blocking { blocked })
+}
+
+#[derive(Serialize)]
 struct Removing<'a> {
     /// Null deletes this key, and no other (Auth0 docs: Manage Metadata with the Management API).
     app_metadata: BTreeMap<&'a str, ()>,

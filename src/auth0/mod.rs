@@ -27,7 +27,7 @@ mod token;
 mod write;
 
 pub use actions::{Action, BOUND_MAX, Bound, Build, Place, Trigger};
-pub use read::{AccountQuery, SearchPage};
+pub use read::{AccountQuery, Fields, SearchPage};
 pub use record::AccountRecord;
 pub use shipped::{ACTION_NAME, ACTION_SOURCE, action_code, is_same_code};
 pub use standing::{Condition, Standing, Step};

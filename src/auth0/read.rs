@@ -9,10 +9,36 @@ use super::record::AccountRecord;
 use super::{Answer, Auth0, Failure};
 use crate::domain::{AccountId, Address, OktaUserId};
 
-/// What is asked for of an account. An unknown name is refused with 400.
-const FIELDS: &str = "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata";
 /// The most accounts a page.
 const PER_PAGE: &str = "100";
+
+/// How much of an account to ask for. Users and applications fill the metadata, so each question has a smaller one behind
+/// it. Auth0 selects root attributes only, and refuses an unknown name with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fields {
+    /// Id and address.
+    Id,
+    /// All that a decision needs except the mark.
+    Account,
+    /// Also `app_metadata`, which holds the mark.
+    Mark,
+    /// Also `user_metadata`, which holds the mirror.
+    All,
+}
+
+impl Fields {
+    /// The questions about one account, each smaller than the one before.
+    pub const SMALLER: [Self; 3] = [Self::All, Self::Mark, Self::Account];
+
+    const fn names(self) -> &'static str {
+        match self {
+            Self::Id => "user_id,email",
+            Self::Account => "user_id,email,email_verified,identities,blocked",
+            Self::Mark => "user_id,email,email_verified,identities,blocked,app_metadata",
+            Self::All => "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata",
+        }
+    }
+}
 
 /// What to search accounts for. Auth0 shows the first 1,000 hits only.
 #[derive(Clone, Debug)]
@@ -70,40 +96,40 @@ impl Auth0 {
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Malformed`] names the account that cannot be read.
-    pub async fn accounts_by_email(&self, email: &str) -> Result<Vec<AccountRecord>, Failure> {
+    pub async fn accounts_by_email(&self, email: &str, fields: Fields) -> Result<Vec<AccountRecord>, Failure> {
         let mut url = self.address("/api/v2/users-by-email");
         url.query_pairs_mut()
             .append_pair("email", email)
-            .append_pair("fields", FIELDS)
+            .append_pair("fields", fields.names())
             .append_pair("include_fields", "true");
         let answer = self.call(BY_EMAIL, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let text = String::from_utf8_lossy(&answer.body);
         let raw: Vec<&RawValue> =
             serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not a list"))?;
-        raw.into_iter().map(|raw| self.record(&answer, raw)).collect()
+        raw.into_iter().map(|raw| self.record(&answer, raw, fields)).collect()
     }
 
     /// The account with this id. `None` if Auth0 answers 404.
     ///
     /// # Errors
     /// Classified.
-    pub async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Failure> {
+    pub async fn account(&self, id: &AccountId, fields: Fields) -> Result<Option<AccountRecord>, Failure> {
         let mut url = self.account_address(ACCOUNT, id, "")?;
-        url.query_pairs_mut().append_pair("fields", FIELDS).append_pair("include_fields", "true");
+        url.query_pairs_mut().append_pair("fields", fields.names()).append_pair("include_fields", "true");
         let answer = self.call(ACCOUNT, Method::GET, url, None).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         let answer = answer.success(self.clock.as_ref())?;
-        self.record_of(&answer, id).map(Some)
+        self.record_of(&answer, id, fields).map(Some)
     }
 
     /// One page (from 0) of the accounts that match: at most 100, eventually consistent.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Malformed`] names the account that cannot be read.
-    pub async fn search(&self, query: &AccountQuery<'_>, page: u32) -> Result<SearchPage, Failure> {
+    pub async fn search(&self, query: &AccountQuery<'_>, page: u32, fields: Fields) -> Result<SearchPage, Failure> {
         let Some(text) = query.text(&self.metadata_key) else {
             return Ok(SearchPage { accounts: Vec::new(), total: 0 });
         };
@@ -115,26 +141,26 @@ impl Auth0 {
             .append_pair("page", &page.to_string())
             .append_pair("per_page", PER_PAGE)
             .append_pair("include_totals", "true")
-            .append_pair("fields", FIELDS)
+            .append_pair("fields", fields.names())
             .append_pair("include_fields", "true");
         let answer = self.call(SEARCH, Method::GET, url, None).await?;
         let answer = answer.success(self.clock.as_ref())?;
         let text = String::from_utf8_lossy(&answer.body);
         let hits: Hits<'_> =
             serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not a search page with totals"))?;
-        let accounts = hits.users.into_iter().map(|raw| self.record(&answer, raw)).collect::<Result<_, _>>()?;
+        let accounts = hits.users.into_iter().map(|raw| self.record(&answer, raw, fields)).collect::<Result<_, _>>()?;
         Ok(SearchPage { accounts, total: hits.total })
     }
 
-    fn record(&self, answer: &Answer, raw: &RawValue) -> Result<AccountRecord, Failure> {
-        AccountRecord::read(raw, &self.metadata_key).map_err(|why| answer.malformed(why))
+    fn record(&self, answer: &Answer, raw: &RawValue, fields: Fields) -> Result<AccountRecord, Failure> {
+        AccountRecord::read(raw, &self.metadata_key, fields).map_err(|why| answer.malformed(why))
     }
 
     /// The account that the whole answer is; it must be the one that was asked for.
-    pub(super) fn record_of(&self, answer: &Answer, id: &AccountId) -> Result<AccountRecord, Failure> {
+    pub(super) fn record_of(&self, answer: &Answer, id: &AccountId, fields: Fields) -> Result<AccountRecord, Failure> {
         let text = String::from_utf8_lossy(&answer.body);
         let raw: &RawValue = serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not JSON"))?;
-        let record = self.record(answer, raw)?;
+        let record = self.record(answer, raw, fields)?;
         if record.account.id == *id {
             Ok(record)
         } else {

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Fields;
 use crate::domain::account::Mirror;
 use crate::domain::{Account, AccountId, Address, Mark, OktaUserId};
 use crate::http::lenient;
@@ -27,7 +28,7 @@ pub struct AccountRecord {
     /// What the program works with.
     pub account: Account,
     /// `user_metadata.okta` as it was: the merge on Auth0's side is of the first level only, so that writing our flag
-    /// alone would delete what others keep beside it. `None` if it was something else than an object.
+    /// alone would delete what others keep beside it. `None` if it was something else than an object, or was not read.
     pub(super) beside_mirror: Option<Shallow>,
 }
 
@@ -63,7 +64,7 @@ impl AccountRecord {
     ///
     /// # Errors
     /// The reason why `raw` is not an account, with its id if it has one.
-    pub(super) fn read(raw: &RawValue, metadata_key: &str) -> Result<Self, String> {
+    pub(super) fn read(raw: &RawValue, metadata_key: &str, fields: Fields) -> Result<Self, String> {
         let wire: Wire = serde_json::from_str(raw.get()).map_err(|error| format!("not an account: {error}"))?;
         let id = wire.user_id.filter(|id| !id.is_empty()).ok_or("an account without a user_id")?;
         let mark = shallow(wire.app_metadata.as_deref())
@@ -74,6 +75,7 @@ impl AccountRecord {
             .and_then(|mut metadata| metadata.remove(MIRROR_OBJECT))
             .filter(|object| !lenient::is_null(object.get()));
         let (mirror, beside_mirror) = match okta {
+            _ if fields < Fields::All => (Mirror::Unread, None),
             None => (Mirror::Absent, Some(Shallow::new())),
             Some(object) => match shallow(Some(&object)) {
                 None => (Mirror::Foreign, None),
@@ -94,6 +96,7 @@ impl AccountRecord {
             connections: wire.identities.into_iter().filter_map(|identity| identity.connection).collect(),
             blocked: is_true(wire.blocked.as_deref()),
             mark,
+            unread: fields < Fields::Mark,
             mirror,
         };
         Ok(Self { account, beside_mirror })

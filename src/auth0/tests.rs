@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::account::Mirror;
-use crate::domain::mark::took_hold;
+use crate::domain::mark::{Write, took_hold};
 use crate::domain::{Address, ManualClock, Mark, OktaUserId, Patch};
 use crate::http::pacing::Shares;
 use crate::http::playback::{Playback, Reply};
@@ -58,7 +58,7 @@ fn account(app_metadata: Value, user_metadata: Value) -> Value {
 
 fn read(value: &Value) -> AccountRecord {
     let raw = serde_json::value::to_raw_value(value).unwrap();
-    AccountRecord::read(&raw, "okta_sync").unwrap()
+    AccountRecord::read(&raw, "okta_sync", Fields::All).unwrap()
 }
 
 fn on() -> Mark {
@@ -124,10 +124,10 @@ fn an_account_needs_an_id_and_nothing_else() {
         "]".repeat(50_000)
     );
     let raw = RawValue::from_string(deep).unwrap();
-    assert_eq!(AccountRecord::read(&raw, "okta_sync").unwrap().account.mirror, Mirror::Absent);
+    assert_eq!(AccountRecord::read(&raw, "okta_sync", Fields::All).unwrap().account.mirror, Mirror::Absent);
     for not in ["{}", "7", "null", "{\"user_id\":\"\"}"] {
         let raw = RawValue::from_string(not.to_owned()).unwrap();
-        assert!(AccountRecord::read(&raw, "okta_sync").is_err(), "{not}");
+        assert!(AccountRecord::read(&raw, "okta_sync", Fields::All).is_err(), "{not}");
     }
 }
 
@@ -164,7 +164,8 @@ fn body_is_exactly_the_mark() {
 #[test]
 fn siblings_of_the_mirror_are_kept() {
     let text = r#"{"user_id":"x","user_metadata":{"okta":{"big":12345678901234567890123,"f":1.10}}}"#;
-    let record = AccountRecord::read(&RawValue::from_string(text.to_owned()).unwrap(), "okta_sync").unwrap();
+    let record =
+        AccountRecord::read(&RawValue::from_string(text.to_owned()).unwrap(), "okta_sync", Fields::All).unwrap();
     let body =
         body::of(&Patch { mark: on(), mirror: Some(true), blocked: None }, "k", record.beside_mirror.as_ref()).unwrap();
     assert!(body.get().contains(r#"{"okta":{"big":12345678901234567890123,"deactivated":"true","f":1.10}}"#), "{body}");
@@ -183,12 +184,15 @@ async fn patch_response_is_read_back() {
     .await;
     let record = read(&account(json!({}), json!({})));
     let patch = Patch { mark: on(), mirror: Some(true), blocked: None };
-    let patched = client.patch(&record, &patch).await.unwrap();
-    assert!(took_hold(&patched.account.account, &patch));
+    let user = OktaUserId::parse("00u1").unwrap();
+    let write = Write::Mark(patch.clone());
+    let without_mirror = Write::Mark(Patch { mirror: None, ..patch });
+    let patched = client.write(&record, &write, &user).await.unwrap();
+    assert!(took_hold(&patched.account.unwrap().account, &write));
     assert_eq!(patched.request_id.as_deref(), Some("req7"));
-    client.patch_authority_only(&record, &patch).await.unwrap();
-    assert_eq!(client.patch(&record, &patch).await.unwrap_err().kind, Kind::NotFound);
-    assert_eq!(client.patch(&record, &patch).await.unwrap_err().kind, Kind::Malformed);
+    client.write(&record, &without_mirror, &user).await.unwrap();
+    assert_eq!(client.write(&record, &write, &user).await.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(client.write(&record, &write, &user).await.unwrap_err().kind, Kind::Malformed);
     let seen = server.seen();
     assert_eq!(seen[1].line, format!("PATCH /api/v2/users/{ENCODED}"));
     assert_eq!(seen[1].header("content-type"), "application/json");
@@ -210,18 +214,18 @@ async fn accounts_are_found_by_email_id_and_search() {
         Reply::json(200, json!({ "total": 0, "users": [] })),
     ])
     .await;
-    assert_eq!(client.accounts_by_email("Ann+x@Example.com").await.unwrap().len(), 2);
-    assert!(client.accounts_by_email("none@example.com").await.unwrap().is_empty());
+    assert_eq!(client.accounts_by_email("Ann+x@Example.com", Fields::All).await.unwrap().len(), 2);
+    assert!(client.accounts_by_email("none@example.com", Fields::All).await.unwrap().is_empty());
     let id = AccountId::new(ID);
-    assert_eq!(client.account(&id).await.unwrap().unwrap().account.id, id);
-    assert!(client.account(&id).await.unwrap().is_none());
+    assert_eq!(client.account(&id, Fields::All).await.unwrap().unwrap().account.id, id);
+    assert!(client.account(&id, Fields::All).await.unwrap().is_none());
     let addresses = ["a\"b\\@x.com", "c@x.com"].map(|text| Address::parse(text).unwrap());
-    let page = client.search(&AccountQuery::Emails(&addresses), 3).await.unwrap();
+    let page = client.search(&AccountQuery::Emails(&addresses), 3, Fields::All).await.unwrap();
     assert_eq!((page.accounts.len(), page.total), (1, 1201));
-    client.search(&AccountQuery::Marked, 0).await.unwrap();
+    client.search(&AccountQuery::Marked, 0, Fields::All).await.unwrap();
     let user = OktaUserId::parse("00u1").unwrap();
-    client.search(&AccountQuery::MarkedFor(&user), 0).await.unwrap();
-    assert_eq!(client.search(&AccountQuery::Emails(&[]), 0).await.unwrap().total, 0);
+    client.search(&AccountQuery::MarkedFor(&user), 0, Fields::All).await.unwrap();
+    assert_eq!(client.search(&AccountQuery::Emails(&[]), 0, Fields::All).await.unwrap().total, 0);
 
     let seen = server.seen();
     assert_eq!(seen.len(), 8, "nothing is asked for no address");
@@ -255,17 +259,17 @@ async fn unreadable_account_fails_the_list() {
         Reply::json(200, json!([])),
     ])
     .await;
-    let failure = client.accounts_by_email("a@b").await.unwrap_err();
+    let failure = client.accounts_by_email("a@b", Fields::All).await.unwrap_err();
     assert_eq!((failure.kind, failure.message.as_str()), (Kind::Malformed, "an account without a user_id"));
-    assert_eq!(client.accounts_by_email("a@b").await.unwrap_err().kind, Kind::Malformed);
-    assert_eq!(client.search(&AccountQuery::Marked, 0).await.unwrap_err().kind, Kind::Malformed);
+    assert_eq!(client.accounts_by_email("a@b", Fields::All).await.unwrap_err().kind, Kind::Malformed);
+    assert_eq!(client.search(&AccountQuery::Marked, 0, Fields::All).await.unwrap_err().kind, Kind::Malformed);
 }
 
 #[tokio::test]
 async fn ids_with_path_characters_are_refused() {
     let (server, client) = playing([]).await;
     for id in ["", ".", ".."] {
-        assert_eq!(client.account(&AccountId::new(id)).await.unwrap_err().kind, Kind::Rejected, "{id}");
+        assert_eq!(client.account(&AccountId::new(id), Fields::All).await.unwrap_err().kind, Kind::Rejected, "{id}");
         assert_eq!(client.delete_sessions(&AccountId::new(id)).await.unwrap_err().kind, Kind::Rejected, "{id}");
     }
     assert!(server.seen().is_empty());
@@ -293,12 +297,12 @@ async fn a_refused_token_is_renewed_once() {
     let expired = || error(401, "", "Expired token received for JSON Web Token validation");
     let server = Playback::start([token("t1"), expired(), token("t2"), expired(), Reply::json(200, "[]")]).await;
     let client = auth0_with(server.url.clone(), secret()).0;
-    assert_eq!(client.accounts_by_email("a@b").await.unwrap_err().kind, Kind::Unauthorized);
+    assert_eq!(client.accounts_by_email("a@b", Fields::All).await.unwrap_err().kind, Kind::Unauthorized);
     let authorizations: Vec<String> =
         server.seen().iter().map(|seen| seen.header("authorization").to_owned()).collect();
     assert_eq!(authorizations, ["", "Bearer t1", "", "Bearer t2"]);
     // The token that was refused last is kept: the engine holds its calls now, and a later one renews it.
-    client.accounts_by_email("a@b").await.unwrap();
+    client.accounts_by_email("a@b", Fields::All).await.unwrap();
 }
 
 #[tokio::test]
@@ -306,9 +310,9 @@ async fn token_is_renewed_early_with_its_scopes() {
     let server = Playback::start([token("t1"), Reply::json(200, "[]"), token("t2"), Reply::json(200, "[]")]).await;
     let (client, clock) = auth0_with(server.url.clone(), secret());
     assert_eq!(client.granted_scopes().await.unwrap(), ["read:users", "update:users"]);
-    client.accounts_by_email("a@b").await.unwrap();
+    client.accounts_by_email("a@b", Fields::All).await.unwrap();
     clock.advance(std::time::Duration::from_secs(86_400 - 300));
-    client.accounts_by_email("a@b").await.unwrap();
+    client.accounts_by_email("a@b", Fields::All).await.unwrap();
     assert_eq!(server.seen()[3].header("authorization"), "Bearer t2");
 }
 
@@ -336,7 +340,7 @@ async fn no_secret_is_ever_shown() {
     let (_server, client) = playing([error(403, "insufficient_scope", "words"), Reply::json(500, "canary-body")]).await;
     let mut text = format!("{client:?} {:?}", secret());
     for _ in 0..2 {
-        let failure = client.accounts_by_email("canary@example.com").await.unwrap_err();
+        let failure = client.accounts_by_email("canary@example.com", Fields::All).await.unwrap_err();
         text += &format!("{failure} {failure:?}");
     }
     let server = Playback::start([
@@ -351,7 +355,7 @@ async fn no_secret_is_ever_shown() {
     .await;
     let client = auth0_with(server.url.clone(), secret()).0;
     for _ in 0..2 {
-        let failure = client.accounts_by_email("canary@example.com").await.unwrap_err();
+        let failure = client.accounts_by_email("canary@example.com", Fields::All).await.unwrap_err();
         text += &format!("{failure} {failure:?}");
     }
     let record = read(&account(json!({}), json!({ "okta": { "canary": "canary" } })));

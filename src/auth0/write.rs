@@ -5,9 +5,10 @@ use reqwest::header::HeaderValue;
 use serde_json::value::RawValue;
 
 use super::endpoints::{PATCH, REFRESH_TOKENS, SESSIONS};
-use super::{AccountRecord, Auth0, Endpoint, Failure, body};
-use crate::domain::mark::Removal;
+use super::{AccountRecord, Auth0, Endpoint, Failure, Fields, body};
+use crate::domain::mark::{Removal, Write};
 use crate::domain::{AccountId, OktaUserId, Patch};
+use crate::http::Kind;
 
 /// Auth0 truncates a longer [`super::CORRELATION_ID`].
 const CORRELATION_ID_MAX: usize = 64;
@@ -15,19 +16,33 @@ const CORRELATION_ID_MAX: usize = 64;
 /// What Auth0 answered to a PATCH.
 #[derive(Clone, Debug)]
 pub struct Patched {
-    /// The account as it is now: compare it with what was sent ([`crate::domain::mark::took_hold`]).
-    pub account: AccountRecord,
+    /// The account as it is now: compare it with what was sent ([`crate::domain::mark::took_hold`]). `None`: Auth0 accepted
+    /// the write, and the account is too large to be answered whole.
+    pub account: Option<AccountRecord>,
     /// What Auth0 calls this exchange.
     pub request_id: Option<String>,
 }
 
 impl Auth0 {
-    /// Writes `patch` to the account: the mark, the mirror (siblings kept) and the block that it names.
+    /// Sends one write to the account. Nothing else than what it names is changed; the mirror keeps its siblings.
     ///
     /// # Errors
     /// Classified. [`crate::http::Kind::NotFound`]: the account has been deleted or linked since, so look again.
-    /// [`crate::http::Kind::Rejected`] (400, 413): try [`Auth0::patch_authority_only`].
-    pub async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
+    /// [`crate::http::Kind::Rejected`] (400, 413): try the next of [`crate::domain::mark::attempts`].
+    pub async fn write(&self, record: &AccountRecord, write: &Write, user: &OktaUserId) -> Result<Patched, Failure> {
+        match write {
+            Write::Mark(patch) => self.patch(record, patch).await,
+            Write::Block(blocked) => {
+                let body = body::blocking(*blocked).map_err(|error| PATCH.rejected(error.to_string()))?;
+                self.send_patch(&record.account.id, correlation_id(None, Some(user)), &body).await
+            }
+            Write::Remove(removal) => self.remove_mark(record, *removal).await,
+            Write::Nothing => Ok(Patched { account: Some(record.clone()), request_id: None }),
+        }
+    }
+
+    /// Writes `patch` to the account: the mark, the mirror (siblings kept) and the block that it names.
+    async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
         let body = body::of(patch, &self.metadata_key, record.beside_mirror.as_ref())
             .map_err(|error| PATCH.rejected(error.to_string()))?;
         let name = correlation_id(patch.mark.event_id.as_deref(), patch.mark.okta_user_id.as_ref());
@@ -37,7 +52,7 @@ impl Auth0 {
     /// Removes the mark in `app_metadata` and what `removal` names.
     ///
     /// # Errors
-    /// Classified, as [`Auth0::patch`].
+    /// Classified, as [`Auth0::write`].
     pub async fn remove_mark(&self, record: &AccountRecord, removal: Removal) -> Result<Patched, Failure> {
         let body = body::removing(removal, &self.metadata_key, record.beside_mirror.as_ref())
             .map_err(|error| PATCH.rejected(error.to_string()))?;
@@ -47,17 +62,18 @@ impl Auth0 {
 
     async fn send_patch(&self, id: &AccountId, name: Option<HeaderValue>, body: &RawValue) -> Result<Patched, Failure> {
         let url = self.account_address(PATCH, id, "")?;
-        let answer = self.call_named(name, PATCH, Method::PATCH, url, Some(body)).await?;
-        let answer = answer.success(self.clock.as_ref())?;
-        Ok(Patched { account: self.record_of(&answer, id)?, request_id: answer.request_id() })
-    }
-
-    /// The same without the mirror: `user_metadata` is not touched.
-    ///
-    /// # Errors
-    /// As [`Auth0::patch`].
-    pub async fn patch_authority_only(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
-        self.patch(record, &Patch { mirror: None, ..patch.clone() }).await
+        match self.call_named(name, PATCH, Method::PATCH, url, Some(body)).await {
+            Ok(answer) => {
+                let answer = answer.success(self.clock.as_ref())?;
+                let account = Some(self.record_of(&answer, id, Fields::All)?);
+                Ok(Patched { account, request_id: answer.request_id() })
+            }
+            // The answer is the whole account, and `fields` does not apply to a PATCH.
+            Err(failure) if failure.kind == Kind::TooLarge && matches!(failure.status, Some(200..300)) => {
+                Ok(Patched { account: None, request_id: failure.request_id })
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Ends the account's sessions; Auth0 does so a little later (202). Enterprise plans only.

@@ -233,6 +233,7 @@ mod tests {
             connections: vec!["db".to_owned()],
             blocked: false,
             mark,
+            unread: false,
             mirror: Mirror::Absent,
         };
         Seen { account: Some(account), id: AccountId::new(id), believed: true, outside: false, wrong }

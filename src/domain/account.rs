@@ -43,6 +43,8 @@ pub enum Mirror {
     Off,
     /// `okta` is not an object (a string, a list …): overwriting it would destroy another program's data.
     Foreign,
+    /// `user_metadata` was not read, because it is too large or was not asked for.
+    Unread,
 }
 
 /// What the store knows of an account that carries, or carried, our mark for a user.
@@ -77,6 +79,8 @@ pub struct Account {
     pub blocked: bool,
     /// Our mark, if there is one, also when it denies nothing.
     pub mark: Option<Mark>,
+    /// `app_metadata` was not read, because it is too large or was not asked for: the account may carry a mark.
+    pub unread: bool,
     /// The copy of the mark that the original flow's Action reads.
     pub mirror: Mirror,
 }
@@ -87,11 +91,12 @@ impl Account {
         self.mark.as_ref().is_some_and(|mark| mark.deactivated) || self.mirror == Mirror::On
     }
 
-    /// The words for an account in decisions: `open` or `denied`, with `blocked` and unusual states spelled out.
+    /// The words for an account in decisions: `open` or `denied` (`unknown` if its mark cannot be read), with `blocked` and unusual states spelled out.
     pub fn summary(&self) -> String {
         let marked = self.mark.as_ref().is_some_and(|mark| mark.deactivated);
         let mut text = match (marked, self.mirror) {
             (true, _) => "denied".to_owned(),
+            (false, _) if self.unread => "unknown".to_owned(),
             (false, Mirror::On) => "denied by mirror only".to_owned(),
             (false, _) => "open".to_owned(),
         };

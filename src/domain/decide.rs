@@ -447,7 +447,8 @@ impl Case<'_> {
             Difference::None => Action::Confirm,
             Difference::Theirs(owner) => Action::Theirs(owner),
             Difference::Patch(patch) => {
-                let restores = was_denied && !account.mark.as_ref().is_some_and(|mark| mark.deactivated);
+                let restores =
+                    was_denied && !account.unread && !account.mark.as_ref().is_some_and(|mark| mark.deactivated);
                 let first = !known.accounts.iter().any(|account| account.denied);
                 return step(account, Action::Deny { patch, restores, first }, None);
             }

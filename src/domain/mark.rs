@@ -105,6 +105,8 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
     {
         return Difference::Theirs(owner.clone());
     }
+    // Without the mark there is nothing to compare: it is written again. The merge is of the first level, so no more than the
+    // mark has to be known.
     let owned = current.is_some_and(|mark| mark.okta_user_id.is_some());
     let ours_blocked = if owned { current.is_some_and(|mark| mark.blocked) } else { known.blocked };
     let mirror = options.mirror && matches!(account.mirror, Mirror::Absent | Mirror::Off);
@@ -139,7 +141,8 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
         Some(mark) if mark.okta_user_id.is_some() => (mark.deactivated, mark.blocked),
         // A mark without an owner is lifted only if the store says that we denied the account for this user.
         Some(mark) if known.denied => (mark.deactivated, known.blocked),
-        None if known.denied => (false, known.blocked),
+        // A mark that cannot be read is in force if the store says so.
+        None if known.denied => (account.unread, known.blocked),
         _ => return Difference::None,
     };
     // A lifted mark may have left its mirror on, if Auth0 refused the mirror.
@@ -162,10 +165,73 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
     })
 }
 
-/// Whether the response to a PATCH contains what was sent.
-pub fn took_hold(account: &Account, patch: &Patch) -> bool {
-    account.mark.as_ref().is_some_and(|mark| mark.says_the_same_as(&patch.mark))
-        && patch.blocked.is_none_or(|blocked| account.blocked == blocked)
+/// Something to send, in place of the whole patch if Auth0 refuses that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The mark, with what else the patch names.
+    Mark(Patch),
+    /// `blocked` alone: it takes no space in the metadata.
+    Block(bool),
+    /// Our data is removed, which makes the profile smaller.
+    Remove(Removal),
+    /// No write: what is there is enough.
+    Nothing,
+}
+
+/// What to send for `patch`, in this order, until Auth0 accepts one. Each takes less space than the one before, and has the
+/// same effect on logins: a profile filled to Auth0's limit must not keep its owner in, nor out.
+pub fn attempts(account: &Account, patch: &Patch) -> Vec<Write> {
+    let mut attempts = vec![Write::Mark(patch.clone())];
+    if patch.mirror.is_some() && !patch.mark.deactivated {
+        // Removed with its mirror: a mirror that stays denies the account.
+        attempts.push(Write::Remove(Removal { mirror: true, unblock: patch.blocked == Some(false) }));
+    }
+    if patch.mirror.is_some() {
+        // Everything but the mirror is there, so another write would change nothing.
+        if patch.blocked.is_none() && account.mark.as_ref().is_some_and(|mark| patch.mark.says_the_same_as(mark)) {
+            attempts.push(Write::Nothing);
+            return attempts;
+        }
+        attempts.push(Write::Mark(Patch { mirror: None, ..patch.clone() }));
+    }
+    let minimal = Mark { status: None, at: None, event_id: None, ..patch.mark.clone() };
+    attempts.push(Write::Mark(Patch { mark: minimal, mirror: None, blocked: patch.blocked }));
+    attempts.extend(if patch.mark.deactivated {
+        deny_without_mark(account, patch)
+    } else {
+        lift_without_mark(account, patch)
+    });
+    attempts
+}
+
+/// The last resort of a denial. A block that another program set is no denial of ours.
+fn deny_without_mark(account: &Account, patch: &Patch) -> Option<Write> {
+    let ours_stands = patch.mark.blocked && patch.blocked.is_none();
+    match account.blocked {
+        false => Some(Write::Block(true)),
+        true => ours_stands.then_some(Write::Nothing),
+    }
+}
+
+/// The last resort of a lifted mark.
+fn lift_without_mark(account: &Account, patch: &Patch) -> Option<Write> {
+    if account.mark.is_some() || account.unread {
+        return Some(Write::Remove(Removal { mirror: false, unblock: patch.blocked == Some(false) }));
+    }
+    patch.blocked.map(Write::Block)
+}
+
+/// Whether the response to a write contains what was sent.
+pub fn took_hold(account: &Account, write: &Write) -> bool {
+    match write {
+        Write::Mark(patch) => {
+            account.mark.as_ref().map_or(account.unread, |mark| mark.says_the_same_as(&patch.mark))
+                && patch.blocked.is_none_or(|blocked| account.blocked == blocked)
+        }
+        Write::Block(blocked) => account.blocked == *blocked,
+        Write::Remove(removal) => is_removed(account, *removal),
+        Write::Nothing => true,
+    }
 }
 
 /// The changes that remove all of our data from an account. Our object in `app_metadata` is always removed.
@@ -177,17 +243,23 @@ pub struct Removal {
     pub unblock: bool,
 }
 
-/// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known_denied`, the
-/// store says that we denied the account, so the mirror is ours even without a mark.
+/// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known` says that we
+/// denied the account, the mirror is ours even without a mark, and a mark that cannot be read is there.
 ///
-/// A block is lifted only if our mark says that it is ours.
-pub fn removal(account: &Account, known_denied: bool) -> Option<Removal> {
+/// A block is lifted only if our mark says that it is ours, or, without a mark, the store.
+pub fn removal(account: &Account, known: Known) -> Option<Removal> {
     match &account.mark {
         Some(mark) => Some(Removal {
             mirror: matches!(account.mirror, Mirror::On | Mirror::Off),
             unblock: mark.blocked && account.blocked,
         }),
-        None => (known_denied && account.mirror == Mirror::On).then_some(Removal { mirror: true, unblock: false }),
+        None => {
+            let removal = Removal {
+                mirror: known.denied && account.mirror == Mirror::On,
+                unblock: known.denied && known.blocked && account.blocked,
+            };
+            (removal.mirror || removal.unblock || (known.denied && account.unread)).then_some(removal)
+        }
     }
 }
 
@@ -216,6 +288,7 @@ mod tests {
             connections: vec!["db".to_owned()],
             blocked: false,
             mark: None,
+            unread: false,
             mirror: Mirror::Absent,
         }
     }
@@ -331,18 +404,19 @@ mod tests {
     #[test]
     fn response_without_mark_was_not_applied() {
         let Difference::Patch(patch) = deny(&account(), &reason("00u1"), BLOCK, NEW) else { panic!("must differ") };
-        assert!(!took_hold(&account(), &patch));
-        let held = after(&account(), Difference::Patch(patch.clone()));
-        assert!(took_hold(&held, &patch));
+        let write = Write::Mark(patch.clone());
+        assert!(!took_hold(&account(), &write));
+        let held = after(&account(), Difference::Patch(patch));
+        assert!(took_hold(&held, &write));
         let Some(mark) = held.mark.clone() else { panic!("it is marked") };
         for other in [
             Mark { deactivated: false, ..mark.clone() },
             Mark { okta_user_id: OktaUserId::parse("00u2"), ..mark.clone() },
             Mark { blocked: false, ..mark },
         ] {
-            assert!(!took_hold(&Account { mark: Some(other.clone()), ..held.clone() }, &patch), "{other:?}");
+            assert!(!took_hold(&Account { mark: Some(other.clone()), ..held.clone() }, &write), "{other:?}");
         }
-        assert!(!took_hold(&Account { blocked: false, ..held }, &patch), "the block is missing");
+        assert!(!took_hold(&Account { blocked: false, ..held }, &write), "the block is missing");
     }
 
     #[test]
@@ -360,7 +434,7 @@ mod tests {
     fn removal_takes_all_of_ours_and_only_ours() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         let both = Removal { mirror: true, unblock: true };
-        assert_eq!(removal(&denied, false), Some(both));
+        assert_eq!(removal(&denied, NEW), Some(both));
         let open = Account { mark: None, mirror: Mirror::Absent, blocked: false, ..denied.clone() };
         assert!(is_removed(&open, both));
         for left in [
@@ -376,14 +450,56 @@ mod tests {
         assert!(is_removed(&theirs, Removal { mirror: false, unblock: false }));
 
         let unblocked = Account { blocked: false, ..denied.clone() };
-        assert_eq!(removal(&unblocked, false), Some(Removal { mirror: true, unblock: false }));
+        assert_eq!(removal(&unblocked, NEW), Some(Removal { mirror: true, unblock: false }));
         let wiped = Account { mark: None, ..denied };
         assert_eq!(
-            removal(&wiped, true),
+            removal(&wiped, Known { denied: true, blocked: false }),
             Some(Removal { mirror: true, unblock: false }),
             "the owner of the block is unknown"
         );
-        assert_eq!(removal(&wiped, false), None, "the mirror of another program");
-        assert_eq!(removal(&open, true), None);
+        assert_eq!(removal(&wiped, NEW), None, "the mirror of another program");
+        assert_eq!(removal(&open, Known { denied: true, blocked: true }), None);
+    }
+
+    #[test]
+    fn refused_denial_shrinks_to_block_alone() {
+        let Difference::Patch(patch) = deny(&account(), &reason("00u1"), BOTH, NEW) else { panic!("must differ") };
+        let writes = attempts(&account(), &patch);
+        assert_eq!(writes.len(), 4, "{writes:?}");
+        let Write::Mark(minimal) = &writes[2] else { panic!("{writes:?}") };
+        assert!(minimal.mark.says_the_same_as(&patch.mark) && minimal.mirror.is_none());
+        assert_eq!((&minimal.mark.status, &minimal.mark.at, &minimal.mark.event_id), (&None, &None, &None));
+        assert_eq!(writes[3], Write::Block(true));
+        // A block that another program set denies for its reasons, and may be lifted for them.
+        let theirs = Account { blocked: true, ..account() };
+        let Difference::Patch(patch) = deny(&theirs, &reason("00u1"), BLOCK, NEW) else { panic!("must differ") };
+        assert_eq!(attempts(&theirs, &patch).len(), 3);
+        // Our block alone stands for the mark that Auth0 refused.
+        let ours = Known { denied: true, blocked: true };
+        let Difference::Patch(patch) = deny(&theirs, &reason("00u1"), BLOCK, ours) else { panic!("must differ") };
+        assert_eq!(attempts(&theirs, &patch).last(), Some(&Write::Nothing));
+        let Difference::Patch(patch) = allow(&theirs, &reason("00u1"), ours) else { panic!("must differ") };
+        assert_eq!(attempts(&theirs, &patch).last(), Some(&Write::Block(false)));
+    }
+
+    #[test]
+    fn refused_lift_removes_the_mark() {
+        let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
+        let Difference::Patch(patch) = allow(&denied, &reason("00u1"), NEW) else { panic!("must differ") };
+        let last = attempts(&denied, &patch).pop();
+        assert_eq!(last, Some(Write::Remove(Removal { mirror: false, unblock: true })));
+    }
+
+    #[test]
+    fn unread_mark_is_written_and_lifted() {
+        let unread = Account { unread: true, mirror: Mirror::Unread, ..account() };
+        let Difference::Patch(patch) = deny(&unread, &reason("00u1"), BOTH, NEW) else { panic!("must differ") };
+        assert_eq!(patch.mirror, None, "what is beside the mirror is unknown");
+        assert!(took_hold(&unread, &Write::Mark(patch)), "as far as it can be read");
+        let known = Known { denied: true, blocked: false };
+        let Difference::Patch(patch) = allow(&unread, &reason("00u1"), known) else { panic!("must differ") };
+        assert!(!patch.mark.deactivated);
+        assert_eq!(allow(&unread, &reason("00u1"), NEW), Difference::None, "nothing says that it is ours");
+        assert!(removal(&unread, known).is_some() && removal(&unread, NEW).is_none());
     }
 }

@@ -211,6 +211,17 @@ impl Alarm {
         )
     }
 
+    /// A mark is lifted, and whether a mirror still denies the account cannot be read.
+    pub(super) fn mirror_not_lifted(user: &OktaUserId, account: &AccountId) -> Self {
+        Self::new(
+            AlarmKind::MirrorRefused,
+            user.to_string(),
+            format!("the mark of {account} is lifted, but its user_metadata is too large to read: a mirror in it still denies"),
+            "remove okta.deactivated from the account's user_metadata in Auth0 if it is there",
+        )
+        .momentary()
+    }
+
     /// Auth0 does not let us end sessions.
     pub(super) fn sessions_unavailable(why: &str) -> Self {
         Self::new(

@@ -91,7 +91,7 @@ impl State {
                 let is_remote = self.suspects.len() >= SUSPECTS || self.circuits.contains_key(&Scope::Remote);
                 is_remote.then_some(Scope::Remote)
             }
-            Kind::RateLimited | Kind::NotFound | Kind::Rejected => None,
+            Kind::RateLimited | Kind::NotFound | Kind::Rejected | Kind::TooLarge => None,
         }
     }
 }
@@ -317,8 +317,8 @@ impl CircuitBreaker {
     }
 
     async fn failed(&self, endpoint: Endpoint, subject: &str, failure: Failure) -> CallError {
-        // A remote that rejects one request, or does not have one thing, is healthy.
-        if matches!(failure.kind, Kind::NotFound | Kind::Rejected) {
+        // A remote that rejects one request, does not have one thing, or has more than we read, is healthy.
+        if matches!(failure.kind, Kind::NotFound | Kind::Rejected | Kind::TooLarge) {
             self.mark_healthy(endpoint).await;
             return CallError::Failed(failure);
         }

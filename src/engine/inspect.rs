@@ -2,7 +2,7 @@
 //!
 //! It gathers and decides with the code of a look, and stops there.
 
-use crate::auth0::{self, AccountQuery, AccountRecord, Auth0};
+use crate::auth0::{self, AccountQuery, AccountRecord, Auth0, Fields};
 use crate::domain::address::spellings;
 use crate::domain::decide::{self, Action, Assessment, Course, Plan};
 use crate::domain::{
@@ -14,6 +14,7 @@ use crate::okta::{self, Okta};
 use crate::store::{Store, StoreError};
 
 use super::calls::paced;
+use super::smaller::{AsksForLess, read_account};
 use super::sync_user::gather::{Tenants, run_rounds};
 
 /// Why an inspection has no result.
@@ -25,6 +26,12 @@ pub enum InspectError {
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl AsksForLess for InspectError {
+    fn asks_for_less(&self) -> bool {
+        matches!(self, Self::Remote(failure) if failure.asks_for_less())
+    }
 }
 
 impl From<Failure> for InspectError {
@@ -138,7 +145,7 @@ impl Inspector<'_> {
     async fn accounts(&self, addresses: &[Address]) -> Result<Vec<Account>, InspectError> {
         let mut accounts: Vec<Account> = Vec::new();
         for spelling in spellings(addresses) {
-            for AccountRecord { account, .. } in self.by_email(&spelling).await? {
+            for AccountRecord { account, .. } in self.all_by_email(&spelling).await? {
                 if !accounts.iter().any(|known| known.id == account.id) {
                     accounts.push(account);
                 }
@@ -165,14 +172,30 @@ impl Inspector<'_> {
         Ok(paced(pacer, okta::endpoints::USERS, self.clock, || okta.holders(addresses)).await?)
     }
 
+    /// As much of the account as can be read.
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, InspectError> {
         let (auth0, pacer) = self.auth0;
-        Ok(paced(pacer, auth0::endpoints::ACCOUNT, self.clock, || auth0.account(id)).await?)
+        let read = |fields| paced(pacer, auth0::endpoints::ACCOUNT, self.clock, move || auth0.account(id, fields));
+        Ok(read_account(read).await?)
     }
 
-    async fn by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, InspectError> {
+    async fn by_email(&self, spelling: &str, fields: Fields) -> Result<Vec<AccountRecord>, InspectError> {
         let (auth0, pacer) = self.auth0;
-        Ok(paced(pacer, auth0::endpoints::BY_EMAIL, self.clock, || auth0.accounts_by_email(spelling)).await?)
+        let call = || auth0.accounts_by_email(spelling, fields);
+        Ok(paced(pacer, auth0::endpoints::BY_EMAIL, self.clock, call).await?)
+    }
+
+    /// The accounts of an exact lookup, one by one if they are too large together.
+    async fn all_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, InspectError> {
+        match self.by_email(spelling, Fields::All).await {
+            Err(failure) if failure.asks_for_less() => {}
+            other => return other,
+        }
+        let mut records = Vec::new();
+        for record in self.by_email(spelling, Fields::Account).await? {
+            records.extend(self.account(&record.account.id).await?);
+        }
+        Ok(records)
     }
 
     /// The first page of the search: a user with more than a hundred accounts is a mailing list.
@@ -182,7 +205,7 @@ impl Inspector<'_> {
         }
         let (auth0, pacer) = self.auth0;
         let query = AccountQuery::Emails(addresses);
-        let page = paced(pacer, auth0::endpoints::SEARCH, self.clock, || auth0.search(&query, 0)).await?;
+        let page = paced(pacer, auth0::endpoints::SEARCH, self.clock, || auth0.search(&query, 0, Fields::Id)).await?;
         Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
     }
 }
@@ -258,8 +281,8 @@ impl Tenants for Gathering<'_> {
         Ok(self.store.known_holders(addresses, except).await?)
     }
 
-    async fn accounts_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, InspectError> {
-        self.inspector.by_email(spelling).await
+    async fn accounts_by_email(&self, spelling: &str, fields: Fields) -> Result<Vec<AccountRecord>, InspectError> {
+        self.inspector.by_email(spelling, fields).await
     }
 
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, InspectError> {

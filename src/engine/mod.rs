@@ -31,6 +31,7 @@ pub mod pass;
 pub mod poller;
 pub mod purge;
 pub mod reconciler;
+mod smaller;
 #[cfg(test)]
 mod stage;
 pub mod supervisor;

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::calls::{RetryPolicy, with_retries};
 use super::error::CallError;
-use crate::auth0::{self, AccountQuery};
+use super::smaller::read_account;
+use crate::auth0::{self, AccountQuery, AccountRecord, Fields};
+use crate::domain::account::Mirror;
 use crate::domain::mark::{self, Removal};
 use crate::domain::{Account, AccountId, Cause, DecisionOutcome};
 use crate::http::pacing::Priority;
@@ -125,7 +127,9 @@ impl Engine {
             for page in 0..SEARCH_PAGES_MAX {
                 bail_if_cancelled(stop)?;
                 let hits = self
-                    .with_retries(auth0::endpoints::SEARCH, "purge", || self.auth0.search(&AccountQuery::Marked, page))
+                    .with_retries(auth0::endpoints::SEARCH, "purge", || {
+                        self.auth0.search(&AccountQuery::Marked, page, Fields::Id)
+                    })
                     .await
                     .map_err(Trouble::of_search)?;
                 total = hits.total;
@@ -190,12 +194,17 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Option<ClearedAccount>, Trouble> {
         let subject = id.as_str();
-        let record = self.with_retries(auth0::endpoints::ACCOUNT, subject, || self.auth0.account(id)).await?;
-        let known_denied = known.is_some_and(|known| known.denied);
-        let planned = record.and_then(|record| Some((mark::removal(&record.account, known_denied)?, record)));
+        let record = self.read_any(id).await?;
+        let ours = mark::Known {
+            // The search found it by its mark, which may be unreadable.
+            denied: known
+                .map_or_else(|| record.as_ref().is_some_and(|record| record.account.unread), |known| known.denied),
+            blocked: known.is_some_and(|known| known.blocked),
+        };
+        let planned = record.and_then(|record| Some((mark::removal(&record.account, ours)?, record)));
         let Some((removal, record)) = planned else {
             if known.is_some() && !dry_run {
-                self.store.purged(id, None, &self.policy_text, self.now()).await?;
+                self.store.purged(id, None, true, &self.policy_text, self.now()).await?;
             }
             return Ok(None);
         };
@@ -211,13 +220,19 @@ impl Engine {
         }
         let patched =
             self.with_retries(auth0::endpoints::PATCH, subject, || self.auth0.remove_mark(&record, removal)).await?;
-        if !mark::is_removed(&patched.account.account, removal) {
+        let after = match patched.account {
+            Some(record) => Some(record),
+            None => self.read_any(id).await?,
+        };
+        // An account that is gone has none of our data.
+        let after = after.map_or_else(|| without(account, removal), |record| record.account);
+        if !mark::is_removed(&after, removal) {
             return Err(Trouble::Account(
                 "Auth0 accepted the write but its response still has our mark; another program writes the same key"
                     .to_owned(),
             ));
         }
-        let freed = freed(&patched.account.account);
+        let freed = freed(&after);
         let owner = account.mark.as_ref().and_then(|mark| mark.okta_user_id.as_ref());
         let decision = Decision {
             okta_user_id: owner.or(known.map(|known| &known.user)).map(|user| user.as_str().to_owned()),
@@ -231,8 +246,29 @@ impl Engine {
             request_id: patched.request_id,
             ..Decision::default()
         };
-        self.store.purged(id, Some(decision), &self.policy_text, self.now()).await?;
+        // A mirror that cannot be read may still deny the account, so it stays known.
+        let mirror_left = self.options.rules.mark.mirror && account.mirror == Mirror::Unread;
+        self.store.purged(id, Some(decision), !mirror_left, &self.policy_text, self.now()).await?;
+        if mirror_left {
+            return Err(Trouble::Account(
+                "the mark is removed, but user_metadata is too large to read; remove okta.deactivated from it in Auth0 if it \
+                 is there"
+                    .to_owned(),
+            ));
+        }
         Ok(Some(freed))
+    }
+
+    /// As much of the account as can be read.
+    async fn read_any(&self, id: &AccountId) -> Result<Option<AccountRecord>, Trouble> {
+        let read = |fields| async move {
+            let attempt = || {
+                self.auth0_breaker
+                    .call(auth0::endpoints::ACCOUNT, Priority::Live, id.as_str(), || self.auth0.account(id, fields))
+            };
+            with_retries(RETRIES, self.clock.as_ref(), attempt).await
+        };
+        Ok(read_account(read).await?)
     }
 
     async fn with_retries<T, F, Fut>(&self, endpoint: Endpoint, subject: &str, call: F) -> Result<T, Trouble>
@@ -263,7 +299,7 @@ fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
 fn without(account: &Account, removal: Removal) -> Account {
     Account {
         mark: None,
-        mirror: if removal.mirror { crate::domain::account::Mirror::Absent } else { account.mirror },
+        mirror: if removal.mirror { Mirror::Absent } else { account.mirror },
         blocked: account.blocked && !removal.unblock,
         ..account.clone()
     }

@@ -7,7 +7,7 @@
 //!
 //! Three stages, each resumable page by page:
 //!
-//! 1. `known`: users that the state has as denied, held, skipped, failed or (for 90 days) without an account.
+//! 1. `known`: users that the state has as denied, held, skipped, failed or without an account.
 //! 2. `deniable`: users that Okta lists in one of the denying statuses, without those of the first stage.
 //! 3. `marked`: accounts in Auth0 with our mark, for users that the state does not have as denied. Accounts that another
 //!    flow's flag denies are only counted.
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::error::PassError;
 use super::{Engine, Note, notifier};
-use crate::auth0::{self, AccountQuery, AccountRecord};
+use crate::auth0::{self, AccountQuery, AccountRecord, Fields};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::decide;
 use crate::domain::{
@@ -34,8 +34,6 @@ use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, St
 
 /// How far back a reconcile goes by default: as far as Okta's log.
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
-/// How long a denied user without an account is searched for again.
-const ACCOUNTLESS_SPAN: Duration = Duration::from_secs(90 * 86_400);
 /// Users per page of the first stage: the most ids that one request to Okta takes.
 const PAGE: u32 = 50;
 /// Addresses per search in Auth0: a query of about two kilobytes.
@@ -185,8 +183,7 @@ impl Engine {
 
     /// Checks a page of users that the state has as denied or unfinished against Okta and Auth0.
     async fn compare_known(&self, run: &ReconcileRun) -> Result<Step, PassError> {
-        let since = clock::sub(self.clock.now(), ACCOUNTLESS_SPAN);
-        let ids = self.store.users_to_compare(run.next.as_deref(), since, PAGE).await?;
+        let ids = self.store.users_to_compare(run.next.as_deref(), PAGE).await?;
         let Some(last) = ids.last() else {
             return Ok(Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0 });
         };
@@ -390,7 +387,7 @@ impl Engine {
 
     async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
         self.auth0_breaker
-            .call(auth0::endpoints::ACCOUNT, Priority::Reconcile, "reconciler", || self.auth0.account(id))
+            .call(auth0::endpoints::ACCOUNT, Priority::Reconcile, "reconciler", || self.auth0.account(id, Fields::Mark))
             .await
             .map_err(PassError::from)
     }
@@ -400,7 +397,9 @@ impl Engine {
         for page in 0..SEARCH_PAGES_MAX {
             let hits = self
                 .auth0_breaker
-                .call(auth0::endpoints::SEARCH, Priority::Reconcile, "reconciler", || self.auth0.search(query, page))
+                .call(auth0::endpoints::SEARCH, Priority::Reconcile, "reconciler", || {
+                    self.auth0.search(query, page, Fields::All)
+                })
                 .await
                 .map_err(PassError::from)?;
             total = hits.total;

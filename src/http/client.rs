@@ -103,7 +103,7 @@ impl Http {
     /// rate-limit headers.
     ///
     /// # Errors
-    /// [`Kind::Timeout`], [`Kind::Unreachable`], or [`Kind::Malformed`] if the body exceeds its limit.
+    /// [`Kind::Timeout`], [`Kind::Unreachable`], or [`Kind::TooLarge`] if the body exceeds its limit.
     pub async fn send(
         &self,
         call: Call,
@@ -134,8 +134,9 @@ impl Http {
         };
         while let Some(chunk) = self.connections.check(&current, response.chunk().await).map_err(cut)? {
             if body.len() + chunk.len() > limits.body_bytes_max {
-                let message = format!("response body exceeds {} bytes", limits.body_bytes_max);
-                return Err(Failure::malformed(remote, endpoint, message).with_status(status).partial());
+                let mut failure = Failure::too_large(remote, endpoint, limits.body_bytes_max).with_status(status);
+                failure.request_id = failure::request_id(response.headers()).map(|id| secrets.redact_text(&id));
+                return Err(failure.partial());
             }
             body.extend_from_slice(&chunk);
         }

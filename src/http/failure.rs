@@ -60,6 +60,8 @@ pub enum Kind {
     Unreachable,
     /// A response that does not match the API.
     Malformed,
+    /// A response larger than we read. The remote is healthy; ask for less.
+    TooLarge,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Self::Timeout => "timed out",
             Self::Unreachable => "unreachable",
             Self::Malformed => "malformed answer",
+            Self::TooLarge => "answer too large",
         }
     }
 
@@ -255,6 +258,16 @@ impl Failure {
     /// A successful response that does not match the API.
     pub fn malformed(remote: Remote, endpoint: &'static str, message: impl Into<String>) -> Self {
         Self::bare(Kind::Malformed, remote, endpoint, escape_bounded(&message.into(), MESSAGE_CHARS_MAX))
+    }
+
+    /// A response whose body exceeds `bytes_max`.
+    pub fn too_large(remote: Remote, endpoint: &'static str, bytes_max: usize) -> Self {
+        Self::bare(Kind::TooLarge, remote, endpoint, format!("response body exceeds {bytes_max} bytes"))
+    }
+
+    /// Whether a smaller question about the same thing may succeed.
+    pub fn asks_for_less(&self) -> bool {
+        self.is_partial || matches!(self.kind, Kind::TooLarge | Kind::Timeout)
     }
 
     /// A call that was not made because the remote would refuse it.

@@ -18,6 +18,8 @@ pub struct MarkedByUs {
     pub user: OktaUserId,
     /// Is it denied, according to the state?
     pub denied: bool,
+    /// Did we block it, or may we have?
+    pub blocked: bool,
 }
 
 impl Store {
@@ -27,7 +29,8 @@ impl Store {
     /// When the state cannot be read.
     pub async fn marked_by_us(&self, after: Option<&AccountId>, limit: u32) -> Result<Vec<MarkedByUs>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT auth0_user_id, okta_user_id, denied FROM accounts WHERE auth0_user_id > ?
+            "SELECT auth0_user_id, okta_user_id, denied OR unconfirmed > 0 AS denied,
+                    blocked OR unconfirmed = 2 AS blocked FROM accounts WHERE auth0_user_id > ?
              ORDER BY auth0_user_id LIMIT ?",
         )
         .bind(after.map_or("", AccountId::as_str))
@@ -36,7 +39,8 @@ impl Store {
         .await?)
     }
 
-    /// Deletes an account that no longer carries our mark, and logs the decision if something was written.
+    /// Logs the decision about a purged account, if something was written, and forgets the account if `is_clean`: nothing of
+    /// ours is left on it.
     ///
     /// # Errors
     /// When the state cannot be written.
@@ -44,11 +48,16 @@ impl Store {
         &self,
         account: &AccountId,
         decision: Option<Decision>,
+        is_clean: bool,
         policy: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin(Write::Purged).await?;
-        sqlx::query("DELETE FROM accounts WHERE auth0_user_id = ?").bind(account.as_str()).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM accounts WHERE auth0_user_id = ? AND ?")
+            .bind(account.as_str())
+            .bind(is_clean)
+            .execute(&mut *tx)
+            .await?;
         if let Some(decision) = decision {
             self.append_decisions(&mut tx, &[decision], policy, now).await?;
         }

@@ -120,28 +120,21 @@ impl Store {
     }
 
     /// A page of the users that a reconcile must queue whatever Okta lists: denied, held, skipped or failed users, and
-    /// users without an account since `accountless_since`. Ordered by id, after `after`.
+    /// users who left and had no account. Ordered by id, after `after`.
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn users_to_compare(
-        &self,
-        after: Option<&str>,
-        accountless_since: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<OktaUserId>, StoreError> {
+    pub async fn users_to_compare(&self, after: Option<&str>, limit: u32) -> Result<Vec<OktaUserId>, StoreError> {
         Ok(sqlx::query_scalar(
             "SELECT okta_user_id FROM users u
              WHERE okta_user_id > ?1
-               AND (outcome IN ('held', 'skipped', 'failed')
-                    OR (outcome = 'no_account' AND since > ?2)
+               AND (outcome IN ('held', 'skipped', 'failed', 'no_account')
                     OR EXISTS (SELECT 1 FROM accounts a WHERE a.okta_user_id = u.okta_user_id
                                  AND (a.denied = 1 OR a.sessions_owed = 1
                                       OR a.unconfirmed > 0)))
-             ORDER BY okta_user_id LIMIT ?3",
+             ORDER BY okta_user_id LIMIT ?2",
         )
         .bind(after.unwrap_or(""))
-        .bind(timestamp_text(accountless_since))
         .bind(limit)
         .fetch_all(self.reader())
         .await?)

@@ -10,6 +10,7 @@ mod history;
 mod marks;
 mod memory;
 mod model;
+mod oversized;
 mod property;
 mod reconcile;
 mod searches;

@@ -195,6 +195,7 @@ impl Memory {
             connections: vec!["db".to_owned()],
             blocked: false,
             mark: None,
+            unread: false,
             mirror: Mirror::Absent,
         });
     }

@@ -56,6 +56,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         email_verified: true,
         connections: vec!["db".to_owned()],
         blocked: false,
+        unread: false,
         mirror: if mark == "none" { Mirror::Absent } else { Mirror::On },
         mark: owner.map(|owner| Mark {
             deactivated: true,

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use okta_auth0_sync::auth0::{AccountQuery, AccountRecord};
+use okta_auth0_sync::auth0::{AccountQuery, AccountRecord, Fields};
 use okta_auth0_sync::config::{Config, Environment};
-use okta_auth0_sync::domain::mark::{Difference, Known, MarkOptions, Reason, deny, removal};
+use okta_auth0_sync::domain::mark::{Difference, Known, MarkOptions, Reason, Write, deny, removal};
 use okta_auth0_sync::domain::{AccountId, Address, Clock, ManualClock, OktaUserId};
 use okta_auth0_sync::http::pacing::{Pacer, Priority, Shares};
 use okta_auth0_sync::http::{Bucket, headers};
@@ -161,7 +161,7 @@ pub fn accounts(answer: &[u8]) {
         remote.answers(answer);
         remote.runtime.block_on(async {
             let id = AccountId::new("auth0|5f7c8ec7c33c6c004bbafe82");
-            match remote.auth0.account(&id).await {
+            match remote.auth0.account(&id, Fields::All).await {
                 Ok(record) => {
                     if let Some(record) = record {
                         assert_eq!(record.account.id, id);
@@ -172,8 +172,8 @@ pub fn accounts(answer: &[u8]) {
             }
             let address = Address::parse("ada@example.com").unwrap();
             for records in [
-                remote.auth0.accounts_by_email(address.as_str()).await,
-                remote.auth0.search(&AccountQuery::Emails(&[address]), 0).await.map(|page| page.accounts),
+                remote.auth0.accounts_by_email(address.as_str(), Fields::All).await,
+                remote.auth0.search(&AccountQuery::Emails(&[address]), 0, Fields::All).await.map(|page| page.accounts),
             ] {
                 if let Err(failure) = records {
                     assert_tellable(&failure);
@@ -196,9 +196,9 @@ async fn written(remote: &Remote, record: &AccountRecord, answer: &[u8]) {
     let options = MarkOptions { mirror: true, block: true };
     remote.answers(answer);
     if let Difference::Patch(patch) = deny(&record.account, &reason, options, Known::default()) {
-        let _ = remote.auth0.patch(record, &patch).await;
+        let _ = remote.auth0.write(record, &Write::Mark(patch), &anybody()).await;
     }
-    if let Some(removal) = removal(&record.account, true) {
+    if let Some(removal) = removal(&record.account, Known { denied: true, blocked: true }) {
         let _ = remote.auth0.remove_mark(record, removal).await;
     }
     for asked in remote.asked() {
@@ -241,8 +241,8 @@ pub fn addresses(text: &[u8]) {
         remote.answers(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]");
         remote.runtime.block_on(async {
             remote.okta.holders(&addresses).await.unwrap();
-            remote.auth0.search(&AccountQuery::Emails(&addresses), 0).await.unwrap_err();
-            remote.auth0.accounts_by_email(wanted[0]).await.unwrap();
+            remote.auth0.search(&AccountQuery::Emails(&addresses), 0, Fields::All).await.unwrap_err();
+            remote.auth0.accounts_by_email(wanted[0], Fields::All).await.unwrap();
         });
         let asked = remote.asked();
         let parameter = |at: usize, name: &str| {

@@ -10,7 +10,7 @@ use url::Url;
 use super::super::{Error, Exit, action, wiring};
 use super::limits::{self, Cost};
 use super::{Report, of_config};
-use crate::auth0::{self, AccountQuery, Auth0};
+use crate::auth0::{self, AccountQuery, Auth0, Fields};
 use crate::config::{Config, Environment, OktaCredentials};
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{Address, Clock, clock};
@@ -268,7 +268,8 @@ impl Online<'_> {
         let Some(scopes) = self.expect("Auth0 token", auth0.granted_scopes().await) else { return };
         self.report.pass("Auth0 token", format!("application {}", self.config.auth0.client_id));
         self.scopes(&scopes);
-        let found = paced(pacer, auth0::endpoints::BY_EMAIL, clock, || auth0.accounts_by_email(PROBE_EMAIL)).await;
+        let found =
+            paced(pacer, auth0::endpoints::BY_EMAIL, clock, || auth0.accounts_by_email(PROBE_EMAIL, Fields::Id)).await;
         if self.expect("Auth0 look-up by e-mail", found).is_some() {
             self.report.pass("Auth0 look-up by e-mail", "works");
         }
@@ -276,18 +277,20 @@ impl Online<'_> {
         if let Some(address) = Address::parse(PROBE_EMAIL).filter(|_| self.config.auth0.search) {
             let emails = [address];
             let query = AccountQuery::Emails(&emails);
-            let found = paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&query, 0)).await;
+            let found = paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&query, 0, Fields::Id)).await;
             if self.expect("Auth0 search", found).is_some() {
                 self.report.pass("Auth0 search", "works");
-                let marked =
-                    paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&AccountQuery::Marked, 0)).await;
+                let marked = paced(pacer, auth0::endpoints::SEARCH, clock, || {
+                    auth0.search(&AccountQuery::Marked, 0, Fields::Id)
+                })
+                .await;
                 let marked = self.expect("Auth0 marked accounts", marked);
                 anybody = marked.and_then(|page| page.accounts.into_iter().next());
             }
         }
         if let Some(record) = anybody {
             let id = record.account.id;
-            let read = paced(pacer, auth0::endpoints::ACCOUNT, clock, || auth0.account(&id)).await;
+            let read = paced(pacer, auth0::endpoints::ACCOUNT, clock, || auth0.account(&id, Fields::Id)).await;
             match self.expect("Auth0 account by id", read) {
                 None => {}
                 Some(None) => {

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use tracing::warn;
-
+use super::write::{Done, Written};
 use super::{Change, SyncError, UserSync};
-use crate::auth0::{self, AccountRecord, Patched};
+use crate::auth0::{self, AccountRecord};
 use crate::domain::account::Mirror;
 use crate::domain::clock;
 use crate::domain::decide::{self, Action, Assessment, Course, Step};
-use crate::domain::mark;
 use crate::domain::{Account, AccountId, DecisionOutcome, Held, Lane, MarkedAccount, Outcome, Patch, Skipped};
 use crate::engine::error::CallError;
 use crate::http::Kind;
@@ -42,16 +40,6 @@ fn denied(account: &Account) -> AccountChange {
     }
 }
 
-/// How a PATCH ended.
-enum Written {
-    /// It was applied.
-    Whole(Box<Patched>),
-    /// Only the mirror was missing, and Auth0 refuses it.
-    NothingNeeded,
-    /// It was not applied. The account's outcome is recorded, and the look continues with the other accounts.
-    Not,
-}
-
 impl UserSync<'_> {
     /// Carries out one step of a plan.
     pub(super) async fn apply(
@@ -65,6 +53,7 @@ impl UserSync<'_> {
             return Ok(());
         };
         let account = &record.account;
+        self.report_unread_mirror(account, &step.action);
         match step.action {
             Action::Deny { patch, restores, first } => {
                 self.deny(assessment, record, Mark { patch: &patch, restores, first }).await?;
@@ -108,6 +97,21 @@ impl UserSync<'_> {
             self.contribute(outcome);
         }
         Ok(())
+    }
+
+    /// Raises an alarm if the mirror would be written, or lifted, and its metadata is too large to read.
+    fn report_unread_mirror(&mut self, account: &Account, action: &Action) {
+        if !self.engine.options.rules.mark.mirror || account.mirror != Mirror::Unread {
+            return;
+        }
+        let alarm = match action {
+            Action::Deny { .. } | Action::Keep | Action::Confirm => {
+                Alarm::mirror_refused(&self.known.id, &account.id, "it is too large to read")
+            }
+            Action::Lift(_) => Alarm::mirror_not_lifted(&self.known.id, &account.id),
+            _ => return,
+        };
+        self.results.alarms.push(alarm);
     }
 
     /// Adds an account's outcome to the user's.
@@ -162,10 +166,10 @@ impl UserSync<'_> {
             self.not_enforced(account, patch);
             return Ok(());
         }
-        let patched = match self.patch(record, patch).await? {
-            Written::Whole(patched) => patched,
-            Written::NothingNeeded => {
-                self.unchanged(account, Some("mirror_refused".to_owned()));
+        let done = match self.write(record, patch).await? {
+            Written::Done(done) => done,
+            Written::NothingNeeded(refused) => {
+                self.unchanged(account, Some(refused.to_owned()));
                 self.results.merge(Outcome::Unchanged);
                 if known_denied {
                     self.keep_denied(account);
@@ -176,7 +180,7 @@ impl UserSync<'_> {
             }
             Written::Not => return Ok(()),
         };
-        self.note_denial(assessment, account, mark, *patched, owing);
+        self.note_denial(assessment, account, mark, done, owing);
         if mark.restores {
             self.count_restoration(&account.id).await?;
         }
@@ -187,14 +191,7 @@ impl UserSync<'_> {
     }
 
     /// Records a mark that was written.
-    fn note_denial(
-        &mut self,
-        assessment: &Assessment<'_>,
-        account: &Account,
-        mark: Mark<'_>,
-        patched: Patched,
-        owing: bool,
-    ) {
+    fn note_denial(&mut self, assessment: &Assessment<'_>, account: &Account, mark: Mark<'_>, done: Done, owing: bool) {
         let now = self.engine.now();
         let known_denied = self.stored(&account.id).is_some_and(|known| known.denied);
         let published = assessment.event.filter(|_| !known_denied).map(|event| event.published);
@@ -204,12 +201,12 @@ impl UserSync<'_> {
         self.results.writes += 1;
         self.results.merge(Outcome::Applied);
         let outcome = if mark.restores { DecisionOutcome::Restored } else { DecisionOutcome::Applied };
-        self.decide(account, patched.account.account.summary(), outcome, None, patched.request_id);
+        self.decide(account, done.after, outcome, done.why.map(str::to_owned), done.request_id);
         if let Some(decision) = self.results.decisions.last_mut() {
             decision.lag_ms = lag_ms;
         }
         self.results.accounts.push(AccountChange {
-            blocked: mark.patch.mark.blocked,
+            blocked: done.blocked,
             denied_at: (!known_denied).then_some(now),
             event_id: assessment.event.map(|event| event.id.clone()),
             published,
@@ -229,17 +226,16 @@ impl UserSync<'_> {
             self.not_enforced(account, patch);
             return Ok(());
         }
-        match self.patch(record, patch).await? {
-            Written::Whole(patched) => {
+        match self.write(record, patch).await? {
+            Written::Done(done) => {
                 self.results.writes += 1;
                 self.results.lifted = true;
                 self.results.merge(Outcome::Applied);
-                let after = patched.account.account.summary();
-                self.decide(account, after, DecisionOutcome::Applied, None, patched.request_id);
+                self.decide(account, done.after, DecisionOutcome::Applied, None, done.request_id);
                 self.results.accounts.push(open(account));
             }
-            Written::NothingNeeded => {
-                self.unchanged(account, Some("mirror_refused".to_owned()));
+            Written::NothingNeeded(refused) => {
+                self.unchanged(account, Some(refused.to_owned()));
                 self.results.accounts.push(open(account));
             }
             Written::Not => {}
@@ -248,7 +244,7 @@ impl UserSync<'_> {
     }
 
     /// The account as the store knows it.
-    fn stored(&self, id: &AccountId) -> Option<&MarkedAccount> {
+    pub(super) fn stored(&self, id: &AccountId) -> Option<&MarkedAccount> {
         self.known.accounts.iter().find(|known| known.id == *id)
     }
 
@@ -270,84 +266,6 @@ impl UserSync<'_> {
         let admitted = admission == Admission::Admitted;
         self.results.admitted = Some(admitted);
         Ok(admitted)
-    }
-
-    /// Writes the patch, and checks in the response that Auth0 applied it.
-    async fn patch(&mut self, record: &AccountRecord, patch: &Patch) -> Result<Written, SyncError> {
-        let (engine, account) = (self.engine, &record.account);
-        let call = |authority_only: bool| {
-            engine.auth0_breaker.call(
-                auth0::endpoints::PATCH,
-                self.priority,
-                self.known.id.as_str(),
-                move || async move {
-                    if authority_only {
-                        engine.auth0.patch_authority_only(record, patch).await
-                    } else {
-                        engine.auth0.patch(record, patch).await
-                    }
-                },
-            )
-        };
-        let mut answer = call(false).await;
-        let mut refused_mirror = None;
-        // Auth0 may refuse user_metadata (a size limit, a connection's rules). The mark in app_metadata must get through.
-        if let Err(CallError::Failed(failure)) = &answer
-            && matches!(failure.status, Some(400 | 413))
-            && patch.mirror.is_some()
-        {
-            let why = failure.to_string();
-            // Everything but the mirror is already there, so another write would not change anything.
-            if patch.blocked.is_none() && account.mark.as_ref().is_some_and(|mark| patch.mark.says_the_same_as(mark)) {
-                self.mirror_refused(account, &why);
-                return Ok(Written::NothingNeeded);
-            }
-            refused_mirror = Some(why);
-            answer = call(true).await;
-        }
-        let patched = match answer {
-            Ok(patched) => patched,
-            Err(CallError::Failed(failure)) if failure.kind == Kind::NotFound => {
-                let why = format!(
-                    "the account {} was deleted or linked between the lookup and the write; retrying",
-                    account.id
-                );
-                self.not_written(account, why, failure.request_id);
-                return Ok(Written::Not);
-            }
-            // A failed write to one account must not keep the user's other accounts open.
-            Err(CallError::Failed(failure)) => {
-                let why = failure.to_string();
-                self.decide(account, account.summary(), DecisionOutcome::Retry, Some(why), failure.request_id.clone());
-                let outcome = self.failure_outcome(SyncError::Call(CallError::Failed(failure)));
-                self.results.merge(outcome);
-                return Ok(Written::Not);
-            }
-            Err(paused) => return Err(paused.into()),
-        };
-        if let Some(why) = refused_mirror {
-            self.mirror_refused(account, &why);
-        }
-        if !mark::took_hold(&patched.account.account, patch) {
-            let why = format!(
-                "Auth0 accepted the write to {} but its response lacks the mark; another program writes the same key",
-                account.id
-            );
-            self.not_written(account, why, patched.request_id);
-            return Ok(Written::Not);
-        }
-        Ok(Written::Whole(Box::new(patched)))
-    }
-
-    fn not_written(&mut self, account: &Account, why: String, request_id: Option<String>) {
-        self.decide(account, account.summary(), DecisionOutcome::Retry, Some(why.clone()), request_id);
-        let outcome = self.failure_outcome(SyncError::Conflict(why));
-        self.results.merge(outcome);
-    }
-
-    fn mirror_refused(&mut self, account: &Account, why: &str) {
-        warn!(event = "mirror_refused", user = %self.known.id, account = %account.id, "Auth0 refused the mirror; the mark is in force: {why}");
-        self.results.alarms.push(Alarm::mirror_refused(&self.known.id, &account.id, why));
     }
 
     /// Ends the sessions that an earlier look failed to end.
@@ -456,7 +374,7 @@ impl UserSync<'_> {
         self.decide(account, account.summary(), DecisionOutcome::Unchanged, why, None);
     }
 
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         account: &Account,
         after: String,
@@ -490,7 +408,12 @@ impl UserSync<'_> {
 
     /// The account carries our mark, and the store does not know it yet.
     fn confirm_denied(&mut self, account: &Account) {
-        let Some(mark) = &account.mark else { return };
+        let Some(mark) = &account.mark else {
+            // Our block alone denies it, since Auth0 refused the mark.
+            let denied_at = Some(self.engine.now());
+            self.results.accounts.push(AccountChange { blocked: true, denied_at, ..denied(account) });
+            return;
+        };
         let found = decide::confirmation(mark, self.known, self.engine.now());
         self.results.accounts.push(AccountChange {
             blocked: mark.blocked,

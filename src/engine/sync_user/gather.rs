@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::auth0::AccountRecord;
+use crate::auth0::{AccountRecord, Fields};
 use crate::domain::address::spellings;
 use crate::domain::decide::{self, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan};
 use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp, Verdict};
+use crate::engine::smaller::AsksForLess;
 
 /// The most other holders of an address to read by id: an address with more users is a mailing list.
 const HOLDERS_MAX: usize = 50;
@@ -16,7 +17,7 @@ const HOLDERS_MAX: usize = 50;
 /// Both tenants and the store as a look reads them, and the consumer of its plans.
 pub(in crate::engine) trait Tenants {
     /// Why a read failed.
-    type Error;
+    type Error: AsksForLess;
 
     /// The time of a decision.
     fn now(&self) -> Timestamp;
@@ -31,8 +32,8 @@ pub(in crate::engine) trait Tenants {
         except: &OktaUserId,
     ) -> Result<Vec<(OktaUserId, Option<Status>)>, Self::Error>;
     /// Auth0's exact lookup.
-    async fn accounts_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, Self::Error>;
-    /// An account of Auth0 by id.
+    async fn accounts_by_email(&self, spelling: &str, fields: Fields) -> Result<Vec<AccountRecord>, Self::Error>;
+    /// An account of Auth0 by id, or as much of it as can be read.
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Self::Error>;
     /// Auth0's search for accounts with one of these addresses; it lags. Empty if the search is switched off.
     async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Self::Error>;
@@ -84,8 +85,9 @@ impl<T: Tenants> Rounds<'_, T> {
         // The lookup is case-sensitive, and only Auth0's own database connections store lower case.
         let mut found = Vec::new();
         for spelling in spellings(addresses) {
-            match self.tenants.accounts_by_email(&spelling).await {
+            match self.tenants.accounts_by_email(&spelling, Fields::All).await {
                 Ok(records) => found.extend(records),
+                Err(failure) if failure.asks_for_less() => found.extend(self.one_by_one(&spelling, addresses).await?),
                 Err(failure) => self.tenants.defer(failure)?,
             }
         }
@@ -102,18 +104,54 @@ impl<T: Tenants> Rounds<'_, T> {
         // The search only names accounts: each is read before it is written.
         let mut late = Vec::new();
         for id in self.tenants.search_accounts(addresses).await? {
-            if !self.done.contains(&id)
-                && let Some(record) = self.tenants.account(&id).await?
-            {
-                late.push(record);
+            if !self.done.contains(&id) {
+                late.extend(self.read_or_defer(&id).await?);
             }
         }
         self.by_address(late, addresses).await
     }
 
+    /// The accounts of an exact lookup whose answer is too large: listed without their metadata, then read one by one, so
+    /// that no account hides another.
+    async fn one_by_one(&mut self, spelling: &str, addresses: &[Address]) -> Result<Vec<AccountRecord>, T::Error> {
+        let listed = match self.tenants.accounts_by_email(spelling, Fields::Account).await {
+            Ok(listed) => listed,
+            Err(failure) => {
+                self.tenants.defer(failure)?;
+                return Ok(Vec::new());
+            }
+        };
+        let mut found = Vec::new();
+        for record in listed {
+            if decide::is_candidate(&record.account, addresses, self.known, self.rules) {
+                found.extend(self.read_or_defer(&record.account.id).await?);
+            } else {
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+
+    /// An account by id. If it cannot be read, the others still are.
+    async fn read_or_defer(&mut self, id: &AccountId) -> Result<Option<AccountRecord>, T::Error> {
+        match self.tenants.account(id).await {
+            Ok(record) => Ok(record),
+            Err(failure) => {
+                self.tenants.defer(failure)?;
+                Ok(None)
+            }
+        }
+    }
+
     async fn allow(&mut self) -> Result<(), T::Error> {
         for id in self.marked() {
-            let record = self.tenants.account(&id).await?;
+            let record = match self.tenants.account(&id).await {
+                Ok(record) => record,
+                Err(failure) => {
+                    self.tenants.defer(failure)?;
+                    continue;
+                }
+            };
             let email = record.as_ref().and_then(|record| record.account.email.clone());
             let holders = match email {
                 Some(email) if !self.known.approved => self.other_holders(&[email]).await?,

@@ -8,6 +8,7 @@ mod apply;
 pub(in crate::engine) mod batch;
 pub(in crate::engine) mod gather;
 mod reads;
+mod write;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::claims::Claim;
 use super::error::CallError;
+use super::smaller::AsksForLess;
 use super::{Engine, Note, notifier};
 use crate::domain::backoff::LOOKS;
 use crate::domain::clock;
@@ -68,6 +70,12 @@ pub(in crate::engine) enum SyncError {
     Store(StoreError),
     /// The account changed between read and write.
     Conflict(String),
+}
+
+impl AsksForLess for SyncError {
+    fn asks_for_less(&self) -> bool {
+        matches!(self, Self::Call(error) if error.asks_for_less())
+    }
 }
 
 impl From<CallError> for SyncError {

@@ -3,10 +3,11 @@
 use super::batch::{ADDRESSES_MAX, Hit, Lookup, SearchCache, SearchCaches};
 use super::gather::Tenants;
 use super::{SyncError, UserSync};
-use crate::auth0::{self, AccountQuery, AccountRecord, SearchPage};
+use crate::auth0::{self, AccountQuery, AccountRecord, Fields, SearchPage};
 use crate::domain::decide::{Assessment, Plan};
 use crate::domain::{AccountId, Address, Lane, OktaUser, OktaUserId, Status, Timestamp};
 use crate::engine::error::CallError;
+use crate::engine::smaller::read_account;
 use crate::okta;
 
 /// Auth0 shows the first 1,000 hits of a search, 100 a page.
@@ -50,15 +51,14 @@ impl Tenants for UserSync<'_> {
         Ok(self.engine.store.known_holders(addresses, except).await?)
     }
 
-    async fn accounts_by_email(&self, spelling: &str) -> Result<Vec<AccountRecord>, SyncError> {
+    async fn accounts_by_email(&self, spelling: &str, fields: Fields) -> Result<Vec<AccountRecord>, SyncError> {
         let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
-        let call = || auth0.accounts_by_email(spelling);
+        let call = || auth0.accounts_by_email(spelling, fields);
         Ok(breaker.call(auth0::endpoints::BY_EMAIL, self.priority, self.subject(), call).await?)
     }
 
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, SyncError> {
-        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
-        Ok(breaker.call(auth0::endpoints::ACCOUNT, self.priority, self.subject(), || auth0.account(id)).await?)
+        Ok(read_account(|fields| self.account_with(id, fields)).await?)
     }
 
     async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, SyncError> {
@@ -114,6 +114,16 @@ impl Tenants for UserSync<'_> {
 }
 
 impl<'a> UserSync<'a> {
+    pub(super) async fn account_with(
+        &self,
+        id: &AccountId,
+        fields: Fields,
+    ) -> Result<Option<AccountRecord>, CallError> {
+        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
+        let call = || auth0.account(id, fields);
+        breaker.call(auth0::endpoints::ACCOUNT, self.priority, self.subject(), call).await
+    }
+
     async fn search_alone(&self, addresses: &[Address]) -> Result<Vec<AccountId>, SyncError> {
         let mut ids = Vec::new();
         for page in 0..SEARCH_PAGES_MAX {
@@ -157,7 +167,8 @@ impl<'a> UserSync<'a> {
     async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, CallError> {
         let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
         let query = AccountQuery::Emails(addresses);
-        breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), || auth0.search(&query, page)).await
+        let call = || auth0.search(&query, page, Fields::Id);
+        breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), call).await
     }
 
     async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, CallError> {

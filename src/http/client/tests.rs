@@ -88,7 +88,7 @@ async fn slow_and_endless_bodies_are_bounded() {
     let chunks = b"8\r\n[[[[[[[[\r\n".repeat(1000);
     let url = endless_body("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunks).await;
     let failure = get(Call { limits, ..CALL }, &url).await.unwrap_err();
-    assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
+    assert_eq!((failure.kind, failure.status), (Kind::TooLarge, Some(200)), "{failure}");
 }
 
 /// Responds to requests once `count` of them have arrived. Returns its URL, and the number of its connections.
@@ -146,7 +146,7 @@ async fn body_limit_applies_after_decompression() {
     let bomb = Reply::bytes(200, gzip_of_zeros(64)).with("content-encoding", "gzip");
     let server = Playback::start([bomb.clone(), bomb]).await;
     let failure = get(Call { limits, ..CALL }, server.url.as_str()).await.unwrap_err();
-    assert_eq!((failure.kind, failure.status), (Kind::Malformed, Some(200)), "{failure}");
+    assert_eq!((failure.kind, failure.status), (Kind::TooLarge, Some(200)), "{failure}");
     assert_eq!(get(CALL, server.url.as_str()).await.unwrap().body.len(), 64 * 65_535);
 }
 

@@ -72,7 +72,7 @@ truncated chunk: unreachable, remedy
 no response in time: timed out, remedy
 stalled body: timed out, remedy
 bad compression: malformed answer
-body over the limit: malformed answer
+body over the limit: answer too large
 ";
 
 #[tokio::test]

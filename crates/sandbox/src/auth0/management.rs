@@ -305,6 +305,7 @@ impl Tenancy {
         }
         patch::merge(&mut after, &body);
         if let Some(limit) = self.options.profile_limit
+            && metadata_bytes(&after) > user.as_object().map_or(0, metadata_bytes)
             && Value::Object(after.clone()).to_string().len() > limit.bytes
         {
             return Err(Problem::new(limit.status, None, "The user profile exceeds the maximum size."));
@@ -443,6 +444,12 @@ impl Tenancy {
         }
         Login::Granted
     }
+}
+
+/// The size of a user's metadata. Only a write that adds to it can exceed the limit of profiles.
+fn metadata_bytes(user: &Map<String, Value>) -> usize {
+    let filled = ["user_metadata", "app_metadata"].into_iter().filter_map(|name| user.get(name)?.as_object());
+    filled.filter(|metadata| !metadata.is_empty()).map(|metadata| json!(metadata).to_string().len()).sum()
 }
 
 /// Adds the headers that every recorded response of the Management API has.

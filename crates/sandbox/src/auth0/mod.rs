@@ -62,7 +62,8 @@ impl Connection {
     }
 }
 
-/// The largest profile that can be written.
+/// The largest profile that metadata can be added to. Auth0 documents a limit of 10 KB for metadata writes ("Metadata field
+/// names and data types"), and nothing about writes that add none: those pass here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProfileLimit {
     /// The size of the profile as JSON.
