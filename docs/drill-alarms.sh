@@ -108,7 +108,7 @@ users() {
     set_up ENGINE__MAX_ATTEMPTS=1 'SCOPE__EXEMPT=["exempt@example.com"]'
     local name
     declare -A id
-    for name in held failed exempt restored unknown mirror; do id[$name]=$(new_user "$name"); done
+    for name in held failed exempt restored unknown mirror hidden; do id[$name]=$(new_user "$name"); done
     for name in held unknown; do wait_for "$name" looked_at "$name@example.com"; done
 
     in_okta "${id[held]}" hide
@@ -153,6 +153,12 @@ users() {
     in_okta "${id[unknown]}" status '{"status":"ACTIVE"}'
     okta_auth0_sync user unknown@example.com --sync >/dev/null
     is_cleared unknown_status
+    curl -sf -X POST "$okta/_sandbox/role" -d '{"names":false}' -o /dev/null
+    in_okta "${id[hidden]}" deactivate
+    is_raised role_too_narrow 'alarm .*kind="?role_too_narrow'
+    curl -sf -X POST "$okta/_sandbox/role" -d '{"names":true}' -o /dev/null
+    okta_auth0_sync user "${id[hidden]}" --sync >/dev/null
+    is_cleared role_too_narrow
     # Off the list: the changed configuration starts a full reconcile.
     export 'OKTA_AUTH0_SYNC__SCOPE__EXEMPT=[]'
     restart

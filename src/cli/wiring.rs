@@ -188,6 +188,7 @@ pub(crate) fn options(config: &Config) -> Options {
         max_attempts: config.engine.max_attempts,
         guard: GuardWindow { denials_max: u64::from(config.guard.max_denials), span: config.guard.window },
         initial_lookback: config.okta.initial_lookback,
+        directory: config.okta.directory,
         retention: config.store.retention,
         okta_url: config.okta.url.origin().ascii_serialization(),
     }
@@ -229,7 +230,8 @@ pub(crate) async fn dry_run_engine(
         Err(error) => return Err(error.into()),
     }
     let (store, opened) = Store::open(&copy, &binding(config), clock.now()).await?;
-    let options = Options { enforce: false, ..options(config) };
+    // A plan does not wait for a listing of the whole org, which a dry run could not keep.
+    let options = Options { enforce: false, directory: false, ..options(config) };
     let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options);
     engine.apply_config_changes(&opened).await?;
     Ok((engine, folder))

@@ -83,6 +83,8 @@ pub struct OktaConfig {
     pub credentials: OktaCredentials,
     /// How far back the first poll reads the System Log. At most 179 days.
     pub initial_lookback: Duration,
+    /// Whether every user of the org is listed, at the first start and nightly.
+    pub directory: bool,
 }
 
 /// How we authenticate to Okta.

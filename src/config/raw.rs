@@ -60,6 +60,7 @@ tables! {
         url: Option<Origin> = None;
         deny_statuses: List<StatusName> = List(vec![StatusName(Status::Deprovisioned), StatusName(Status::Deleted)]);
         initial_lookback: Span = Span::from_days(7);
+        directory: bool = true;
         api_token: Option<InlineSecret> = None;
         api_token_file: OptionalPath = OptionalPath::default();
         [oauth: Oauth]

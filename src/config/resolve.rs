@@ -138,6 +138,12 @@ impl Resolver<'_> {
         if raw.initial_lookback.0 > LOG_RETENTION {
             self.warn("okta.initial_lookback", "reaches further back than Okta keeps its log (90 days)");
         }
+        if !raw.directory {
+            self.warn(
+                "okta.directory",
+                "is false: an account of a user who is renamed before they leave stays open if it has the old address",
+            );
+        }
         let url = self.origin("okta.url", raw.url, "https://acme.okta.com");
         if let Some(url) = &url
             && let Some(host) = url.host_str().filter(|host| host.contains("-admin.okta"))
@@ -177,7 +183,7 @@ impl Resolver<'_> {
                 return None;
             }
         };
-        Some(OktaConfig { url: url?, credentials, initial_lookback: raw.initial_lookback.0 })
+        Some(OktaConfig { url: url?, credentials, initial_lookback: raw.initial_lookback.0, directory: raw.directory })
     }
 
     fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0Config> {

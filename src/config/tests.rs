@@ -153,7 +153,7 @@ fn other_value(key: &str) -> &'static str {
         "log.filter" => "warn",
         "http.listen" => "127.0.0.1:9465",
         "okta.initial_lookback" | "guard.window" | "store.retention" => "3days",
-        "auth0.search" | "engine.enforce" => "false",
+        "auth0.search" | "engine.enforce" | "okta.directory" => "false",
         "auth0.require_verified_email" | "auth0.block" | "auth0.end_sessions" => "true",
         "engine.concurrency" | "engine.max_attempts" | "guard.max_denials" => "7",
         "limits.okta_share" | "limits.auth0_share" | "limits.reconcile_share" => "0.5",
@@ -378,6 +378,7 @@ fn suspicious_settings_cause_warnings() {
     for (table, line, key) in [
         ("okta", "initial_lookback = \"100days\"", "okta.initial_lookback"),
         ("okta", "deny_statuses = [\"DELETED\"]", "okta.deny_statuses"),
+        ("okta", "directory = false", "okta.directory"),
         ("schedule", "poll = \"* * * * * *\"", "schedule.poll"),
         ("auth0", "audience = \"https://acme.eu.auth0.com\"", "auth0.audience"),
         ("auth0", "require_verified_email = true", "auth0.require_verified_email"),

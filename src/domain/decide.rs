@@ -35,6 +35,8 @@ pub enum Concern {
     UnknownStatus(String),
     /// An exempt user left the org, with this status.
     ExemptLeft(Status),
+    /// The user left, and Okta hides their login and e-mail from us: an account may stay open unseen.
+    AddressHidden,
     /// The user is held.
     Held(Held),
 }
@@ -77,6 +79,7 @@ pub struct Assessment<'a> {
 /// Judges a user by Okta's response, which is `None` if Okta does not show them.
 pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy) -> Assessment<'a> {
     let mut addresses = known.addresses.clone();
+    let hidden = okta.as_ref().is_some_and(OktaUser::hides_addresses);
     let (login, email, status, transitional) = match okta {
         Some(user) => {
             for address in user.addresses() {
@@ -84,7 +87,7 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
                     addresses.push(address);
                 }
             }
-            (Some(user.login), user.email, user.status, user.transitional)
+            (Some(user.login).filter(|login| !login.is_empty()), user.email, user.status, user.transitional)
         }
         None if is_known_to_have_left(known) => (None, None, Status::Deleted, false),
         None => {
@@ -103,6 +106,9 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
     if let Status::Unknown(text) = &status {
         concerns.push(Concern::UnknownStatus(text.clone()));
     }
+    if hidden && verdict == Verdict::Deny {
+        concerns.push(Concern::AddressHidden);
+    }
     let course = match verdict {
         Verdict::Leave => Course::Leave,
         Verdict::Allow => Course::Allow { exempt: false },
@@ -115,7 +121,11 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
             if !in_scope.is_empty() || known.accounts.iter().any(|account| account.denied) {
                 Course::Deny(in_scope)
             } else {
-                Course::Skip(if addresses.is_empty() { Skipped::NoAddress } else { Skipped::OutOfScope })
+                Course::Skip(match (addresses.is_empty(), hidden) {
+                    (true, true) => Skipped::AddressHidden,
+                    (true, false) => Skipped::NoAddress,
+                    (false, _) => Skipped::OutOfScope,
+                })
             }
         }
     };
@@ -125,7 +135,7 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
         event: event_behind(known, verdict),
         course,
         concerns,
-        read: Some(UserRead { login, email, status, addresses }),
+        read: Some(UserRead { login, email, status, addresses, address_hidden: hidden }),
     }
 }
 

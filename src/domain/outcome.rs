@@ -89,6 +89,8 @@ pub enum Skipped {
     NotEnforced,
     /// No address of the user is known.
     NoAddress,
+    /// No account was found, but Okta hides the user's login and e-mail from us.
+    AddressHidden,
 }
 
 impl fmt::Display for Skipped {
@@ -99,6 +101,7 @@ impl fmt::Display for Skipped {
             Self::OutOfScope => f.write_str("out_of_scope"),
             Self::NotEnforced => f.write_str("not_enforced"),
             Self::NoAddress => f.write_str("no_address"),
+            Self::AddressHidden => f.write_str("address_hidden"),
         }
     }
 }

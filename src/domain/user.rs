@@ -144,6 +144,11 @@ impl OktaUser {
         all
     }
 
+    /// Whether Okta hides login and e-mail from us. Every user has a login, so a user without one was not shown whole.
+    pub fn hides_addresses(&self) -> bool {
+        self.login.is_empty() && self.email.is_none()
+    }
+
     /// Whether `address` is the user's e-mail or login, without regard to case.
     pub fn holds(&self, address: &Address) -> bool {
         self.addresses().iter().any(|held| held.same(address.as_str()))
@@ -161,6 +166,15 @@ pub struct UserRead {
     pub status: Status,
     /// All addresses ever read for this user.
     pub addresses: Vec<Address>,
+    /// Okta hid login and e-mail from us.
+    pub address_hidden: bool,
+}
+
+impl UserRead {
+    /// The addresses that Okta shows for the user now. Empty if it shows none: that says nothing about the others.
+    pub fn held_addresses(&self) -> Vec<Address> {
+        self.email.iter().cloned().chain(self.login.as_deref().and_then(Address::parse)).collect()
+    }
 }
 
 /// What the store knows about a user and a decision depends on.

@@ -11,6 +11,10 @@ use crate::store::{Alarm, AlarmKind};
 
 /// The subject of an alarm that concerns the whole installation.
 const INSTALLATION: &str = "";
+/// The subject of the alarm about users without login and e-mail.
+pub(super) const ADDRESSES: &str = "addresses";
+/// The subject of the alarm about an empty list of users.
+pub(super) const NO_USERS: &str = "users";
 
 impl Alarm {
     fn new(kind: AlarmKind, subject: impl Into<String>, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -230,6 +234,28 @@ impl Alarm {
             format!("failed to end sessions or refresh tokens: {why}"),
             "the marks are in force; grant delete:sessions and delete:refresh_tokens, or set [auth0] end_sessions = false \
              if the tenant's plan has no such endpoint",
+        )
+    }
+
+    /// Okta shows users without login and e-mail.
+    pub(super) fn addresses_hidden() -> Self {
+        Self::new(
+            AlarmKind::RoleTooNarrow,
+            ADDRESSES,
+            "Okta hides login and e-mail of users from our credential, so accounts of users who left are not found",
+            "let the admin role of our credential read login and email of all users, without a condition on profile \
+             attributes; then `reconcile --all`. `check` says whether it works, the view `unmatched` lists who is affected",
+        )
+    }
+
+    /// Okta lists no user at all.
+    pub(super) fn no_users_listed() -> Self {
+        Self::new(
+            AlarmKind::RoleTooNarrow,
+            NO_USERS,
+            "Okta lists no users for our credential, so users who leave are not found",
+            "assign the service app an admin role that covers all users (read-only administrator); `check` says whether \
+             it works",
         )
     }
 

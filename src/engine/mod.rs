@@ -22,6 +22,7 @@ pub mod breaker;
 pub mod calls;
 mod claims;
 pub mod deploy;
+pub mod directory;
 pub mod error;
 pub mod heartbeat;
 pub mod inspect;
@@ -79,6 +80,8 @@ pub struct Options {
     pub initial_lookback: Duration,
     /// How long settled events, decisions and runs are kept.
     pub retention: Duration,
+    /// List every user of the org.
+    pub directory: bool,
     /// Origin of the org. A stored cursor is valid for one origin only.
     pub okta_url: String,
 }
@@ -118,6 +121,7 @@ pub(crate) struct Wakes {
     pub(crate) poll: Notify,
     pub(crate) apply: Notify,
     pub(crate) reconcile: Notify,
+    pub(crate) directory: Notify,
     pub(crate) beat: Notify,
 }
 

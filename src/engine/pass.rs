@@ -110,12 +110,15 @@ async fn apply(engine: &Arc<Engine>, stop: &CancellationToken) -> Result<Applied
     engine.apply(Until::Idle(PATIENCE), stop).await
 }
 
-/// Finishes the reconcile that is under way, then processes all users who are due.
+/// Lists the directory, if configured, and finishes the reconcile that is under way, then processes all users who are due.
 ///
 /// # Errors
 /// When the state fails. [`Done`] has the failure of a remote.
 pub async fn reconcile(engine: &Arc<Engine>, stop: &CancellationToken) -> Result<Done, StoreError> {
     let mut done = Done::default();
+    if engine.options.directory {
+        read(engine, stop, &mut done, || engine.list_directory(stop)).await?;
+    }
     let compared = read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
     done.compared = Some(compared.unwrap_or_default());
     done.applied = apply(engine, stop).await?;

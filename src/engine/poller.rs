@@ -212,7 +212,7 @@ impl Engine {
     }
 
     /// Checks once per process that the state belongs to this org. A custom domain may be moved to another org.
-    async fn bind_org(&self) -> Result<(), PassError> {
+    pub(super) async fn bind_org(&self) -> Result<(), PassError> {
         self.org_bound
             .get_or_try_init(|| async {
                 let org = self

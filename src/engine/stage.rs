@@ -107,6 +107,7 @@ impl Stage {
             max_attempts: 12,
             guard: GuardWindow { denials_max: 10_000, span: Duration::from_secs(3600) },
             initial_lookback: Duration::from_secs(7 * 86_400),
+            directory: true,
             retention: Duration::from_secs(400 * 86_400),
             okta_url: okta_tenant.url().to_owned(),
         };

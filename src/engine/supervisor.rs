@@ -58,6 +58,9 @@ impl Engine {
         loops.spawn(async move { ("reconciler", engine.reconcile_loop(&token).await) });
 
         let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move { ("directory", engine.directory_loop(&token).await) });
+
+        let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move {
             engine.notify_loop(&token).await;
             ("notifier", Ok(()))
@@ -107,7 +110,10 @@ impl Engine {
         let reconcile = Ticks::new("reconcile", &schedules.reconcile, clock)?;
         Ok([
             (Arc::new(poll), |engine| engine.wakes.poll.notify_one()),
-            (Arc::new(reconcile), |engine| engine.wakes.reconcile.notify_one()),
+            (Arc::new(reconcile), |engine| {
+                engine.wakes.reconcile.notify_one();
+                engine.wakes.directory.notify_one();
+            }),
         ])
     }
 

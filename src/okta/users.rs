@@ -189,9 +189,24 @@ impl Okta {
         Ok(page.users.into_iter().next())
     }
 
+    /// Lists one page of all users except deprovisioned ones, which Okta's plain listing leaves out.
+    ///
+    /// # Errors
+    /// Classified.
+    pub async fn directory_page(&self, cursor: Option<&str>) -> Result<UserPage, Failure> {
+        self.page(None, cursor, PAGE_SIZE).await
+    }
+
     async fn search(&self, search: &str, cursor: Option<&str>, limit: &str) -> Result<UserPage, Failure> {
+        self.page(Some(search), cursor, limit).await
+    }
+
+    async fn page(&self, search: Option<&str>, cursor: Option<&str>, limit: &str) -> Result<UserPage, Failure> {
         let mut url = self.url("/api/v1/users");
-        url.query_pairs_mut().append_pair("search", search).append_pair("limit", limit);
+        if let Some(search) = search {
+            url.query_pairs_mut().append_pair("search", search);
+        }
+        url.query_pairs_mut().append_pair("limit", limit);
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("after", cursor);
         }

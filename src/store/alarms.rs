@@ -45,11 +45,13 @@ pub enum AlarmKind {
     SessionsUnavailable,
     /// An account has a mark that we did not write and that names no user.
     ForeignFlag,
+    /// Our admin role in Okta hides users, or their addresses.
+    RoleTooNarrow,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Guard,
         Self::Held,
         Self::Failed,
@@ -68,6 +70,7 @@ impl AlarmKind {
         Self::MirrorRefused,
         Self::SessionsUnavailable,
         Self::ForeignFlag,
+        Self::RoleTooNarrow,
     ];
 
     /// The stable name used in the store, logs and webhooks.
@@ -91,6 +94,7 @@ impl AlarmKind {
             Self::MirrorRefused => "mirror_refused",
             Self::SessionsUnavailable => "sessions_unavailable",
             Self::ForeignFlag => "foreign_flag",
+            Self::RoleTooNarrow => "role_too_narrow",
         }
     }
 }

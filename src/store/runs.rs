@@ -62,7 +62,10 @@ const LAST_EXPIRED_DECISION: &str = "
     WHERE id < coalesce((SELECT min(id) FROM oldest WHERE at >= ?1), 9223372036854775807)";
 
 /// Settled events, finished runs and cleared alarms before ?1, at most ?2 of each.
-const EXPIRE: [&str; 3] = [
+///
+/// Also addresses that Okta stopped showing for their user before ?1. Users who left, or may have, keep theirs: an account
+/// with an old address may still appear.
+const EXPIRE: [&str; 4] = [
     "DELETE FROM events WHERE seq IN (
          SELECT seq FROM events e WHERE received_at < ?1 AND state <> 'quarantined'
            AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = e.seq AND eu.settled_at IS NULL)
@@ -70,6 +73,12 @@ const EXPIRE: [&str; 3] = [
     "DELETE FROM run_log WHERE id IN (
          SELECT id FROM run_log WHERE started_at < ?1 AND finished_at IS NOT NULL LIMIT ?2)",
     "DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ?1 LIMIT ?2)",
+    "DELETE FROM addresses WHERE (user_seq, address) IN (
+         SELECT user_seq, address FROM addresses a JOIN users u USING (user_seq)
+         WHERE a.replaced_at < ?1 AND u.left_seen = 0 AND u.due_since IS NULL
+           AND (u.outcome IS NULL OR u.outcome IN ('applied', 'unchanged'))
+           AND NOT EXISTS (SELECT 1 FROM accounts d WHERE d.okta_user_id = u.okta_user_id AND d.denied = 1)
+         LIMIT ?2)",
 ];
 
 impl Store {
@@ -159,7 +168,7 @@ impl Store {
     /// Deletes settled events, decisions, finished runs and cleared alarms older than `before`, at most `limit` rows of each
     /// to keep the transaction short. Returns the number of deleted rows; zero when nothing is left to delete.
     ///
-    /// Keeps users, their addresses and accounts (they are current state), and unsettled events of any age.
+    /// Keeps users, their present addresses and accounts (they are current state), and unsettled events of any age.
     ///
     /// # Errors
     /// When the state cannot be written.

@@ -67,6 +67,10 @@ writes! {
     FinishReconcile = "finish_sweep",
     /// [`Store::queue_for_reconcile`].
     QueueForReconcile = "sweep_users",
+    /// [`Store::begin_directory`].
+    BeginDirectory = "begin_directory",
+    /// [`Store::record_directory_page`].
+    RecordDirectoryPage = "record_directory_page",
     /// [`Store::request_look`].
     RequestLook = "request_look",
     /// [`Store::approve`].

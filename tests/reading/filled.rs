@@ -202,6 +202,7 @@ async fn look(
         email: Some(address.clone()),
         status: Status::Deprovisioned,
         addresses: vec![address],
+        address_hidden: false,
     };
     let finish = LookFinish {
         user: &user,

@@ -127,6 +127,7 @@ impl World {
             max_attempts: 12,
             guard: GuardWindow { denials_max: 200, span: HOUR },
             initial_lookback: 7 * DAY,
+            directory: true,
             retention: 400 * DAY,
             okta_url: String::new(),
         };
@@ -295,6 +296,14 @@ impl World {
             reports.extend(self.settle().await);
         }
         reports
+    }
+
+    /// Lists every user of the org.
+    pub(crate) async fn list_directory(&self) -> u64 {
+        self.passes(2 * SECOND);
+        let listed = self.engine().list_directory(&self.stop).await.unwrap();
+        assert!(listed.done);
+        listed.users
     }
 
     /// Reconciles without the looks. Returns how many users it queued.

@@ -198,7 +198,12 @@ impl<'a> UserSync<'a> {
         gather::run_rounds(self, known, assessment, rules).await?;
         match &assessment.course {
             Course::Allow { exempt: true } => self.results.merge(Outcome::Skipped(Skipped::Exempt)),
-            Course::Deny(_) if self.results.changes.is_empty() => self.results.merge(Outcome::NoAccount),
+            Course::Deny(_) if self.results.changes.is_empty() => {
+                // The account may have an address that Okta does not show us.
+                let hidden = assessment.read.as_ref().is_some_and(|read| read.address_hidden);
+                let none_found = Outcome::Skipped(Skipped::AddressHidden);
+                self.results.merge(if hidden { none_found } else { Outcome::NoAccount });
+            }
             _ => {}
         }
         Ok(())
@@ -298,6 +303,7 @@ fn alarm(user: &OktaUserId, concern: &Concern) -> Alarm {
     match concern {
         Concern::UnknownStatus(status) => Alarm::unknown_status(user, status),
         Concern::ExemptLeft(status) => Alarm::exempt_left(user, status.as_str()),
+        Concern::AddressHidden => Alarm::addresses_hidden(),
         Concern::Held(why) => Alarm::held(user, why),
     }
 }

@@ -23,6 +23,11 @@ const CLEAR_GUARD_ALARM: &str = "
     UPDATE alarms SET cleared_at = ?1 WHERE kind = 'guard' AND cleared_at IS NULL
       AND NOT EXISTS (SELECT 1 FROM users WHERE outcome = 'held' AND why = 'guard' AND okta_user_id <> ?2)";
 
+/// Clears the alarm about hidden addresses once Okta shows the addresses of all users.
+const CLEAR_HIDDEN_ALARM: &str = "
+    UPDATE alarms SET cleared_at = ?1 WHERE kind = 'role_too_narrow' AND subject = 'addresses' AND cleared_at IS NULL
+      AND NOT EXISTS (SELECT 1 FROM users WHERE address_hidden = 1)";
+
 /// Ends the look. ?1 is the time, ?2 whether it settles, ?3 the user and ?4 the claimed number.
 ///
 /// `due_seq > ?4`: a reason arrived during the look and has set `due_at`. This look's failure neither delays it nor counts
@@ -118,14 +123,19 @@ impl Store {
         now_text: &str,
     ) -> Result<(), StoreError> {
         let left = read.status.has_left();
+        let held: Vec<String> = read.held_addresses().iter().map(Address::key).collect();
         let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
         // For a deleted user Okta returns 404, without login and email: keep the old ones.
         let kept = sqlx::query(
             "UPDATE users SET login = coalesce(?1, login), login_key = iif(?1 IS NULL, login_key, ?2),
-                 email = coalesce(?3, email), status = ?4, status_at = ?5, left_seen = ?6
+                 email = coalesce(?3, email), status = ?4, status_at = ?5, left_seen = ?6, address_hidden = ?9
              WHERE okta_user_id = ?7;
              INSERT OR IGNORE INTO addresses (user_seq, address, address_key, seen_at)
-             SELECT user_seq, value ->> 0, value ->> 1, ?5 FROM users, json_each(?8) WHERE okta_user_id = ?7",
+             SELECT user_seq, value ->> 0, value ->> 1, ?5 FROM users, json_each(?8) WHERE okta_user_id = ?7;
+             WITH held AS MATERIALIZED (SELECT value FROM json_each(?10))
+             UPDATE addresses SET replaced_at = iif(address_key IN (SELECT value FROM held), NULL, ?5)
+             WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?7) AND EXISTS (SELECT 1 FROM held)
+               AND (replaced_at IS NULL) <> (address_key IN (SELECT value FROM held))",
         )
         .bind(&read.login)
         .bind(read.login.as_deref().map(str::to_lowercase))
@@ -135,6 +145,8 @@ impl Store {
         .bind(left)
         .bind(id.as_str())
         .bind(serde_json::json!(addresses).to_string())
+        .bind(read.address_hidden)
+        .bind(json_list(held))
         .execute(&mut **tx)
         .await?;
         if kept.rows_affected() == 0 {
@@ -194,6 +206,7 @@ async fn settle(tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<()
         .execute(&mut **tx)
         .await?;
     sqlx::query(CLEAR_GUARD_ALARM).bind(now_text).bind(look.user).execute(&mut **tx).await?;
+    sqlx::query(CLEAR_HIDDEN_ALARM).bind(now_text).execute(&mut **tx).await?;
     sqlx::query(SETTLE_EVENTS)
         .bind(now_text)
         .bind(look.outcome.as_str())

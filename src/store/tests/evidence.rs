@@ -137,6 +137,7 @@ async fn add_user_with_history(store: &Store, n: u32, name: &str, denied: bool) 
         email: address.clone(),
         status: Status::Deprovisioned,
         addresses: address.iter().cloned().collect(),
+        address_hidden: false,
     };
     let guard = GuardWindow { denials_max: u64::MAX, span: Duration::from_secs(3600) };
     let denial = Denial { user: &user, read: &read, reconcile: false, approved: false, intent: None };
@@ -253,6 +254,7 @@ async fn look_overtaken_by_forget_stores_nothing() {
             email: None,
             status: Status::Active,
             addresses: crate::domain::Address::parse("anna@example.com").into_iter().collect(),
+            address_hidden: false,
         };
         let end = || LookFinish { read: Some(&read), ..finish(&look.id, look.claimed_seq, &Outcome::Applied) };
         assert!(matches!(store.finish_look(end(), noon()).await.unwrap_err(), StoreError::Gone { .. }));

@@ -89,7 +89,8 @@ async fn ask_guard(
     guard: GuardWindow,
     now: Timestamp,
 ) -> Admission {
-    let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
+    let read =
+        UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![], address_hidden: false };
     let denial = looks::Denial { user: &id(user), read: &read, reconcile, approved, intent: None };
     store.prepare_denial(denial, guard, now).await.unwrap()
 }
@@ -238,7 +239,8 @@ async fn wakes_dependents_and_address_sharers() {
 async fn intent_requires_guard_admission() {
     let (_dir, store) = store().await;
     record_events(&store, &[event(1, "u1", "deactivate"), event(2, "u2", "deactivate")]).await;
-    let read = UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![] };
+    let read =
+        UserRead { login: None, email: None, status: Status::Deprovisioned, addresses: vec![], address_hidden: false };
     let account = crate::domain::AccountId::new("auth0|open");
     let intent = looks::Intent { account: &account, email: None, with_block: true, owe_sessions: false };
     for (user, admitted) in [("u1", true), ("u2", false)] {

@@ -15,7 +15,8 @@ skipped: okta_user_id, email, why, since, attempts, last_error
 denied: okta_user_id, email, auth0_user_id, connection, denied_at, event_id, published, lag_s
 recent_events: event_id, event_type, okta_user_id, login, actor, published, received_at, settled_at, outcome
 decisions: at, okta_user_id, email, auth0_user_id, cause, event_id, actor, status, verdict, before, after, outcome, request_id, version
-runs: kind, started_at, finished_at, ok, pages, events, looks, writes, error";
+runs: kind, started_at, finished_at, ok, pages, events, looks, writes, error
+unmatched: okta_user_id, email, login, status, why, since, last_look_at";
 
 #[tokio::test]
 async fn views_match_contract_during_writes() {

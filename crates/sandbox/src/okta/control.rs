@@ -13,7 +13,7 @@
 //! | `POST /_sandbox/events/{uuid}/repeat` | persists the event again |
 //! | `POST /_sandbox/events/page` | `{"max":6}`: shorter pages although more events follow; `{}` ends it |
 //! | `POST /_sandbox/token/revoke`, `…/restore` | revokes all tokens, or restores the API token |
-//! | `POST /_sandbox/role` | `{"logs":false,"users":true}`: the permissions of the caller's role |
+//! | `POST /_sandbox/role` | `{"logs":false,"users":true,"names":true}`: what the caller's role permits; with `"names":false`, users have no login and e-mail |
 //! | `POST /_sandbox/apps` | registers a service app: `{"client_id","key":{JWK},"scopes"?,"require_dpop"?}` |
 
 use serde_json::{Value, json};
@@ -62,7 +62,10 @@ pub(super) fn answer(org: &OktaTenant, path: &[&str], request: &Inbound) -> Opti
         ("POST", ["events", _, "repeat"]) => refused(404, "no event has this uuid"),
         ("POST", ["token", "revoke"]) => done(|| org.revoke_token()),
         ("POST", ["token", "restore"]) => done(|| org.restore_token()),
-        ("POST", ["role"]) => done(|| org.set_role(body["logs"] != json!(false), body["users"] != json!(false))),
+        ("POST", ["role"]) => done(|| {
+            org.set_role(body["logs"] != json!(false), body["users"] != json!(false));
+            org.hide_names(body["names"] == json!(false));
+        }),
         ("POST", ["apps"]) => register(org, &body),
         _ => return None,
     };

@@ -84,6 +84,11 @@ impl Person {
             "type": { "id": "otySandboxDefault000" },
             "profile": self.profile(),
         });
+        if view.names_hidden
+            && let Some(profile) = user["profile"].as_object_mut()
+        {
+            profile.retain(|attribute, _| attribute != "login" && attribute != "email");
+        }
         // Without a transition the key is absent, not null.
         if let Some(transitioning) = &self.transitioning {
             user["transitioningToStatus"] = json!(**transitioning);
@@ -139,6 +144,8 @@ pub(super) struct View {
     pub(super) links: bool,
     /// In a list, a user has only the link to itself.
     pub(super) listed: bool,
+    /// Whether the caller's role has a condition that hides profile attributes (help.okta.com, "Permission conditions").
+    pub(super) names_hidden: bool,
 }
 
 impl Attributes for Person {

@@ -319,14 +319,14 @@ impl OktaTenant {
     /// The user as the API returns it; `None` if deleted.
     pub fn user(&self, id: impl AsRef<str>) -> Option<Value> {
         let org = self.org();
-        let view = View { credentials: true, links: true, listed: false };
+        let view = View { credentials: true, links: true, listed: false, names_hidden: false };
         org.directory.get(id.as_ref()).map(|person| person.json(&org.url, view))
     }
 
     /// All users of any status in order of creation.
     pub fn users(&self) -> Vec<Value> {
         let org = self.org();
-        let view = View { credentials: true, links: true, listed: true };
+        let view = View { credentials: true, links: true, listed: true, names_hidden: false };
         org.directory.current().map(|person| person.json(&org.url, view)).collect()
     }
 
@@ -383,6 +383,12 @@ impl OktaTenant {
         let mut org = self.org();
         org.may_read_log = logs;
         org.may_read_users = users;
+    }
+
+    /// Sets whether a condition of the caller's admin role hides `login` and `email` of every user (help.okta.com,
+    /// "Permission conditions").
+    pub fn hide_names(&self, hidden: bool) {
+        self.org().names_hidden = hidden;
     }
 
     /// Registers a service app, replacing one of the same `client_id`.

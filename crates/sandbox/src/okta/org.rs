@@ -28,6 +28,7 @@ pub(super) struct Org {
     pub(super) token_revoked: bool,
     pub(super) may_read_log: bool,
     pub(super) may_read_users: bool,
+    pub(super) names_hidden: bool,
 }
 
 impl Org {
@@ -42,6 +43,7 @@ impl Org {
             token_revoked: false,
             may_read_log: true,
             may_read_users: true,
+            names_hidden: false,
             options,
         }
     }
@@ -115,14 +117,14 @@ impl Org {
             ("POST", ["api", "v1", "users"]) => self.post_user(request, clock)?,
             ("GET", ["api", "v1", "users", id]) => {
                 let person = self.visible(id)?;
-                Reply::json(200, &person.json(&self.url, view(request, false)))
+                Reply::json(200, &person.json(&self.url, self.view(request, false)))
             }
             (method @ ("POST" | "PUT"), ["api", "v1", "users", id]) => {
                 let person = self.visible(id)?;
                 let body = body_object(request)?;
                 let profile = body.get("profile").and_then(Value::as_object).cloned().unwrap_or_default();
                 let person = self.update_profile(clock, &person.id, &profile, method == "PUT")?;
-                Reply::json(200, &person.json(&self.url, view(request, false)))
+                Reply::json(200, &person.json(&self.url, self.view(request, false)))
             }
             ("DELETE", ["api", "v1", "users", id]) => {
                 let person = self.visible(id)?;
@@ -218,13 +220,25 @@ impl Org {
         let has_password = body.get("credentials").is_some_and(|credentials| !credentials["password"].is_null());
         let activate = request.param("activate").as_deref() != Some("false");
         let person = self.create(clock, &profile, activate, has_password)?;
-        Ok(Reply::json(200, &person.json(&self.url, view(request, false))))
+        Ok(Reply::json(200, &person.json(&self.url, self.view(request, false))))
+    }
+
+    /// The parts of a user that the caller asks for and may see.
+    fn view(&self, request: &Inbound, listed: bool) -> View {
+        let wish = request.header("content-type").unwrap_or_default();
+        let asks = |what: &str| wish.split(['=', ',', '"', ' ', ';']).any(|word| word == what);
+        View {
+            credentials: !asks("omitCredentials"),
+            links: !asks("omitCredentialsLinks"),
+            listed,
+            names_hidden: self.names_hidden,
+        }
     }
 
     fn list(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let newest_first = self.options.page_order == PageOrder::NewestFirst;
         let page = listing::page(&self.directory, request, newest_first, clock.monotonic())?;
-        let people: Vec<Value> = page.people.iter().map(|p| p.json(&self.url, view(request, true))).collect();
+        let people: Vec<Value> = page.people.iter().map(|p| p.json(&self.url, self.view(request, true))).collect();
         let mut answer = Reply::json(200, &Value::Array(people));
         self.link(&mut answer, "self", &request.target());
         if let Some(after) = page.after {
@@ -287,12 +301,6 @@ impl Denied {
 }
 
 /// `Content-Type: application/json; okta-response=omitCredentials,omitCredentialsLinks` trims the response.
-fn view(request: &Inbound, listed: bool) -> View {
-    let wish = request.header("content-type").unwrap_or_default();
-    let asks = |what: &str| wish.split(['=', ',', '"', ' ', ';']).any(|word| word == what);
-    View { credentials: !asks("omitCredentials"), links: !asks("omitCredentialsLinks"), listed }
-}
-
 fn body_object(request: &Inbound) -> Result<Map<String, Value>, Problem> {
     match request.json() {
         Some(Value::Object(body)) => Ok(body),
