@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use reqwest::{Method, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderName};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use url::{Url, form_urlencoded};
@@ -131,7 +131,7 @@ impl Auth0 {
         Ok(self.address(&format!("/api/v2/users/{}{below}", segment.replace('+', "%20"))))
     }
 
-    /// One authenticated call; a refused token is made good for once.
+    /// Makes one authenticated call, and repeats it once with a new token if Auth0 refuses the token.
     async fn call(
         &self,
         endpoint: Endpoint,
@@ -139,34 +139,31 @@ impl Auth0 {
         url: Url,
         body: Option<&RawValue>,
     ) -> Result<Answer, Failure> {
-        self.call_named(None, endpoint, method, url, body).await
+        self.call_with(endpoint, method, url, |request| match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
     }
 
-    /// As [`Auth0::call`], with a name by which the tenant's log can be searched for it.
-    async fn call_named(
+    /// As [`Auth0::call`]; `complete` adds body and headers to the request.
+    async fn call_with(
         &self,
-        name: Option<HeaderValue>,
         endpoint: Endpoint,
         method: Method,
         url: Url,
-        body: Option<&RawValue>,
+        complete: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Answer, Failure> {
         let mut renewed = false;
         loop {
             let token = self.authenticator.token(&self.http, self.clock.as_ref()).await?;
-            let mut request = self
+            let request = self
                 .http
                 .client()
                 .request(method.clone(), url.clone())
                 .header(AUTHORIZATION, token::bearer(token.secret.expose_secret())?);
-            if let Some(body) = body {
-                request = request.json(body);
-            }
-            if let Some(name) = &name {
-                request = request.header(CORRELATION_ID, name.clone());
-            }
             let flight = self.pacer.start_request(endpoint.bucket, self.clock.as_ref());
-            let answer = self.http.send(endpoint.call(), request, Some(flight), self.clock.as_ref()).await?;
+            let answer = self.http.send(endpoint.call(), complete(request), Some(flight), self.clock.as_ref()).await?;
             if answer.status != StatusCode::UNAUTHORIZED || renewed {
                 return Ok(answer);
             }

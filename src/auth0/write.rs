@@ -1,11 +1,11 @@
 //! Writing the mark, and ending what is already open.
 
-use reqwest::Method;
 use reqwest::header::HeaderValue;
+use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 
 use super::endpoints::{PATCH, REFRESH_TOKENS, SESSIONS};
-use super::{AccountRecord, Auth0, Endpoint, Failure, Fields, body};
+use super::{AccountRecord, Auth0, CORRELATION_ID, Endpoint, Failure, Fields, body};
 use crate::domain::mark::{Removal, Write};
 use crate::domain::{AccountId, OktaUserId, Patch};
 use crate::http::Kind;
@@ -62,7 +62,14 @@ impl Auth0 {
 
     async fn send_patch(&self, id: &AccountId, name: Option<HeaderValue>, body: &RawValue) -> Result<Patched, Failure> {
         let url = self.account_address(PATCH, id, "")?;
-        match self.call_named(name, PATCH, Method::PATCH, url, Some(body)).await {
+        let complete = |request: RequestBuilder| {
+            let request = request.json(body);
+            match &name {
+                Some(name) => request.header(CORRELATION_ID, name.clone()),
+                None => request,
+            }
+        };
+        match self.call_with(PATCH, Method::PATCH, url, complete).await {
             Ok(answer) => {
                 let answer = answer.success(self.clock.as_ref())?;
                 let account = Some(self.record_of(&answer, id, Fields::All)?);
