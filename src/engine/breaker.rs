@@ -200,7 +200,7 @@ impl CircuitBreaker {
                 Ok(value)
             }
             Err(failure) if failure.kind == Kind::RateLimited => {
-                debug!(remote = %self.remote, endpoint = failure.endpoint, "rate limited; waiting for the reset");
+                debug!(endpoint = failure.endpoint, "rate limited; waiting for the reset");
                 Err(Attempt::RateLimited(failure))
             }
             Err(failure) => Err(Attempt::Ended(self.failed(endpoint, subject, failure).await)),

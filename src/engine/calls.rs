@@ -5,6 +5,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tracing::{Instrument, debug_span};
+
 use super::error::{CallError, PassError};
 use crate::domain::Clock;
 use crate::domain::backoff::PROBES;
@@ -66,7 +68,7 @@ where
 {
     let mut attempts = 0;
     loop {
-        let error = match call().await {
+        let error = match call().instrument(debug_span!("attempt", number = attempts + 1)).await {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };

@@ -139,12 +139,7 @@ pub struct Engine {
     pub(crate) claims: Arc<Claims>,
     /// For live looks, and for reconcile looks: neither waits for the other's calls.
     pub(crate) searches: [SearchCaches; 2],
-    /// Set once the org that answers is known to be the one that the state belongs to.
-    pub(crate) org_bound: tokio::sync::OnceCell<()>,
-    /// The size of the next page of the log.
-    pub(crate) page_limit: std::sync::Mutex<poller::PageLimit>,
-    /// An alarm about a `next` link to another host may be open.
-    pub(crate) foreign_next: std::sync::atomic::AtomicBool,
+    polling: poller::Polling,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) metrics: metrics::Metrics,
     /// Where to send alarms and heartbeats.
@@ -177,10 +172,7 @@ impl Engine {
             wakes: Wakes::default(),
             claims: Arc::default(),
             searches: Default::default(),
-            org_bound: tokio::sync::OnceCell::new(),
-            page_limit: std::sync::Mutex::default(),
-            // A previous run may have raised the alarm.
-            foreign_next: std::sync::atomic::AtomicBool::new(true),
+            polling: poller::Polling::default(),
             heartbeats,
             metrics: metrics::Metrics::default(),
             policy_text: options.rules.policy.fingerprint(),

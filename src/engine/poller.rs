@@ -4,13 +4,14 @@
 //! loss-free (Okta docs: System Log query, "Transferring data"). The poller reads the checkpoint before every page and moves
 //! it in the transaction that stores the page, so a crash between two pages loses nothing.
 
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use super::error::PassError;
 use super::{Engine, Note};
@@ -21,7 +22,7 @@ use crate::http::{Failure, Kind};
 use crate::okta::{self, LogEntry, LogFilter, LogPage, LogPosition};
 use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind};
 
-pub(crate) use limit::PageLimit;
+use limit::PageLimit;
 
 /// Pages per pass. The caller starts the next pass at once.
 const PAGES_MAX: u64 = 500;
@@ -55,6 +56,24 @@ pub struct Pass {
     pub more: bool,
 }
 
+/// What the poller remembers between passes.
+#[derive(Debug)]
+pub(super) struct Polling {
+    /// Set once the org that answers is known to be the one that the state belongs to.
+    org_bound: OnceCell<()>,
+    /// The size of the next page of the log.
+    page_limit: Mutex<PageLimit>,
+    /// An alarm about a `next` link to another host may be open.
+    foreign_next: AtomicBool,
+}
+
+impl Default for Polling {
+    fn default() -> Self {
+        // A previous run may have raised the alarm.
+        Self { org_bound: OnceCell::new(), page_limit: Mutex::default(), foreign_next: AtomicBool::new(true) }
+    }
+}
+
 impl Engine {
     /// Reads the log from the checkpoint to its end.
     ///
@@ -63,7 +82,7 @@ impl Engine {
     pub async fn poll(&self, stop: &CancellationToken) -> Result<Pass, PassError> {
         let started = self.now();
         let mut pass = Pass::default();
-        let result = self.poll_pages(&mut pass, stop).await;
+        let result = self.poll_pages(&mut pass, stop).instrument(info_span!("pass", kind = "poll")).await;
         if let Err(error) = &result
             && !matches!(error, PassError::Store(_))
         {
@@ -119,7 +138,8 @@ impl Engine {
             refused_once = false;
             self.note_good_page();
             let from = Start { checkpoint: checkpoint.as_ref(), position: &position, expected_seq };
-            let recorded = self.record(&page, from, &fingerprint).await?;
+            let (is_unlinked, is_last) = (page.is_unlinked(), page.is_last());
+            let recorded = self.record(page, from, &fingerprint).await?;
             if let (None, LogPosition::Since(since)) = (&checkpoint, &position) {
                 info!(event = "first_poll", since = %timestamp_text(*since), "first poll of the System Log succeeded");
             }
@@ -130,10 +150,10 @@ impl Engine {
                 self.wakes.apply.notify_one();
             }
             self.note(Note::Page { new_events: recorded.new_events });
-            if page.is_unlinked() {
+            if is_unlinked {
                 return Err(okta::endpoints::LOG.malformed(UNLINKED).into());
             }
-            if page.is_last() {
+            if is_last {
                 return Ok(());
             }
         }
@@ -162,7 +182,7 @@ impl Engine {
     }
 
     fn page_limit(&self) -> MutexGuard<'_, PageLimit> {
-        self.page_limit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.polling.page_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The position of the next page. `None`: the checkpoint was just re-anchored; read it again.
@@ -213,7 +233,8 @@ impl Engine {
 
     /// Checks once per process that the state belongs to this org. A custom domain may be moved to another org.
     pub(super) async fn bind_org(&self) -> Result<(), PassError> {
-        self.org_bound
+        self.polling
+            .org_bound
             .get_or_try_init(|| async {
                 let org = self
                     .okta_breaker
@@ -227,27 +248,13 @@ impl Engine {
 
     async fn record(
         &self,
-        page: &LogPage,
+        mut page: LogPage,
         from: Start<'_>,
         fingerprint: &str,
     ) -> Result<crate::store::Recorded, PassError> {
         let now = self.now();
-        let mut events: Vec<Event> = Vec::with_capacity(page.entries.len());
-        let mut quarantined = Vec::new();
-        for entry in &page.entries {
-            match entry {
-                LogEntry::Event(event) => events.push(event.clone()),
-                LogEntry::Unreadable { event_id, event_type, published, raw, why } => {
-                    quarantined.push(QuarantinedEvent {
-                        event_id: event_id.clone().unwrap_or_else(|| id_of_text(raw)),
-                        event_type: event_type.clone(),
-                        published: *published,
-                        raw: raw.clone(),
-                        why: why.clone(),
-                    })
-                }
-            }
-        }
+        let (anchor_at, is_good) = (from.anchor_after(&page), !page.is_unlinked());
+        let (events, quarantined) = split(std::mem::take(&mut page.entries));
         let recorded = self
             .store
             .record_page(
@@ -255,10 +262,10 @@ impl Engine {
                     expected_seq: from.expected_seq,
                     events: &events,
                     quarantined: &quarantined,
-                    next: from.next(page),
+                    next: from.next(&page),
                     fingerprint,
-                    anchor_at: from.anchor_after(page),
-                    is_good: !page.is_unlinked(),
+                    anchor_at,
+                    is_good,
                 },
                 now,
             )
@@ -279,8 +286,8 @@ impl Engine {
             if self.store.raise_alarm(&alarm, now).await? {
                 warn!(event = "foreign_next", %host, "{}", alarm.detail);
             }
-            self.foreign_next.store(true, Ordering::Relaxed);
-        } else if page.next.is_some() && self.foreign_next.swap(false, Ordering::Relaxed) {
+            self.polling.foreign_next.store(true, Ordering::Relaxed);
+        } else if page.next.is_some() && self.polling.foreign_next.swap(false, Ordering::Relaxed) {
             self.store.clear_alarms(AlarmKind::ForeignNext, now).await?;
         }
         Ok(recorded)
@@ -353,6 +360,22 @@ impl Start<'_> {
         };
         page.server_time.filter(|_| page.entries.is_empty()).unwrap_or(before)
     }
+}
+
+/// The events of a page, and those that cannot be read.
+fn split(entries: Vec<LogEntry>) -> (Vec<Event>, Vec<QuarantinedEvent>) {
+    let mut events = Vec::with_capacity(entries.len());
+    let mut quarantined = Vec::new();
+    for entry in entries {
+        match entry {
+            LogEntry::Event(event) => events.push(event),
+            LogEntry::Unreadable { event_id, event_type, published, raw, why } => {
+                let event_id = event_id.unwrap_or_else(|| id_of_text(&raw));
+                quarantined.push(QuarantinedEvent { event_id, event_type, published, raw, why });
+            }
+        }
+    }
+    (events, quarantined)
 }
 
 /// An id derived from the text, so that the same unreadable event is stored once.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use super::error::PassError;
 use super::{Engine, Note, notifier};
@@ -143,11 +143,8 @@ impl Engine {
             if stop.is_cancelled() {
                 return Ok(());
             }
-            let step = match Stage::parse(&run.stage) {
-                Stage::Known => self.compare_known(&run).await?,
-                Stage::Deniable => self.compare_deniable(&run).await?,
-                Stage::Marked => self.compare_marked().await?,
-            };
+            let span = info_span!("reconcile_page", stage = %run.stage, listed = run.listed);
+            let step = self.compare_page(&run).instrument(span).await?;
             compared.listed += step.listed;
             compared.made_due += step.made_due;
             if step.made_due > 0 {
@@ -179,6 +176,14 @@ impl Engine {
         }
         compared.done = true;
         Ok(())
+    }
+
+    async fn compare_page(&self, run: &ReconcileRun) -> Result<Step, PassError> {
+        match Stage::parse(&run.stage) {
+            Stage::Known => self.compare_known(run).await,
+            Stage::Deniable => self.compare_deniable(run).await,
+            Stage::Marked => self.compare_marked().await,
+        }
     }
 
     /// Checks a page of users that the state has as denied or unfinished against Okta and Auth0.

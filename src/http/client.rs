@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Request, RequestBuilder, StatusCode};
+use tracing::{Instrument, debug, debug_span};
 
 use super::connections::{Connections, Timeouts};
 use super::failure::{self, Failure, Kind, Remote};
@@ -111,6 +112,17 @@ impl Http {
         flight: Option<InFlight>,
         clock: &dyn Clock,
     ) -> Result<Answer, Failure> {
+        let span = debug_span!("call", remote = %call.remote, endpoint = call.endpoint);
+        self.exchange(call, request, flight, clock).instrument(span).await
+    }
+
+    async fn exchange(
+        &self,
+        call: Call,
+        request: RequestBuilder,
+        flight: Option<InFlight>,
+        clock: &dyn Clock,
+    ) -> Result<Answer, Failure> {
         let Call { remote, endpoint, limits, remedy } = call;
         let transport = |error: reqwest::Error| Failure::of_transport(remote, endpoint, error);
         let (_, request) = request.timeout(limits.timeout).build_split();
@@ -146,9 +158,7 @@ impl Http {
             body = secrets.redact(&body);
         }
         let answer = Answer { remote, endpoint, remedy, status, headers: response.headers().clone(), body, secrets };
-        tracing::debug!(
-            remote = %remote,
-            endpoint,
+        debug!(
             status = status.as_u16(),
             request_id = answer.request_id().unwrap_or_default(),
             bytes = answer.body.len(),

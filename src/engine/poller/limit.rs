@@ -10,7 +10,7 @@ const GOOD_BEFORE_GROWTH: u8 = 4;
 
 /// How many events to request per page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageLimit {
+pub(super) struct PageLimit {
     limit: u16,
     good: u8,
 }
