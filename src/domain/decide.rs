@@ -539,7 +539,7 @@ pub fn confirmation(mark: &Mark, known: &KnownUser, now: Timestamp) -> Confirmat
 }
 
 /// What follows from a look after its last round.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conclusion {
     /// The next look, if one is due without a new reason.
     pub next_look: Option<Timestamp>,

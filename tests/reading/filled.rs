@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use assert_cmd::Command;
+use okta_auth0_sync::domain::decide::Conclusion;
 use okta_auth0_sync::domain::event::EventUser;
 use okta_auth0_sync::domain::{
     AccountId, Address, Clock, Event, Held, OktaUserId, Outcome, Status, SystemClock, Timestamp, UserRead, Verdict,
-    Wake, clock,
+    clock,
 };
 use okta_auth0_sync::store::{
     AccountChange, Alarm, AlarmKind, Binding, Decision, LookFinish, Page, QuarantinedEvent, Store,
@@ -204,19 +205,17 @@ async fn look(
         addresses: vec![address],
         address_hidden: false,
     };
+    let next_look = matches!(outcome, Outcome::Failed(_)).then(|| clock::add(now(), Duration::from_secs(86_400)));
     let finish = LookFinish {
         user: &user,
         claimed_seq: start.claimed_seq,
         read: Some(&read),
         outcome,
         depends_on: None,
-        next_look: matches!(outcome, Outcome::Failed(_)).then(|| clock::add(now(), Duration::from_secs(86_400))),
-        recheck_step: 0,
         decisions,
         accounts,
         belated_event: None,
-        wake: Wake::Nobody,
-        forget_guard: false,
+        conclusion: Conclusion { next_look, ..Conclusion::default() },
         alarms: &[],
         policy: "p",
     };

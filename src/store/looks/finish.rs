@@ -86,7 +86,7 @@ impl Store {
             self.store_account(&mut tx, look.user, account, &now_text).await?;
         }
         self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
-        if look.forget_guard {
+        if look.conclusion.forget_guard {
             forget_guard(&mut tx, look.user).await?;
         }
         let woken = self.wake_others(&mut tx, &look, &now_text).await?;
@@ -103,8 +103,8 @@ impl Store {
     async fn wake_others(&self, tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<u64, StoreError> {
         let mut woken = 0;
         for (wakes, selection) in [
-            (look.wake.includes_dependents(), Selection::DependingOn(look.user)),
-            (look.wake.includes_sharers(), Selection::SharingWith(look.user)),
+            (look.conclusion.wake.includes_dependents(), Selection::DependingOn(look.user)),
+            (look.conclusion.wake.includes_sharers(), Selection::SharingWith(look.user)),
         ] {
             if wakes {
                 let made = self.make_due_in(tx, selection, Lane::Reactivation, Cause::Neighbour, now_text).await?;
@@ -219,7 +219,7 @@ async fn settle(tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<()
 
 /// Stores the outcome. Returns whether the user is immediately due again.
 async fn end_look(tx: &mut Tx, look: &LookFinish<'_>, now: Timestamp) -> Result<bool, StoreError> {
-    let next_look = look.next_look.or(match look.outcome {
+    let next_look = look.conclusion.next_look.or(match look.outcome {
         Outcome::Retry { after, .. } => Some(clock::add(now, *after)),
         Outcome::Snooze { until, .. } => Some(*until),
         _ => None,
@@ -234,7 +234,7 @@ async fn end_look(tx: &mut Tx, look: &LookFinish<'_>, now: Timestamp) -> Result<
         .bind(look.user)
         .bind(look.claimed_seq)
         .bind(next_look.map(timestamp_text))
-        .bind(look.recheck_step)
+        .bind(look.conclusion.recheck_step)
         .bind(u32::from(matches!(look.outcome, Outcome::Retry { .. })))
         .bind(look.outcome.as_str())
         .bind(look.outcome.why())

@@ -11,9 +11,10 @@ use sqlx::FromRow;
 
 use super::Alarm;
 use super::types::OptionalTime;
+use crate::domain::decide::Conclusion;
 use crate::domain::{
     AccountId, Address, Cause, DecisionOutcome, EventSeen, KnownUser, Lane, MarkedAccount, OktaUserId, Outcome,
-    OutcomeKind, Status, Timestamp, UserRead, Verdict, Wake,
+    OutcomeKind, Status, Timestamp, UserRead, Verdict,
 };
 
 pub use due::DueUser;
@@ -194,21 +195,15 @@ pub struct LookFinish<'a> {
     pub outcome: &'a Outcome,
     /// The other user because of which this one is skipped or held.
     pub depends_on: Option<&'a OktaUserId>,
-    /// When to look again without a new reason. `None` takes the time of a retry or snooze from the outcome;
-    /// [`Outcome::Failed`] requires a time.
-    pub next_look: Option<Timestamp>,
-    /// The index of the next re-check.
-    pub recheck_step: u32,
+    /// What follows from the look. Without a next look in it, the time of a retry or snooze comes from the outcome;
+    /// [`Outcome::Failed`] requires a next look.
+    pub conclusion: Conclusion,
     /// The decisions, one per account.
     pub decisions: &'a [Decision],
     /// The changed accounts.
     pub accounts: &'a [AccountChange],
     /// An event that an earlier look settled as `unchanged` and that takes effect now.
     pub belated_event: Option<&'a str>,
-    /// Which other users to make due.
-    pub wake: Wake,
-    /// The user is allowed again: remove it from the guard's window.
-    pub forget_guard: bool,
     /// The alarms to raise.
     pub alarms: &'a [Alarm],
     /// [`crate::domain::Policy::fingerprint`].

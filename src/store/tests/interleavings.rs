@@ -234,7 +234,7 @@ impl World {
                     _ => later.then(|| clock::add(self.now, Duration::from_secs(300))),
                 };
                 let user = id(&name(look.user));
-                let end = LookFinish { next_look, ..finish(&user, look.claimed_seq, outcome) };
+                let end = LookFinish { conclusion: again_at(next_look), ..finish(&user, look.claimed_seq, outcome) };
                 self.store.finish_look(end, self.now).await.unwrap();
                 self.model.finish(&look, outcome, next_look);
             }

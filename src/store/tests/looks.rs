@@ -27,7 +27,7 @@ async fn failed_look_is_due_at_its_retry_time() {
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
     let later = clock::add(noon(), Duration::from_secs(60));
     let outcome = Outcome::Retry { after: Duration::from_secs(60), why: "auth0 said 500".to_owned() };
-    let end = LookFinish { next_look: Some(later), ..finish(&look.id, look.claimed_seq, &outcome) };
+    let end = LookFinish { conclusion: again_at(Some(later)), ..finish(&look.id, look.claimed_seq, &outcome) };
     store.finish_look(end, noon()).await.unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap(), []);
     assert_eq!(store.due(later, 10).await.unwrap().len(), 1);
@@ -219,7 +219,13 @@ async fn wakes_dependents_and_address_sharers() {
         store.known_holders(&[crate::domain::Address::parse("SHARED@example.com").unwrap()], &u1).await.unwrap();
     assert_eq!(holders, [(u2.clone(), None)]);
     let finished = store
-        .finish_look(LookFinish { wake: Wake::Dependents, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
+        .finish_look(
+            LookFinish {
+                conclusion: Conclusion { wake: Wake::Dependents, ..Conclusion::default() },
+                ..finish(&u2, 1, &Outcome::Unchanged)
+            },
+            noon(),
+        )
         .await
         .unwrap();
     assert_eq!(finished.woken, 1);
@@ -229,7 +235,13 @@ async fn wakes_dependents_and_address_sharers() {
         ("neighbour", true, Some("skipped"))
     );
     let finished = store
-        .finish_look(LookFinish { wake: Wake::Sharers, ..finish(&u2, 1, &Outcome::Unchanged) }, noon())
+        .finish_look(
+            LookFinish {
+                conclusion: Conclusion { wake: Wake::Sharers, ..Conclusion::default() },
+                ..finish(&u2, 1, &Outcome::Unchanged)
+            },
+            noon(),
+        )
         .await
         .unwrap();
     assert_eq!(finished.woken, 1);

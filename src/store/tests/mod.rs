@@ -15,6 +15,7 @@ mod views;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::decide::Conclusion;
 use crate::domain::event::EventUser;
 use crate::domain::{Cause, Event, Lane, OktaUserId, Outcome, Status, Timestamp, UserRead, Wake, clock};
 
@@ -76,16 +77,18 @@ fn finish<'a>(user: &'a OktaUserId, claimed_seq: i64, outcome: &'a Outcome) -> L
         read: None,
         outcome,
         depends_on: None,
-        next_look: None,
-        recheck_step: 0,
         decisions: &[],
         accounts: &[],
         belated_event: None,
-        wake: Wake::Nobody,
-        forget_guard: false,
+        conclusion: Conclusion::default(),
         alarms: &[],
         policy: "p",
     }
+}
+
+/// The conclusion of a look whose only consequence is the next look.
+fn again_at(next_look: Option<Timestamp>) -> Conclusion {
+    Conclusion { next_look, ..Conclusion::default() }
 }
 
 /// The result of a look for an account, with default details.
@@ -118,7 +121,7 @@ async fn record_events(store: &Store, events: &[Event]) -> Recorded {
 async fn look_at(store: &Store, user: &str, outcome: &Outcome, now: Timestamp) -> Finished {
     let look = store.begin_look(&id(user), now).await.unwrap();
     let next_look = matches!(outcome, Outcome::Failed(_)).then(|| clock::add(now, Duration::from_secs(86_400)));
-    let end = LookFinish { next_look, ..finish(&look.id, look.claimed_seq, outcome) };
+    let end = LookFinish { conclusion: again_at(next_look), ..finish(&look.id, look.claimed_seq, outcome) };
     store.finish_look(end, now).await.unwrap()
 }
 

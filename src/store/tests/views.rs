@@ -117,8 +117,11 @@ async fn next_due_ignores_settled_rechecks() {
     let minute = clock::add(noon(), Duration::from_secs(60));
     let (u1, u2) = (id("u1"), id("u2"));
     let retry = Outcome::Retry { after: Duration::from_secs(60), why: "no answer".to_owned() };
-    store.finish_look(LookFinish { next_look: Some(minute), ..finish(&u1, 1, &retry) }, noon()).await.unwrap();
-    let settled = LookFinish { next_look: Some(noon()), ..finish(&u2, 1, &Outcome::Applied) };
+    store
+        .finish_look(LookFinish { conclusion: again_at(Some(minute)), ..finish(&u1, 1, &retry) }, noon())
+        .await
+        .unwrap();
+    let settled = LookFinish { conclusion: again_at(Some(noon())), ..finish(&u2, 1, &Outcome::Applied) };
     store.finish_look(settled, noon()).await.unwrap();
     assert_eq!(store.next_open_due().await.unwrap(), Some(minute));
 }
@@ -130,9 +133,15 @@ async fn due_time_after_clock_step_is_due_now() {
     let hours = |hours: u64| clock::add(noon(), Duration::from_secs(hours * 3600));
     let (u1, u2) = (id("u1"), id("u2"));
     let retry = Outcome::Retry { after: Duration::from_secs(3600), why: "no answer".to_owned() };
-    store.finish_look(LookFinish { next_look: Some(hours(2)), ..finish(&u1, 1, &retry) }, noon()).await.unwrap();
+    store
+        .finish_look(LookFinish { conclusion: again_at(Some(hours(2))), ..finish(&u1, 1, &retry) }, noon())
+        .await
+        .unwrap();
     let failed = Outcome::Failed("no answer".to_owned());
-    store.finish_look(LookFinish { next_look: Some(hours(25)), ..finish(&u2, 1, &failed) }, noon()).await.unwrap();
+    store
+        .finish_look(LookFinish { conclusion: again_at(Some(hours(25))), ..finish(&u2, 1, &failed) }, noon())
+        .await
+        .unwrap();
     assert_eq!(store.due(noon(), 10).await.unwrap(), []);
     let before = clock::sub(noon(), Duration::from_secs(1));
     let due: Vec<OktaUserId> = store.due(before, 10).await.unwrap().into_iter().map(|due| due.id).collect();
