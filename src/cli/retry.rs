@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::args::RetryArgs;
-use super::ask::{self, Request};
+use super::ask;
 use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OutcomeKind};
+use crate::engine::request::Request;
 use crate::store::Who;
 
 /// Requests the looks and prints the outcomes.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::args::UserArgs;
-use super::ask::{self, Answer, Request};
+use super::ask;
 use super::story::Story;
 use super::user_match::{self, UserMatch};
 use super::{Error, Exit, live, screen, sync, wiring};
 use crate::config::Config;
 use crate::domain::{Clock, OktaUserId, OutcomeKind};
+use crate::engine::request::{Answer, Request};
 use crate::engine::sync_user::Report;
 use crate::store::{StoreError, UserRow, Who};
 

@@ -32,6 +32,7 @@ pub mod pass;
 pub mod poller;
 pub mod purge;
 pub mod reconciler;
+pub mod request;
 mod smaller;
 #[cfg(test)]
 mod stage;
