@@ -212,17 +212,35 @@ pub struct Found {
 
 /// Other users with the verdict `Allow` who hold an address now, by the address's key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holders(BTreeMap<String, OktaUserId>);
+pub struct Holders {
+    holders: BTreeMap<String, OktaUserId>,
+    /// Addresses whose holders could not be read: the accounts at them are not decided.
+    unclear: BTreeSet<String>,
+}
 
 impl Holders {
     /// Records that `user` holds `address`. The first record per address wins.
     pub fn note(&mut self, address: &Address, user: &OktaUserId) {
-        self.0.entry(address.key()).or_insert_with(|| user.clone());
+        self.holders.entry(address.key()).or_insert_with(|| user.clone());
     }
 
     /// Returns the other holder of an address.
     pub fn of(&self, address: &Address) -> Option<&OktaUserId> {
-        self.0.get(&address.key())
+        self.holders.get(&address.key())
+    }
+
+    /// Whether an active user holds the address with this key.
+    pub fn is_held(&self, key: &str) -> bool {
+        self.holders.contains_key(key)
+    }
+
+    /// Records that the holders of the address with this key could not be read.
+    pub fn note_unclear(&mut self, key: &str) {
+        self.unclear.insert(key.to_owned());
+    }
+
+    fn is_unclear(&self, address: &Address) -> bool {
+        !self.unclear.is_empty() && self.unclear.contains(&address.key())
     }
 }
 
@@ -320,7 +338,10 @@ pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
     let case = Case { evidence, rules, reason: reason(evidence.known, evidence.assessment, now) };
     let steps = match &evidence.assessment.course {
         Course::Vanished | Course::Leave | Course::Skip(_) => Vec::new(),
-        Course::Allow { .. } => evidence.accounts.iter().map(|found| case.allow(found)).collect(),
+        Course::Allow { .. } => {
+            let clear = evidence.accounts.iter().filter(|found| !case.is_unclear(found));
+            clear.map(|found| case.allow(found)).collect()
+        }
         Course::Deny(addresses) => case.deny_all(addresses),
     };
     Plan { steps }
@@ -426,6 +447,10 @@ impl Case<'_> {
             if by_address && !found.account.as_ref().is_some_and(|account| is_at(account, addresses)) {
                 continue;
             }
+            // A denial that was decided earlier is kept and restored.
+            if self.is_unclear(found) && !is_denied(self.evidence.known, &found.id) {
+                continue;
+            }
             if !done.insert(found.id.clone()) {
                 continue;
             }
@@ -494,6 +519,12 @@ impl Case<'_> {
             Difference::Patch(patch) => Action::Lift(patch),
         };
         step(account, action, None)
+    }
+
+    /// Whether it could not be read who else holds the account's address.
+    fn is_unclear(&self, found: &Found) -> bool {
+        let email = found.account.as_ref().and_then(|account| account.email.as_ref());
+        email.is_some_and(|email| self.evidence.holders.is_unclear(email))
     }
 
     fn other_holder(&self, account: &Account) -> Option<OktaUserId> {

@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use crate::http::Failure;
 use crate::http::pacing::Pacer;
-use crate::okta::{self, Okta};
+use crate::okta::{self, HolderList, Okta};
 use crate::store::{Store, StoreError};
 
 use super::calls::paced;
@@ -135,7 +135,7 @@ impl Inspector<'_> {
         }
         let mut addresses: Vec<Address> = Address::parse(who).into_iter().collect();
         if !addresses.is_empty() {
-            users.extend(self.holders(&addresses).await?);
+            users.extend(self.holders(&addresses).await?.users);
         }
         addresses.extend(users.iter().flat_map(OktaUser::addresses));
         Ok(Strangers { accounts: self.accounts(&addresses).await?, users })
@@ -167,7 +167,7 @@ impl Inspector<'_> {
         Ok(paced(pacer, okta::endpoints::USER, self.clock, || okta.user(id)).await?)
     }
 
-    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, InspectError> {
+    async fn holders(&self, addresses: &[Address]) -> Result<HolderList, InspectError> {
         let (okta, pacer) = self.okta;
         Ok(paced(pacer, okta::endpoints::USERS, self.clock, || okta.holders(addresses)).await?)
     }
@@ -269,15 +269,23 @@ impl Tenants for Gathering<'_> {
         self.inspector.user(id).await
     }
 
-    async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, InspectError> {
+    async fn holder(&self, id: &OktaUserId) -> Result<Option<OktaUser>, InspectError> {
+        self.inspector.user(id).await
+    }
+
+    async fn search_holders(&self, addresses: &[Address]) -> Result<HolderList, InspectError> {
         self.inspector.holders(addresses).await
+    }
+
+    fn too_many_holders(&self) -> InspectError {
+        self.inspector.okta.0.too_many_holders().into()
     }
 
     async fn known_holders(
         &self,
         addresses: &[Address],
         except: &OktaUserId,
-    ) -> Result<Vec<(OktaUserId, Option<Status>)>, InspectError> {
+    ) -> Result<Vec<(OktaUserId, Option<Status>, String)>, InspectError> {
         Ok(self.store.known_holders(addresses, except).await?)
     }
 

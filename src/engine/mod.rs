@@ -58,7 +58,7 @@ use breaker::CircuitBreaker;
 use claims::Claims;
 pub use error::{CallError, Fatal, PassError};
 use heartbeat::Heartbeats;
-use sync_user::batch::SearchCaches;
+use sync_user::batch::{RecentUsers, SearchCaches};
 
 /// The part of the configuration that the engine needs.
 #[derive(Clone, Debug)]
@@ -140,6 +140,8 @@ pub struct Engine {
     pub(crate) claims: Arc<Claims>,
     /// For live looks, and for reconcile looks: neither waits for the other's calls.
     pub(crate) searches: [SearchCaches; 2],
+    /// Users that a look read a moment ago.
+    pub(crate) recent_users: RecentUsers,
     polling: poller::Polling,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) metrics: metrics::Metrics,
@@ -173,6 +175,7 @@ impl Engine {
             wakes: Wakes::default(),
             claims: Arc::default(),
             searches: Default::default(),
+            recent_users: RecentUsers::default(),
             polling: poller::Polling::default(),
             heartbeats,
             metrics: metrics::Metrics::default(),

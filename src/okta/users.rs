@@ -68,6 +68,15 @@ pub struct UserPage {
     pub next: Option<String>,
 }
 
+/// The users who hold an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HolderList {
+    /// The users found so far.
+    pub users: Vec<OktaUser>,
+    /// Whether there are more users than one search returns.
+    pub more: bool,
+}
+
 #[derive(Deserialize)]
 struct Wire {
     #[serde(default, deserialize_with = "lenient::text")]
@@ -128,13 +137,13 @@ impl Okta {
         Ok(Some(found))
     }
 
-    /// All users with one of `addresses` as e-mail or login, ignoring case. Sends a request per 20 addresses and per 200
-    /// users.
+    /// The users with one of `addresses` as e-mail or login, ignoring case. Sends a request per 20 addresses and per 200
+    /// users, and reads at most 2,000 users for 20 addresses.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Malformed`] if a user cannot be parsed, since that user could be a holder.
-    pub async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Failure> {
-        let mut holders: Vec<OktaUser> = Vec::new();
+    pub async fn holders(&self, addresses: &[Address]) -> Result<HolderList, Failure> {
+        let mut holders = HolderList::default();
         for batch in addresses.chunks(ADDRESSES_PER_REQUEST) {
             let terms = batch.iter().flat_map(|address| {
                 [equals("profile.email", address.as_str()), equals("profile.login", address.as_str())]
@@ -147,8 +156,8 @@ impl Okta {
                     return Err(USERS.malformed("cannot parse a user with this address"));
                 }
                 for user in page.users {
-                    if holders.iter().all(|known| known.id != user.id) {
-                        holders.push(user);
+                    if holders.users.iter().all(|known| known.id != user.id) {
+                        holders.users.push(user);
                     }
                 }
                 cursor = page.next;
@@ -156,11 +165,14 @@ impl Okta {
                     break;
                 }
             }
-            if cursor.is_some() {
-                return Err(USERS.malformed("too many users share one address"));
-            }
+            holders.more |= cursor.is_some();
         }
         Ok(holders)
+    }
+
+    /// The failure to find out which of an address's many users hold it now.
+    pub fn too_many_holders(&self) -> Failure {
+        USERS.malformed("too many users share one address, and no active one was found among the first")
     }
 
     /// Lists one page of users; `cursor` is the [`UserPage::next`] of the previous page.

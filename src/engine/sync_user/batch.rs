@@ -3,19 +3,23 @@
 //! Two calls of a denial can be shared: the search for accounts in Auth0, and the search for holders of an address in Okta.
 //! Both read an index that lags, and only name candidates: a look reads an account by id before it writes, and a holder by
 //! id before it skips a user. So a result as old as the lag is as good as a new one. A look that needs a search and finds no
-//! cached result also searches for the next due users. A cached result is used once.
+//! cached result also searches for the next due users. A cached result is used once, except
+//! for the holders of an address: several users may share it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::domain::{AccountId, Address, OktaUser};
+use crate::domain::{AccountId, Address, OktaUser, OktaUserId};
 
 /// How old a result of Auth0's search may be: its index lags by seconds.
 const ACCOUNTS_FRESH: Duration = Duration::from_secs(10);
 /// How old a result of Okta's search may be: its index lags "typically less than one second" (Okta docs: List all users). A
 /// user who took an address over since then is in the log, and the log queues all users who share the address.
 const HOLDERS_FRESH: Duration = Duration::from_secs(2);
+/// How old another user's record may be. Whoever has left or returned since then is in the log, and their own look queues
+/// the users who share an address with them.
+const USERS_FRESH: Duration = Duration::from_secs(10);
 /// Addresses in one batch: a request line of about two kilobytes.
 pub(super) const ADDRESSES_MAX: usize = 20;
 
@@ -30,7 +34,7 @@ pub(crate) struct SearchCaches {
 
 impl Default for SearchCaches {
     fn default() -> Self {
-        Self { accounts: SearchCache::new(ACCOUNTS_FRESH), holders: SearchCache::new(HOLDERS_FRESH) }
+        Self { accounts: SearchCache::new(ACCOUNTS_FRESH), holders: SearchCache::shared(HOLDERS_FRESH) }
     }
 }
 
@@ -41,6 +45,8 @@ type Kept<T> = HashMap<String, (Duration, Vec<T>)>;
 #[derive(Debug)]
 pub(crate) struct SearchCache<T> {
     fresh: Duration,
+    /// Whether one result serves several looks: users who share an address ask the same question.
+    shared: bool,
     /// By the key of the address.
     kept: Mutex<Kept<T>>,
     /// Held while a batch is searched for: other looks wait for its results instead of searching for the same.
@@ -56,7 +62,11 @@ pub(super) struct Hit<T> {
 
 impl<T: Clone + PartialEq> SearchCache<T> {
     fn new(fresh: Duration) -> Self {
-        Self { fresh, kept: Mutex::default(), slot: tokio::sync::Mutex::default() }
+        Self { fresh, shared: false, kept: Mutex::default(), slot: tokio::sync::Mutex::default() }
+    }
+
+    fn shared(fresh: Duration) -> Self {
+        Self { shared: true, ..Self::new(fresh) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept<T>> {
@@ -71,7 +81,16 @@ impl<T: Clone + PartialEq> SearchCache<T> {
         if !keys.iter().all(|key| kept.contains_key(key)) {
             return None;
         }
-        Some(each_once(keys.iter().filter_map(|key| kept.remove(key)).flat_map(|(_, found)| found)))
+        let of = |key: &String| if self.shared { kept.get(key).cloned() } else { kept.remove(key) };
+        Some(each_once(keys.iter().filter_map(of).flat_map(|(_, found)| found)))
+    }
+
+    /// Stores the hits for these addresses.
+    pub(super) fn keep(&self, addresses: &[Address], hits: &[Hit<T>], now: Duration) {
+        let mut kept = self.lock();
+        for address in addresses {
+            kept.insert(address.key(), (now, found_at(address, hits)));
+        }
     }
 
     /// The slot for one search for `own` and the addresses of other users. `None` if no other user is due.
@@ -126,16 +145,48 @@ impl<T: Clone + PartialEq> BatchSlot<'_, T> {
 
     /// Stores the results for the others, and returns the look's own. `hits` are all hits of the search.
     pub(super) fn complete(self, hits: &[Hit<T>]) -> Vec<T> {
-        let of = |address: &Address| {
-            let by = |hit: &&Hit<T>| hit.addresses.iter().any(|found_by| address.same(found_by.as_str()));
-            hits.iter().filter(by).map(|hit| hit.found.clone()).collect::<Vec<_>>()
-        };
         let (own, others) = self.addresses.split_at(self.own);
-        let mut kept = self.cache.lock();
-        for other in others {
-            kept.insert(other.key(), (self.at, of(other)));
+        let kept = if self.cache.shared { &self.addresses[..] } else { others };
+        self.cache.keep(kept, hits, self.at);
+        each_once(own.iter().flat_map(|address| found_at(address, hits)))
+    }
+}
+
+/// The hits for this address.
+fn found_at<T: Clone>(address: &Address, hits: &[Hit<T>]) -> Vec<T> {
+    let by = |hit: &&Hit<T>| hit.addresses.iter().any(|found_by| address.same(found_by.as_str()));
+    hits.iter().filter(by).map(|hit| hit.found.clone()).collect()
+}
+
+/// A user as Okta returned them, and when we asked.
+type Read = (Duration, Option<OktaUser>);
+
+/// Users as Okta returned them a moment ago, so that users who share an address do not each read all others.
+///
+/// Every read by id refreshes it. So a user whose own look found them active is active here too when the look queues the
+/// users who share the address.
+#[derive(Debug, Default)]
+pub(crate) struct RecentUsers(Mutex<HashMap<OktaUserId, Read>>);
+
+impl RecentUsers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<OktaUserId, Read>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The user as read in the last seconds; `None` if they were not read.
+    pub(super) fn get(&self, id: &OktaUserId, now: Duration) -> Option<Option<OktaUser>> {
+        let users = self.lock();
+        users.get(id).filter(|(at, _)| now.saturating_sub(*at) < USERS_FRESH).map(|(_, user)| user.clone())
+    }
+
+    /// Stores what Okta returned for a request that began at `asked`.
+    pub(super) fn put(&self, id: &OktaUserId, user: Option<OktaUser>, asked: Duration) {
+        let mut users = self.lock();
+        users.retain(|_, (at, _)| asked.saturating_sub(*at) < USERS_FRESH);
+        // Of two reads in flight, the one that began later counts.
+        if users.get(id).is_none_or(|(at, _)| *at <= asked) {
+            users.insert(id.clone(), (asked, user));
         }
-        each_once(own.iter().flat_map(of))
     }
 }
 

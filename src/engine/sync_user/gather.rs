@@ -3,16 +3,16 @@
 //! Exact lookups come first, and their hits are decided at once. Then come the accounts that already carry our mark, one by
 //! one, and last the search, which finds any spelling but lags.
 
+mod holders;
+
 use std::collections::BTreeSet;
 
 use crate::auth0::{AccountRecord, Fields};
 use crate::domain::address::spellings;
 use crate::domain::decide::{self, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan};
-use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp, Verdict};
+use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp};
 use crate::engine::smaller::AsksForLess;
-
-/// The most other holders of an address to read by id: an address with more users is a mailing list.
-const HOLDERS_MAX: usize = 50;
+use crate::okta::HolderList;
 
 /// Both tenants and the store as a look reads them, and the consumer of its plans.
 pub(in crate::engine) trait Tenants {
@@ -23,14 +23,18 @@ pub(in crate::engine) trait Tenants {
     fn now(&self) -> Timestamp;
     /// A user of Okta by id.
     async fn okta_user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Self::Error>;
+    /// Another user of Okta by id, possibly as read a moment ago.
+    async fn holder(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Self::Error>;
     /// Okta's search for users who hold one of these addresses; it lags.
-    async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, Self::Error>;
-    /// Users in the store who ever held one of these addresses.
+    async fn search_holders(&self, addresses: &[Address]) -> Result<HolderList, Self::Error>;
+    /// The failure to find out who holds an address of many users.
+    fn too_many_holders(&self) -> Self::Error;
+    /// Users in the store who ever held one of these addresses, and the key of the address.
     async fn known_holders(
         &self,
         addresses: &[Address],
         except: &OktaUserId,
-    ) -> Result<Vec<(OktaUserId, Option<Status>)>, Self::Error>;
+    ) -> Result<Vec<(OktaUserId, Option<Status>, String)>, Self::Error>;
     /// Auth0's exact lookup.
     async fn accounts_by_email(&self, spelling: &str, fields: Fields) -> Result<Vec<AccountRecord>, Self::Error>;
     /// An account of Auth0 by id, or as much of it as can be read.
@@ -226,30 +230,6 @@ impl<T: Tenants> Rounds<'_, T> {
             self.holders = Some(self.other_holders(addresses).await?);
         }
         Ok(self.holders.clone().unwrap_or_default())
-    }
-
-    /// The other users with the verdict `Allow` who hold one of these addresses now. Candidates come from Okta's search (any
-    /// case, but lagging) and from the store (all users who ever held it); each is confirmed by id, which does not lag.
-    async fn other_holders(&self, addresses: &[Address]) -> Result<Holders, T::Error> {
-        let (me, policy) = (&self.known.id, &self.rules.policy);
-        let may_log_in = |status: &Status| policy.verdict(status) == Verdict::Allow;
-        let found = self.tenants.search_holders(addresses).await?;
-        let mut candidates: Vec<OktaUserId> =
-            found.into_iter().filter(|user| user.id != *me && may_log_in(&user.status)).map(|user| user.id).collect();
-        for (id, status) in self.tenants.known_holders(addresses, me).await? {
-            if status.as_ref().is_none_or(may_log_in) && !candidates.contains(&id) {
-                candidates.push(id);
-            }
-        }
-        let mut holders = Holders::default();
-        for id in candidates.iter().take(HOLDERS_MAX) {
-            if let Some(user) = self.tenants.okta_user(id).await? {
-                for address in addresses.iter().filter(|address| policy.is_shared_with(address, &user)) {
-                    holders.note(address, &user.id);
-                }
-            }
-        }
-        Ok(holders)
     }
 }
 

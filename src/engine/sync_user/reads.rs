@@ -8,7 +8,7 @@ use crate::domain::decide::{Assessment, Plan};
 use crate::domain::{AccountId, Address, Lane, OktaUser, OktaUserId, Status, Timestamp};
 use crate::engine::error::CallError;
 use crate::engine::smaller::read_account;
-use crate::okta;
+use crate::okta::{self, HolderList};
 
 /// Auth0 shows the first 1,000 hits of a search, 100 a page.
 const SEARCH_PAGES_MAX: u32 = 10;
@@ -23,31 +23,51 @@ impl Tenants for UserSync<'_> {
     async fn okta_user(&self, id: &OktaUserId) -> Result<Option<OktaUser>, SyncError> {
         let okta = &self.engine.okta;
         let breaker = &self.engine.okta_breaker;
-        Ok(breaker.call(okta::endpoints::USER, self.priority, self.subject(), || okta.user(id)).await?)
+        let asked = self.engine.clock.monotonic();
+        let user = breaker.call(okta::endpoints::USER, self.priority, self.subject(), || okta.user(id)).await?;
+        self.engine.recent_users.put(id, user.clone(), asked);
+        Ok(user)
     }
 
-    async fn search_holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, SyncError> {
-        match self.lookup(&self.caches().holders, addresses).await? {
-            Lookup::Cached(users) => return Ok(users),
+    async fn holder(&self, id: &OktaUserId) -> Result<Option<OktaUser>, SyncError> {
+        match self.engine.recent_users.get(id, self.engine.clock.monotonic()) {
+            Some(user) => Ok(user),
+            None => self.okta_user(id).await,
+        }
+    }
+
+    async fn search_holders(&self, addresses: &[Address]) -> Result<HolderList, SyncError> {
+        let cache = &self.caches().holders;
+        match self.lookup(cache, addresses).await? {
+            Lookup::Cached(users) => return Ok(HolderList { users, more: false }),
             Lookup::Batch(slot) => match self.holders(slot.addresses()).await {
-                Ok(users) => {
-                    let hits = users.into_iter().map(|user| Hit { addresses: user.addresses(), found: user });
-                    return Ok(slot.complete(&hits.collect::<Vec<_>>()));
+                Ok(list) if !list.more => {
+                    let users = slot.complete(&hits(list.users));
+                    return Ok(HolderList { users, more: false });
                 }
                 // Too much at once for Okta: search for these addresses alone, after releasing the slot.
-                Err(CallError::Failed(_)) => {}
+                Ok(_) | Err(CallError::Failed(_)) => {}
                 Err(paused) => return Err(paused.into()),
             },
             Lookup::Single => {}
         }
-        Ok(self.holders(addresses).await?)
+        let asked = self.engine.clock.monotonic();
+        let list = self.holders(addresses).await?;
+        if !list.more {
+            cache.keep(addresses, &hits(list.users.clone()), asked);
+        }
+        Ok(list)
+    }
+
+    fn too_many_holders(&self) -> SyncError {
+        CallError::Failed(self.engine.okta.too_many_holders()).into()
     }
 
     async fn known_holders(
         &self,
         addresses: &[Address],
         except: &OktaUserId,
-    ) -> Result<Vec<(OktaUserId, Option<Status>)>, SyncError> {
+    ) -> Result<Vec<(OktaUserId, Option<Status>, String)>, SyncError> {
         Ok(self.engine.store.known_holders(addresses, except).await?)
     }
 
@@ -113,6 +133,10 @@ impl Tenants for UserSync<'_> {
     }
 }
 
+fn hits(users: Vec<OktaUser>) -> Vec<Hit<OktaUser>> {
+    users.into_iter().map(|user| Hit { addresses: user.addresses(), found: user }).collect()
+}
+
 impl<'a> UserSync<'a> {
     pub(super) async fn account_with(
         &self,
@@ -171,7 +195,7 @@ impl<'a> UserSync<'a> {
         breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), call).await
     }
 
-    async fn holders(&self, addresses: &[Address]) -> Result<Vec<OktaUser>, CallError> {
+    async fn holders(&self, addresses: &[Address]) -> Result<HolderList, CallError> {
         let (okta, breaker) = (&self.engine.okta, &self.engine.okta_breaker);
         breaker.call(okta::endpoints::USERS, self.priority, self.subject(), || okta.holders(addresses)).await
     }

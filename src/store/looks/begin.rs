@@ -127,12 +127,12 @@ impl Store {
         &self,
         addresses: &[Address],
         except: &OktaUserId,
-    ) -> Result<Vec<(OktaUserId, Option<Status>)>, StoreError> {
+    ) -> Result<Vec<(OktaUserId, Option<Status>, String)>, StoreError> {
         let keys: Vec<String> = addresses.iter().map(Address::key).collect();
         Ok(sqlx::query_as(
-            "SELECT DISTINCT u.okta_user_id, u.status FROM addresses a JOIN users u USING (user_seq)
+            "SELECT DISTINCT u.okta_user_id, u.status, a.address_key FROM addresses a JOIN users u USING (user_seq)
              WHERE a.address_key IN (SELECT value FROM json_each(?)) AND u.okta_user_id <> ?
-             ORDER BY u.okta_user_id LIMIT 200",
+             ORDER BY u.okta_user_id LIMIT 2000",
         )
         .bind(json_list(keys))
         .bind(except)

@@ -217,7 +217,7 @@ async fn wakes_dependents_and_address_sharers() {
     store.finish_look(LookFinish { depends_on: Some(&u2), ..finish(&u1, 1, &outcome) }, noon()).await.unwrap();
     let holders =
         store.known_holders(&[crate::domain::Address::parse("SHARED@example.com").unwrap()], &u1).await.unwrap();
-    assert_eq!(holders, [(u2.clone(), None)]);
+    assert_eq!(holders, [(u2.clone(), None, "shared@example.com".to_owned())]);
     let finished = store
         .finish_look(
             LookFinish {

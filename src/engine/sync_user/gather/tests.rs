@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::mark::MarkOptions;
-use crate::domain::{Outcome, Skipped};
+use crate::domain::{OktaUserId, Outcome, Skipped};
 use crate::engine::applier::Until;
 use crate::engine::stage::{Stage, create_user};
-use okta_auth0_sync_sandbox::Journal;
+use okta_auth0_sync_sandbox::{Fault, Journal};
 
 async fn sync(stage: &Stage) {
     let stop = CancellationToken::new();
@@ -17,6 +17,17 @@ async fn sync(stage: &Stage) {
     stage.engine.clock.sleep(Duration::from_secs(2)).await;
     stage.engine.poll(&stop).await.unwrap();
     stage.engine.apply(Until::Idle(Duration::from_secs(1)), &stop).await.unwrap();
+}
+
+/// Ann, whose login and e-mail differ, with an account for each.
+fn ann_with_two_accounts(stage: &Stage) -> (OktaUserId, [String; 2]) {
+    let ann = create_user(stage.sandbox.okta(), "ann@example.com", "team@example.com");
+    let accounts = ["ann@example.com", "team@example.com"];
+    (ann, accounts.map(|email| stage.sandbox.auth0().create_user(json!({ "email": email }))))
+}
+
+fn is_denied(stage: &Stage, account: &str) -> bool {
+    !stage.sandbox.auth0().login(account).is_granted()
 }
 
 fn asked(journal: &Journal, path: &str) -> usize {
@@ -63,4 +74,73 @@ async fn departed_holders_are_not_read() {
     assert_eq!(report.outcome, Outcome::Skipped(Skipped::SharedAddress(bob.clone())));
     let by_id = [&bob, &gone].map(|who| asked(okta.journal(), &format!("/api/v1/users/{who}")));
     assert_eq!(by_id, [1, 0]);
+}
+
+#[tokio::test]
+async fn crowded_address_keeps_no_other_open() {
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let okta = stage.sandbox.okta();
+    let (ann, [own, team]) = ann_with_two_accounts(&stage);
+    for number in 0..2_050 {
+        create_user(okta, &format!("service{number}@example.com"), "team@example.com");
+    }
+    stage.engine.clock.sleep(Duration::from_secs(3600)).await;
+    okta.deactivate(&ann);
+    stage.engine.poll(&CancellationToken::new()).await.unwrap();
+    let report = stage.engine.look_at(std::slice::from_ref(&ann)).await.unwrap().remove(0);
+    assert!(matches!(report.outcome, Outcome::Skipped(Skipped::SharedAddress(_))), "{:?}", report.outcome);
+    assert!(is_denied(&stage, &own), "the address that only Ann holds is clear");
+    assert!(!is_denied(&stage, &team), "active users hold the other address");
+}
+
+#[tokio::test]
+async fn crowd_of_leavers_is_reported_by_address() {
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let okta = stage.sandbox.okta();
+    let (ann, [own, team]) = ann_with_two_accounts(&stage);
+    for number in 0..2_050 {
+        let service = create_user(okta, &format!("service{number}@example.com"), "team@example.com");
+        okta.set_status(&service, "SUSPENDED", None);
+    }
+    stage.engine.clock.sleep(Duration::from_secs(3600)).await;
+    okta.deactivate(&ann);
+    stage.engine.poll(&CancellationToken::new()).await.unwrap();
+    let report = stage.engine.look_at(std::slice::from_ref(&ann)).await.unwrap().remove(0);
+    assert!(report.outcome.why().unwrap_or_default().contains("too many users"), "{:?}", report.outcome);
+    assert!(is_denied(&stage, &own) && !is_denied(&stage, &team), "{:?}", report.outcome);
+}
+
+#[tokio::test]
+async fn unreadable_holder_blocks_its_address_only() {
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let okta = stage.sandbox.okta();
+    let (ann, [own, team]) = ann_with_two_accounts(&stage);
+    let bob = create_user(okta, "bob@example.com", "team@example.com");
+    okta.faults().add(Fault::status("GET", &format!("/api/v1/users/{bob}"), 500).times(100));
+    stage.engine.clock.sleep(Duration::from_secs(3600)).await;
+    okta.deactivate(&ann);
+    stage.engine.poll(&CancellationToken::new()).await.unwrap();
+    let report = stage.engine.look_at(std::slice::from_ref(&ann)).await.unwrap().remove(0);
+    assert!(matches!(report.outcome, Outcome::Retry { .. }), "{:?}", report.outcome);
+    assert!(is_denied(&stage, &own) && !is_denied(&stage, &team));
+}
+
+#[tokio::test]
+async fn leavers_of_one_address_cost_few_calls_each() {
+    const LEAVERS: usize = 200;
+    let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
+    let okta = stage.sandbox.okta();
+    let leavers: Vec<OktaUserId> =
+        (0..LEAVERS).map(|number| create_user(okta, &format!("p{number}@example.com"), "team@example.com")).collect();
+    let team = stage.sandbox.auth0().create_user(json!({ "email": "team@example.com" }));
+    sync(&stage).await;
+    stage.engine.clock.sleep(Duration::from_secs(3600)).await;
+    for leaver in &leavers {
+        okta.deactivate(leaver);
+    }
+    okta.journal().clear();
+    sync(&stage).await;
+    assert!(is_denied(&stage, &team));
+    let calls = okta.journal().requests().len();
+    assert!(calls < 6 * LEAVERS, "{calls} calls to Okta for {LEAVERS} leavers");
 }
