@@ -72,6 +72,22 @@ pub enum AlertError {
     Unreachable(&'static str),
 }
 
+impl AlertError {
+    /// Does the endpoint refuse this message whenever it is sent?
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(status) => {
+                status.is_client_error()
+                    && !matches!(
+                        *status,
+                        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+                    )
+            }
+            Self::Unreachable(_) => false,
+        }
+    }
+}
+
 impl Alert {
     /// Sends to these URLs.
     pub fn new(http: Http, webhook: Option<SecretString>, heartbeat: Option<SecretString>) -> Self {

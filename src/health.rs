@@ -1,26 +1,33 @@
-//! The health rules: what must hold, which rules are violated, and what the operator does about it. Used by `status`,
-//! `/readyz` and the metrics.
+//! Health: the obligations of the installation, what violates them, and what the operator does about it. The one
+//! definition for alarms, `status`, `/readyz`, the metrics and the line in `systemctl status`.
+
+mod headline;
+mod obligations;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::Schedule;
 use crate::domain::{OutcomeKind, Timestamp, clock};
-use crate::store::{AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
+use crate::store::{AlarmKind, AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
+
+pub use headline::{Headline, Level};
+pub use obligations::{Deadlines, Obligation, Stopwatches};
 
 /// Users or events of one kind that are listed at most; their number is counted separately.
 const LISTED_MAX: u32 = 1000;
 /// A loop without progress for this long is stuck. Longer than the longest single call including its wait for a token.
 pub const STUCK_AFTER: Duration = Duration::from_secs(120);
-/// A poll is overdue after this many missed firings.
-const MISSED_POLLS: usize = 3;
 
 /// What the state knows about the health of the installation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     /// The view `status`; `None` before the first run.
     pub status: Option<StatusRow>,
+    /// Every obligation, the most general first; empty before the first run.
+    pub obligations: Vec<Obligation>,
+    /// Users that may have to be denied and wait for a look.
+    pub denials_waiting: i64,
     /// Both remotes.
     pub remotes: Vec<RemoteRow>,
     /// Every open alarm, oldest first.
@@ -33,10 +40,11 @@ pub struct Health {
     pub quarantined: Vec<QuarantinedRow>,
 }
 
-/// A violated rule of `status --check`.
+/// A reason why `status --check` fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Its stable name: `never_ran`, `poll_late`, `refused`, `alarm`, `failed`, `held`, `quarantined`.
+    /// Its stable name: `never_ran`, `poll_late`, the name of another obligation, `refused`, `alarm`, `failed`, `held` or
+    /// `quarantined`.
     pub rule: &'static str,
     /// What is wrong, on one line.
     pub detail: String,
@@ -45,7 +53,7 @@ pub struct Violation {
 /// One issue that needs the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attention {
-    /// `poll_late`, `refused`, `failed`, `held`, `quarantined`, or the kind of an alarm.
+    /// The kind of an alarm, `refused`, `failed`, `held`, `quarantined`, `daemon` or `enforcement`.
     pub kind: String,
     /// An Okta user id, an event id, a remote or an account; empty for the installation.
     pub subject: String,
@@ -59,14 +67,40 @@ pub struct Attention {
     pub remedy: String,
 }
 
+/// The alarm of a missed obligation, and the rule of `status --check` that it violates. `daemon` has an alarm only while a
+/// loop is stuck, and `enforcement` has none: switching it off is the operator's decision.
+pub const ALARMS: [(&str, &str, Option<AlarmKind>); 9] = [
+    ("daemon", "daemon", Some(AlarmKind::Stuck)),
+    ("enforcement", "enforcement", None),
+    ("poll", "poll_late", Some(AlarmKind::PollLate)),
+    ("pending", "pending", Some(AlarmKind::PendingLate)),
+    ("reconcile", "reconcile", Some(AlarmKind::ReconcileLate)),
+    ("action", "action", Some(AlarmKind::ActionMissing)),
+    ("notifications", "notifications", Some(AlarmKind::NotificationsLate)),
+    ("clock", "clock", Some(AlarmKind::Clock)),
+    ("state", "state", Some(AlarmKind::State)),
+];
+
 impl Health {
-    /// Reads what the rules need; counts failed users, held users and quarantined events without listing them.
+    /// Reads what the rules need; counts failed users, held users and quarantined events without listing them. Judges the
+    /// obligations by the wall clock.
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn counts(store: &Store) -> Result<Self, StoreError> {
+    pub async fn counts(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
+        let obligations = Obligation::judge_all(store.obligation_facts().await?, now);
+        Self::with(store, obligations).await
+    }
+
+    /// The same, with obligations that were judged already.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn with(store: &Store, obligations: Vec<Obligation>) -> Result<Self, StoreError> {
         Ok(Self {
             status: store.status().await?,
+            obligations,
+            denials_waiting: store.denials_waiting().await?,
             remotes: store.remotes().await?,
             alarms: store.open_alarms().await?,
             ..Self::default()
@@ -77,13 +111,25 @@ impl Health {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn read(store: &Store) -> Result<Self, StoreError> {
+    pub async fn read(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             failed: store.users_with_outcome(OutcomeKind::Failed, LISTED_MAX).await?,
             held: store.users_with_outcome(OutcomeKind::Held, LISTED_MAX).await?,
             quarantined: store.quarantined(LISTED_MAX).await?,
-            ..Self::counts(store).await?
+            ..Self::counts(store, now).await?
         })
+    }
+
+    /// No process has the state open: the daemon was killed, whatever it last wrote.
+    pub fn daemon_is_gone(&mut self) {
+        let daemon = self.obligations.iter_mut().find(|one| one.name == "daemon");
+        if let Some(daemon) = daemon.filter(|daemon| daemon.met != Some(false)) {
+            daemon.met = Some(false);
+            daemon.detail = match &daemon.since {
+                Some(at) => format!("the daemon is not running; its last sign was at {at}"),
+                None => "the daemon is not running".to_owned(),
+            };
+        }
     }
 
     /// Has a poll succeeded since `start`? The state stores milliseconds, so a poll within the millisecond of `start`
@@ -105,39 +151,45 @@ impl Health {
         })
     }
 
-    /// Have [`MISSED_POLLS`] firings passed since the last successful poll? `false` if no poll has ever succeeded.
-    fn is_overdue(&self, poll: &Schedule, now: Timestamp) -> bool {
-        let Some(last) = self.last_poll_ok_at() else { return false };
-        // A time that cannot be parsed does not prove a successful poll.
-        let Ok(last) = clock::parse_timestamp(last) else { return true };
-        let runs = poll.next_runs(last, MISSED_POLLS);
-        runs.len() == MISSED_POLLS && runs.last().is_some_and(|last_due| *last_due <= now)
+    /// The obligations that are known to be missed.
+    pub fn missed(&self) -> impl Iterator<Item = &Obligation> {
+        self.obligations.iter().filter(|one| one.met == Some(false))
     }
 
-    /// The violated rules; empty when the installation is healthy.
-    pub fn violations(&self, poll: &Schedule, now: Timestamp) -> Vec<Violation> {
+    /// The open alarms that are not the alarm of a missed obligation, which says more.
+    fn other_alarms(&self) -> impl Iterator<Item = &AlarmRow> {
+        self.alarms.iter().filter(|alarm| {
+            !self.missed().any(|one| alarm_of(&one.name).is_some_and(|(_, kind)| kind == Some(alarm.kind.as_str())))
+        })
+    }
+
+    /// Why the installation is not well; empty when it is.
+    pub fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let mut violated = |rule, detail| violations.push(Violation { rule, detail });
         let Some(status) = &self.status else {
             violated("never_ran", "never ran: this state is empty".to_owned());
             return violations;
         };
-        match &status.last_poll_ok_at {
-            None => violated("never_ran", "never ran: the System Log has not been polled yet".to_owned()),
-            Some(at) if self.is_overdue(poll, now) => {
-                violated("poll_late", format!("the last successful poll was at {at}; three polls were due since then"));
+        for one in self.obligations.iter().filter(|one| !one.is_met()) {
+            match alarm_of(&one.name) {
+                Some(("poll_late", _)) if status.last_poll_ok_at.is_none() => {
+                    violated("never_ran", "never ran: the System Log has not been polled yet".to_owned());
+                }
+                Some((rule, _)) => violated(rule, one.detail.clone()),
+                None => {}
             }
-            Some(_) => {}
         }
         for remote in self.refusing() {
             let error = remote.error.as_deref().unwrap_or_default();
             violated("refused", format!("{} refuses our calls: {error}", display_name(&remote.remote)));
         }
-        if !self.alarms.is_empty() {
-            let mut kinds: Vec<&str> = self.alarms.iter().map(|alarm| alarm.kind.as_str()).collect();
+        let mut kinds: Vec<&str> = self.other_alarms().map(|alarm| alarm.kind.as_str()).collect();
+        if !kinds.is_empty() {
+            let count = kinds.len();
             kinds.sort_unstable();
             kinds.dedup();
-            violated("alarm", format!("{}: {}", counted(self.alarms.len(), "open alarm"), kinds.join(", ")));
+            violated("alarm", format!("{}: {}", counted(count, "open alarm"), kinds.join(", ")));
         }
         for (rule, count, what) in
             [("failed", status.failed, "failed repeatedly"), ("held", status.held, "held until an operator approves")]
@@ -154,20 +206,8 @@ impl Health {
     }
 
     /// What the operator has to do, the most general issues first.
-    pub fn attention(&self, poll: &Schedule, now: Timestamp) -> Vec<Attention> {
-        let mut list = Vec::new();
-        if self.is_overdue(poll, now) {
-            list.push(Attention {
-                kind: "poll_late".to_owned(),
-                subject: String::new(),
-                name: None,
-                detail: "three polls were due since the last successful one".to_owned(),
-                since: self.last_poll_ok_at().map(str::to_owned),
-                remedy: "check the service (`systemctl status okta-auth0-sync`) and its log \
-                         (`journalctl -u okta-auth0-sync`)"
-                    .to_owned(),
-            });
-        }
+    pub fn attention(&self) -> Vec<Attention> {
+        let mut list: Vec<Attention> = self.missed().filter_map(missed_obligation).collect();
         let has_alarm =
             |kind: &str, subject: &str| self.alarms.iter().any(|alarm| alarm.kind == kind && alarm.subject == subject);
         for remote in self.refusing().filter(|remote| !has_alarm("remote_refuses", &remote.remote)) {
@@ -176,7 +216,7 @@ impl Health {
                 subject: remote.remote.clone(),
                 name: Some(display_name(&remote.remote).to_owned()),
                 detail: remote.error.clone().unwrap_or_default(),
-                since: remote.error_at.clone(),
+                since: remote.failing_since.clone().or_else(|| remote.error_at.clone()),
                 remedy: "okta-auth0-sync check".to_owned(),
             });
         }
@@ -187,12 +227,12 @@ impl Health {
             "quarantined" => !self.quarantined.is_empty(),
             _ => false,
         };
-        list.extend(self.alarms.iter().filter(|alarm| !listed_below(alarm)).map(|alarm| Attention {
+        list.extend(self.other_alarms().filter(|alarm| !listed_below(alarm)).map(|alarm| Attention {
             kind: alarm.kind.clone(),
             subject: alarm.subject.clone(),
             name: None,
             detail: alarm.detail.clone(),
-            since: Some(alarm.raised_at.clone()),
+            since: Some(self.began_at(alarm)),
             remedy: alarm.remedy.clone(),
         }));
         for (kind, users) in [("failed", &self.failed), ("held", &self.held)] {
@@ -216,6 +256,15 @@ impl Health {
         list
     }
 
+    /// An outage began before its alarm was raised.
+    fn began_at(&self, alarm: &AlarmRow) -> String {
+        let remote = self.remotes.iter().find(|remote| remote.remote == alarm.subject);
+        match remote.and_then(|remote| remote.failing_since.clone()) {
+            Some(since) if alarm.kind.starts_with("remote_") => since.min(alarm.raised_at.clone()),
+            _ => alarm.raised_at.clone(),
+        }
+    }
+
     /// How many issues [`Health::attention`] would list without [`LISTED_MAX`].
     pub fn attention_count(&self, listed: &[Attention]) -> usize {
         let beyond = |count: i64, listed: usize| usize::try_from(count).unwrap_or(0).saturating_sub(listed);
@@ -226,6 +275,24 @@ impl Health {
         });
         listed.len() + more
     }
+}
+
+/// The rule that a missed obligation violates, and the kind of its alarm.
+fn alarm_of(name: &str) -> Option<(&'static str, Option<&'static str>)> {
+    let found = ALARMS.iter().find(|(obligation, ..)| *obligation == name);
+    found.map(|(_, rule, kind)| (*rule, kind.map(AlarmKind::as_str)))
+}
+
+fn missed_obligation(one: &Obligation) -> Option<Attention> {
+    let (rule, kind) = alarm_of(&one.name)?;
+    Some(Attention {
+        kind: if one.name == "daemon" { rule } else { kind.unwrap_or(rule) }.to_owned(),
+        subject: String::new(),
+        name: None,
+        detail: one.detail.clone(),
+        since: one.since.clone(),
+        remedy: one.remedy.clone(),
+    })
 }
 
 /// The command that fixes it. [`crate::domain::Held`] has the reasons.
@@ -262,191 +329,4 @@ fn counted_users(count: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOON: &str = "2026-11-23T12:00:00.000Z";
-
-    fn noon() -> Timestamp {
-        clock::parse_timestamp(NOON).unwrap()
-    }
-
-    fn poll() -> Schedule {
-        "*/15 * * * * *".parse().unwrap()
-    }
-
-    fn healthy() -> Health {
-        Health {
-            status: Some(StatusRow {
-                version: "0.1.0".to_owned(),
-                okta_url: "https://acme.okta.com".to_owned(),
-                auth0_url: "https://acme.eu.auth0.com".to_owned(),
-                enforce: true,
-                first_run_at: "2026-11-01T00:00:00.000Z".to_owned(),
-                last_poll_at: Some(NOON.to_owned()),
-                last_poll_ok_at: Some(NOON.to_owned()),
-                last_apply_ok_at: None,
-                last_reconcile_ok_at: None,
-                cursor_moved_at: None,
-                pending: 3,
-                failed: 0,
-                held: 0,
-                quarantined: 0,
-                denied: 7,
-                lag_p50_s: None,
-                lag_p99_s: None,
-                lag_max_s: None,
-                oldest_pending_at: None,
-                last_okta_error: None,
-                last_auth0_error: None,
-                needs_attention: false,
-                enforcement: None,
-                enforcement_checked_at: None,
-            }),
-            remotes: vec![remote("okta", None), remote("auth0", None)],
-            ..Health::default()
-        }
-    }
-
-    fn remote(name: &str, error_kind: Option<&str>) -> RemoteRow {
-        RemoteRow {
-            remote: name.to_owned(),
-            ok_at: Some("2026-11-23T11:00:00.000Z".to_owned()),
-            error_at: error_kind.map(|_| NOON.to_owned()),
-            error_kind: error_kind.map(str::to_owned),
-            error: error_kind.map(|_| "no".to_owned()),
-        }
-    }
-
-    fn alarm(kind: &str, subject: &str) -> AlarmRow {
-        AlarmRow {
-            id: 1,
-            kind: kind.to_owned(),
-            subject: subject.to_owned(),
-            detail: "d".to_owned(),
-            remedy: "r".to_owned(),
-            raised_at: NOON.to_owned(),
-            cleared_at: None,
-        }
-    }
-
-    fn user(id: &str, why: &str) -> UserRow {
-        UserRow {
-            okta_user_id: id.to_owned(),
-            login: None,
-            email: Some(format!("{id}@example.com")),
-            status: None,
-            status_at: None,
-            outcome: None,
-            why: Some(why.to_owned()),
-            since: NOON.to_owned(),
-            due_at: None,
-            cause: "event".to_owned(),
-            attempts: 0,
-            last_error: None,
-            open: true,
-        }
-    }
-
-    fn rules(health: &Health, now: &str) -> Vec<&'static str> {
-        let now = clock::parse_timestamp(now).unwrap();
-        health.violations(&poll(), now).iter().map(|violation| violation.rule).collect()
-    }
-
-    #[test]
-    fn pending_users_are_not_a_violation() {
-        assert_eq!(rules(&healthy(), NOON), [""; 0]);
-        assert_eq!(healthy().attention(&poll(), noon()), []);
-    }
-
-    #[test]
-    fn missing_first_poll_is_a_violation() {
-        assert_eq!(rules(&Health::default(), NOON), ["never_ran"]);
-        let mut health = healthy();
-        health.status.as_mut().unwrap().last_poll_ok_at = None;
-        assert_eq!(rules(&health, NOON), ["never_ran"]);
-    }
-
-    #[test]
-    fn poll_is_overdue_after_three_missed_firings() {
-        for (now, late) in [
-            ("2026-11-23T12:00:44.999Z", false),
-            ("2026-11-23T12:00:45Z", true),
-            ("2026-11-24T00:00:00Z", true),
-            // The clock was set back.
-            ("2026-11-22T00:00:00Z", false),
-        ] {
-            assert_eq!(rules(&healthy(), now) == ["poll_late"], late, "{now}");
-        }
-        let mut unreadable = healthy();
-        unreadable.status.as_mut().unwrap().last_poll_ok_at = Some("yesterday".to_owned());
-        assert_eq!(rules(&unreadable, NOON), ["poll_late"]);
-        // Nights without scheduled polls do not count.
-        let office: Schedule = "0 0 9-17 * * *".parse().unwrap();
-        let mut health = healthy();
-        health.status.as_mut().unwrap().last_poll_ok_at = Some("2026-11-22T17:00:00.000Z".to_owned());
-        for (now, late) in [("2026-11-23T10:59:59Z", false), ("2026-11-23T11:00:00Z", true)] {
-            let now = clock::parse_timestamp(now).unwrap();
-            assert_eq!(!health.violations(&office, now).is_empty(), late, "{now}");
-        }
-    }
-
-    #[test]
-    fn refusal_counts_until_a_call_succeeds() {
-        for (kind, expected) in
-            [("unauthorized", true), ("forbidden", true), ("unreachable", false), ("server error", false)]
-        {
-            let health = Health { remotes: vec![remote("okta", Some(kind))], ..healthy() };
-            assert_eq!(rules(&health, NOON) == ["refused"], expected, "{kind}");
-        }
-        let over =
-            RemoteRow { ok_at: Some("2026-11-23T12:00:01.000Z".to_owned()), ..remote("okta", Some("forbidden")) };
-        assert_eq!(rules(&Health { remotes: vec![over], ..healthy() }, NOON), [""; 0]);
-    }
-
-    #[test]
-    fn each_open_issue_is_a_violation() {
-        for rule in ["failed", "held", "quarantined"] {
-            let mut health = healthy();
-            let status = health.status.as_mut().unwrap();
-            match rule {
-                "failed" => status.failed = 1,
-                "held" => status.held = 2,
-                _ => status.quarantined = 3,
-            }
-            assert_eq!(rules(&health, NOON), [rule]);
-        }
-        let health = Health { alarms: vec![alarm("gap", ""), alarm("gap", "x")], ..healthy() };
-        let violations = health.violations(&poll(), noon());
-        assert_eq!((violations[0].rule, violations[0].detail.as_str()), ("alarm", "2 open alarms: gap"));
-    }
-
-    #[test]
-    fn each_issue_is_listed_once_with_its_remedy() {
-        let mut health = Health {
-            remotes: vec![remote("okta", Some("unauthorized")), remote("auth0", Some("forbidden"))],
-            alarms: vec![alarm("remote_refuses", "okta"), alarm("failed", "u1"), alarm("held", "u2"), alarm("gap", "")],
-            failed: vec![user("u1", "500")],
-            held: vec![user("u2", "vanished"), user("u3", "guard"), user("u4", "address_reused: u9")],
-            ..healthy()
-        };
-        health.status.as_mut().unwrap().failed = 5;
-        let list = health.attention(&poll(), noon());
-        let listed: Vec<(&str, &str)> = list.iter().map(|item| (item.kind.as_str(), item.subject.as_str())).collect();
-        assert_eq!(
-            listed,
-            [
-                ("refused", "auth0"),
-                ("remote_refuses", "okta"),
-                ("gap", ""),
-                ("failed", "u1"),
-                ("held", "u2"),
-                ("held", "u3"),
-                ("held", "u4")
-            ]
-        );
-        assert_eq!(health.attention_count(&list), 7 + 4, "four failed users are counted but not listed");
-        assert!(list[3].remedy.contains("okta-auth0-sync retry u1"));
-        assert!(list[4..].iter().all(|item| item.remedy.contains("okta-auth0-sync approve u")));
-    }
-}
+mod tests;

@@ -10,10 +10,11 @@ use tracing::{error, info, warn};
 
 use super::{Error, Exit, signals, wiring};
 use crate::config::Config;
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::engine::supervisor::{Schedules, task_exit_error};
 use crate::engine::{Engine, Fatal, Note};
-use crate::store::{RunCounts, RunKind, StatusRow};
+use crate::health::{Health, Level};
+use crate::store::{RunCounts, RunKind};
 use crate::systemd;
 
 /// Runs until stopped by a signal.
@@ -64,7 +65,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
         });
     }
     if let Some(monitor) = monitor {
-        let served = monitor.serve(engine.clone(), config.schedule.poll.clone(), stop.clone());
+        let served = monitor.serve(engine.clone(), stop.clone());
         helpers.spawn(async move {
             served.await;
             "monitor"
@@ -142,26 +143,28 @@ async fn notify_watchdog(engine: Arc<Engine>, clock: Arc<dyn Clock>, interval: D
 }
 
 async fn report_status(engine: &Engine, error: Option<&str>) {
-    match (engine.store().status().await, error) {
-        (Ok(Some(status)), None) => systemd::status(&line(&status)),
+    match (engine.health().await, error) {
+        (Ok(health), None) => systemd::status(&line(&health, engine.clock().now())),
         // The error comes last because it may exceed the line length.
-        (Ok(Some(status)), Some(error)) => {
-            systemd::status(&format!("{}; failed to poll the System Log: {error}", line(&status)))
+        (Ok(health), Some(error)) => {
+            let line = line(&health, engine.clock().now());
+            systemd::status(&format!("{line}; failed to poll the System Log: {error}"));
         }
-        (Ok(None), _) => {}
         (Err(error), _) => systemd::status(&format!("cannot read the state: {error}")),
     }
 }
 
-fn line(status: &StatusRow) -> String {
+fn line(health: &Health, now: Timestamp) -> String {
+    let Some(status) = &health.status else { return health.headline(now).text };
     let mut line = format!("{} denied, {} pending", status.denied, status.pending);
     for (count, word) in [(status.failed, "failed"), (status.held, "held"), (status.quarantined, "quarantined")] {
         if count > 0 {
             line.push_str(&format!(", {count} {word}"));
         }
     }
-    if status.needs_attention {
-        line.push_str("; needs attention: okta-auth0-sync status");
+    let headline = health.headline(now);
+    if headline.level == Level::Bad {
+        line.push_str(&format!("; {}: okta-auth0-sync status", headline.text));
     }
     line
 }

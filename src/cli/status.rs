@@ -2,14 +2,15 @@
 //! not a daemon is running.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::{Error, Exit, screen, wiring};
-use crate::config::{Config, Schedule};
+use crate::config::Config;
 use crate::domain::clock::timestamp_text;
 use crate::domain::{Timestamp, escape};
-use crate::health::{Attention, Health, display_name};
+use crate::health::{Attention, Health, Level, Obligation, display_name};
 use crate::store::{StatusRow, StoreError};
 
 /// Items listed per kind.
@@ -22,29 +23,32 @@ const SHOWN_MAX: usize = 10;
 pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timestamp) -> Result<Exit, Error> {
     let health = match wiring::state(&config.store.path).await {
         Ok(store) => {
-            let health = Health::read(&store).await?;
+            let mut health = Health::read(&store, now).await?;
             store.close().await;
+            // A killed daemon leaves its last sign of life behind. Without the lock file nothing is known.
+            if matches!(crate::store::is_in_use(&config.store.path), Ok(false)) {
+                health.daemon_is_gone();
+            }
             health
         }
         Err(Error::Store(StoreError::Missing { .. })) => Health::default(),
         Err(error) => return Err(error),
     };
-    let poll = &config.schedule.poll;
     let text = if as_json {
-        screen::json(&format!("{:#}\n", to_json(&health, poll, now)?))
+        screen::json(&format!("{:#}\n", to_json(&health, now)?))
     } else if check {
-        violations_text(&health, poll, now)
+        violations_text(&health)
     } else {
-        to_text(&health, poll, now, screen::terminal_width())
+        to_text(&health, now, screen::terminal_width())
     };
     screen::out(&text).map_err(Error::Output)?;
-    let failed = check && !health.violations(poll, now).is_empty();
+    let failed = check && !health.violations().is_empty();
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
 /// One line per violated health rule.
-fn violations_text(health: &Health, poll: &Schedule, now: Timestamp) -> String {
-    let violations = health.violations(poll, now);
+fn violations_text(health: &Health) -> String {
+    let violations = health.violations();
     if violations.is_empty() {
         return "all well\n".to_owned();
     }
@@ -55,7 +59,7 @@ fn violations_text(health: &Health, poll: &Schedule, now: Timestamp) -> String {
 ///
 /// # Errors
 /// If a row cannot be serialized.
-pub fn to_json(health: &Health, poll: &Schedule, now: Timestamp) -> Result<Value, serde_json::Error> {
+pub fn to_json(health: &Health, now: Timestamp) -> Result<Value, serde_json::Error> {
     let mut object = match &health.status {
         Some(status) => match serde_json::to_value(status)? {
             Value::Object(columns) => columns,
@@ -65,15 +69,17 @@ pub fn to_json(health: &Health, poll: &Schedule, now: Timestamp) -> Result<Value
     };
     object.insert("as_of".to_owned(), timestamp_text(now).into());
     object.insert("never_ran".to_owned(), health.last_poll_ok_at().is_none().into());
+    object.insert("headline".to_owned(), health.headline(now).text.into());
+    object.insert("obligations".to_owned(), serde_json::to_value(&health.obligations)?);
     object.insert("remotes".to_owned(), serde_json::to_value(&health.remotes)?);
     object.insert("alarms".to_owned(), serde_json::to_value(&health.alarms)?);
-    object.insert("attention".to_owned(), serde_json::to_value(health.attention(poll, now))?);
-    object.insert("violations".to_owned(), serde_json::to_value(health.violations(poll, now))?);
+    object.insert("attention".to_owned(), serde_json::to_value(health.attention())?);
+    object.insert("violations".to_owned(), serde_json::to_value(health.violations())?);
     Ok(Value::Object(object))
 }
 
 /// Renders the status for a terminal of `width` columns; `None` means no terminal and no wrapping.
-pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u16>) -> String {
+pub fn to_text(health: &Health, now: Timestamp, width: Option<u16>) -> String {
     let Some(status) = &health.status else {
         return format!(
             "{}\n{}",
@@ -85,17 +91,18 @@ pub fn to_text(health: &Health, poll: &Schedule, now: Timestamp, width: Option<u
             )
         );
     };
-    let attention = health.attention(poll, now);
-    let mut text = match health.attention_count(&attention) {
-        _ if status.last_poll_ok_at.is_none() => {
-            screen::paint(screen::WARNING, "No successful poll yet; nothing is being synced")
-        }
-        0 => screen::paint(screen::GOOD, "All well"),
-        1 => screen::paint(screen::BAD, "1 issue needs attention"),
-        count => screen::paint(screen::BAD, &format!("{count} issues need attention")),
+    let attention = health.attention();
+    let headline = health.headline(now);
+    let style = match headline.level {
+        Level::Good => screen::GOOD,
+        Level::Working => screen::WARNING,
+        Level::Bad => screen::BAD,
     };
+    let mut text = screen::paint(style, &escape(&headline.text));
     text.push_str("\n\n");
     text.push_str(&screen::pairs(facts(health, status, now), width));
+    let _ = write!(text, "\n{}\n", screen::paint(screen::STRONG, "Obligations"));
+    text.push_str(&screen::pairs(obligations(health, now), width));
     if status.last_reconcile_ok_at.is_none() {
         text.push('\n');
         text.push_str(&screen::paragraph(
@@ -136,7 +143,7 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
     facts.push(("lag", lag(status)));
     for remote in &health.remotes {
         let said = match (&remote.error, remote.is_failing()) {
-            (Some(error), true) => format!("{}: {error}", screen::relative_text(remote.error_at.as_deref(), now)),
+            (Some(error), true) => format!("{}: {error}", screen::relative_text(remote.failing_since.as_deref(), now)),
             _ if remote.ok_at.is_none() => "no errors recorded".to_owned(),
             _ => "reachable".to_owned(),
         };
@@ -144,6 +151,30 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
     }
     facts.push(("version", status.version.clone()));
     facts
+}
+
+/// Every obligation: whether it is met, its age and its deadline.
+fn obligations(health: &Health, now: Timestamp) -> Vec<(&str, String)> {
+    health.obligations.iter().map(|one| (one.name.as_str(), obligation(one, now))).collect()
+}
+
+fn obligation(one: &Obligation, now: Timestamp) -> String {
+    let mut text = match one.met {
+        Some(true) => "met",
+        Some(false) => "MISSED",
+        None => "unknown",
+    }
+    .to_owned();
+    if let Some(since) = &one.since {
+        let _ = write!(text, ", {}", screen::relative_text(Some(since), now));
+    }
+    if let Some(deadline) = one.deadline_s.and_then(|seconds| u64::try_from(seconds).ok()) {
+        let _ = write!(text, " (deadline {})", screen::span(Duration::from_secs(deadline)));
+    }
+    if !one.is_met() {
+        let _ = write!(text, ": {}", one.detail);
+    }
+    text
 }
 
 /// The result of the last Action check and its age.

@@ -232,7 +232,7 @@ pub(crate) async fn dry_run_engine(
     let (store, opened) = Store::open(&copy, &binding(config), clock.now()).await?;
     // A plan does not wait for a listing of the whole org, which a dry run could not keep.
     let options = Options { enforce: false, directory: false, ..options(config) };
-    let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options);
+    let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options).for_dry_run();
     engine.apply_config_changes(&opened).await?;
     Ok((engine, folder))
 }

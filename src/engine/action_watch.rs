@@ -13,7 +13,7 @@ use super::Engine;
 use super::error::CallError;
 use crate::auth0::{self, Standing};
 use crate::http::Kind;
-use crate::store::{Alarm, AlarmKind, Enforcement, StoreError};
+use crate::store::{ActionState, Alarm, AlarmKind, Enforcement, StoreError};
 
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// After a check that failed for a temporary reason.
@@ -64,10 +64,12 @@ impl Engine {
             Some(_) => Enforcement::Missing,
         };
         self.store.note_enforcement(enforcement, now).await?;
+        let (state, detail) = action_state(standing.as_ref(), self.options.rules.mark.block);
+        self.store.note_action(state, &detail, now).await?;
         // Only an Action seen in the flow clears the alarm; losing the scope does not.
         match standing {
             // A block denies the login without any Action.
-            Some(standing) if enforcement == Enforcement::Missing && !self.options.rules.mark.block => {
+            Some(standing) if matches!(state, ActionState::Missing | ActionState::OtherCode) => {
                 self.store.raise_alarm(&Alarm::action_missing(&standing), now).await?;
             }
             Some(_) => {
@@ -89,6 +91,27 @@ impl Engine {
         let flow = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.flow()).await?;
         Ok(Some(Standing::new(actions, flow, &self.options.action_code)))
     }
+}
+
+/// How the Action stands, and why it does not enforce the marks.
+fn action_state(standing: Option<&Standing>, block: bool) -> (ActionState, String) {
+    let Some(standing) = standing else {
+        return (if block { ActionState::NotNeeded } else { ActionState::NoScope }, String::new());
+    };
+    let wrong: Vec<String> = standing.conditions().into_iter().filter(|one| !one.holds).map(|one| one.found).collect();
+    let state = if block {
+        ActionState::NotNeeded
+    } else if standing.is_verified() {
+        ActionState::Verified
+    } else if standing.is_deployed && standing.position.is_some() {
+        ActionState::NotFirst
+    } else if standing.is_in_force() {
+        ActionState::OtherCode
+    } else {
+        ActionState::Missing
+    };
+    let detail = if state == ActionState::Verified { String::new() } else { wrong.join("; ") };
+    (state, detail)
 }
 
 fn log_enforcement(enforcement: Enforcement) {

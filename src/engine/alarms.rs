@@ -6,6 +6,7 @@
 use crate::auth0::Standing;
 use crate::domain::clock::timestamp_text;
 use crate::domain::{AccountId, Held, OktaUserId, Timestamp};
+use crate::health::Obligation;
 use crate::http::{Failure, Remote};
 use crate::store::{Alarm, AlarmKind};
 
@@ -183,14 +184,9 @@ impl Alarm {
         )
     }
 
-    /// No poll has succeeded for `minutes`.
-    pub(super) fn poll_late(minutes: u64, error: &dyn std::fmt::Display) -> Self {
-        Self::new(
-            AlarmKind::PollLate,
-            INSTALLATION,
-            format!("no successful poll of the System Log for {minutes} minutes: {error}"),
-            "deactivations are delayed until polling works again; `check` shows what is wrong",
-        )
+    /// An obligation is missed, or has not been known for its whole deadline.
+    pub(super) fn obligation(kind: AlarmKind, missed: &Obligation) -> Self {
+        Self::new(kind, INSTALLATION, missed.detail.clone(), missed.remedy.clone())
     }
 
     /// A user was denied too long after Okta published the deactivation.

@@ -60,6 +60,8 @@ struct State {
     /// Endpoints whose last call found no connection, with the number of successful calls before it.
     last_unreachable: BTreeMap<&'static str, u64>,
     failing_since: Option<Timestamp>,
+    /// Since when no call has been answered, by the monotonic clock: refusals of one endpoint do not count.
+    down_since: Option<Duration>,
     /// Calls that failed since then.
     failures: u64,
     noted: Option<(Kind, Duration)>,
@@ -108,6 +110,22 @@ impl Retryable for Attempt {
     fn retry_after(&self, _attempts: u32) -> Option<Duration> {
         matches!(self, Self::RateLimited(_)).then_some(Duration::ZERO)
     }
+}
+
+/// What a good response ended.
+enum Recovery {
+    None,
+    /// The remote was down and answers again, but refuses an endpoint.
+    Answers,
+    /// Nothing is refused any more.
+    Full {
+        /// Since when it failed, and how many calls did.
+        over: Option<(Timestamp, u64)>,
+        /// It is the first good response of this process.
+        first: bool,
+        /// The alarms that were raised.
+        alarms: BTreeSet<&'static str>,
+    },
 }
 
 /// The circuit breaker of one remote.
@@ -201,6 +219,8 @@ impl CircuitBreaker {
             }
             Err(failure) if failure.kind == Kind::RateLimited => {
                 debug!(endpoint = failure.endpoint, "rate limited; waiting for the reset");
+                // At once: the wait for the reset may be long, and `status` has to say what everything waits for.
+                self.report(&failure, false).await;
                 Err(Attempt::RateLimited(failure))
             }
             Err(failure) => Err(Attempt::Ended(self.failed(endpoint, subject, failure).await)),
@@ -279,21 +299,10 @@ impl CircuitBreaker {
 
     /// A response that shows a working remote closes the circuits that it passed.
     async fn mark_healthy(&self, endpoint: Endpoint) {
-        let (over, first, alarms) = {
-            let mut state = self.lock();
-            state.suspects.clear();
-            state.last_unreachable.remove(endpoint.name);
-            state.circuits.remove(&Scope::Remote);
-            state.circuits.remove(&Scope::Endpoint(endpoint.name));
-            let first = !state.cleared_previous_run;
-            // The remote as a whole is not healthy while it refuses another endpoint.
-            if !state.circuits.is_empty() || (!first && state.failing_since.is_none()) {
-                return;
-            }
-            state.cleared_previous_run = true;
-            state.noted = None;
-            let over = state.failing_since.take().map(|since| (since, std::mem::take(&mut state.failures)));
-            (over, first, std::mem::take(&mut state.alarms))
+        let (over, first, alarms) = match self.close_circuits(endpoint) {
+            Recovery::None => return,
+            Recovery::Answers => return self.end_down_alarm().await,
+            Recovery::Full { over, first, alarms } => (over, first, alarms),
         };
         let now = self.clock.now();
         if let Some((since, failures)) = over {
@@ -313,6 +322,34 @@ impl CircuitBreaker {
         };
         if let Err(error) = written.await {
             warn!(%error, "failed to store the recovery of {}", self.remote);
+        }
+    }
+
+    fn close_circuits(&self, endpoint: Endpoint) -> Recovery {
+        let mut state = self.lock();
+        state.suspects.clear();
+        state.last_unreachable.remove(endpoint.name);
+        state.circuits.remove(&Scope::Remote);
+        state.circuits.remove(&Scope::Endpoint(endpoint.name));
+        state.down_since = None;
+        // The remote as a whole is not healthy while it refuses another endpoint, but it is not down.
+        if !state.circuits.is_empty() {
+            let was_down = state.alarms.remove(AlarmKind::RemoteDown.as_str());
+            return if was_down { Recovery::Answers } else { Recovery::None };
+        }
+        let first = !state.cleared_previous_run;
+        if !first && state.failing_since.is_none() && state.noted.is_none() {
+            return Recovery::None;
+        }
+        state.cleared_previous_run = true;
+        state.noted = None;
+        let over = state.failing_since.take().map(|since| (since, std::mem::take(&mut state.failures)));
+        Recovery::Full { over, first, alarms: std::mem::take(&mut state.alarms) }
+    }
+
+    async fn end_down_alarm(&self) {
+        if let Err(error) = self.store.clear_alarm(AlarmKind::RemoteDown, self.name(), self.clock.now()).await {
+            warn!(%error, "failed to clear an alarm");
         }
     }
 
@@ -341,6 +378,9 @@ impl CircuitBreaker {
         let first = state.failing_since.is_none();
         state.failing_since.get_or_insert_with(|| self.clock.now());
         state.failures += 1;
+        if scope == Scope::Remote {
+            state.down_since.get_or_insert_with(|| self.clock.monotonic());
+        }
         let circuit = state.circuits.entry(scope).or_default();
         let wait = circuit.open(self.clock.monotonic(), failure.to_string(), |probes| match failure.kind {
             Kind::Unauthorized | Kind::Forbidden => REFUSED_PROBE,
@@ -368,7 +408,7 @@ impl CircuitBreaker {
             if note {
                 state.noted = Some((failure.kind, monotonic));
             }
-            let lasting = state.failing_since.is_some_and(|since| clock::since(now, since) >= ALARM_AFTER);
+            let lasting = state.down_since.is_some_and(|since| monotonic.saturating_sub(since) >= ALARM_AFTER);
             let kind = if refused { AlarmKind::RemoteRefuses } else { AlarmKind::RemoteDown };
             let alarm = ((refused || lasting) && state.alarms.insert(kind.as_str())).then_some(kind);
             (note, alarm)

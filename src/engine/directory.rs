@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::alarms::{ADDRESSES, NO_USERS};
 use super::error::PassError;
-use super::{CallError, Engine, Fatal, notifier};
+use super::{CallError, Engine, Fatal};
 use crate::domain::{OktaUser, Timestamp, clock};
 use crate::http::pacing::Priority;
 use crate::http::{Failure, Kind};
@@ -101,7 +101,7 @@ impl Engine {
 
     async fn raise(&self, alarm: Alarm) -> Result<(), StoreError> {
         if self.store.raise_alarm(&alarm, self.now()).await? {
-            notifier::log_raised(alarm.kind, &alarm.subject);
+            self.log_raised(alarm.kind, &alarm.subject);
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ pub struct Heartbeats {
     pub applier: Heartbeat,
     /// The loop that reconciles.
     pub reconciler: Heartbeat,
+    /// The loop that evaluates the health.
+    pub health: Heartbeat,
 }
 
 impl Heartbeats {
@@ -46,8 +48,13 @@ impl Heartbeats {
     }
 
     /// The loops by name.
-    pub fn by_name(&self) -> [(&'static str, &Heartbeat); 3] {
-        [("poller", &self.poller), ("applier", &self.applier), ("reconciler", &self.reconciler)]
+    pub fn by_name(&self) -> [(&'static str, &Heartbeat); 4] {
+        [
+            ("poller", &self.poller),
+            ("applier", &self.applier),
+            ("reconciler", &self.reconciler),
+            ("health check", &self.health),
+        ]
     }
 
     /// Stamps the loop of this name. Any other name belongs to a call for a user, which no loop waits for.

@@ -24,6 +24,7 @@ mod claims;
 pub mod deploy;
 pub mod directory;
 pub mod error;
+mod health_watch;
 pub mod heartbeat;
 pub mod inspect;
 pub mod metrics;
@@ -144,6 +145,9 @@ pub struct Engine {
     pub(crate) recent_users: RecentUsers,
     polling: poller::Polling,
     pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) watch: health_watch::HealthWatch,
+    /// It works on a copy of the state: no alarm is raised, whatever the copy says.
+    pub(crate) is_dry_run: bool,
     pub(crate) metrics: metrics::Metrics,
     /// Where to send alarms and heartbeats.
     pub(crate) alert: Option<Alert>,
@@ -178,6 +182,8 @@ impl Engine {
             recent_users: RecentUsers::default(),
             polling: poller::Polling::default(),
             heartbeats,
+            watch: health_watch::HealthWatch::default(),
+            is_dry_run: false,
             metrics: metrics::Metrics::default(),
             policy_text: options.rules.policy.fingerprint(),
             alert: None,
@@ -193,6 +199,12 @@ impl Engine {
     pub fn with_notes(self, notes: mpsc::UnboundedSender<Note>) -> Self {
         *self.lock_notes() = Some(notes);
         self
+    }
+
+    /// Works on a copy of the state that is thrown away.
+    #[must_use]
+    pub fn for_dry_run(self) -> Self {
+        Self { is_dry_run: true, ..self }
     }
 
     /// Sends alarms and heartbeats to `alert`.

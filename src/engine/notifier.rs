@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 use super::Engine;
 use crate::alert::{Alert, Message};
@@ -15,6 +15,8 @@ use crate::store::{AlarmKind, PendingNotification, StoreError};
 
 /// How often to poll the store for notifications.
 const ASK_EVERY: Duration = Duration::from_secs(5);
+/// A message that the webhook refused so often is skipped.
+const REFUSALS_MAX: u32 = 3;
 /// The waits while the webhook fails.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(600) };
 
@@ -30,29 +32,44 @@ impl Engine {
     }
 
     async fn beat_loop(&self, alert: &Alert, stop: &CancellationToken) {
+        let mut failing = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wakes.beat.notified() => {}
             }
-            if let Err(error) = alert.send_heartbeat().await {
-                // The receiver reports a missing heartbeat.
-                debug!(%error, "failed to send the heartbeat");
+            // The receiver reports a missing heartbeat; one line says why it is missing.
+            match alert.send_heartbeat().await {
+                Ok(()) if failing => {
+                    failing = false;
+                    info!(event = "heartbeat_back", "the heartbeat is delivered again");
+                }
+                Ok(()) => {}
+                Err(error) if !failing => {
+                    failing = true;
+                    warn!(event = "heartbeat_failed", %error, "failed to send the heartbeat; will retry after each poll");
+                }
+                Err(_) => {}
             }
         }
     }
 
     async fn alarm_loop(&self, stop: &CancellationToken) {
         let (mut failures, mut wait) = (0_u32, Duration::ZERO);
+        let mut refusals = Refusals::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(wait) => {}
             }
-            match self.deliver_next().await {
+            match self.deliver_next(&mut refusals).await {
                 Ok(Delivery::Nothing) => (failures, wait) = (0, ASK_EVERY),
                 Ok(Delivery::One) => (failures, wait) = (0, Duration::ZERO),
-                Ok(Delivery::Refused(error)) => {
+                Ok(Delivery::Skipped(error)) => {
+                    (failures, wait) = (0, Duration::ZERO);
+                    warn!(event = "webhook_refused", %error, "the webhook refuses a notification; skipped it");
+                }
+                Ok(Delivery::Failed(error)) => {
                     failures = failures.saturating_add(1);
                     wait = AGAIN.wait(failures, fastrand::f64());
                     if failures == 1 {
@@ -67,7 +84,19 @@ impl Engine {
         }
     }
 
-    async fn deliver_next(&self) -> Result<Delivery, StoreError> {
+    /// Logs a new alarm of a kind without its own log line. `subject` is an id: addresses stay out of the log.
+    pub(super) fn log_raised(&self, kind: AlarmKind, subject: &str) {
+        if !self.is_dry_run {
+            warn!(
+                event = "alarm",
+                kind = kind.as_str(),
+                subject,
+                "alarm raised; `status` shows the cause and the remedy"
+            );
+        }
+    }
+
+    async fn deliver_next(&self, refusals: &mut Refusals) -> Result<Delivery, StoreError> {
         let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Delivery::Nothing) };
         let Some(untold) = self.store.pending_notification().await? else { return Ok(Delivery::Nothing) };
         match alert.notify(&message(&untold, &self.options.okta_url)).await {
@@ -75,20 +104,39 @@ impl Engine {
                 self.store.mark_delivered(&untold, self.clock.now()).await?;
                 Ok(Delivery::One)
             }
-            Err(error) => Ok(Delivery::Refused(error.to_string())),
+            Err(error) if error.is_final() && refusals.count(&untold) >= REFUSALS_MAX => {
+                let text = error.to_string();
+                self.store.skip_notification(&untold, &text, self.clock.now()).await?;
+                Ok(Delivery::Skipped(text))
+            }
+            Err(error) => Ok(Delivery::Failed(error.to_string())),
         }
     }
-}
-
-/// Logs a new alarm of a kind without its own log line. `subject` is an id: addresses stay out of the log.
-pub(super) fn log_raised(kind: AlarmKind, subject: &str) {
-    warn!(event = "alarm", kind = kind.as_str(), subject, "alarm raised; `status` shows the cause and the remedy");
 }
 
 enum Delivery {
     Nothing,
     One,
-    Refused(String),
+    /// To be retried.
+    Failed(String),
+    /// The webhook refused it for good.
+    Skipped(String),
+}
+
+/// How often the webhook has refused the notification that is tried now.
+#[derive(Debug, Default)]
+struct Refusals {
+    of: Option<(i64, bool)>,
+    count: u32,
+}
+
+impl Refusals {
+    fn count(&mut self, pending: &PendingNotification) -> u32 {
+        let of = Some((pending.alarm.id, pending.over));
+        self.count = if self.of == of { self.count.saturating_add(1) } else { 1 };
+        self.of = of;
+        self.count
+    }
 }
 
 fn message(untold: &PendingNotification, okta_url: &str) -> Message {

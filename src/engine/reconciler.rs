@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::error::PassError;
-use super::{Engine, Note, notifier};
+use super::{Engine, Note};
 use crate::auth0::{self, AccountQuery, AccountRecord, Fields};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::decide;
@@ -323,7 +323,7 @@ impl Engine {
         }
         let alarm = Alarm::foreign_flag(count);
         if self.store.raise_alarm(&alarm, now).await? {
-            notifier::log_raised(alarm.kind, &alarm.subject);
+            self.log_raised(alarm.kind, &alarm.subject);
         }
         Ok(())
     }

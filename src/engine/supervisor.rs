@@ -15,15 +15,13 @@ use super::ticks::{Ticks, WakingTicks};
 use super::{Engine, Fatal, Note};
 use crate::domain::clock;
 use crate::failpoint;
-use crate::store::{Alarm, AlarmKind};
+use crate::health::Deadlines;
 
 /// How often a waiting loop stamps its heartbeat. Between two stamps lies at most one call, which its timeouts bound: 45 s
 /// for a page of the log, plus 20 s for each step to a token.
 const STAMP_EVERY: Duration = Duration::from_secs(1);
 /// Keeps installations with the same schedule from polling in the same instant.
 const JITTER_MAX_MS: u64 = 1000;
-/// No good poll for this long raises an alarm.
-const POLL_LATE: Duration = Duration::from_secs(300);
 
 /// The schedules: six-field cron, UTC.
 #[derive(Clone, Debug)]
@@ -34,12 +32,19 @@ pub struct Schedules {
     pub reconcile: String,
 }
 
+impl Schedules {
+    fn deadlines(&self) -> Result<Deadlines, Fatal> {
+        Ok(Deadlines::new(self.poll.parse().map_err(refused)?, self.reconcile.parse().map_err(refused)?))
+    }
+}
+
 impl Engine {
     /// Polls, applies and reconciles until cancelled, then finishes the running looks.
     ///
     /// # Errors
     /// When a task exited unexpectedly, or the state cannot be used at all.
     pub async fn run(self: &Arc<Self>, schedules: &Schedules, stop: CancellationToken) -> Result<(), Fatal> {
+        let deadlines = schedules.deadlines()?;
         let ticks = self.ticks(schedules)?;
         let mut scheduler = self.schedule(&ticks).await?;
         let mut loops: JoinSet<(&'static str, Result<(), Fatal>)> = JoinSet::new();
@@ -59,6 +64,12 @@ impl Engine {
 
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move { ("directory", engine.directory_loop(&token).await) });
+
+        let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move {
+            engine.health_loop(&deadlines, &token).await;
+            ("health check", Ok(()))
+        });
 
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move {
@@ -82,6 +93,9 @@ impl Engine {
         }
         if let Err(error) = scheduler.shutdown().await {
             warn!(%error, "the scheduler did not stop cleanly");
+        }
+        if let Err(error) = self.store.note_stopped(self.clock.now()).await {
+            warn!(%error, "failed to record the end of the daemon");
         }
         first_error.map_or(Ok(()), Err)
     }
@@ -120,10 +134,7 @@ impl Engine {
     /// Polls at once, at each tick, and when an open circuit allows a probe.
     async fn poll_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
         let jitter = Duration::from_millis(fastrand::u64(0..=JITTER_MAX_MS));
-        let mut last_good = self.clock.monotonic();
         let mut failing = false;
-        // A previous run may have left the alarm open.
-        let mut inherited = true;
         loop {
             self.heartbeats.poller.stamp(self.clock.as_ref());
             failpoint::hang("poller").await;
@@ -134,14 +145,10 @@ impl Engine {
                 Ok(pass) => {
                     if pass.pages > 0 {
                         self.wakes.beat.notify_one();
-                        last_good = self.clock.monotonic();
                     }
                     if failing {
                         failing = false;
                         info!(event = "poll_back", "polling the System Log works again");
-                        self.poll_alarm_over().await;
-                    } else if std::mem::take(&mut inherited) {
-                        self.poll_alarm_over().await;
                     }
                     if pass.more {
                         continue;
@@ -155,9 +162,6 @@ impl Engine {
                     if !failing {
                         failing = true;
                         warn!(event = "poll_failed", "failed to poll the System Log: {error}; retrying");
-                    }
-                    if self.clock.monotonic().saturating_sub(last_good) > POLL_LATE {
-                        self.poll_is_late(&error).await;
                     }
                 }
             }
@@ -186,19 +190,6 @@ impl Engine {
                 }
                 () = self.clock.sleep(left.map_or(STAMP_EVERY, |left| left.min(STAMP_EVERY))) => {}
             }
-        }
-    }
-
-    async fn poll_is_late(&self, error: &PassError) {
-        let alarm = Alarm::poll_late(POLL_LATE.as_secs() / 60, error);
-        if let Err(error) = self.store.raise_alarm(&alarm, self.clock.now()).await {
-            warn!(%error, "failed to raise an alarm");
-        }
-    }
-
-    async fn poll_alarm_over(&self) {
-        if let Err(error) = self.store.clear_alarm(AlarmKind::PollLate, "", self.clock.now()).await {
-            warn!(%error, "failed to clear an alarm");
         }
     }
 

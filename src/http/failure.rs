@@ -65,6 +65,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Rejected,
+        Self::RateLimited,
+        Self::Server,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Malformed,
+    ];
+
     /// The name in logs and reports.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,13 +9,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::config::Schedule;
 use crate::domain::clock::parse_timestamp;
 use crate::engine::Engine;
 use crate::engine::metrics::Labels;
-use crate::health::Health;
-use crate::http::Remote;
+use crate::health::Obligation;
 use crate::http::pacing::BucketSnapshot;
+use crate::http::{Kind, Remote};
 use crate::store::{AlarmKind, AlarmRow, StatusRow, StoreError};
 
 /// OpenMetrics 1.0, supported by Prometheus since 2.5.
@@ -37,18 +36,19 @@ pub(super) enum Error {
 ///
 /// # Errors
 /// When the state cannot be read.
-pub(super) async fn render(engine: &Engine, poll: &Schedule) -> Result<String, Error> {
+pub(super) async fn render(engine: &Engine) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("okta_auth0_sync");
     registry.register(
         "build",
         "Version of the running program",
         Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
     );
-    let health = Health::counts(engine.store()).await?;
+    let health = engine.health().await?;
     if let Some(status) = &health.status {
-        let is_healthy = health.violations(poll, engine.clock().now()).is_empty();
+        let is_healthy = health.violations().is_empty();
         register_state(&mut registry, status, is_healthy);
     }
+    register_obligations(&mut registry, &health.obligations);
     register_alarms(&mut registry, &health.alarms);
     register_loops(&mut registry, engine);
     register_calls(&mut registry, engine);
@@ -92,11 +92,10 @@ fn register_state(registry: &mut Registry, status: &StatusRow, is_healthy: bool)
         ("apply", &status.last_apply_ok_at),
         ("reconcile", &status.last_reconcile_ok_at),
     ] {
-        if let Some(at) = unix_seconds(at.as_deref()) {
-            successes.get_or_create(&vec![("stage", stage)]).set(at);
-        }
+        // Present from the start: an alert on its age must fire for a daemon that never succeeds.
+        successes.get_or_create(&vec![("stage", stage)]).set(unix_seconds(at.as_deref()).unwrap_or_default());
     }
-    let help = "Time of the last success of a stage; absent if it never succeeded";
+    let help = "Time of the last success of a stage; 0 if it never succeeded";
     registry.register_with_unit("last_success_timestamp", help, Unit::Seconds, successes);
     if let Some(at) = unix_seconds(status.oldest_pending_at.as_deref()) {
         let oldest = Number::default();
@@ -110,6 +109,20 @@ fn register_state(registry: &mut Registry, status: &StatusRow, is_healthy: bool)
 fn unix_seconds(at: Option<&str>) -> Option<f64> {
     let at = parse_timestamp(at?).ok()?;
     Some(at.as_millisecond() as f64 / 1000.0)
+}
+
+fn register_obligations(registry: &mut Registry, obligations: &[Obligation]) {
+    let met = Family::<Vec<(&'static str, String)>, Gauge>::default();
+    let ages = Family::<Vec<(&'static str, String)>, Number>::default();
+    for one in obligations {
+        let labels = vec![("obligation", one.name.clone())];
+        met.get_or_create(&labels).set(i64::from(one.is_met()));
+        ages.get_or_create(&labels).set(one.age_s.unwrap_or_default());
+    }
+    let help = "1 if an obligation is met, 0 if it is missed or unknown; docs/operations.md lists the remedies";
+    registry.register("obligation_met", help, met);
+    let help = "Age of what an obligation waits for; 0 if it waits for nothing";
+    registry.register_with_unit("obligation_age", help, Unit::Seconds, ages);
 }
 
 fn register_alarms(registry: &mut Registry, open: &[AlarmRow]) {
@@ -134,6 +147,10 @@ fn register_calls(registry: &mut Registry, engine: &Engine) {
     let calls = Family::<Vec<(&'static str, String)>, Counter>::default();
     for (name, remote) in [("okta", Remote::Okta), ("auth0", Remote::Auth0)] {
         let counts = engine.breaker(remote).counts();
+        for kind in Kind::ALL {
+            let result = kind.as_str().replace(' ', "_");
+            drop(calls.get_or_create(&vec![("remote", name.to_owned()), ("result", result)]));
+        }
         let failed = counts.failed.iter().map(|(kind, count)| (kind.as_str().replace(' ', "_"), *count));
         for (result, count) in failed.chain([("ok".to_owned(), counts.ok)]) {
             calls.get_or_create(&vec![("remote", name.to_owned()), ("result", result)]).inc_by(count);

@@ -3,7 +3,7 @@
 //! | path | answers |
 //! |---|---|
 //! | `/healthz` | 200 while every loop makes progress; 503 names the loop that is stuck, and for how long |
-//! | `/readyz` | 200 once this process has polled the System Log and while the state is readable; 503 says what is missing |
+//! | `/readyz` | 200 once this process has polled the System Log and while it meets its obligations; 503 lists what is missing |
 //! | `/metrics` | OpenMetrics text ([`exposition`]) |
 //!
 //! A restart does not fix an outage of a remote, so an outage shows in the metrics and never in `/healthz`.
@@ -31,8 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::config::Schedule;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, escape};
 use crate::engine::Engine;
 use crate::health::{Health, STUCK_AFTER};
 
@@ -62,7 +61,6 @@ enum Listener {
 #[derive(Clone, Debug)]
 struct Shared {
     engine: Arc<Engine>,
-    poll: Schedule,
     started_at: Timestamp,
     /// `Host` is checked on TCP only; on a Unix socket it means nothing.
     checks_host: bool,
@@ -93,10 +91,10 @@ impl Monitor {
     }
 
     /// Serves until `stop` is cancelled.
-    pub async fn serve(self, engine: Arc<Engine>, poll: Schedule, stop: CancellationToken) {
+    pub async fn serve(self, engine: Arc<Engine>, stop: CancellationToken) {
         let clock = engine.clock().clone();
         let checks_host = matches!(self.listener, Listener::Tcp(_));
-        let shared = Shared { started_at: clock.now(), engine, poll, checks_host };
+        let shared = Shared { started_at: clock.now(), engine, checks_host };
         let app = router(shared);
         info!(event = "monitoring", address = ?self.address(), "serving /metrics, /healthz and /readyz");
         let stopped = stop.cancelled_owned();
@@ -166,19 +164,31 @@ async fn health(State(shared): State<Shared>) -> Response {
 }
 
 async fn readiness(State(shared): State<Shared>) -> Response {
-    let missing = match Health::counts(shared.engine.store()).await {
-        Ok(health) if health.status.is_some() => (!health.has_polled_since(shared.started_at))
-            .then_some("the System Log has not been polled since the start\n"),
-        _ => Some("failed to read the state\n"),
+    let missing = match shared.engine.health().await {
+        Ok(health) if health.status.is_some() => not_ready(&health, shared.started_at),
+        _ => "failed to read the state\n".to_owned(),
     };
-    match missing {
-        None => (StatusCode::OK, "ready\n").into_response(),
-        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing).into_response(),
+    if missing.is_empty() {
+        (StatusCode::OK, "ready\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, missing).into_response()
     }
 }
 
+/// One line for each reason. A daemon that enforces nothing does what its operator asked for.
+fn not_ready(health: &Health, started_at: Timestamp) -> String {
+    let mut lines = String::new();
+    if !health.has_polled_since(started_at) {
+        lines.push_str("the System Log has not been polled since the start\n");
+    }
+    for one in health.obligations.iter().filter(|one| !one.is_met() && one.name != "enforcement") {
+        lines.push_str(&format!("{}: {}\n", one.name, escape(&one.detail)));
+    }
+    lines
+}
+
 async fn metrics(State(shared): State<Shared>) -> Response {
-    match exposition::render(&shared.engine, &shared.poll).await {
+    match exposition::render(&shared.engine).await {
         Ok(text) => ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             error!(event = "scrape_failed", %error, "failed to render the metrics; answering 503");

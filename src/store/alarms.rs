@@ -47,11 +47,25 @@ pub enum AlarmKind {
     ForeignFlag,
     /// Our admin role in Okta hides users, or their addresses.
     RoleTooNarrow,
+    /// A user waits for a look for too long.
+    PendingLate,
+    /// No reconcile has finished for too long.
+    ReconcileLate,
+    /// The Action could not be checked for too long.
+    ActionUnknown,
+    /// Notifications are refused or not delivered in time.
+    NotificationsLate,
+    /// This machine's clock differs from the tenants'.
+    Clock,
+    /// The state cannot be written, or its write-ahead log grows.
+    State,
+    /// A loop of the daemon makes no progress.
+    Stuck,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::Guard,
         Self::Held,
         Self::Failed,
@@ -71,6 +85,13 @@ impl AlarmKind {
         Self::SessionsUnavailable,
         Self::ForeignFlag,
         Self::RoleTooNarrow,
+        Self::PendingLate,
+        Self::ReconcileLate,
+        Self::ActionUnknown,
+        Self::NotificationsLate,
+        Self::Clock,
+        Self::State,
+        Self::Stuck,
     ];
 
     /// The stable name used in the store, logs and webhooks.
@@ -95,6 +116,13 @@ impl AlarmKind {
             Self::SessionsUnavailable => "sessions_unavailable",
             Self::ForeignFlag => "foreign_flag",
             Self::RoleTooNarrow => "role_too_narrow",
+            Self::PendingLate => "pending_late",
+            Self::ReconcileLate => "reconcile_late",
+            Self::ActionUnknown => "action_unknown",
+            Self::NotificationsLate => "notifications_late",
+            Self::Clock => "clock",
+            Self::State => "state",
+            Self::Stuck => "stuck",
         }
     }
 }
@@ -163,18 +191,50 @@ impl Store {
     /// # Errors
     /// When the state cannot be written.
     pub async fn mark_delivered(&self, pending: &PendingNotification, now: Timestamp) -> Result<(), StoreError> {
-        self.write(
-            Write::MarkDelivered,
-            sqlx::query(
-                "UPDATE alarms SET told_at = coalesce(told_at, ?1),
-                 told_over_at = iif(?2 OR cleared_at = raised_at, ?1, told_over_at) WHERE id = ?3",
-            )
+        let mut tx = self.begin(Write::MarkDelivered).await?;
+        mark_told(&mut tx, pending, now).await?;
+        sqlx::query("UPDATE health SET refused = 0 WHERE refused > 0").execute(&mut *tx).await?;
+        self.commit(tx).await
+    }
+
+    /// Gives up a notification that the webhook refuses, so that it does not block the next.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn skip_notification(
+        &self,
+        pending: &PendingNotification,
+        refusal: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin(Write::SkipNotification).await?;
+        mark_told(&mut tx, pending, now).await?;
+        sqlx::query("UPDATE alarms SET refused_at = ? WHERE id = ?")
             .bind(timestamp_text(now))
-            .bind(pending.over)
-            .bind(pending.alarm.id),
-        )
-        .await?;
-        Ok(())
+            .bind(pending.alarm.id)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("UPDATE health SET refused = refused + 1, refused_at = ?, refusal = ?")
+            .bind(timestamp_text(now))
+            .bind(refusal)
+            .execute(&mut *tx)
+            .await?;
+        self.commit(tx).await
+    }
+
+    /// Queues the refused notifications of open alarms again: the webhook may have been repaired.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn retry_refused(&self) -> Result<(), StoreError> {
+        let mut tx = self.begin(Write::RetryRefused).await?;
+        for statement in [
+            "UPDATE alarms SET told_at = NULL, refused_at = NULL WHERE refused_at IS NOT NULL AND cleared_at IS NULL",
+            "UPDATE health SET refused = 0 WHERE refused > 0",
+        ] {
+            sqlx::query(statement).execute(&mut *tx).await?;
+        }
+        self.commit(tx).await
     }
 
     /// Raises an alarm. If one of the same kind and subject is open, updates its detail instead.
@@ -262,4 +322,29 @@ impl Store {
             .await?;
         Ok(true)
     }
+}
+
+async fn mark_told(tx: &mut Tx, pending: &PendingNotification, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE alarms SET told_at = coalesce(told_at, ?1),
+         told_over_at = iif(?2 OR cleared_at = raised_at, ?1, told_over_at) WHERE id = ?3",
+    )
+    .bind(timestamp_text(now))
+    .bind(pending.over)
+    .bind(pending.alarm.id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends the alarm about quarantined events when none is left.
+pub(super) async fn end_quarantine_alarm(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE alarms SET cleared_at = ? WHERE kind = 'quarantined' AND cleared_at IS NULL
+           AND NOT EXISTS (SELECT 1 FROM events WHERE state = 'quarantined')",
+    )
+    .bind(timestamp_text(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Erases a user's personal data from the state.
 
+use super::alarms::end_quarantine_alarm;
 use super::looks::Decision;
 use super::write::{COMPACT, COMPONENT, Tx, Write};
 use super::{Store, StoreError};
@@ -77,6 +78,7 @@ impl Store {
             sqlx::query(sql).bind(id).bind(&needles).execute(&mut *tx).await?;
         }
         self.forget_events(&mut tx, id).await?;
+        end_quarantine_alarm(&mut tx, now).await?;
         self.forget_decisions(&mut tx, id, now).await?;
         for sql in FORGET_USER {
             sqlx::query(sql).bind(id).execute(&mut *tx).await?;

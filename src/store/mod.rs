@@ -22,6 +22,7 @@ mod enforcement;
 mod error;
 mod files;
 mod forget;
+mod health;
 mod intake;
 mod lock;
 mod looks;
@@ -45,6 +46,7 @@ pub use directory::Directory;
 pub use enforcement::Enforcement;
 pub use error::{StoreError, name_state};
 pub use files::check_folder;
+pub use health::{ActionState, Evaluation, ObligationFact};
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use lock::is_in_use;
 pub use looks::{

@@ -95,7 +95,9 @@ impl Store {
     /// # Errors
     /// When the state cannot be used; it is unchanged then.
     pub async fn open(path: &Path, binding: &Binding, now: Timestamp) -> Result<(Self, Opened), StoreError> {
-        Self::open_with(path, binding, now, &MIGRATIONS).await
+        let (store, opened) = Self::open_with(path, binding, now, &MIGRATIONS).await?;
+        store.note_dead_daemon().await?;
+        Ok((store, opened))
     }
 
     pub(super) async fn open_with(

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::alarms::end_quarantine_alarm;
 use super::looks::Selection;
 use super::write::{Tx, Write};
 use super::{Store, StoreError, count, json_list};
@@ -89,13 +90,7 @@ impl Store {
         .bind(event_id)
         .execute(&mut *tx)
         .await?;
-        sqlx::query(
-            "UPDATE alarms SET cleared_at = ? WHERE kind = 'quarantined' AND cleared_at IS NULL
-               AND NOT EXISTS (SELECT 1 FROM events WHERE state = 'quarantined')",
-        )
-        .bind(timestamp_text(now))
-        .execute(&mut *tx)
-        .await?;
+        end_quarantine_alarm(&mut tx, now).await?;
         self.commit(tx).await?;
         Ok(done.rows_affected() > 0)
     }

@@ -142,11 +142,14 @@ impl Store {
     pub async fn note_remote_error(&self, failure: RemoteError<'_>, now: Timestamp) -> Result<(), StoreError> {
         self.write(
             Write::NoteRemoteError,
-            sqlx::query("UPDATE remotes SET error_at = ?, error_kind = ?, error = ? WHERE remote = ?")
-                .bind(timestamp_text(now))
-                .bind(failure.kind)
-                .bind(failure.text)
-                .bind(failure.remote),
+            sqlx::query(
+                "UPDATE remotes SET error_at = ?1, error_kind = ?2, error = ?3,
+                 failing_since = coalesce(failing_since, ?1) WHERE remote = ?4",
+            )
+            .bind(timestamp_text(now))
+            .bind(failure.kind)
+            .bind(failure.text)
+            .bind(failure.remote),
         )
         .await?;
         Ok(())
@@ -159,7 +162,9 @@ impl Store {
     pub async fn note_remote_ok(&self, remote: &'static str, now: Timestamp) -> Result<(), StoreError> {
         self.write(
             Write::NoteRemoteOk,
-            sqlx::query("UPDATE remotes SET ok_at = ? WHERE remote = ?").bind(timestamp_text(now)).bind(remote),
+            sqlx::query("UPDATE remotes SET ok_at = ?, failing_since = NULL WHERE remote = ?")
+                .bind(timestamp_text(now))
+                .bind(remote),
         )
         .await?;
         Ok(())

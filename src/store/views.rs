@@ -34,6 +34,7 @@ pub struct StatusRow {
     pub needs_attention: bool,
     pub enforcement: Option<String>,
     pub enforcement_checked_at: Option<String>,
+    pub all_well: bool,
 }
 
 /// The health of a remote.
@@ -49,12 +50,14 @@ pub struct RemoteRow {
     pub error_kind: Option<String>,
     /// Its message.
     pub error: Option<String>,
+    /// When the present outage began.
+    pub failing_since: Option<String>,
 }
 
 impl RemoteRow {
-    /// Is the last error newer than the last good answer?
+    /// Has it failed since its last good answer?
     pub fn is_failing(&self) -> bool {
-        self.error_at.is_some() && self.ok_at < self.error_at
+        self.failing_since.is_some()
     }
 }
 
@@ -253,6 +256,19 @@ impl Store {
         Ok(sqlx::query_as("SELECT * FROM status").fetch_optional(self.reader()).await?)
     }
 
+    /// Users that may have to be denied and wait for a look.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn denials_waiting(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT count(*) FROM users WHERE due_at IS NOT NULL AND due_since IS NOT NULL AND lane = 0
+             AND (outcome IS NULL OR outcome NOT IN ('held', 'failed'))",
+        )
+        .fetch_one(self.reader())
+        .await?)
+    }
+
     /// The id of the Okta org, once known.
     ///
     /// # Errors
@@ -268,9 +284,11 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub async fn remotes(&self) -> Result<Vec<RemoteRow>, StoreError> {
-        Ok(sqlx::query_as("SELECT remote, ok_at, error_at, error_kind, error FROM remotes ORDER BY remote DESC")
-            .fetch_all(self.reader())
-            .await?)
+        Ok(sqlx::query_as(
+            "SELECT remote, ok_at, error_at, error_kind, error, failing_since FROM remotes ORDER BY remote DESC",
+        )
+        .fetch_all(self.reader())
+        .await?)
     }
 
     /// The latest events, newest first; with `outcome`, only those with this outcome or state.

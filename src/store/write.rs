@@ -87,8 +87,18 @@ writes! {
     ClearAlarms = "clear_alarms",
     /// [`Store::mark_delivered`].
     MarkDelivered = "told",
+    /// [`Store::skip_notification`].
+    SkipNotification = "skip_notification",
+    /// [`Store::retry_refused`].
+    RetryRefused = "retry_refused",
     /// [`Store::note_enforcement`].
     NoteEnforcement = "note_enforcement",
+    /// [`Store::note_evaluation`].
+    NoteEvaluation = "note_evaluation",
+    /// [`Store::note_stopped`].
+    NoteStopped = "note_stopped",
+    /// [`Store::note_action`].
+    NoteAction = "note_action",
     /// [`Store::begin_run`].
     BeginRun = "begin_run",
     /// [`Store::finish_run`].

@@ -257,8 +257,8 @@ async fn empty_state_message_of_every_command() {
     let harness = Harness::start().await;
     let folder = harness.folder().to_owned();
     let commands: [(&[&str], Ends, Ends); 12] = [
-        (&["status"], (0, "Never ran"), (0, "All well")),
-        (&["status", "--check"], (1, "never_ran"), (0, "all well")),
+        (&["status"], (0, "Never ran"), (0, "The daemon is not running")),
+        (&["status", "--check"], (1, "never_ran"), (1, "daemon: the daemon is not running")),
         (&["events"], (1, NO_STATE), (0, "no matching events")),
         (&["user", "ann@example.com"], (1, NO_STATE), (1, "in the state")),
         (&["retry", "--failed"], (1, NO_STATE), (0, "no user has failed")),

@@ -12,7 +12,8 @@ use okta_auth0_sync::domain::{
     clock,
 };
 use okta_auth0_sync::store::{
-    AccountChange, Alarm, AlarmKind, Binding, Decision, LookFinish, Page, QuarantinedEvent, Store,
+    AccountChange, ActionState, Alarm, AlarmKind, Binding, Decision, Evaluation, LookFinish, Page, QuarantinedEvent,
+    Store,
 };
 use tempfile::TempDir;
 
@@ -71,6 +72,15 @@ impl Folder {
             policy: "deny=DEPROVISIONED".to_owned(),
         };
         Store::open(&self.state(), &binding, ago(7200)).await.unwrap().0
+    }
+
+    /// The state open as a running daemon has it, which knows all about itself.
+    pub(crate) async fn daemon(&self) -> Store {
+        let store = self.open().await;
+        let found = Evaluation { clock: Some((0.0, now())), ..Evaluation::default() };
+        store.note_action(ActionState::Verified, "", now()).await.unwrap();
+        store.note_evaluation(&found, now()).await.unwrap();
+        store
     }
 
     /// A state with one successful poll just now.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod filled;
+mod obligations;
 mod queries;
 mod recorded;
 mod status;

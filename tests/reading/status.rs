@@ -6,8 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use okta_auth0_sync::cli::status::to_text;
 use okta_auth0_sync::domain::timestamp_text;
 use okta_auth0_sync::health::Health;
-use okta_auth0_sync::store::{Access, Enforcement, RemoteError, Store};
+use okta_auth0_sync::store::{Access, Enforcement, Evaluation, RemoteError, Store};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 
 use crate::filled::{Folder, ago, now, page};
 
@@ -28,9 +30,9 @@ fn missing_state_never_ran() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_state_is_healthy() {
+async fn idle_daemon_is_healthy() {
     let folder = Folder::quiet().await;
-    let working = folder.open().await;
+    let working = folder.daemon().await;
     let ran = folder.run(&["status", "--check"]);
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "all well\n", ""));
     let ran = folder.run(&["status"]);
@@ -49,7 +51,36 @@ async fn idle_state_is_healthy() {
     fs::set_permissions(copy.directory.path(), fs::Permissions::from_mode(0o500)).unwrap();
     let ran = copy.run(&["status"]);
     fs::set_permissions(copy.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(ran.code == 0 && ran.out.starts_with("All well\n"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 0 && ran.out.starts_with("The daemon is not running\n"), "{}{}", ran.out, ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_daemon_is_not_well() {
+    let folder = Folder::quiet().await;
+    let daemon = folder.daemon().await;
+    // A clean stop says so; after a kill the lock tells.
+    daemon.note_stopped(now()).await.unwrap();
+    for _ in 0..2 {
+        let ran = folder.run(&["status"]);
+        assert!(ran.out.starts_with("The daemon is not running\n"), "{}", ran.out);
+        let ran = folder.run(&["status", "--check"]);
+        assert!(ran.code == 1 && ran.out.starts_with("daemon: the daemon is not running"), "{}", ran.out);
+        daemon.note_evaluation(&Evaluation::default(), now()).await.unwrap();
+        daemon.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disabled_enforcement_is_not_well() {
+    let folder = Folder::quiet().await;
+    let daemon = folder.daemon().await;
+    let mut state =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(folder.state())).await.unwrap();
+    sqlx::query("UPDATE installation SET enforce = 0").execute(&mut state).await.unwrap();
+    assert!(folder.run(&["status"]).out.starts_with("Enforcement is OFF\n"));
+    let ran = folder.run(&["status", "--check"]);
+    assert!(ran.code == 1 && ran.out.starts_with("enforcement: "), "{}", ran.out);
+    daemon.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +88,7 @@ async fn each_problem_is_listed_with_remedy() {
     let folder = Folder::troubled().await;
     let ran = folder.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    assert!(ran.out.starts_with("5 issues need attention\n"), "{}", ran.out);
+    assert!(ran.out.starts_with("The daemon is not running, 1 denial waiting\n"), "{}", ran.out);
     for expected in [
         "users            1 pending, 1 failed, 2 held",
         "max 10.5 s",
@@ -70,20 +101,20 @@ async fn each_problem_is_listed_with_remedy() {
     }
     let ran = folder.run(&["status", "--check"]);
     let rules: Vec<&str> = ran.out.lines().filter_map(|line| line.split(": ").next()).collect();
-    assert_eq!((ran.code, rules), (1, vec!["alarm", "failed", "held", "quarantined"]));
+    let expected = ["daemon", "action", "clock", "state", "alarm", "failed", "held", "quarantined"];
+    assert_eq!((ran.code, rules), (1, expected.to_vec()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_fits_eighty_columns() {
     let folder = Folder::troubled().await;
     let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
-    let health = Health::read(&store).await.unwrap();
-    let poll = "*/15 * * * * *".parse().unwrap();
-    let text = to_text(&health, &poll, now(), Some(80));
+    let health = Health::read(&store, now()).await.unwrap();
+    let text = to_text(&health, now(), Some(80));
     let plain = strip(&text);
     assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
     assert!(text.contains('\u{1b}') && !plain.contains('\u{1b}'), "{text:?}");
-    let wide = strip(&to_text(&health, &poll, now(), None));
+    let wide = strip(&to_text(&health, now(), None));
     assert!(wide.lines().count() < plain.lines().count(), "{wide}");
 }
 
@@ -110,7 +141,7 @@ async fn status_json_has_every_view_column() {
     for column in "version okta_url auth0_url enforce first_run_at last_poll_at last_poll_ok_at last_apply_ok_at \
                    last_reconcile_ok_at cursor_moved_at pending failed held quarantined denied lag_p50_s lag_p99_s \
                    lag_max_s oldest_pending_at last_okta_error last_auth0_error needs_attention enforcement \
-                   enforcement_checked_at"
+                   enforcement_checked_at all_well"
         .split_whitespace()
     {
         assert!(json.get(column).is_some(), "{column}: {json:#}");
@@ -123,7 +154,7 @@ async fn status_json_has_every_view_column() {
     assert_eq!((&json["held"], &json["enforce"], &json["lag_max_s"]), (&2.into(), &true.into(), &10.5.into()));
     let kinds: Vec<&str> =
         json["attention"].as_array().unwrap().iter().filter_map(|item| item["kind"].as_str()).collect();
-    assert_eq!(kinds, ["refused", "gap", "failed", "held", "held", "quarantined"]);
+    assert_eq!(kinds, ["daemon", "refused", "gap", "failed", "held", "held", "quarantined"]);
     assert_eq!(json["remotes"][1]["error"], "insufficient_scope");
     assert!(!ran.out.contains("eve@example.com"), "the text of an entry may hold personal data");
 }
@@ -141,9 +172,9 @@ async fn action_state_is_shown_with_age() {
         let store = folder.open().await;
         let at = ago(180);
         store.note_enforcement(found, at).await.unwrap();
-        let health = Health::read(&store).await.unwrap();
+        let health = Health::read(&store, now()).await.unwrap();
         store.close().await;
-        let text = strip(&to_text(&health, &"*/15 * * * * *".parse().unwrap(), now(), None));
+        let text = strip(&to_text(&health, now(), None));
         assert_eq!(action(&text), format!("action           {word}, 3 min ago"));
         let json: Value = serde_json::from_str(&folder.run(&["status", "--json"]).out).unwrap();
         assert_eq!((&json["enforcement"], &json["enforcement_checked_at"]), (&word.into(), &timestamp_text(at).into()));
@@ -157,7 +188,9 @@ async fn old_last_poll_is_overdue() {
     page(&store, &[], &[], ago(3600)).await;
     store.close().await;
     let ran = folder.run(&["status", "--check"]);
-    assert!(ran.code == 1 && ran.out.starts_with("poll_late: "), "{}", ran.out);
+    assert!(ran.code == 1 && ran.out.contains("\npoll_late: "), "{}", ran.out);
+    let daemon = folder.daemon().await;
     let ran = folder.run(&["status"]);
-    assert!(ran.out.starts_with("1 issue needs attention\n") && ran.out.contains("systemctl status"), "{}", ran.out);
+    daemon.close().await;
+    assert!(ran.out.starts_with("No successful poll since "), "{}", ran.out);
 }

@@ -20,7 +20,10 @@ async fn idle_daemon_is_ready_and_silent() {
     let service = Service::start_on(&sandbox.config_toml(), &[LISTEN]);
     let address = address_of(&service);
     service.wait_for("STATUS=0 denied, 0 pending");
-    assert_eq!(status(&get(address, "/readyz", "localhost")), "200");
+    // Ready once it has polled, checked the Action and compared the clocks.
+    while status(&get(address, "/readyz", "localhost")) != "200" {
+        service.wait_for("STATUS=0 denied, 0 pending");
+    }
     sandbox.okta().deactivate(&user);
     service.logged("applied");
     service.wait_for("STATUS=1 denied, 0 pending");

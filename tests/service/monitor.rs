@@ -48,7 +48,8 @@ fn outage_is_live_but_not_ready() {
     assert_eq!((status(&alive), alive.ends_with("\r\nok\n")), ("200", true), "{alive}");
     let ready = get(address, "/readyz", &address.to_string());
     assert_eq!(status(&ready), "503");
-    assert!(ready.ends_with("the System Log has not been polled since the start\n"), "{ready}");
+    assert!(ready.contains("\r\n\r\nthe System Log has not been polled since the start\n"), "{ready}");
+    assert!(ready.contains("\npoll: the System Log has not been polled yet"), "{ready}");
     let figures = get(address, "/metrics", "[::1]:80");
     let (head, body) = figures.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
@@ -63,7 +64,8 @@ fn outage_is_live_but_not_ready() {
     assert_eq!(value("pending_users", &[]), Some(0.0));
     assert_eq!(value("looks", &[("outcome", "applied")]), Some(0.0));
     assert_eq!(value("open_alarms", &[("kind", "guard")]), Some(0.0));
-    assert_eq!(value("last_success_timestamp_seconds", &[("stage", "poll")]), None);
+    assert_eq!(value("last_success_timestamp_seconds", &[("stage", "poll")]), Some(0.0), "alerts on its age fire");
+    assert_eq!(value("obligation_met", &[("obligation", "poll")]), Some(0.0));
     assert_eq!(value("enforcing", &[]), Some(1.0));
     assert!(value("loop_progress_age_seconds", &[("loop", "poller")]).is_some());
     assert_eq!(families["okta_auth0_sync_denial_lag_seconds"].kind, "histogram");

@@ -8,8 +8,8 @@ use super::*;
 use crate::domain::ManualClock;
 use crate::domain::mark::MarkOptions;
 use crate::http::{Http, HttpOptions};
-use crate::store::Alarm;
-use okta_auth0_sync_sandbox::Sandbox;
+use crate::store::{Alarm, Evaluation};
+use okta_auth0_sync_sandbox::{Fault, Sandbox};
 
 /// A path that accepts messages, and one that does not exist.
 const INBOX: &str = "/_sandbox/inbox";
@@ -59,17 +59,56 @@ async fn alarm_is_delivered_once() {
     raise(&stage).await;
     let asked = || async { stage.engine.store().pending_notification().await.unwrap().is_none() };
     notify_until(&stage, holds(asked)).await;
-    assert!(matches!(stage.engine.deliver_next().await, Ok(Delivery::Nothing)));
+    assert!(matches!(stage.engine.deliver_next(&mut Refusals::default()).await, Ok(Delivery::Nothing)));
 }
 
 #[tokio::test]
 async fn failing_webhook_is_logged_once_and_retried() {
     let (stage, logs) = (stage(NOWHERE).await, CapturedLogs::new());
+    stage.sandbox.auth0().faults().add(Fault::status("POST", NOWHERE, 503));
     raise(&stage).await;
     let journal = stage.sandbox.auth0().journal();
     notify_until(&stage, holds(async || journal.count("POST", NOWHERE) >= 4)).await;
     assert_eq!(logs.count("webhook_failed"), 1);
     assert!(stage.engine.store().pending_notification().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn refused_message_is_skipped_and_shown() {
+    let (stage, logs) = (stage(NOWHERE).await, CapturedLogs::new());
+    let store = stage.engine.store();
+    store.note_evaluation(&Evaluation { webhook: true, ..Evaluation::default() }, start_time()).await.unwrap();
+    raise(&stage).await;
+    let journal = stage.sandbox.auth0().journal();
+    let none_left = async || store.pending_notification().await.unwrap().is_none();
+    notify_until(&stage, holds(none_left)).await;
+    assert_eq!((journal.count("POST", NOWHERE), logs.count("webhook_refused")), (3, 1));
+    let notifications = async || {
+        let health = stage.engine.health().await.unwrap();
+        health.obligations.into_iter().find(|one| one.name == "notifications").unwrap()
+    };
+    let missed = notifications().await;
+    assert_eq!(missed.met, Some(false));
+    assert!(missed.detail.contains("the webhook refused 1 message"), "{}", missed.detail);
+    // The next one is not blocked, and its delivery ends it.
+    stage.sandbox.auth0().faults().add(Fault::status("POST", NOWHERE, 200));
+    store.clear_alarm(AlarmKind::PollLate, "", start_time()).await.unwrap();
+    notify_until(&stage, holds(none_left)).await;
+    assert_eq!(notifications().await.met, Some(true));
+}
+
+#[tokio::test]
+async fn failing_heartbeat_is_one_warning() {
+    let (stage, logs) = (stage(INBOX).await, CapturedLogs::new());
+    let journal = stage.sandbox.auth0().journal();
+    notify_until(&stage, async {
+        for beats in 1..=3 {
+            stage.engine.wakes.beat.notify_one();
+            holds(async || journal.count("GET", "/beat") == beats).await;
+        }
+    })
+    .await;
+    assert_eq!(logs.count("heartbeat_failed"), 1);
 }
 
 #[tokio::test]

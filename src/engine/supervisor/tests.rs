@@ -13,7 +13,6 @@ use crate::domain::mark::MarkOptions;
 use crate::domain::{ManualClock, timestamp_text};
 use crate::http::Remote;
 use crate::store::StoreError;
-use crate::store::{Alarm, AlarmKind};
 use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
@@ -63,7 +62,9 @@ fn slowest_loop_is_named_with_its_age() {
     let heartbeats = Heartbeats::new(&clock);
     assert_eq!(heartbeats.slowest(&clock).1, Duration::ZERO, "all loops start fresh");
     let second = Duration::from_millis(1001);
-    for (fresh, slowest) in [(["poller", "applier"], "reconciler"), (["poller", "reconciler"], "applier")] {
+    for (fresh, slowest) in
+        [(["poller", "applier", "health check"], "reconciler"), (["poller", "reconciler", "health check"], "applier")]
+    {
         clock.advance(second);
         for name in fresh {
             heartbeats.stamp(name, &clock);
@@ -75,7 +76,12 @@ fn slowest_loop_is_named_with_its_age() {
     assert_eq!(heartbeats.slowest(&clock), ("applier", second), "a call for a user stamps no loop");
     assert_eq!(
         heartbeats.by_name().map(|(name, heartbeat)| (name, heartbeat.age(&clock))),
-        [("poller", Duration::ZERO), ("applier", second), ("reconciler", Duration::ZERO)]
+        [
+            ("poller", Duration::ZERO),
+            ("applier", second),
+            ("reconciler", Duration::ZERO),
+            ("health check", Duration::ZERO),
+        ]
     );
 }
 
@@ -137,20 +143,6 @@ impl Daemon {
             error = self.pass() => error,
             () = advance_time => unreachable!("it never ends"),
         }
-    }
-
-    /// Waits until the `poll_late` alarm is open (or closed) and returns when it was raised.
-    async fn late(&self, is_late: bool) -> Option<String> {
-        soon(async {
-            loop {
-                let alarms = self.stage.engine.store().open_alarms().await.unwrap();
-                let late = alarms.into_iter().find(|alarm| alarm.kind == AlarmKind::PollLate.as_str());
-                if late.is_some() == is_late {
-                    return late.map(|alarm| alarm.raised_at);
-                }
-            }
-        })
-        .await
     }
 
     /// How long the poller waits now.
@@ -261,46 +253,23 @@ async fn brief_store_failure_stops_nothing() {
 }
 
 #[tokio::test]
-async fn five_minutes_without_poll_raise_poll_late() {
+async fn failed_polls_are_logged_once() {
     let logs = CapturedLogs::new();
     let mut daemon = Daemon::start(async |stage| {
         stage.sandbox.okta().faults().add(Fault::everywhere(Effect::Drop));
     })
     .await;
     assert!(daemon.pass().await.is_some());
-    // The open circuit allows a probe by then, so the poller polls without a tick. After exactly five minutes: no alarm.
-    daemon.stage.clock.advance(POLL_LATE);
-    assert!(daemon.pass().await.is_some());
+    // The open circuit allows a probe by then, so the poller polls without a tick.
     daemon.stage.clock.advance(daemon.pause());
     assert!(daemon.pass().await.is_some());
-    assert_eq!(daemon.late(true).await, Some(timestamp_text(daemon.stage.clock.now())));
     assert_eq!(logs.count("poll_failed"), 1);
 
     daemon.stage.sandbox.okta().faults().clear();
     assert_eq!(daemon.pass_while_time_advances().await, None);
-    daemon.late(false).await;
     assert_eq!(logs.count("poll_back"), 1);
     assert_eq!(daemon.pass_again().await, None);
     assert_eq!(logs.count("poll_back"), 1);
-    daemon.end().await.unwrap();
-}
-
-#[tokio::test]
-async fn first_good_pass_clears_inherited_alarm() {
-    let mut daemon = Daemon::start(async |stage| {
-        let alarm = Alarm {
-            momentary: false,
-            kind: AlarmKind::PollLate,
-            subject: String::new(),
-            detail: String::new(),
-            remedy: String::new(),
-        };
-        stage.engine.store().raise_alarm(&alarm, start_time()).await.unwrap();
-    })
-    .await;
-    assert_eq!(daemon.pass().await, None);
-    assert_eq!(daemon.pass_again().await, None);
-    daemon.late(false).await;
     daemon.end().await.unwrap();
 }
 

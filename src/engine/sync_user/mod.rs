@@ -17,7 +17,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use super::claims::Claim;
 use super::error::CallError;
 use super::smaller::AsksForLess;
-use super::{Engine, Note, notifier};
+use super::{Engine, Note};
 use crate::domain::backoff::LOOKS;
 use crate::domain::clock;
 use crate::domain::decide::{self, Assessment, Concern, Course};
@@ -146,7 +146,7 @@ impl Engine {
         for kind in raised {
             // These kinds have their own log line, with more detail.
             if !matches!(kind, AlarmKind::Held | AlarmKind::Failed | AlarmKind::MirrorRefused) {
-                notifier::log_raised(kind, report.user.as_str());
+                self.log_raised(kind, report.user.as_str());
             }
         }
         self.note(Note::Look(report.clone()));

@@ -7,7 +7,8 @@ use super::*;
 
 /// The documented contract.
 const CONTRACT: &str = "
-status: version, okta_url, auth0_url, enforce, first_run_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, cursor_moved_at, pending, failed, held, quarantined, denied, lag_p50_s, lag_p99_s, lag_max_s, oldest_pending_at, last_okta_error, last_auth0_error, needs_attention, enforcement, enforcement_checked_at
+status: version, okta_url, auth0_url, enforce, first_run_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, cursor_moved_at, pending, failed, held, quarantined, denied, lag_p50_s, lag_p99_s, lag_max_s, oldest_pending_at, last_okta_error, last_auth0_error, needs_attention, enforcement, enforcement_checked_at, all_well
+obligations: name, met, deadline_s, age_s, since, detail, remedy
 pending: okta_user_id, email, reason, due_at, attempts, outcome, last_error, since
 failed: okta_user_id, email, why, since, attempts, last_error
 held: okta_user_id, email, why, since, attempts, last_error

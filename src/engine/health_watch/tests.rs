@@ -1,0 +1,194 @@
+//! Alarms of missed obligations, through the real engine on a clock that the test sets.
+
+use super::super::stage::{Stage, create_user, soon, start_time};
+use super::*;
+use crate::domain::ManualClock;
+use crate::domain::mark::MarkOptions;
+use okta_auth0_sync_sandbox::{Effect, Fault, RateLimited};
+use serde_json::json;
+
+const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn deadlines() -> Deadlines {
+    Deadlines::new("*/15 * * * * *".parse().unwrap(), "0 0 3 * * *".parse().unwrap())
+}
+
+/// The engine on a clock that only the test moves, and no running loop.
+async fn stage() -> Stage {
+    Stage::with(PLAIN, ManualClock::new(start_time()), |engine, _| engine).await
+}
+
+impl Stage {
+    /// Evaluates, as if every loop made progress.
+    async fn check(&self) -> bool {
+        for (_, heartbeat) in self.engine.heartbeats.by_name() {
+            heartbeat.stamp(self.clock.as_ref());
+        }
+        soon(self.engine.check_health(&deadlines())).await
+    }
+
+    /// Lets time pass with an evaluation every ten seconds.
+    async fn passes(&self, span: Duration) {
+        for _ in 0..span.as_secs() / 10 {
+            self.clock.advance(Duration::from_secs(10));
+            self.check().await;
+        }
+    }
+
+    async fn poll_once(&self) {
+        self.clock.advance(Duration::from_secs(2));
+        soon(self.engine.poll(&CancellationToken::new())).await.unwrap();
+    }
+
+    /// Everything is met.
+    async fn settled(&self) {
+        self.poll_once().await;
+        self.engine.look_at_action().await.unwrap();
+        assert!(self.check().await, "everything is known");
+        assert_eq!(self.open().await, [""; 0]);
+    }
+
+    async fn open(&self) -> Vec<String> {
+        self.engine.store().open_alarms().await.unwrap().into_iter().map(|alarm| alarm.kind).collect()
+    }
+
+    async fn detail(&self, kind: &str) -> String {
+        let alarms = self.engine.store().open_alarms().await.unwrap();
+        alarms.into_iter().find(|alarm| alarm.kind == kind).map(|alarm| alarm.detail).unwrap_or_default()
+    }
+
+    /// A user with an account who is deactivated; the event is stored.
+    async fn leaver(&self, email: &str) {
+        let user = create_user(self.sandbox.okta(), email, email);
+        self.sandbox.auth0().create_user(json!({ "email": email, "email_verified": true }));
+        self.sandbox.okta().deactivate(&user);
+        self.poll_once().await;
+    }
+}
+
+#[tokio::test]
+async fn hung_poller_cannot_hide_a_late_poll() {
+    let stage = stage().await;
+    stage.settled().await;
+    stage.passes(2 * MINUTE).await;
+    assert_eq!(stage.open().await, [""; 0], "exactly at the deadline");
+    stage.passes(Duration::from_secs(20)).await;
+    assert_eq!(stage.open().await, ["poll_late"]);
+    stage.poll_once().await;
+    stage.check().await;
+    assert_eq!(stage.open().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn lasting_log_limit_is_named_in_the_alarm() {
+    let stage = stage().await;
+    stage.settled().await;
+    let limit = Effect::RateLimited(RateLimited::RetryAfter(15 * MINUTE));
+    stage.sandbox.okta().faults().add(Fault::new("GET", "/api/v1/logs", limit));
+    let engine = stage.engine.clone();
+    let polling = tokio::spawn(async move { engine.poll(&CancellationToken::new()).await });
+    while stage.sandbox.okta().journal().count("GET", "/api/v1/logs") < 2 {
+        tokio::task::yield_now().await;
+    }
+    soon(async {
+        while stage.engine.store().status().await.unwrap().unwrap().last_okta_error.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stage.passes(3 * MINUTE).await;
+    assert!(stage.detail("poll_late").await.contains("429"), "{}", stage.detail("poll_late").await);
+    polling.abort();
+}
+
+#[tokio::test]
+async fn limit_on_everything_names_waiting_denials() {
+    let stage = stage().await;
+    stage.settled().await;
+    stage.leaver("ann@example.com").await;
+    stage.leaver("bob@example.com").await;
+    let limit = Effect::RateLimited(RateLimited::RetryAfter(15 * MINUTE));
+    stage.sandbox.auth0().faults().add(Fault::everywhere(limit));
+    let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
+    let token = stop.clone();
+    let applying = tokio::spawn(async move { engine.apply(super::super::applier::Until::Stopped, &token).await });
+    soon(async {
+        while stage.engine.store().status().await.unwrap().unwrap().last_auth0_error.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..30 {
+        stage.passes(Duration::from_secs(10)).await;
+        stage.poll_once().await;
+    }
+    let detail = stage.detail("pending_late").await;
+    assert!(
+        detail.contains("2 users are waiting, 2 denials among them, the oldest since 2026-11-23T10:00"),
+        "{detail}"
+    );
+    assert!(detail.contains("Auth0") && detail.contains("429"), "{detail}");
+    let health = stage.engine.health().await.unwrap();
+    let headline = health.headline(stage.engine.now()).text;
+    assert_eq!(headline, "Auth0 limits our calls since 10:00, 2 denials waiting");
+    applying.abort();
+}
+
+#[tokio::test]
+async fn wrong_clock_is_missed_until_it_is_set() {
+    let stage = stage().await;
+    stage.settled().await;
+    let store = stage.engine.store();
+    let wrong = Evaluation { clock: Some((-75.0, stage.engine.now())), ..Evaluation::default() };
+    store.note_evaluation(&wrong, stage.engine.now()).await.unwrap();
+    let health = stage.engine.health().await.unwrap();
+    assert_eq!(health.headline(stage.engine.now()).text, "This machine's clock is 75 s behind the tenants' clock");
+    stage.check().await;
+    let health = stage.engine.health().await.unwrap();
+    assert_eq!(health.missed().count(), 0, "the tenants' responses say that it is right");
+}
+
+#[tokio::test]
+async fn unbound_action_and_other_code_are_missed() {
+    let stage = stage().await;
+    stage.settled().await;
+    let met = async || {
+        soon(stage.engine.look_at_action()).await.unwrap();
+        stage.check().await;
+        let health = stage.engine.health().await.unwrap();
+        health.obligations.iter().find(|one| one.name == "action").map(|one| (one.met, one.detail.clone())).unwrap()
+    };
+    assert_eq!(met().await.0, Some(true));
+    stage.sandbox.auth0().action().install(crate::auth0::ACTION_NAME, "exports.onExecutePostLogin = async () => {};");
+    let (state, detail) = met().await;
+    assert_eq!(state, Some(false));
+    assert!(detail.contains("other code runs"), "{detail}");
+    assert_eq!(stage.open().await, ["action_missing"]);
+}
+
+#[tokio::test]
+async fn action_not_checked_for_three_hours_is_unknown() {
+    let stage = stage().await;
+    stage.settled().await;
+    stage.clock.advance(3 * 60 * MINUTE);
+    stage.poll_once().await;
+    stage.check().await;
+    let health = stage.engine.health().await.unwrap();
+    assert_eq!(health.headline(stage.engine.now()).text, "1 issue needs attention");
+    assert_eq!(stage.open().await, ["action_unknown"]);
+    stage.engine.look_at_action().await.unwrap();
+    stage.check().await;
+    assert_eq!(stage.open().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn reconcile_is_late_after_two_periods() {
+    let stage = stage().await;
+    stage.settled().await;
+    stage.clock.advance(2 * 24 * 60 * MINUTE);
+    stage.poll_once().await;
+    stage.engine.look_at_action().await.unwrap();
+    stage.check().await;
+    assert_eq!(stage.open().await, ["reconcile_late"]);
+}
