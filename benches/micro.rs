@@ -144,6 +144,7 @@ async fn take_in(clock: &SystemClock, template: &[Event], pages: usize, log: Log
             next: Some("/api/v1/logs?after=1"),
             fingerprint: "bench",
             anchor_at: clock.now(),
+            creation_matters: false,
             is_good: true,
         };
         assert_eq!(store.record_page(page, clock.now()).await.unwrap().new_events, ENTRIES as u64);

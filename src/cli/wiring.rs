@@ -166,21 +166,31 @@ pub(crate) fn binding(config: &Config) -> Binding {
         auth0_url: origin(&config.auth0.url),
         auth0_audience: config.auth0.audience.clone(),
         enforce: config.engine.enforce,
-        policy: config.policy.fingerprint(),
+        policy: policy_fingerprint(config),
     }
+}
+
+/// What decisions depend on.
+fn rules(config: &Config) -> Rules {
+    Rules {
+        policy: config.policy.clone(),
+        mark: config.auth0.mark,
+        connections: config.auth0.connections.clone(),
+        require_verified_email: config.auth0.require_verified_email,
+        trusted_connections: config.auth0.trusted_connections.clone(),
+        end_sessions: config.auth0.end_sessions,
+    }
+}
+
+/// Identifies everything that changes who is denied or what a mark is.
+pub(crate) fn policy_fingerprint(config: &Config) -> String {
+    format!("{} key={}", rules(config).fingerprint(), config.auth0.metadata_key)
 }
 
 /// The engine's options from the configuration.
 pub(crate) fn options(config: &Config) -> Options {
     Options {
-        rules: Rules {
-            policy: config.policy.clone(),
-            mark: config.auth0.mark,
-            connections: config.auth0.connections.clone(),
-            require_verified_email: config.auth0.require_verified_email,
-            trusted_connections: config.auth0.trusted_connections.clone(),
-            end_sessions: config.auth0.end_sessions,
-        },
+        rules: rules(config),
         action_code: action_code(config),
         search: config.auth0.search,
         enforce: config.engine.enforce,

@@ -14,6 +14,7 @@ use super::{
     AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, LogConfig,
     OktaConfig, OktaCredentials, Problem, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
 };
+use crate::domain::event::transitions_of;
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Policy, Status};
 
@@ -266,7 +267,22 @@ impl Resolver<'_> {
         }
         if statuses.contains(&Status::Active) {
             self.wrong("okta.deny_statuses", "contains ACTIVE: all users would be denied");
-        } else if !statuses.is_empty() && !statuses.contains(&Status::Deprovisioned) {
+        }
+        for status in statuses.iter().filter(|status| **status != Status::Active) {
+            if transitions_of(status).is_none() {
+                let message =
+                    format!("contains {status}: the System Log does not report when a user enters or leaves it");
+                self.wrong("okta.deny_statuses", message);
+            }
+        }
+        if statuses.contains(&Status::PasswordExpired) {
+            self.warn(
+                "okta.deny_statuses",
+                "contains PASSWORD_EXPIRED: Okta logs no event when a password expires by its age; such users are denied by \
+                 the next reconcile",
+            );
+        }
+        if !statuses.is_empty() && !statuses.contains(&Status::Deprovisioned) {
             self.warn("okta.deny_statuses", "lacks DEPROVISIONED: deactivated users are not denied");
         }
     }

@@ -139,26 +139,19 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
     }
 }
 
-/// Whether a 404 means that the user was deleted. It does only if the log or Okta showed that they left, or an operator
-/// approved it: with a narrowed admin role, Okta answers 404 too.
+/// Whether a 404 means that the user was deleted. With a narrowed admin role, Okta answers 404 too, so it does only if the
+/// newest evidence says that the user left, or an operator approved it.
 pub fn is_known_to_have_left(known: &KnownUser) -> bool {
-    known.left_seen
-        || known.status.as_ref().is_some_and(Status::has_left)
-        || known.approved
-        || log_says_left(&known.events)
-}
-
-/// Whether the user's events of the last hour end with a departure. Okta may have shown the user as active since then:
-/// its responses can be older than the log.
-fn log_says_left(events: &[EventSeen]) -> bool {
-    let last = |wanted: Signal| {
-        let of = events.iter().filter(|event| Signal::of(&event.event_type) == wanted);
-        of.map(|event| event.published).max()
-    };
-    match (last(Signal::Left), last(Signal::Returned)) {
-        (Some(left), Some(returned)) => returned.duration_since(left) <= DISORDER,
-        (left, _) => left.is_some(),
+    if known.approved {
+        return true;
     }
+    let has_left = known.status.as_ref().map(Status::has_left);
+    let read_as = |left: bool| known.status_at.filter(|_| has_left == Some(left));
+    let Some(left) = known.left_at.max(read_as(true)) else { return false };
+    let has_returned = known.returned_at.is_some_and(|returned| returned.duration_since(left) > DISORDER);
+    // Okta's response can be older than the log for a while, so a read shortly after the event is no evidence.
+    let was_shown = read_as(false).is_some_and(|shown| clock::since(shown, left) > CONTRADICTION_SPAN);
+    !has_returned && !was_shown
 }
 
 /// The event that explains a verdict: the first open one that agrees with it, otherwise the last one of this hour.
@@ -169,7 +162,7 @@ fn event_behind(known: &KnownUser, verdict: Verdict) -> Option<&EventSeen> {
     }
     let says_so = |event: &&EventSeen| {
         matches!(
-            (verdict, Signal::of(&event.event_type)),
+            (verdict, event.signal()),
             (Verdict::Deny, Signal::Left | Signal::Suspended)
                 | (Verdict::Allow, Signal::Returned)
                 | (Verdict::Leave, _)
@@ -184,7 +177,7 @@ fn is_contradicted(known: &KnownUser, verdict: Verdict, policy: &Policy, now: Ti
     known.events.iter().any(|event| {
         newest.duration_since(event.published) <= DISORDER
             && clock::since(now, event.received_at) <= CONTRADICTION_SPAN
-            && policy.contradicts(Signal::of(&event.event_type), verdict)
+            && policy.contradicts(event.signal(), verdict)
     })
 }
 

@@ -18,6 +18,15 @@ pub struct Event {
     pub actor: Option<String>,
     /// All targets of type `User`, usually one.
     pub users: Vec<EventUser>,
+    /// `outcome.result` is `SUCCESS`: what the event reports took place.
+    pub succeeded: bool,
+}
+
+impl Event {
+    /// What it says about its users.
+    pub fn signal(&self) -> Signal {
+        Signal::of(&self.event_type).if_succeeded(self.succeeded)
+    }
 }
 
 /// A user that an event is about.
@@ -51,6 +60,15 @@ pub struct EventSeen {
     pub actor: Option<String>,
     /// Whether it is not settled yet.
     pub open: bool,
+    /// What it reports took place.
+    pub succeeded: bool,
+}
+
+impl EventSeen {
+    /// What it says about its user.
+    pub fn signal(&self) -> Signal {
+        Signal::of(&self.event_type).if_succeeded(self.succeeded)
+    }
 }
 
 /// What an event's type says about its user.
@@ -70,6 +88,8 @@ pub enum Signal {
     Irrelevant,
 }
 
+/// The type of the event that reports a new user.
+pub const CREATED: &str = "user.lifecycle.create";
 /// The type of the event that reports a changed profile: a new login or e-mail address.
 pub const PROFILE_UPDATED: &str = "user.account.update_profile";
 
@@ -108,10 +128,19 @@ impl Signal {
             "user.lifecycle.suspend" => Self::Suspended,
             "user.lifecycle.activate" | "user.lifecycle.reactivate" | "user.lifecycle.unsuspend" => Self::Returned,
             // A new user has never been denied, and the activation is a separate event.
-            "user.lifecycle.create" => Self::Irrelevant,
+            CREATED => Self::Irrelevant,
             other if other.starts_with("user.lifecycle.password_mass_expiry") => Self::Irrelevant,
             PROFILE_UPDATED => Self::Updated,
             _ => Self::Changed,
+        }
+    }
+
+    /// The signal of an event that succeeded, or did not. An attempt to deactivate or activate a user proves nothing, and is
+    /// worth a look.
+    const fn if_succeeded(self, succeeded: bool) -> Self {
+        match self {
+            Self::Left | Self::Suspended | Self::Returned if !succeeded => Self::Changed,
+            other => other,
         }
     }
 
@@ -123,12 +152,6 @@ impl Signal {
             // An import can change every profile of the org at once, and no account is opened or denied by that alone.
             Self::Updated => Lane::Reconcile,
         }
-    }
-
-    /// Whether this event alone is evidence that Okta deactivated the user. It distinguishes a deleted user from one that a
-    /// narrowed admin role hides: both are a 404.
-    pub fn is_evidence_of_leaving(self) -> bool {
-        self == Self::Left
     }
 }
 
@@ -154,8 +177,15 @@ mod tests {
             ("user.account.update_profile", Signal::Updated),
         ] {
             assert_eq!(Signal::of(event_type), signal, "{event_type}");
-            // A suspended user still exists: a 404 is not a deletion.
-            assert_eq!(signal.is_evidence_of_leaving(), signal == Signal::Left, "{event_type}");
         }
+    }
+
+    #[test]
+    fn failed_events_prove_nothing() {
+        for signal in [Signal::Left, Signal::Suspended, Signal::Returned] {
+            assert_eq!(signal.if_succeeded(true), signal);
+            assert_eq!(signal.if_succeeded(false), Signal::Changed);
+        }
+        assert_eq!(Signal::Irrelevant.if_succeeded(false), Signal::Irrelevant);
     }
 }

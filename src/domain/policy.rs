@@ -161,6 +161,24 @@ impl OutOfScope {
 }
 
 impl Rules {
+    /// One line that identifies everything that changes who is denied or what a mark is. A change starts a full reconcile.
+    pub fn fingerprint(&self) -> String {
+        let Self { policy, mark, connections, require_verified_email, trusted_connections, end_sessions: _ } = self;
+        let list = |names: &[String]| {
+            let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+            names.sort_unstable();
+            names.join(",")
+        };
+        format!(
+            "{} connections={} verified={require_verified_email} trusted={} mirror={} block={}",
+            policy.fingerprint(),
+            list(connections),
+            list(trusted_connections),
+            mark.mirror,
+            mark.block,
+        )
+    }
+
     /// Whether this account may be denied, if it is not denied already.
     ///
     /// # Errors

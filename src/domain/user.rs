@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Address, Cause, EventSeen, MarkedAccount};
+use super::{Address, Cause, EventSeen, MarkedAccount, Timestamp};
 
 /// Okta's id of a user, `00u…`: the only identifier that never changes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,8 +190,12 @@ pub struct KnownUser {
     pub recheck_step: u32,
     /// The status when last read.
     pub status: Option<Status>,
-    /// Did the log or Okta ever say that this user was deactivated?
-    pub left_seen: bool,
+    /// When it was read.
+    pub status_at: Option<Timestamp>,
+    /// When the log last reported a successful deactivation or deletion.
+    pub left_at: Option<Timestamp>,
+    /// When the log last reported a successful activation.
+    pub returned_at: Option<Timestamp>,
     /// Every address ever read for them.
     pub addresses: Vec<Address>,
     /// Accounts that carry, or carried, a mark for them.

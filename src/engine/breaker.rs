@@ -1,8 +1,9 @@
 //! The circuit breaker in front of each remote: every call passes through it, is paced, counted, and reported once.
 //!
 //! A client classifies a response; the breaker decides what it means for other calls. A refused credential, a missing
-//! connection, or failures for three different users without a success in between open the circuit of the whole remote;
-//! a refused endpoint opens its own circuit. Failures of one user alone open nothing. An open circuit is probed by one
+//! connection, or failures for three different users without a success in between open the circuit of the whole remote.
+//! An endpoint that refuses three different users, or one loop, opens its own circuit. Failures of one user alone open
+//! nothing: they are attempts of that user. An open circuit is probed by one
 //! call now and then, and one success closes it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ mod circuit;
 const REFUSED_PROBE: Duration = Duration::from_secs(60);
 /// Failures of this many different users are the remote's fault.
 const SUSPECTS: usize = 3;
+/// Auth0's code for a token that lacks a scope, which concerns every user.
+const MISSING_SCOPE: &str = "insufficient_scope";
 /// A remote that is down for this long raises an alarm.
 const ALARM_AFTER: Duration = Duration::from_secs(60);
 /// The same error is stored again only after this long.
@@ -51,12 +54,21 @@ enum Scope {
     Endpoint(&'static str),
 }
 
+/// What a call is for.
+struct Subject<'a> {
+    /// A user's id, or the name of a loop.
+    name: &'a str,
+    is_loop: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// A missing circuit is closed.
     circuits: BTreeMap<Scope, Circuit>,
     /// Users that failed since the last success.
     suspects: BTreeSet<String>,
+    /// Users whom an endpoint refused since its last success.
+    refused: BTreeMap<&'static str, BTreeSet<String>>,
     /// Endpoints whose last call found no connection, with the number of successful calls before it.
     last_unreachable: BTreeMap<&'static str, u64>,
     failing_since: Option<Timestamp>,
@@ -73,7 +85,7 @@ struct State {
 
 impl State {
     /// The circuit that a failure opens. `None`: it says nothing about other calls.
-    fn scope_of(&mut self, endpoint: Endpoint, subject: &str, failure: &Failure) -> Option<Scope> {
+    fn scope_of(&mut self, endpoint: Endpoint, subject: &Subject<'_>, failure: &Failure) -> Option<Scope> {
         match failure.kind {
             Kind::Unauthorized => Some(Scope::Remote),
             // If other endpoints work, their successes would close the remote's circuit each time, and the user would never
@@ -86,10 +98,19 @@ impl State {
             }
             // Every call needs the token.
             Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
-            Kind::Forbidden => Some(Scope::Endpoint(endpoint.name)),
+            Kind::Forbidden => {
+                let scope = Scope::Endpoint(endpoint.name);
+                // A missing scope, or a loop that is refused, concerns no user.
+                if subject.is_loop || failure.code.as_deref() == Some(MISSING_SCOPE) {
+                    return Some(scope);
+                }
+                let refused = self.refused.entry(endpoint.name).or_default();
+                refused.insert(subject.name.to_owned());
+                (refused.len() >= SUSPECTS || self.circuits.contains_key(&scope)).then_some(scope)
+            }
             // A response that was cut says no more about the remote than a malformed one.
             Kind::Server | Kind::Timeout | Kind::Malformed | Kind::Unreachable => {
-                self.suspects.insert(subject.to_owned());
+                self.suspects.insert(subject.name.to_owned());
                 let is_remote = self.suspects.len() >= SUSPECTS || self.circuits.contains_key(&Scope::Remote);
                 is_remote.then_some(Scope::Remote)
             }
@@ -328,6 +349,7 @@ impl CircuitBreaker {
     fn close_circuits(&self, endpoint: Endpoint) -> Recovery {
         let mut state = self.lock();
         state.suspects.clear();
+        state.refused.remove(endpoint.name);
         state.last_unreachable.remove(endpoint.name);
         state.circuits.remove(&Scope::Remote);
         state.circuits.remove(&Scope::Endpoint(endpoint.name));
@@ -360,7 +382,10 @@ impl CircuitBreaker {
             return CallError::Failed(failure);
         }
         let (wait, first) = self.trip(endpoint, subject, &failure);
-        self.report(&failure, first).await;
+        // A user whom the remote refuses is that user's failed attempt, not the remote's state.
+        if wait.is_some() || failure.kind != Kind::Forbidden {
+            self.report(&failure, first).await;
+        }
         match wait {
             Some(wait) => CallError::Paused { wait, why: failure.to_string() },
             None if failure.kind == Kind::RateLimited => CallError::Paused {
@@ -374,7 +399,8 @@ impl CircuitBreaker {
     /// Opens the circuit that `failure` concerns, if any. Returns the wait, and whether the remote was healthy before.
     fn trip(&self, endpoint: Endpoint, subject: &str, failure: &Failure) -> (Option<Duration>, bool) {
         let mut state = self.lock();
-        let Some(scope) = state.scope_of(endpoint, subject, failure) else { return (None, false) };
+        let subject = Subject { name: subject, is_loop: self.heartbeats.is_loop(subject) };
+        let Some(scope) = state.scope_of(endpoint, &subject, failure) else { return (None, false) };
         let first = state.failing_since.is_none();
         state.failing_since.get_or_insert_with(|| self.clock.now());
         state.failures += 1;

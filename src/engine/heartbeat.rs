@@ -57,6 +57,11 @@ impl Heartbeats {
         ]
     }
 
+    /// Whether a loop has this name.
+    pub(super) fn is_loop(&self, name: &str) -> bool {
+        self.by_name().iter().any(|(known, _)| *known == name)
+    }
+
     /// Stamps the loop of this name. Any other name belongs to a call for a user, which no loop waits for.
     pub(super) fn stamp(&self, name: &str, clock: &dyn Clock) {
         if let Some((_, heartbeat)) = self.by_name().into_iter().find(|(known, _)| *known == name) {

@@ -16,7 +16,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 use super::error::PassError;
 use super::{Engine, Note};
 use crate::domain::clock::{self, timestamp_text};
-use crate::domain::{Event, Timestamp};
+use crate::domain::{Event, Status, Timestamp};
 use crate::http::pacing::Priority;
 use crate::http::{Failure, Kind};
 use crate::okta::{self, LogEntry, LogFilter, LogPage, LogPosition};
@@ -265,6 +265,7 @@ impl Engine {
                     next: from.next(&page),
                     fingerprint,
                     anchor_at,
+                    creation_matters: self.options.rules.policy.deny_statuses.contains(&Status::Staged),
                     is_good,
                 },
                 now,

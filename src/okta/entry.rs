@@ -1,7 +1,7 @@
 //! Parses one event of the System Log leniently. An event that cannot be parsed is quarantined; its page is still used.
 //!
 //! Strict models of this format, including Okta's own SDKs, have dropped whole pages because its types vary: `version` and
-//! `postalCode` are strings or numbers. So only five fields are parsed.
+//! `postalCode` are strings or numbers. So only six fields are parsed.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -50,6 +50,15 @@ struct Wire {
     #[serde(deserialize_with = "lenient::shape")]
     actor: Actor,
     target: Option<Box<RawValue>>,
+    #[serde(deserialize_with = "lenient::shape")]
+    outcome: Outcome,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Outcome {
+    #[serde(deserialize_with = "lenient::text")]
+    result: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -127,7 +136,8 @@ fn event(wire: &Wire) -> Result<Event, String> {
         return Err("no target of type User".to_owned());
     }
     let actor = present(wire.actor.alternate_id.clone()).or_else(|| present(wire.actor.id.clone()));
-    Ok(Event { id, event_type, published, actor, users })
+    let succeeded = wire.outcome.result.as_deref() == Some("SUCCESS");
+    Ok(Event { id, event_type, published, actor, users, succeeded })
 }
 
 /// The distinct targets of type `User`, found by type: their position has no meaning (Okta docs: System Log).

@@ -8,7 +8,8 @@ use sqlx::FromRow;
 use super::types::StoredTime;
 use super::write::{Tx, Write};
 use super::{Store, StoreError};
-use crate::domain::{Event, Signal, Timestamp, timestamp_text};
+use crate::domain::event::CREATED;
+use crate::domain::{Event, Lane, Signal, Timestamp, timestamp_text};
 
 /// Where polling continues.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -57,6 +58,8 @@ pub struct Page<'a> {
     pub fingerprint: &'a str,
     /// [`Checkpoint::anchor_at`] after this page.
     pub anchor_at: Timestamp,
+    /// Users are denied before their activation, so their creation is a reason for a look.
+    pub creation_matters: bool,
     /// The page counts as a good poll. Otherwise only its events count.
     pub is_good: bool,
 }
@@ -84,6 +87,7 @@ struct EventRow<'a> {
     state: &'static str,
     why: Option<&'a str>,
     raw: Option<&'a str>,
+    succeeded: bool,
     users: Vec<EventUserRow<'a>>,
 }
 
@@ -95,8 +99,13 @@ struct EventUserRow<'a> {
     address: Option<String>,
     address_key: Option<String>,
     lane: i64,
-    left: bool,
+    left_at: Option<String>,
+    returned_at: Option<String>,
 }
+
+/// Okta reports one user per event. If an event names thousands, these many users of a page are as urgent as the event;
+/// the others come after all live work, so that they do not delay the users of the next events.
+const EXTRA_USERS_MAX: usize = 100;
 
 /// The state of an event that makes no user due.
 const IGNORED: &str = "ignored";
@@ -109,19 +118,19 @@ const READ_PAGE: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE 
 /// Numbers each entry by its place in the page, so that the next statements find it without its id. A known entry leaves
 /// its number unused.
 const INSERT_EVENTS: &str = "
-    INSERT INTO events (seq, event_id, event_type, published, actor, received_at, state, why, raw)
+    INSERT INTO events (seq, event_id, event_type, published, actor, received_at, state, why, raw, succeeded)
     SELECT ?3 + 1 + key, value ->> 'id', value ->> 'event_type', value ->> 'published', value ->> 'actor', ?2,
-           value ->> 'state', value ->> 'why', value ->> 'raw'
+           value ->> 'state', value ->> 'why', value ->> 'raw', value ->> 'succeeded'
     FROM jsonb_each(?1) WHERE true ORDER BY key
     ON CONFLICT (event_order, event_id) DO NOTHING";
 
 /// Makes the users of new events due. Resets failed looks. Any other outcome stays until a look changes it: a held
 /// user stays held, and a skipped user keeps its `since`.
 const QUEUE_USERS: &str = "
-    INSERT INTO users (okta_user_id, login, login_key, left_seen, due_seq, settled_seq, due_at, lane, cause,
-        due_since, since)
-    SELECT u.value ->> 'id', max(u.value ->> 'login'), max(u.value ->> 'login_key'), max(u.value ->> 'left'),
-           i.seq_floor + count(*), i.seq_floor, ?2, min(u.value ->> 'lane'), 'event', ?2, ?2
+    INSERT INTO users (okta_user_id, login, login_key, left_seen, left_at, returned_at, due_seq, settled_seq, due_at, lane,
+        cause, due_since, since)
+    SELECT u.value ->> 'id', max(u.value ->> 'login'), max(u.value ->> 'login_key'),
+           max(u.value ->> 'left_at') IS NOT NULL, max(u.value ->> 'left_at'), max(u.value ->> 'returned_at'), i.seq_floor + count(*), i.seq_floor, ?2, min(u.value ->> 'lane'), 'event', ?2, ?2
     FROM jsonb_each(?1) j CROSS JOIN events e ON e.seq = ?3 + 1 + j.key
          CROSS JOIN jsonb_each(j.value, '$.users') u CROSS JOIN installation i
     WHERE e.state = 'recorded'
@@ -130,6 +139,8 @@ const QUEUE_USERS: &str = "
         login = coalesce(login, excluded.login),
         login_key = iif(login IS NULL, excluded.login_key, login_key),
         left_seen = max(left_seen, excluded.left_seen),
+        left_at = max(coalesce(left_at, excluded.left_at), coalesce(excluded.left_at, left_at)),
+        returned_at = max(coalesce(returned_at, excluded.returned_at), coalesce(excluded.returned_at, returned_at)),
         lane = iif(due_seq > settled_seq, min(lane, excluded.lane), excluded.lane),
         due_since = iif(due_seq > settled_seq, due_since, excluded.due_since),
         due_seq = due_seq + excluded.due_seq - excluded.settled_seq,
@@ -301,37 +312,44 @@ async fn move_checkpoint(tx: &mut Tx, page: &Page<'_>, now: &str) -> Result<(), 
 /// The page's entries without duplicates. Of a readable and an unreadable copy, keeps the readable one.
 fn event_rows<'a>(page: &Page<'a>) -> Vec<EventRow<'a>> {
     let mut ids = HashSet::new();
-    let entries = page.events.iter().map(event_row).chain(page.quarantined.iter().map(quarantined_row));
+    let mut extra = EXTRA_USERS_MAX;
+    let events = page.events.iter().map(|event| event_row(event, page.creation_matters, &mut extra));
+    let entries = events.chain(page.quarantined.iter().map(quarantined_row));
     entries.filter(|row| ids.insert(row.id)).collect()
 }
 
-fn event_row(event: &Event) -> EventRow<'_> {
-    let signal = Signal::of(&event.event_type);
+/// `extra` is how many more users beyond the first of an event may still be urgent in this page.
+fn event_row<'a>(event: &'a Event, creation_matters: bool, extra: &mut usize) -> EventRow<'a> {
+    let signal = event.signal();
+    let published = timestamp_text(event.published);
+    let mut users = Vec::with_capacity(event.users.len());
+    for (at, user) in event.users.iter().enumerate() {
+        let lane = if at > 0 && *extra == 0 { Lane::Reconcile } else { signal.lane() };
+        *extra -= usize::from(at > 0 && *extra > 0);
+        let address = user.address();
+        users.push(EventUserRow {
+            id: user.id.as_str(),
+            login: user.login.as_deref(),
+            // An address already identifies the user in searches.
+            login_key: user.login.as_deref().filter(|_| address.is_none()).map(str::to_lowercase),
+            address_key: address.as_ref().map(crate::domain::Address::key),
+            address: address.map(|address| address.as_str().to_owned()),
+            lane: lane.rank(),
+            left_at: (signal == Signal::Left).then(|| published.clone()),
+            returned_at: (signal == Signal::Returned).then(|| published.clone()),
+        });
+    }
+    let is_ignored = signal == Signal::Irrelevant && !(creation_matters && event.event_type == CREATED);
     EventRow {
         id: &event.id,
         event_type: &event.event_type,
-        published: Some(timestamp_text(event.published)),
+        published: Some(published),
         actor: event.actor.as_deref(),
-        state: if signal == Signal::Irrelevant { IGNORED } else { "recorded" },
+        state: if is_ignored { IGNORED } else { "recorded" },
         why: None,
         raw: None,
-        users: event
-            .users
-            .iter()
-            .map(|user| {
-                let address = user.address();
-                EventUserRow {
-                    id: user.id.as_str(),
-                    login: user.login.as_deref(),
-                    // An address already identifies the user in searches.
-                    login_key: user.login.as_deref().filter(|_| address.is_none()).map(str::to_lowercase),
-                    address_key: address.as_ref().map(crate::domain::Address::key),
-                    address: address.map(|address| address.as_str().to_owned()),
-                    lane: signal.lane().rank(),
-                    left: signal.is_evidence_of_leaving(),
-                }
-            })
-            .collect(),
+        succeeded: event.succeeded,
+        users,
     }
 }
 
@@ -344,6 +362,7 @@ fn quarantined_row(entry: &QuarantinedEvent) -> EventRow<'_> {
         state: "quarantined",
         why: Some(&entry.why),
         raw: Some(&entry.raw),
+        succeeded: false,
         users: Vec::new(),
     }
 }

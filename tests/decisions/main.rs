@@ -3,6 +3,7 @@
 
 mod accounts;
 mod addresses;
+mod departures;
 mod directory;
 mod disagreement;
 mod evidence;

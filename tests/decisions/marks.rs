@@ -366,7 +366,7 @@ async fn forgotten_user_mark_is_kept_then_lifted() {
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
-    let policy = world.options.rules.policy.fingerprint();
+    let policy = world.options.rules.fingerprint();
     world.store().forget(&ann, "a test", &policy, world.now()).await.unwrap();
     world.assert_denied_for(&account, &ann);
     world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));

@@ -50,7 +50,9 @@ fn memory_histories_match_model() {
 #[derive(Debug, Default)]
 struct UserRow {
     status: Option<Status>,
-    left_seen: bool,
+    status_at: Option<Timestamp>,
+    left_at: Option<Timestamp>,
+    returned_at: Option<Timestamp>,
     approved: bool,
     recheck_step: u32,
     addresses: Vec<Address>,
@@ -93,6 +95,10 @@ struct Memory {
     all_users: Vec<(OktaUserId, Address)>,
     auth0: Vec<Account>,
     blocked_by_others: BTreeSet<AccountId>,
+    /// Active users whom our role does not see any more, with the accounts that were marked for them at that time.
+    hidden: BTreeMap<OktaUserId, BTreeSet<AccountId>>,
+    /// Users whom an operator approved at some time.
+    approved: BTreeSet<OktaUserId>,
     users: BTreeMap<OktaUserId, UserRow>,
     accounts: BTreeMap<AccountId, AccountRow>,
     looks: u64,
@@ -121,6 +127,8 @@ impl Memory {
             all_users: Vec::new(),
             auth0: Vec::new(),
             blocked_by_others: BTreeSet::new(),
+            hidden: BTreeMap::new(),
+            approved: BTreeSet::new(),
             users: BTreeMap::new(),
             accounts: BTreeMap::new(),
             looks: 0,
@@ -157,7 +165,7 @@ impl Memory {
     fn step(&mut self) {
         let seconds = self.rng.u64(0..2000);
         self.now = clock::add(self.now, Duration::from_secs(seconds));
-        match self.rng.u8(0..20) {
+        match self.rng.u8(0..23) {
             0 => self.add_user(),
             1 if !self.all_in_log => self.add_account(),
             2..=8 => self.change_status(),
@@ -165,6 +173,9 @@ impl Memory {
             10 | 11 if !self.all_in_log => self.edit_account(),
             12 => self.approve_one(),
             13 if !self.all_in_log => self.reconcile(),
+            20 | 21 => self.fail_to_change(),
+            // A hidden user wakes no other, so the users who share the address need a reconcile.
+            22 if !self.all_in_log => self.hide_user(),
             _ => self.look_at_due(),
         }
     }
@@ -263,6 +274,7 @@ impl Memory {
             self.trace(|| format!("{id} is approved"));
             if let Some(row) = self.users.get_mut(id) {
                 row.approved = true;
+                self.approved.insert(id.clone());
                 row.due = Some(Cause::Command);
                 row.recheck_step = 0;
             }
@@ -271,19 +283,59 @@ impl Memory {
 
     /// Stores an event and queues its user.
     fn record_event(&mut self, id: &OktaUserId, event_type: &str) {
+        self.record(id, event_type, true);
+    }
+
+    fn record(&mut self, id: &OktaUserId, event_type: &str, succeeded: bool) {
         let now = self.now;
         let row = self.users.entry(id.clone()).or_default();
-        row.left_seen |= Signal::of(event_type).is_evidence_of_leaving();
-        row.due = Some(Cause::Event);
-        row.recheck_step = 0;
-        row.events.push(EventSeen {
+        let event = EventSeen {
             id: format!("{id}-{}", row.events.len()),
             event_type: event_type.to_owned(),
             published: now,
             received_at: now,
             actor: None,
             open: true,
-        });
+            succeeded,
+        };
+        match event.signal() {
+            Signal::Left => row.left_at = Some(now),
+            Signal::Returned => row.returned_at = Some(now),
+            _ => {}
+        }
+        row.due = Some(Cause::Event);
+        row.recheck_step = 0;
+        row.events.push(event);
+    }
+
+    /// Somebody tries to change a user, and Okta refuses.
+    fn fail_to_change(&mut self) {
+        let known: Vec<OktaUserId> = self.users.keys().cloned().collect();
+        let Some(id) = self.rng.choice(&known).cloned() else { return };
+        let event_type = ["user.lifecycle.deactivate", "user.lifecycle.delete.initiated", "user.lifecycle.activate"]
+            [self.rng.usize(..3)];
+        self.trace(|| format!("{event_type} of {id} fails"));
+        self.record(&id, event_type, false);
+    }
+
+    /// Our role loses sight of an active user: Okta answers 404 from now on.
+    fn hide_user(&mut self) {
+        let Some(index) = self.random_user() else { return };
+        let id = self.okta[index].id.clone();
+        if self.okta[index].status != Status::Active || decide::is_known_to_have_left(&self.known(&id)) {
+            return;
+        }
+        self.trace(|| format!("{id} is hidden"));
+        self.okta.remove(index);
+        let marked = self.accounts_marked_for(&id);
+        self.hidden.insert(id, marked);
+    }
+
+    fn accounts_marked_for(&self, id: &OktaUserId) -> BTreeSet<AccountId> {
+        let is_theirs = |account: &&Account| {
+            account.mark.as_ref().is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(id))
+        };
+        self.auth0.iter().filter(is_theirs).map(|account| account.id.clone()).collect()
     }
 
     fn look_at_due(&mut self) {
@@ -335,7 +387,9 @@ impl Memory {
             approved: row.approved,
             recheck_step: row.recheck_step,
             status: row.status.clone(),
-            left_seen: row.left_seen,
+            status_at: row.status_at,
+            left_at: row.left_at,
+            returned_at: row.returned_at,
             addresses: row.addresses.clone(),
             accounts: self.accounts.iter().filter(|(_, of)| of.owner == *id).map(marked).collect(),
             events: row
@@ -507,7 +561,7 @@ impl Memory {
         let Some(row) = self.users.get_mut(&known.id) else { return };
         if let Some(read) = &assessment.read {
             row.status = Some(read.status.clone());
-            row.left_seen = read.status.has_left();
+            row.status_at = Some(self.now);
             row.addresses.clone_from(&read.addresses);
         }
         let is_retry = matches!(outcome, Outcome::Retry { .. });
@@ -528,6 +582,9 @@ impl Memory {
 
     /// The status of a deleted user. If no look ever read the user, the address is unknown and the accounts stay untouched.
     fn status_of_gone(&self, id: &OktaUserId) -> &'static str {
+        if self.hidden.contains_key(id) && !self.approved.contains(id) {
+            return "HIDDEN";
+        }
         if self.users[id].addresses.is_empty() { "UNREAD" } else { "DELETED" }
     }
 
@@ -563,8 +620,16 @@ impl Memory {
         for (id, row) in &self.users {
             let held = row.outcome == Some(Outcome::Held(Held::Vanished));
             assert!(
-                !held || !self.all_in_log,
+                !held || !self.all_in_log || self.hidden.contains_key(id),
                 "seed {}: {id} left according to the log but is held as vanished",
+                self.seed
+            );
+        }
+        for (id, before) in self.hidden.iter().filter(|(id, _)| !self.approved.contains(id)) {
+            let marked = self.accounts_marked_for(id);
+            assert!(
+                marked.is_subset(before),
+                "seed {}: {id} is denied although nothing shows that they left",
                 self.seed
             );
         }

@@ -336,7 +336,7 @@ impl History {
 
     async fn forget(&mut self) {
         let (id, _) = self.rng.choice(&self.users).cloned().unwrap();
-        let policy = self.world.options.rules.policy.fingerprint();
+        let policy = self.world.options.rules.fingerprint();
         if self.world.store().forget(&id, "a history", &policy, self.world.now()).await.is_ok() {
             self.log_step(format!("forget {id}"));
             self.forgotten.insert(id);

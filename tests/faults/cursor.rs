@@ -406,6 +406,7 @@ async fn cursor_of_other_filter_is_dropped() {
         next: Some(&next),
         fingerprint: "another filter",
         anchor_at: world.now(),
+        creation_matters: false,
         is_good: true,
     };
     store.record_page(page, world.now()).await.unwrap();

@@ -332,8 +332,13 @@ async fn missing_scope_is_named_then_used() {
 async fn role_without_users_delays_looks_not_log() {
     let world = start().await;
     let (ann, bob) = (world.leaver("ann"), world.leaver("bob"));
+    let others = ["cyd", "dan"].map(|name| world.leaver(name));
     world.okta().set_role(true, false);
-    assert_eq!(world.try_poll().await.unwrap().made_due, 2);
+    assert_eq!(world.try_poll().await.unwrap().made_due, 4);
+    for other in &others {
+        assert!(matches!(world.look(other).await, Outcome::Retry { .. }), "their own attempts");
+    }
+    assert!(world.alarms_of_kind("remote_refuses").await.is_empty());
     let why = snoozed(world.look(&ann).await);
     assert!(why.contains("forbidden (403 E0000006)") && why.contains("administrator role"), "{why}");
     let users = world.okta_calls("GET", "/api/v1/users/");

@@ -85,6 +85,7 @@ pub fn log_page(answer: &[u8]) {
                 next: page.next.as_deref(),
                 fingerprint: "fuzz",
                 anchor_at: page.server_time.unwrap_or(now),
+                creation_matters: false,
                 is_good: true,
             };
             let recorded = store.record_page(page_of.clone(), now).await.unwrap();

@@ -182,6 +182,7 @@ pub(crate) async fn page(store: &Store, events: &[Event], quarantined: &[Quarant
         next: Some("/api/v1/logs?after=1"),
         fingerprint: "f",
         anchor_at: at,
+        creation_matters: false,
         is_good: true,
     };
     store.record_page(page, at).await.unwrap();
@@ -194,6 +195,7 @@ fn event(event_id: &str, user: &str, login: &str, seconds_ago: u64) -> Event {
         published: ago(seconds_ago),
         actor: Some("admin@example.com".to_owned()),
         users: vec![EventUser { id: id(user), login: Some(login.to_owned()) }],
+        succeeded: true,
     }
 }
 

@@ -158,7 +158,7 @@ impl World {
             auth0_url: auth0_url.origin().ascii_serialization(),
             auth0_audience: auth0.audience(),
             enforce: self.options.enforce,
-            policy: self.options.rules.policy.fingerprint(),
+            policy: self.options.rules.fingerprint(),
         };
         let everything = Shares { ours: 1.0, reconcile: 1.0 };
         let (okta_shares, auth0_shares) = network.shares.unwrap_or((everything, everything));

@@ -250,11 +250,22 @@ async fn unreachable_opens_remote_unless_others_answer() {
 #[tokio::test]
 async fn forbidden_opens_endpoint_or_remote_for_token() {
     let harness = BreakerHarness::new().await;
-    assert_eq!(waits(harness.ask((okta::endpoints::USERS, "00u1", Some(Kind::Forbidden))).await), 60);
+    for user in ["00u1", "00u2", "00u1"] {
+        let refused = harness.ask((okta::endpoints::USERS, user, Some(Kind::Forbidden))).await;
+        assert!(only_this_call_failed(refused), "{user}: two refused users are their own attempts");
+    }
+    assert!(harness.alarms().await.is_empty());
+    // A success in between: the endpoint works.
+    harness.ask((okta::endpoints::USERS, "00u4", None)).await.unwrap();
+    for user in ["00u1", "00u2"] {
+        assert!(only_this_call_failed(harness.ask((okta::endpoints::USERS, user, Some(Kind::Forbidden))).await));
+    }
+    assert_eq!(waits(harness.ask((okta::endpoints::USERS, "00u3", Some(Kind::Forbidden))).await), 60);
     assert_eq!(harness.breaker.open_for(&[okta::endpoints::USERS]), Some(60 * SECOND));
     assert_eq!(harness.breaker.open_for(&[okta::endpoints::USER]), None);
     assert!(!harness.reaches(okta::endpoints::USERS).await);
     assert!(harness.reaches(okta::endpoints::USER).await);
+    assert_eq!(waits(harness.ask((okta::endpoints::LOG, "poller", Some(Kind::Forbidden))).await), 60, "a loop");
 
     let token = || async { Err::<(), _>(Failure { endpoint: "POST /oauth2/v1/token", ..failure(Kind::Forbidden) }) };
     assert_eq!(waits(harness.breaker.call(okta::endpoints::LOG, Priority::Live, "poller", token).await), 60);

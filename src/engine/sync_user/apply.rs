@@ -313,6 +313,11 @@ impl UserSync<'_> {
                     available = false;
                     self.sessions_unavailable(&failure.to_string());
                 }
+                // The mark is in force, and the next reconcile asks again.
+                Err(CallError::Failed(failure)) if failure.kind == Kind::Forbidden => {
+                    (owed, available) = (true, false);
+                    self.sessions_unavailable(&failure.to_string());
+                }
                 Err(CallError::Failed(failure)) => {
                     owed = true;
                     let outcome = self.failure_outcome(SyncError::Call(CallError::Failed(failure)));

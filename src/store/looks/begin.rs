@@ -17,7 +17,7 @@ const EVENTS_BACK: Duration = Duration::from_secs(3600);
 
 const USER: &str = "
     SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane, cause, attempts, approved,
-           recheck_step, outcome, login, email, status, left_seen,
+           recheck_step, outcome, login, email, status, status_at, left_at, returned_at,
            (SELECT first_poll_at FROM installation) AS first_poll_at
     FROM users WHERE okta_user_id = ?";
 
@@ -35,7 +35,7 @@ const EVENTS: &str = "
         UNION
         SELECT event_seq FROM (SELECT event_seq FROM event_users
             WHERE user_seq = ?1 ORDER BY due_seq DESC, event_seq DESC LIMIT 30))
-    SELECT e.event_id, e.event_type, e.published, e.received_at, e.actor, eu.settled_at IS NULL AS open
+    SELECT e.event_id, e.event_type, e.published, e.received_at, e.actor, e.succeeded, eu.settled_at IS NULL AS open
     FROM few CROSS JOIN event_users eu ON eu.event_seq = few.event_seq AND eu.user_seq = ?1
          CROSS JOIN events e ON e.seq = eu.event_seq
     WHERE e.state = 'recorded' AND (eu.settled_at IS NULL OR e.received_at > ?3)
@@ -80,6 +80,7 @@ struct EventSeenRow {
     received_at: StoredTime,
     actor: Option<String>,
     open: bool,
+    succeeded: bool,
 }
 
 impl From<EventSeenRow> for EventSeen {
@@ -91,6 +92,7 @@ impl From<EventSeenRow> for EventSeen {
             received_at: row.received_at.into(),
             actor: row.actor,
             open: row.open,
+            succeeded: row.succeeded,
         }
     }
 }

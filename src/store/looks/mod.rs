@@ -45,8 +45,15 @@ pub struct LookStart {
     pub email: Option<String>,
     /// The last status read.
     pub status: Option<Status>,
-    /// The user's last read or a later event says that the user was deactivated.
-    pub left_seen: bool,
+    /// When the status was read.
+    #[sqlx(try_from = "OptionalTime")]
+    pub status_at: Option<Timestamp>,
+    /// When the log last reported a successful deactivation or deletion.
+    #[sqlx(try_from = "OptionalTime")]
+    pub left_at: Option<Timestamp>,
+    /// When the log last reported a successful activation.
+    #[sqlx(try_from = "OptionalTime")]
+    pub returned_at: Option<Timestamp>,
     /// When the first page was recorded. Lag is measured only for events published after it.
     #[sqlx(try_from = "OptionalTime")]
     pub first_poll_at: Option<Timestamp>,
@@ -70,7 +77,9 @@ impl LookStart {
             approved: self.approved,
             recheck_step: self.recheck_step,
             status: self.status.clone(),
-            left_seen: self.left_seen,
+            status_at: self.status_at,
+            left_at: self.left_at,
+            returned_at: self.returned_at,
             addresses: self.addresses.clone(),
             accounts: self.accounts.clone(),
             events: self.events.clone(),

@@ -22,7 +22,7 @@ async fn repeated_page_changes_nothing() {
         [DueUser { id: id("u1"), lane: Lane::Deactivation }, DueUser { id: id("u2"), lane: Lane::Reactivation }]
     );
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
-    assert_eq!((look.claimed_seq, look.events.len(), look.cause, look.left_seen), (2, 2, Cause::Event, true));
+    assert_eq!((look.claimed_seq, look.events.len(), look.cause, look.left_at), (2, 2, Cause::Event, Some(noon())));
     assert_eq!(look.addresses.len(), 1);
     let status = store.status().await.unwrap().unwrap();
     assert_eq!((status.pending, status.failed, status.needs_attention), (2, 0, false));
@@ -275,4 +275,17 @@ async fn events_are_filtered_newest_first() {
     let all: Vec<String> = store.recent_events(None, 3).await.unwrap().into_iter().map(|row| row.event_id).collect();
     assert_eq!(all, ["event-7", "event-9", "event-6"]);
     assert_eq!(store.events_of(&id("u1"), 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn crowd_of_one_event_waits_behind_live_work() {
+    let (_dir, store) = store().await;
+    let mut crowd = event(1, "u0", "deactivate");
+    crowd.users = (0..10_000).map(|number| EventUser { id: id(&format!("u{number}")), login: None }).collect();
+    let events = [crowd, event(2, "leaver", "deactivate")];
+    assert_eq!(store.record_page(page(0, &events), noon()).await.unwrap().made_due, 10_001);
+    let urgent = store.due(noon(), 20_000).await.unwrap();
+    let urgent: Vec<&DueUser> = urgent.iter().filter(|due| due.lane == Lane::Deactivation).collect();
+    assert_eq!(urgent.len(), 102, "the first of each event, and a hundred more");
+    assert!(urgent.iter().any(|due| due.id == id("leaver")));
 }

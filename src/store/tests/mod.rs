@@ -55,6 +55,7 @@ fn event(number: u32, user: &str, kind: &str) -> Event {
         published: noon(),
         actor: Some("admin@example.com".to_owned()),
         users: vec![EventUser { id: id(user), login: Some(format!("{user}@example.com")) }],
+        succeeded: true,
     }
 }
 
@@ -66,6 +67,7 @@ fn page<'a>(expected_seq: i64, events: &'a [Event]) -> Page<'a> {
         next: Some("/api/v1/logs?after=1"),
         fingerprint: "f",
         anchor_at: noon(),
+        creation_matters: false,
         is_good: true,
     }
 }
