@@ -3,7 +3,7 @@
 use super::args::ForgetArgs;
 use super::confirm::confirmed;
 use super::user_match::{self, UserMatch};
-use super::{Error, Exit, screen};
+use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::{Timestamp, escape};
 use crate::store::{Access, Store};
@@ -28,7 +28,7 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     if !arguments.yes && !confirmed(&question)? {
         return Ok(Exit::Failed);
     }
-    store.forget(&id, &actor(), &wiring::policy_fingerprint(&config), now).await?;
+    store.forget(&id, &actor(), &wiring::policy_fingerprint(config), now).await?;
     let mut text = format!("forgot {id}: deleted names, addresses and events; anonymized decisions");
     if marked > 0 {
         text.push_str(&format!("; accounts that stay denied in Auth0, stored by their Auth0 id only: {marked}"));
