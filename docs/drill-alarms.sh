@@ -170,7 +170,7 @@ guard() {
     in_okta "$(new_user guard)" deactivate
     is_raised guard 'alarm .*kind="?guard'
     okta_auth0_sync events >/dev/null
-    okta_auth0_sync approve --all >/dev/null
+    okta_auth0_sync approve --all --yes >/dev/null
     is_cleared guard
 }
 

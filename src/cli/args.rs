@@ -67,8 +67,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  okta-auth0-sync retry --failed")]
     Retry(RetryArgs),
 
-    /// Approve held denials and re-evaluate each user
-    #[command(after_help = "Example:\n  okta-auth0-sync approve ann@example.com")]
+    /// Approve what held users wait for, after showing what it does
+    #[command(after_help = "Examples:\n  okta-auth0-sync approve ann@example.com\n  \
+                            okta-auth0-sync approve --all    deny the users that the guard holds")]
     Approve(ApproveArgs),
 
     /// Manage the Auth0 Action that denies logins
@@ -240,11 +241,19 @@ pub struct RetryArgs {
 pub struct ApproveArgs {
     /// E-mail address, login or Okta id (00u…)
     #[arg(value_parser = who())]
-    pub who: Option<String>,
+    pub who: Vec<String>,
 
-    /// All held users
+    /// All users that the guard holds; users held for other reasons need their names
     #[arg(long)]
     pub all: bool,
+
+    /// Why you approve, for the audit trail
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// Do not prompt for confirmation
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `action …`
@@ -481,7 +490,7 @@ mod tests {
             let who = match cli.command {
                 Command::User(arguments) => arguments.who,
                 Command::Retry(arguments) => arguments.who.unwrap(),
-                Command::Approve(arguments) => arguments.who.unwrap(),
+                Command::Approve(arguments) => arguments.who[0].clone(),
                 Command::Forget(arguments) => arguments.who,
                 other => panic!("{other:?}"),
             };

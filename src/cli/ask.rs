@@ -1,10 +1,11 @@
 //! Requests looks: queues them for the daemon if one is running, else makes them in this process.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Error, Exit, screen, signals, wiring};
 use crate::config::Config;
-use crate::domain::{Clock, OutcomeKind};
+use crate::domain::{Clock, OktaUserId, OutcomeKind};
 use crate::engine::request::{Answer, Request, answer_by_daemon, answer_here};
 use crate::store::{Access, Store, StoreError, is_in_use};
 
@@ -42,6 +43,15 @@ pub(crate) fn verdict(answers: &[Answer]) -> Exit {
 
 /// One row per user, unsettled users first.
 pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
+    to_text_with(answers, &HashMap::new(), width)
+}
+
+/// Like [`to_text`], with other words for the outcomes of some users.
+pub(crate) fn to_text_with(
+    answers: &[Answer],
+    words: &HashMap<OktaUserId, &'static str>,
+    width: Option<u16>,
+) -> String {
     let mut sorted: Vec<&Answer> = answers.iter().collect();
     sorted.sort_by_key(|answer| answer.settles());
     let mut text = screen::table_of_width(
@@ -50,7 +60,11 @@ pub(crate) fn to_text(answers: &[Answer], width: Option<u16>) -> String {
             [
                 answer.name.clone().unwrap_or_else(|| "-".to_owned()),
                 answer.id.to_string(),
-                answer.outcome.map_or("waiting", OutcomeKind::as_str).replace('_', " "),
+                words
+                    .get(&answer.id)
+                    .copied()
+                    .unwrap_or_else(|| answer.outcome.map_or("waiting", OutcomeKind::as_str))
+                    .replace('_', " "),
                 answer.why.clone().unwrap_or_default(),
             ]
         }),

@@ -1,8 +1,16 @@
-//! Confirmation prompts.
+//! Confirmation prompts, and who answers them.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use super::{Error, screen};
+
+/// The operator, for the audit trail: the user who called `sudo`, else the current one.
+pub(crate) fn operator() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
+    name.map_or_else(|| "command".to_owned(), |name| format!("command ({name})"))
+}
 
 /// Prompts on the terminal. Without a terminal the answer is no, with a hint to use `--yes`.
 ///

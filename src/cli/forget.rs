@@ -1,7 +1,7 @@
 //! `forget`: deletes one user's data from the state. Marks in Auth0 stay.
 
 use super::args::ForgetArgs;
-use super::confirm::confirmed;
+use super::confirm::{confirmed, operator};
 use super::user_match::{self, UserMatch};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
@@ -28,7 +28,7 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     if !arguments.yes && !confirmed(&question)? {
         return Ok(Exit::Failed);
     }
-    store.forget(&id, &actor(), &wiring::policy_fingerprint(config), now).await?;
+    store.forget(&id, &operator(), &wiring::policy_fingerprint(config), now).await?;
     let mut text = format!("forgot {id}: deleted names, addresses and events; anonymized decisions");
     if marked > 0 {
         text.push_str(&format!("; accounts that stay denied in Auth0, stored by their Auth0 id only: {marked}"));
@@ -45,12 +45,4 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
         return Ok(Exit::Failed);
     }
     Ok(Exit::Done)
-}
-
-/// The operator, for the audit trail: the account that called `sudo`, else the current one.
-fn actor() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
-    name.map_or_else(|| "command".to_owned(), |name| format!("command ({name})"))
 }

@@ -142,7 +142,7 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
 /// Whether a 404 means that the user was deleted. With a narrowed admin role, Okta answers 404 too, so it does only if the
 /// newest evidence says that the user left, or an operator approved it.
 pub fn is_known_to_have_left(known: &KnownUser) -> bool {
-    if known.approved {
+    if known.approved == Some(Held::Vanished) {
         return true;
     }
     let has_left = known.status.as_ref().map(Status::has_left);
@@ -492,19 +492,20 @@ impl Case<'_> {
             let skipped = Skipped::SharedAddress(other);
             return step(account, Action::Skip(skipped.clone()), Some(Outcome::Skipped(skipped)));
         };
-        if known.approved {
+        let held = Held::AddressReused(other.clone());
+        if known.approved.as_ref() == Some(&held) {
             return step(account, Action::Lift(patch), Some(Outcome::Skipped(Skipped::SharedAddress(other))));
         }
-        hold(account, Held::AddressReused(other))
+        hold(account, held)
     }
 
     fn allow(&self, found: &Found) -> Step {
         let Some(account) = &found.account else { return gone(&found.id) };
         let known = self.evidence.known;
-        if !known.approved
-            && let Some(other) = self.other_holder(account)
+        if let Some(held) = self.other_holder(account).map(Held::AddressReused)
+            && known.approved.as_ref() != Some(&held)
         {
-            return hold(account, Held::AddressReused(other));
+            return hold(account, held);
         }
         let action = match mark::allow(account, &self.reason, known_of(known, &account.id)) {
             Difference::None => Action::Open,

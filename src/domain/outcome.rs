@@ -117,6 +117,22 @@ pub enum Held {
     AddressReused(OktaUserId),
 }
 
+impl Held {
+    /// Parses the stored text.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "guard" => Some(Self::Guard),
+            "vanished" => Some(Self::Vanished),
+            _ => text.strip_prefix("address_reused: ").and_then(OktaUserId::parse).map(Self::AddressReused),
+        }
+    }
+
+    /// Whether an approval opens an account. Any other approval denies the user.
+    pub const fn opens(&self) -> bool {
+        matches!(self, Self::AddressReused(_))
+    }
+}
+
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -335,6 +351,8 @@ pub enum DecisionOutcome {
     Snooze,
     /// The attempts are used up.
     Failed,
+    /// An operator approved what held the user.
+    Approved,
     /// `purge` removed our mark.
     Purged,
     /// `forget` removed the user.
@@ -343,7 +361,7 @@ pub enum DecisionOutcome {
 
 impl DecisionOutcome {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Applied,
         Self::Restored,
         Self::Confirmed,
@@ -355,6 +373,7 @@ impl DecisionOutcome {
         Self::Retry,
         Self::Snooze,
         Self::Failed,
+        Self::Approved,
         Self::Purged,
         Self::Forgotten,
     ];
@@ -373,6 +392,7 @@ impl DecisionOutcome {
             Self::Retry => "retry",
             Self::Snooze => "snooze",
             Self::Failed => "failed",
+            Self::Approved => "approved",
             Self::Purged => "purged",
             Self::Forgotten => "forgotten",
         }
@@ -431,6 +451,15 @@ mod tests {
             first,
             "the first of two equal outcomes"
         );
+    }
+
+    #[test]
+    fn held_reasons_round_trip() {
+        let other = OktaUserId::parse("00u1").unwrap();
+        for held in [Held::Guard, Held::Vanished, Held::AddressReused(other)] {
+            assert_eq!(Held::parse(&held.to_string()), Some(held));
+        }
+        assert_eq!(Held::parse("address_reused"), None);
     }
 
     #[test]

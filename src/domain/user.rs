@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Address, Cause, EventSeen, MarkedAccount, Timestamp};
+use super::{Address, Cause, EventSeen, Held, MarkedAccount, Timestamp};
 
 /// Okta's id of a user, `00u…`: the only identifier that never changes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,8 +184,8 @@ pub struct KnownUser {
     pub id: OktaUserId,
     /// What made the user due last.
     pub cause: Cause,
-    /// An operator approved the denial.
-    pub approved: bool,
+    /// An operator approved this reason for holding the user, and no other.
+    pub approved: Option<Held>,
     /// Which recheck this look is.
     pub recheck_step: u32,
     /// The status when last read.

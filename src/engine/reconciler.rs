@@ -438,7 +438,7 @@ impl Candidate {
         let known = KnownUser {
             id: id.clone(),
             cause: Cause::Reconcile,
-            approved: false,
+            approved: None,
             recheck_step: 0,
             status: None,
             status_at: None,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::domain::{Clock, OktaUserId, OutcomeKind};
-use crate::store::{Progress, Requested, Store, StoreError, Who};
+use crate::store::{Approval, Progress, Requested, Store, StoreError, Who};
 
 /// How often the state is polled for the daemon's progress. The daemon notices a request within a second.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -15,12 +15,12 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
     /// A look.
     Look(Who<'a>),
     /// Approval of held denials, and a look.
-    Approve(Who<'a>),
+    Approve(Approval<'a>),
 }
 
 /// The result for one user.
@@ -86,7 +86,7 @@ async fn named(store: &Store, mut answers: Vec<Answer>) -> Result<Vec<Answer>, S
 async fn make(store: &Store, request: Request<'_>, clock: &dyn Clock) -> Result<Vec<Requested>, StoreError> {
     match request {
         Request::Look(who) => store.request_look(who, clock.now()).await,
-        Request::Approve(who) => store.approve(who, clock.now()).await,
+        Request::Approve(approval) => store.approve(approval, clock.now()).await,
     }
 }
 

@@ -55,7 +55,7 @@ pub use looks::{
 pub use open::{Access, Binding, Opened, Store};
 pub use purge::MarkedByUs;
 pub use reconciles::ReconcileRun;
-pub use requests::{Requested, Who};
+pub use requests::{Approval, HeldUser, Requested, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
 pub use views::{
     AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, Progress, QuarantinedRow, RemoteRow, StatusRow,

@@ -3,10 +3,10 @@
 use sqlx::FromRow;
 
 use super::alarms::end_quarantine_alarm;
-use super::looks::Selection;
+use super::looks::{Decision, Selection};
 use super::write::{Tx, Write};
 use super::{Store, StoreError, count, json_list};
-use crate::domain::{Cause, Lane, OktaUserId, OutcomeKind, Timestamp, timestamp_text};
+use crate::domain::{Cause, DecisionOutcome, Held, Lane, OktaUserId, OutcomeKind, Timestamp, timestamp_text};
 
 /// The users that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +15,6 @@ pub enum Who<'a> {
     User(&'a OktaUserId),
     /// All failed users.
     Failed,
-    /// All held users.
-    Held,
 }
 
 /// A user made due by a request, with the sequence number that a look must reach to complete it.
@@ -27,6 +25,66 @@ pub struct Requested {
     pub id: OktaUserId,
     /// [`super::Progress::looked_seq`] must reach this.
     pub due_seq: i64,
+}
+
+/// A user whom only an operator can release.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct HeldUser {
+    /// Okta's id.
+    #[sqlx(rename = "okta_user_id")]
+    pub id: OktaUserId,
+    /// The last email read, or else the login.
+    pub name: Option<String>,
+    /// The last status read.
+    pub status: Option<String>,
+    /// Why the user is held.
+    pub why: Held,
+}
+
+/// An operator's approval of held users.
+#[derive(Clone, Copy, Debug)]
+pub struct Approval<'a> {
+    /// The users as the operator saw them.
+    pub held: &'a [HeldUser],
+    /// The operator.
+    pub by: &'a str,
+    /// The operator's reason.
+    pub reason: Option<&'a str>,
+    /// [`crate::domain::Policy::fingerprint`].
+    pub policy: &'a str,
+}
+
+/// Approves the users in ?2, a JSON array of pairs of id and reason. ?1 is the time.
+const APPROVE: &str = "
+    UPDATE users SET approved = 1, approved_for = why, due_seq = due_seq + 1, due_at = ?1, cause = 'command',
+        due_since = coalesce(due_since, ?1), lane = min(lane, 1)
+    FROM json_each(?2) shown
+    WHERE outcome = 'held' AND okta_user_id = shown.value ->> 0 AND why = shown.value ->> 1
+    RETURNING okta_user_id, due_seq, email, status, why";
+
+#[derive(FromRow)]
+struct ApprovedRow {
+    #[sqlx(flatten)]
+    made: Requested,
+    email: Option<String>,
+    status: Option<String>,
+    why: String,
+}
+
+impl ApprovedRow {
+    fn decision(&self, approval: &Approval<'_>) -> Decision {
+        let reason = approval.reason.map_or_else(String::new, |reason| format!("; reason: {reason}"));
+        Decision {
+            okta_user_id: Some(self.made.id.to_string()),
+            email: self.email.clone(),
+            cause: Cause::Command.as_str().to_owned(),
+            actor: Some(approval.by.to_owned()),
+            status: self.status.clone(),
+            outcome: DecisionOutcome::Approved,
+            why: Some(format!("{}{reason}", self.why)),
+            ..Decision::default()
+        }
+    }
 }
 
 impl Store {
@@ -43,38 +101,44 @@ impl Store {
                 Selection::One(id)
             }
             Who::Failed => Selection::Outcome(OutcomeKind::Failed),
-            Who::Held => Selection::Outcome(OutcomeKind::Held),
         };
         let rows = self.make_due_in(&mut tx, selection, Lane::Reactivation, Cause::Command, &now_text).await?;
         self.commit(tx).await?;
         Ok(rows)
     }
 
-    /// Approves held users: their next look skips the check that held them. Returns the approved users.
+    /// The held users, the longest held first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn held(&self) -> Result<Vec<HeldUser>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT okta_user_id, coalesce(email, login) AS name, status, why FROM users
+             WHERE outcome = 'held' ORDER BY since, okta_user_id",
+        )
+        .fetch_all(self.reader())
+        .await?)
+    }
+
+    /// Approves held users for the reason that the operator saw: their next look skips the check that held them. Logs each
+    /// approval and its author as a decision. Returns the approved users; a user who is held for another reason by now is not
+    /// one of them.
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn approve(&self, who: Who<'_>, now: Timestamp) -> Result<Vec<Requested>, StoreError> {
+    pub async fn approve(&self, approval: Approval<'_>, now: Timestamp) -> Result<Vec<Requested>, StoreError> {
         let now_text = timestamp_text(now);
+        let shown: Vec<_> = approval.held.iter().map(|user| (user.id.as_str(), user.why.to_string())).collect();
         let mut tx = self.begin(Write::Approve).await?;
-        let id = match who {
-            Who::User(id) => Some(id.as_str()),
-            Who::Held => None,
-            // A failed user is never held.
-            Who::Failed => return Ok(Vec::new()),
-        };
-        let rows = sqlx::query_as(
-            "UPDATE users SET approved = 1, due_seq = due_seq + 1, due_at = ?1, cause = 'command',
-                 due_since = coalesce(due_since, ?1), lane = min(lane, 1)
-             WHERE outcome = 'held' AND (?2 IS NULL OR okta_user_id = ?2)
-             RETURNING okta_user_id, due_seq",
-        )
-        .bind(&now_text)
-        .bind(id)
-        .fetch_all(&mut *tx)
-        .await?;
+        let rows: Vec<ApprovedRow> = sqlx::query_as(APPROVE)
+            .bind(&now_text)
+            .bind(serde_json::json!(shown).to_string())
+            .fetch_all(&mut *tx)
+            .await?;
+        let decisions: Vec<Decision> = rows.iter().map(|row| row.decision(&approval)).collect();
+        self.append_decisions(&mut tx, &decisions, approval.policy, now).await?;
         self.commit(tx).await?;
-        Ok(rows)
+        Ok(rows.into_iter().map(|row| row.made).collect())
     }
 
     /// Dismisses a quarantined event and deletes its text. Returns whether there was one.

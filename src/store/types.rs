@@ -8,7 +8,7 @@ use sqlx::{Decode, Encode, Sqlite, Type};
 
 use super::AlarmKind;
 use crate::domain::{
-    AccountId, Cause, DecisionOutcome, Lane, OktaUserId, OutcomeKind, Status, Timestamp, Verdict, clock,
+    AccountId, Cause, DecisionOutcome, Held, Lane, OktaUserId, OutcomeKind, Status, Timestamp, Verdict, clock,
 };
 
 /// A stored value that this version cannot read. It becomes [`super::StoreError::Unreadable`].
@@ -70,6 +70,7 @@ macro_rules! serialized_as_text {
 written_as_text!(AccountId, AlarmKind, Cause, DecisionOutcome, OktaUserId, OutcomeKind, Status, Verdict);
 
 read_from_text! {
+    Held = |text| readable(Self::parse(text), "a reason to hold a user", text);
     AccountId = |text| Ok(Self::new(text));
     Cause = |text| readable(Self::parse(text), "a cause", text);
     OktaUserId = |text| readable(Self::parse(text), "an Okta user id", text);
@@ -79,6 +80,16 @@ read_from_text! {
 }
 
 serialized_as_text!(OutcomeKind);
+
+impl Type<Sqlite> for Held {
+    fn type_info() -> SqliteTypeInfo {
+        <str as Type<Sqlite>>::type_info()
+    }
+
+    fn compatible(found: &SqliteTypeInfo) -> bool {
+        <str as Type<Sqlite>>::compatible(found)
+    }
+}
 
 impl Type<Sqlite> for Lane {
     fn type_info() -> SqliteTypeInfo {

@@ -1,7 +1,6 @@
 //! First denials beyond the guard's limit wait for an operator, never for time.
 
-use okta_auth0_sync::domain::{Clock, OktaUserId};
-use okta_auth0_sync::store::Who;
+use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::Fault;
 
 use super::world::{DAY, HOUR, World};
@@ -34,7 +33,7 @@ async fn denials_over_limit_held_until_approved() {
     world.settle().await;
     world.reconcile().await;
     assert_eq!(denied(&world), 2, "neither time nor a restart nor a comparison opens it");
-    world.store().approve(Who::Held, world.clock.now()).await.unwrap();
+    world.approve_without_a_look(None).await;
     world.settle().await;
     assert_eq!(denied(&world), 5);
     assert!(world.alarms().await.is_empty());
@@ -48,7 +47,7 @@ async fn approval_rechecks_and_releases_active_users() {
     world.returns(&people[0]).await;
     assert_eq!(world.outcome(&people[0]).await, "unchanged", "Allow clears it");
     world.okta().set_status(&people[1], "ACTIVE", None);
-    world.store().approve(Who::Held, world.clock.now()).await.unwrap();
+    world.approve_without_a_look(None).await;
     world.settle().await;
     assert_eq!(denied(&world), 1);
     // A user who was released is guarded again the next time.

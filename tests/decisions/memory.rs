@@ -53,7 +53,7 @@ struct UserRow {
     status_at: Option<Timestamp>,
     left_at: Option<Timestamp>,
     returned_at: Option<Timestamp>,
-    approved: bool,
+    approved: Option<Held>,
     recheck_step: u32,
     addresses: Vec<Address>,
     events: Vec<EventSeen>,
@@ -273,8 +273,13 @@ impl Memory {
         if let Some(id) = self.rng.choice(&held) {
             self.trace(|| format!("{id} is approved"));
             if let Some(row) = self.users.get_mut(id) {
-                row.approved = true;
-                self.approved.insert(id.clone());
+                row.approved = match &row.outcome {
+                    Some(Outcome::Held(why)) => Some(why.clone()),
+                    _ => None,
+                };
+                if row.approved == Some(Held::Vanished) {
+                    self.approved.insert(id.clone());
+                }
                 row.due = Some(Cause::Command);
                 row.recheck_step = 0;
             }
@@ -384,7 +389,7 @@ impl Memory {
         KnownUser {
             id: id.clone(),
             cause: row.due.unwrap_or(Cause::Command),
-            approved: row.approved,
+            approved: row.approved.clone(),
             recheck_step: row.recheck_step,
             status: row.status.clone(),
             status_at: row.status_at,
@@ -574,8 +579,13 @@ impl Memory {
             _ => None,
         };
         if outcome.settles() {
-            row.approved = false;
+            row.approved = None;
             row.events.iter_mut().for_each(|event| event.open = false);
+        }
+        if let Outcome::Held(why) = &outcome
+            && row.approved.as_ref() != Some(why)
+        {
+            row.approved = None;
         }
         row.outcome = Some(outcome);
     }

@@ -78,7 +78,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
     let known = KnownUser {
         id: ann.clone(),
         cause: Cause::Command,
-        approved: false,
+        approved: None,
         recheck_step: 0,
         status: None,
         status_at: None,

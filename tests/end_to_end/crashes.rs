@@ -489,8 +489,8 @@ impl Tenants {
                 let who = self.join();
                 self.leave(who);
                 self.run_to_end(&["sync"], &[("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "1")]).await;
-                self.run_program(&["approve", "--all"], &[], kill_at).await;
-                self.run_to_end(&["approve", "--all"], &[]).await;
+                self.run_program(&["approve", "--all", "--yes"], &[], kill_at).await;
+                self.run_to_end(&["approve", "--all", "--yes"], &[]).await;
             }
             Scenario::Dismiss => {
                 let uuid = format!("unreadable-{}", self.run);

@@ -80,9 +80,54 @@ async fn only_approve_releases_held_users() {
     let ran = folder.run(&["retry", id.as_str()]);
     assert!(ran.code == 1 && ran.out.contains("held") && ran.out.contains("guard"), "{}{}", ran.out, ran.err);
     assert!(!is_denied(&sandbox, &account));
-    let ran = folder.run(&["approve", "--all"]);
+    let ran = folder.run(&["approve", "--all", "--yes"]);
     assert!(ran.code == 0 && ran.out.contains("1 processed, all settled"), "{}{}", ran.out, ran.err);
     assert!(is_denied(&sandbox, &account));
+    sandbox.stop().await;
+}
+
+/// Bob is held as vanished, Ann by the guard. Only Ann's denial is what `--all` is for.
+#[tokio::test(flavor = "multi_thread")]
+async fn approve_all_means_the_guard_only() {
+    let (sandbox, folder, ann, account) = ann("[guard]\nmax_denials = 0\n").await;
+    let bob = sandbox.okta().create_user(&NewUser::new("bob@example.com", "bob@example.com"));
+    let bobs = sandbox.auth0().create_user(json!({
+        "email": "bob@example.com", "email_verified": true, "connection": "Username-Password-Authentication",
+    }));
+    assert_eq!(folder.run(&["sync"]).code, 1);
+    folder.run(&["user", bob.as_str(), "--sync"]);
+    sandbox.okta().hide(&bob);
+    folder.run(&["user", bob.as_str(), "--sync"]);
+    let status = folder.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(status["held"], 2, "{status:#}");
+
+    // A script has to say that it means it.
+    let ran = folder.run(&["approve", "--all"]);
+    assert!(ran.code == 1 && ran.err.contains("--yes"), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("deny 1") && !ran.out.contains("bob@example.com"), "{}", ran.out);
+    assert!(!is_denied(&sandbox, &account) && !is_denied(&sandbox, &bobs));
+
+    let ran = folder.run(&["approve", "--all", "--yes", "--reason", "CR-17"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("denied") && !ran.out.contains("applied"), "{}", ran.out);
+    assert!(ran.out.contains("1 user is held for another reason"), "{}", ran.out);
+    assert!(is_denied(&sandbox, &account) && !is_denied(&sandbox, &bobs), "an active user is not denied by --all");
+
+    // The operator is in the audit trail, apart from the Okta administrator.
+    let audit = folder.run(&["audit", "export", "--format", "jsonl"]);
+    let rows: Vec<Value> = audit.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let approved = rows.iter().find(|row| row["outcome"] == "approved").unwrap();
+    assert_eq!((&approved["okta_user_id"], &approved["why"]), (&ann.as_str().into(), &"guard; reason: CR-17".into()));
+    assert!(approved["actor"].as_str().unwrap().starts_with("command"), "{approved}");
+
+    // Named users are approved for what holds them, several at once.
+    let ran = folder.run(&["approve", "bob@example.com", ann.as_str()]);
+    assert!(ran.out.contains("is not held"), "{}{}", ran.out, ran.err);
+    // The look met another reason, which no operator has approved.
+    assert!(ran.code == 1 && ran.out.contains("guard") && !is_denied(&sandbox, &bobs), "{}{}", ran.out, ran.err);
+    let ran = folder.run(&["approve", "bob@example.com"]);
+    assert!(ran.code == 0 && is_denied(&sandbox, &bobs), "{}{}", ran.out, ran.err);
     sandbox.stop().await;
 }
 

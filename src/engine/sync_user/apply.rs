@@ -258,7 +258,7 @@ impl UserSync<'_> {
             user: &self.known.id,
             read,
             reconcile: matches!(self.start.lane, Lane::Reconcile),
-            approved: self.known.approved,
+            approved: self.known.approved == Some(Held::Guard),
             intent,
         };
         let engine = self.engine;

@@ -158,8 +158,8 @@ impl<T: Tenants> Rounds<'_, T> {
             };
             let email = record.as_ref().and_then(|record| record.account.email.clone());
             let holders = match email {
-                Some(email) if !self.known.approved => self.other_holders(&[email]).await?,
-                _ => Holders::default(),
+                Some(email) => self.other_holders(&[email]).await?,
+                None => Holders::default(),
             };
             self.round(vec![(id, record)], FoundBy::Mark, holders).await?;
         }

@@ -16,7 +16,8 @@ use crate::domain::{
 const EVENTS_BACK: Duration = Duration::from_secs(3600);
 
 const USER: &str = "
-    SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane, cause, attempts, approved,
+    SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane, cause, attempts,
+           iif(approved, approved_for, NULL) AS approved,
            recheck_step, outcome, login, email, status, status_at, left_at, returned_at,
            (SELECT first_poll_at FROM installation) AS first_poll_at
     FROM users WHERE okta_user_id = ?";

@@ -31,7 +31,7 @@ const CLEAR_HIDDEN_ALARM: &str = "
 /// Ends the look. ?1 is the time, ?2 whether it settles, ?3 the user and ?4 the claimed number.
 ///
 /// `due_seq > ?4`: a reason arrived during the look and has set `due_at`. This look's failure neither delays it nor counts
-/// as an attempt. `?4 BETWEEN settled_seq AND due_seq`: a `forget` during the look must not bring the user back.
+/// as an attempt. An approval ends when the look meets another reason to hold the user. `?4 BETWEEN settled_seq AND due_seq`: a `forget` during the look must not bring the user back.
 const END_LOOK: &str = "
     UPDATE users SET
         settled_seq = iif(?2, max(settled_seq, ?4), settled_seq),
@@ -42,7 +42,7 @@ const END_LOOK: &str = "
         recheck_step = iif(due_seq > ?4, 0, ?6),
         cause = iif(due_seq = ?4 AND ?2 AND ?5 IS NOT NULL, 'recheck', cause),
         attempts = CASE WHEN ?2 OR due_seq > ?4 THEN 0 ELSE attempts + ?7 END,
-        approved = iif(?2, 0, approved),
+        approved = iif(?2 OR (due_seq = ?4 AND ?8 = 'held' AND approved_for IS NOT ?9), 0, approved),
         since = iif(outcome IS ?8 AND why IS ?9, since, ?1),
         why = iif(due_seq > ?4 AND ?8 IN ('retry', 'snooze', 'failed'), NULL, ?9),
         depends_on = ?10,

@@ -13,7 +13,7 @@ use super::Alarm;
 use super::types::OptionalTime;
 use crate::domain::decide::Conclusion;
 use crate::domain::{
-    AccountId, Address, Cause, DecisionOutcome, EventSeen, KnownUser, Lane, MarkedAccount, OktaUserId, Outcome,
+    AccountId, Address, Cause, DecisionOutcome, EventSeen, Held, KnownUser, Lane, MarkedAccount, OktaUserId, Outcome,
     OutcomeKind, Status, Timestamp, UserRead, Verdict,
 };
 
@@ -33,8 +33,8 @@ pub struct LookStart {
     pub cause: Cause,
     /// Failed attempts so far.
     pub attempts: u32,
-    /// An operator approved this user.
-    pub approved: bool,
+    /// What an operator approved: this reason for holding the user, and no other.
+    pub approved: Option<Held>,
     /// The index of this re-check.
     pub recheck_step: u32,
     /// The previous outcome.
@@ -74,7 +74,7 @@ impl LookStart {
         KnownUser {
             id: self.id.clone(),
             cause: self.cause,
-            approved: self.approved,
+            approved: self.approved.clone(),
             recheck_step: self.recheck_step,
             status: self.status.clone(),
             status_at: self.status_at,
@@ -114,7 +114,7 @@ pub struct Denial<'a> {
     pub read: &'a UserRead,
     /// Caused by a reconcile, not by an event.
     pub reconcile: bool,
-    /// An operator approved this user.
+    /// An operator approved what the guard held.
     pub approved: bool,
     /// The mark to write if the guard admits the denial; `None` if nothing is to be written.
     pub intent: Option<Intent<'a>>,

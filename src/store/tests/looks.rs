@@ -47,12 +47,12 @@ async fn held_user_waits_for_approval() {
     assert_eq!(store.due(at("2027-11-23T12:00:00Z"), 10).await.unwrap(), []);
     let status = store.status().await.unwrap().unwrap();
     assert_eq!((status.pending, status.held, status.needs_attention), (0, 1, true));
-    let made = store.approve(Who::Held, noon()).await.unwrap();
+    let made = approve_held(&store, noon()).await;
     assert_eq!(made.len(), 1);
     let look = store.begin_look(&id("u1"), noon()).await.unwrap();
-    assert!(look.approved);
+    assert!(look.approved.is_some());
     store.finish_look(finish(&look.id, look.claimed_seq, &Outcome::Applied), noon()).await.unwrap();
-    assert!(!store.begin_look(&id("u1"), noon()).await.unwrap().approved);
+    assert!(!store.begin_look(&id("u1"), noon()).await.unwrap().approved.is_some());
     assert!(store.progress(&[id("u1")]).await.unwrap()[0].looked_seq >= made[0].due_seq);
 }
 
@@ -95,6 +95,28 @@ async fn ask_guard(
     store.prepare_denial(denial, guard, now).await.unwrap()
 }
 
+/// An operator sees one reason; by the time of the approval, or of the look, there is another.
+#[tokio::test]
+async fn approval_counts_for_its_reason_only() {
+    use crate::domain::Held;
+    let (_dir, store) = store().await;
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
+    look_at(&store, "u1", &Outcome::Held(Held::Guard), noon()).await;
+    let seen = store.held().await.unwrap();
+    look_at(&store, "u1", &Outcome::Held(Held::Vanished), noon()).await;
+    let approval = Approval { held: &seen, by: "command", reason: None, policy: "p" };
+    assert_eq!(store.approve(approval, noon()).await.unwrap(), [], "the reason changed before the approval");
+    assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().approved, None);
+
+    assert_eq!(approve_held(&store, noon()).await.len(), 1);
+    assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().approved, Some(Held::Vanished));
+    look_at(&store, "u1", &Outcome::Held(Held::Vanished), noon()).await;
+    let kept = store.begin_look(&id("u1"), noon()).await.unwrap().approved;
+    assert_eq!(kept, Some(Held::Vanished), "the same reason keeps it");
+    look_at(&store, "u1", &Outcome::Held(Held::AddressReused(id("u2"))), noon()).await;
+    assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().approved, None, "another reason ends it");
+}
+
 #[tokio::test]
 async fn guard_hold_needs_approval() {
     let (_dir, store) = store().await;
@@ -106,9 +128,9 @@ async fn guard_hold_needs_approval() {
     assert_eq!(store.queue_for_reconcile(&[id("u1")], tomorrow).await.unwrap(), 1);
     let admission = ask_guard(&store, "u1", true, false, guard(), tomorrow).await;
     assert_eq!(admission, Admission::Refused(0));
-    assert_eq!(store.approve(Who::Failed, tomorrow).await.unwrap(), []);
-    assert_eq!(store.approve(Who::User(&id("u1")), tomorrow).await.unwrap().len(), 1);
+    assert_eq!(approve_held(&store, tomorrow).await.len(), 1);
     let approved = store.begin_look(&id("u1"), tomorrow).await.unwrap().approved;
+    let approved = approved == Some(crate::domain::Held::Guard);
     let admission = ask_guard(&store, "u1", true, approved, guard(), tomorrow).await;
     assert_eq!(admission, Admission::Admitted);
 }

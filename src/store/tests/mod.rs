@@ -130,3 +130,9 @@ async fn look_at(store: &Store, user: &str, outcome: &Outcome, now: Timestamp) -
 async fn user_row(store: &Store, user: &str) -> UserRow {
     store.find_users(user).await.unwrap().remove(0)
 }
+
+/// Approves every held user for the present reason.
+async fn approve_held(store: &Store, now: Timestamp) -> Vec<Requested> {
+    let held = store.held().await.unwrap();
+    store.approve(Approval { held: &held, by: "command (tests)", reason: None, policy: "p" }, now).await.unwrap()
+}

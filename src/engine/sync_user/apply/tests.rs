@@ -8,7 +8,7 @@ use crate::domain::OktaUserId;
 use crate::engine::reconciler::Scope;
 use crate::engine::stage::{Harness, create_user};
 use crate::engine::sync_user::Report;
-use crate::store::{AccountRow, DecisionRow, Who};
+use crate::store::{AccountRow, Approval, DecisionRow, Who};
 use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -310,7 +310,10 @@ async fn held_account_keeps_block_ownership() {
     harness.sync().await;
     let held = request(&harness, &ann).await;
     assert_eq!(held[0].outcome.as_str(), "held", "{held:?}");
-    harness.engine().store().approve(Who::User(&ann), harness.engine().now()).await.unwrap();
+    let store = harness.engine().store();
+    let held = store.held().await.unwrap();
+    let approval = Approval { held: &held, by: "command", reason: None, policy: "p" };
+    store.approve(approval, harness.engine().now()).await.unwrap();
     harness.settle().await;
     assert!(!is_blocked(&harness, &account) && mark(&harness, &account)["deactivated"] == "false");
 }
