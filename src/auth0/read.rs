@@ -16,7 +16,7 @@ const PER_PAGE: &str = "100";
 /// it. Auth0 selects root attributes only, and refuses an unknown name with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fields {
-    /// Id and address.
+    /// Id, address and time of creation.
     Id,
     /// All that a decision needs except the mark.
     Account,
@@ -32,9 +32,9 @@ impl Fields {
 
     const fn names(self) -> &'static str {
         match self {
-            Self::Id => "user_id,email",
+            Self::Id => "user_id,email,created_at",
             Self::Account => "user_id,email,email_verified,identities,blocked",
-            Self::Mark => "user_id,email,email_verified,identities,blocked,app_metadata",
+            Self::Mark => "user_id,email,created_at,email_verified,identities,blocked,app_metadata",
             Self::All => "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata",
         }
     }
@@ -47,6 +47,8 @@ pub enum AccountQuery<'a> {
     Emails(&'a [Address]),
     /// Accounts that our mark denies.
     Marked,
+    /// Accounts that our mark denies and that were created at this time or later.
+    MarkedSince(&'a str),
     /// Accounts that the original flow's flag denies, and our mark does not.
     FlaggedByOthers,
     /// Accounts with our mark for this user, on or off.
@@ -64,6 +66,9 @@ impl AccountQuery<'_> {
                 Some(terms.join(" OR "))
             }
             Self::Marked => Some(format!("app_metadata.{metadata_key}.deactivated:\"true\"")),
+            Self::MarkedSince(since) => {
+                Some(format!("app_metadata.{metadata_key}.deactivated:\"true\" AND created_at:[{since} TO *]"))
+            }
             Self::FlaggedByOthers => Some(format!(
                 "user_metadata.okta.deactivated:\"true\" AND NOT app_metadata.{metadata_key}.deactivated:\"true\""
             )),

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Fields;
 use crate::domain::account::Mirror;
-use crate::domain::{Account, AccountId, Address, Mark, OktaUserId};
+use crate::domain::{Account, AccountId, Address, Mark, OktaUserId, Timestamp};
 use crate::http::lenient;
 
 /// An object of which only the first level was read.
@@ -27,6 +27,8 @@ pub(super) const MIRROR_FLAG: &str = "deactivated";
 pub struct AccountRecord {
     /// What the program works with.
     pub account: Account,
+    /// When it was created, if that was asked for and can stand in a query.
+    pub created_at: Option<String>,
     /// `user_metadata.okta` as it was: the merge on Auth0's side is of the first level only, so that writing our flag
     /// alone would delete what others keep beside it. `None` if it was something else than an object, or was not read.
     pub(super) beside_mirror: Option<Shallow>,
@@ -45,6 +47,8 @@ struct Wire {
     user_id: Option<String>,
     #[serde(default, deserialize_with = "lenient::text")]
     email: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    created_at: Option<String>,
     email_verified: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "lenient::list")]
     identities: Vec<Identity>,
@@ -99,7 +103,8 @@ impl AccountRecord {
             unread: fields < Fields::Mark,
             mirror,
         };
-        Ok(Self { account, beside_mirror })
+        let created_at = wire.created_at.filter(|at| at.parse::<Timestamp>().is_ok());
+        Ok(Self { account, created_at, beside_mirror })
     }
 }
 

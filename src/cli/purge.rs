@@ -90,12 +90,13 @@ fn text(purge: &Purge, cleared: &[ClearedAccount], dry_run: bool) -> String {
     } else {
         let told = format!("removed marks from {accounts}; {clean} had none, {left} failed");
         text.push_str(&screen::paragraph("", &told, width));
-        text.push_str(&screen::paragraph(
-            "",
-            "next: stop and remove the service (systemctl disable --now okta-auth0-sync), else it denies the same users \
-             again; then unbind the Action",
-            width,
-        ));
+        let next = if left == 0 && purge.incomplete.is_none() {
+            "next: stop and remove the service (systemctl disable --now okta-auth0-sync), else it denies the same users again; \
+             then unbind the Action"
+        } else {
+            "not finished: accounts are still denied; fix the cause, then run `purge` again, and keep the state until then"
+        };
+        text.push_str(&screen::paragraph("", next, width));
     }
     text
 }

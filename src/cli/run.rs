@@ -46,6 +46,7 @@ pub(crate) async fn run(config: Config, clock: Arc<dyn Clock>) -> Result<Exit, E
     let schedules = Schedules {
         poll: config.schedule.poll.pattern().to_owned(),
         reconcile: config.schedule.reconcile.pattern().to_owned(),
+        reconcile_period: config.schedule.reconcile.period(),
     };
     let mut helpers: JoinSet<&'static str> = JoinSet::new();
     let reported = engine.clone();

@@ -17,6 +17,9 @@ pub const LOOKS: Backoff = Backoff { first: Duration::from_secs(1), longest: Dur
 /// While a remote is down: from a second to half a minute.
 pub const PROBES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 
+/// While a reconcile is interrupted: from a second to five minutes.
+pub const RECONCILES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
+
 impl Backoff {
     /// The longest wait after the `attempt`-th failure (the first is 1): `first × 2^(attempt − 1)`, at most `longest`.
     pub fn ceiling(&self, attempt: u32) -> Duration {

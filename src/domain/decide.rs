@@ -390,6 +390,17 @@ pub fn marked_accounts<'a>(known: &'a KnownUser, course: &Course) -> Vec<&'a Mar
     known.accounts.iter().filter(wanted).collect()
 }
 
+/// Whether an account may carry a mark for this user that the store does not know: the user has just returned.
+pub fn may_have_unknown_mark(known: &KnownUser) -> bool {
+    known.events.iter().any(|event| event.open && Signal::of(&event.event_type) == Signal::Returned)
+}
+
+/// Whether a reconcile was missed: the last good one (or else the first poll) is older than two periods. A time in the future
+/// says nothing, so it counts as old.
+pub fn is_reconcile_overdue(last: Option<Timestamp>, period: Duration, now: Timestamp) -> bool {
+    last.is_some_and(|last| last > now || clock::since(now, last) > period.saturating_mul(2))
+}
+
 /// Whether the account has one of these addresses.
 pub fn is_at(account: &Account, addresses: &[Address]) -> bool {
     account.email.as_ref().is_some_and(|email| addresses.iter().any(|address| address.same(email.as_str())))

@@ -301,6 +301,14 @@ impl Tenants for Gathering<'_> {
         self.inspector.search_accounts(addresses).await
     }
 
+    async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, InspectError> {
+        let (auth0, pacer) = self.inspector.auth0;
+        let query = AccountQuery::MarkedFor(user);
+        let call = || auth0.search(&query, 0, Fields::Id);
+        let page = paced(pacer, auth0::endpoints::SEARCH, self.inspector.clock, call).await?;
+        Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
+    }
+
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, InspectError> {
         Ok(self.store.is_blocked_by_us(id).await?)
     }

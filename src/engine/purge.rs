@@ -251,8 +251,8 @@ impl Engine {
         self.store.purged(id, Some(decision), !mirror_left, &self.policy_text, self.now()).await?;
         if mirror_left {
             return Err(Trouble::Account(
-                "the mark is removed, but user_metadata is too large to read; remove okta.deactivated from it in Auth0 if it \
-                 is there"
+                "the mark is removed, but user_metadata could not be read, because the account is too large; remove \
+                 okta.deactivated from it in Auth0 if it is there"
                     .to_owned(),
             ));
         }

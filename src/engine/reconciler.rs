@@ -13,24 +13,29 @@
 //!    flow's flag denies are only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use super::error::PassError;
+use super::error::{CallError, PassError};
 use super::{Engine, Note};
-use crate::auth0::{self, AccountQuery, AccountRecord, Fields};
+use crate::auth0::{AccountQuery, AccountRecord, Fields};
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::decide;
 use crate::domain::{
-    Account, AccountId, Address, Cause, KnownUser, MarkedAccount, OktaUser, OktaUserId, OutcomeKind, Status, Timestamp,
-    Verdict,
+    AccountId, Address, Cause, KnownUser, MarkedAccount, OktaUser, OktaUserId, OutcomeKind, Status, Timestamp, Verdict,
 };
+use crate::http::Failure;
 use crate::http::pacing::Priority;
 use crate::okta::{self, UserQuery};
 use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
+
+use parts::Listed;
+
+mod parts;
 
 /// How far back a reconcile goes by default: as far as Okta's log.
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
@@ -38,8 +43,8 @@ pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
 const PAGE: u32 = 50;
 /// Addresses per search in Auth0: a query of about two kilobytes.
 const ADDRESSES_A_SEARCH: usize = 40;
-/// Auth0 shows the first 1,000 hits of a search, 100 a page.
-const SEARCH_PAGES_MAX: u32 = 10;
+/// Skipped users and accounts named in one log line.
+const NAMED: usize = 10;
 
 /// Which users to reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,12 @@ pub struct Compared {
     pub listed: u64,
     /// Users queued for a look.
     pub made_due: u64,
+    /// Users, accounts and pages that could not be compared.
+    pub skipped: u64,
+    /// Accounts with a mark that names no user.
+    ownerless: u64,
+    /// The listing of Okta was restarted after a failed page.
+    restarted: bool,
     /// It finished.
     pub done: bool,
 }
@@ -91,6 +102,8 @@ struct Step {
     next: Option<String>,
     listed: u64,
     made_due: u64,
+    /// What could not be compared: users, accounts, pages.
+    skipped: Vec<String>,
 }
 
 impl Engine {
@@ -125,11 +138,23 @@ impl Engine {
     /// # Errors
     /// When a remote or the state fails. The next call resumes after the last stored page.
     pub async fn reconcile(self: &Arc<Self>, stop: &CancellationToken) -> Result<Compared, PassError> {
+        self.reconcile_noting(true, stop).await
+    }
+
+    /// The same. An error alone is recorded as a run if `notes_error`: an interruption is recorded once, not at each attempt.
+    pub(super) async fn reconcile_noting(
+        self: &Arc<Self>,
+        notes_error: bool,
+        stop: &CancellationToken,
+    ) -> Result<Compared, PassError> {
         let started = self.clock.now();
         let mut compared = Compared::default();
         let result = self.compare_pages(&mut compared, stop).await;
-        let error = result.as_ref().err().map(ToString::to_string);
-        if compared.listed > 0 || error.is_some() {
+        let error = match &result {
+            Err(error) => Some(error.to_string()),
+            Ok(()) => (compared.skipped > 0).then(|| format!("{} skipped; the log names them", compared.skipped)),
+        };
+        if compared.listed > 0 || (notes_error && error.is_some()) {
             let run = self.store.begin_run(RunKind::Reconcile, started).await?;
             let counts = RunCounts { looks: compared.made_due, ..RunCounts::default() };
             self.store.finish_run(run, counts, error.as_deref(), self.clock.now()).await?;
@@ -144,7 +169,9 @@ impl Engine {
                 return Ok(());
             }
             let span = info_span!("reconcile_page", stage = %run.stage, listed = run.listed);
-            let step = self.compare_page(&run).instrument(span).await?;
+            let step = self.compare_page(&run, compared).instrument(span).await?;
+            note_skipped(&step.skipped);
+            compared.skipped += step.skipped.len() as u64;
             compared.listed += step.listed;
             compared.made_due += step.made_due;
             if step.made_due > 0 {
@@ -159,17 +186,20 @@ impl Engine {
                 }
                 None => {
                     let now = self.clock.now();
-                    self.store.finish_reconcile(now).await?;
-                    if run.is_full() {
+                    let complete = compared.skipped == 0;
+                    self.store.finish_reconcile(complete, now).await?;
+                    if run.is_full() && complete {
                         self.store.clear_alarm(AlarmKind::Gap, "", now).await?;
                     }
                     info!(
                         event = "reconcile_done",
                         listed = run.listed,
                         made_due = run.made_due,
-                        "reconcile finished: {} users checked, {} queued",
+                        skipped = compared.skipped,
+                        "reconcile finished: {} users checked, {} queued, {} skipped",
                         run.listed,
-                        run.made_due
+                        run.made_due,
+                        compared.skipped
                     );
                 }
             }
@@ -178,11 +208,11 @@ impl Engine {
         Ok(())
     }
 
-    async fn compare_page(&self, run: &ReconcileRun) -> Result<Step, PassError> {
+    async fn compare_page(&self, run: &ReconcileRun, compared: &mut Compared) -> Result<Step, PassError> {
         match Stage::parse(&run.stage) {
             Stage::Known => self.compare_known(run).await,
-            Stage::Deniable => self.compare_deniable(run).await,
-            Stage::Marked => self.compare_marked().await,
+            Stage::Deniable => self.compare_deniable(run, compared).await,
+            Stage::Marked => self.compare_marked(run, compared).await,
         }
     }
 
@@ -190,7 +220,7 @@ impl Engine {
     async fn compare_known(&self, run: &ReconcileRun) -> Result<Step, PassError> {
         let ids = self.store.users_to_compare(run.next.as_deref(), PAGE).await?;
         let Some(last) = ids.last() else {
-            return Ok(Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0 });
+            return Ok(Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0, skipped: Vec::new() });
         };
         let next = Some(last.as_str().to_owned());
         let known = self.store.known(&ids).await?;
@@ -209,11 +239,25 @@ impl Engine {
             asked
         });
         due.extend(unfinished.iter().map(|user| user.id.clone()));
-        let listed = self.list(&UserQuery::Ids(settled.iter().map(|user| user.id.clone()).collect()), None).await?;
-        let now_there: BTreeMap<OktaUserId, OktaUser> =
-            listed.users.into_iter().map(|user| (user.id.clone(), user)).collect();
+        let ids_of = |range: Range<usize>| settled[range].iter().map(|user| user.id.clone()).collect();
+        let parts = self.in_parts(settled.len(), |range| self.list(UserQuery::Ids(ids_of(range)), None)).await?;
+        let mut skipped = Vec::new();
+        let mut unanswered: BTreeSet<usize> = BTreeSet::new();
+        for (place, failure) in &parts.failed {
+            unanswered.insert(*place);
+            if parts.are_single_failures() {
+                due.insert(settled[*place].id.clone());
+            } else {
+                skipped.push(format!("{} ({failure})", settled[*place].id));
+            }
+        }
+        let users = parts.answers.into_iter().flat_map(|(_, page)| page.users);
+        let now_there: BTreeMap<OktaUserId, OktaUser> = users.map(|user| (user.id.clone(), user)).collect();
         let mut denied: Vec<Candidate> = Vec::new();
-        for user in settled {
+        for (place, user) in settled.into_iter().enumerate() {
+            if unanswered.contains(&place) {
+                continue;
+            }
             // Okta does not list deleted users, so a missing user counts as deleted.
             let status = now_there.get(&user.id).map_or(Status::Deleted, |there| there.status.clone());
             if self.options.rules.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
@@ -224,16 +268,22 @@ impl Engine {
                 due.insert(user.id.clone());
             }
         }
-        due.extend(self.disagreeing(denied).await?);
+        due.extend(self.disagreeing(denied, &mut skipped).await?);
         let made_due = self.queue(due).await?;
-        Ok(Step { stage: Some(Stage::Known), next, listed: ids.len() as u64, made_due })
+        Ok(Step { stage: Some(Stage::Known), next, listed: ids.len() as u64, made_due, skipped })
     }
 
     /// Checks a page of users that Okta lists in a denying status.
-    async fn compare_deniable(&self, run: &ReconcileRun) -> Result<Step, PassError> {
+    async fn compare_deniable(&self, run: &ReconcileRun, compared: &mut Compared) -> Result<Step, PassError> {
         let changed_since = if run.is_full() { None } else { parse_timestamp(&run.scope).ok() };
         let statuses: Vec<Status> = self.options.rules.policy.deny_statuses.iter().cloned().collect();
-        let page = self.list(&UserQuery::Status { statuses, changed_since }, run.next.as_deref()).await?;
+        let query = UserQuery::Status { statuses, changed_since };
+        let cursor = run.next.as_deref();
+        let page = match self.tried(|| self.list(query.clone(), cursor)).await {
+            Ok(page) => page,
+            Err(CallError::Failed(failure)) => return Ok(past_failed_page(cursor, &failure, compared)),
+            Err(paused) => return Err(paused.into()),
+        };
         if page.unreadable > 0 {
             warn!(
                 event = "unreadable_users",
@@ -261,58 +311,110 @@ impl Engine {
                 unknown.push(Candidate::new(&user.id, addresses, &[]));
             }
         }
-        let due = self.disagreeing(unknown).await?;
+        let mut skipped = Vec::new();
+        let due = self.disagreeing(unknown, &mut skipped).await?;
         let made_due = self.queue(due).await?;
         let stage = if page.next.is_some() { Stage::Deniable } else { Stage::Marked };
-        Ok(Step { stage: Some(stage), next: page.next, listed: page.users.len() as u64, made_due })
+        Ok(Step { stage: Some(stage), next: page.next, listed: page.users.len() as u64, made_due, skipped })
     }
 
-    /// Adopts accounts with our mark that the state does not know as denied.
-    async fn compare_marked(&self) -> Result<Step, PassError> {
-        let (records, total) = self.search(&AccountQuery::Marked).await?;
-        if total > records.len() as u64 {
+    /// Adopts accounts with our mark that the state does not know as denied. Auth0 shows the first 1,000 hits, so the accounts
+    /// are listed in the order of their creation, in ranges.
+    async fn compare_marked(&self, run: &ReconcileRun, compared: &mut Compared) -> Result<Step, PassError> {
+        let since = run.next.as_deref();
+        let query = since.map_or(AccountQuery::Marked, AccountQuery::MarkedSince);
+        let mut skipped = Vec::new();
+        let listed = match self.list_marked(&query).await {
+            Ok(listed) => listed,
+            Err(CallError::Failed(failure)) => {
+                skipped.push(format!("the accounts with a mark ({failure})"));
+                Listed::default()
+            }
+            Err(paused) => return Err(paused.into()),
+        };
+        let mut due = BTreeSet::new();
+        for record in &listed.records {
+            self.adopt(record, since, &mut due, &mut skipped, compared).await?;
+        }
+        for (id, failure) in &listed.unread {
+            skipped.push(format!("{id} ({failure})"));
+        }
+        let made_due = self.queue(due).await?;
+        if listed.hits < listed.total {
+            if listed.last.is_some() && listed.last.as_deref() != since {
+                return Ok(Step { stage: Some(Stage::Marked), next: listed.last, listed: 0, made_due, skipped });
+            }
             warn!(
                 event = "marks_beyond_search",
-                total,
-                seen = records.len(),
-                "Auth0's search returns only the first 1,000 marked accounts; unknown marks beyond them are not found"
+                total = listed.total,
+                seen = listed.hits,
+                "Auth0's search does not show all marked accounts; unknown marks beyond them are not found"
             );
+            skipped.push(format!("{} accounts with a mark that the search does not show", listed.total - listed.hits));
         }
-        let now = self.clock.now();
-        let mut due = BTreeSet::new();
-        let mut ownerless = 0_u64;
-        for record in &records {
-            let account = &record.account;
-            let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { continue };
-            let Some(owner) = &mark.okta_user_id else {
-                ownerless += 1;
-                continue;
-            };
-            let denied_at = mark.at.as_deref().and_then(|at| parse_timestamp(at).ok()).unwrap_or(now);
-            let known = self.store.known(std::slice::from_ref(owner)).await?;
-            if known.get(owner).is_some_and(|user| user.denied.contains(&account.id)) {
-                continue;
-            }
-            // The index lags, so the account is read again by id.
-            let Some(current) = self.read_account(&account.id).await? else { continue };
-            let still = current
-                .account
-                .mark
-                .as_ref()
-                .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(owner));
-            if still && self.store.adopt_account(owner, &account.id, account.email.as_ref(), denied_at, now).await? {
-                due.insert(owner.clone());
+        if let Err(error) = self.report_foreign_flags(compared.ownerless).await {
+            match error {
+                PassError::Failed(failure) => skipped.push(format!("the accounts with a flag of others ({failure})")),
+                other => return Err(other),
             }
         }
-        self.report_foreign_flags(ownerless).await?;
-        let made_due = self.queue(due).await?;
-        Ok(Step { stage: None, next: None, listed: 0, made_due })
+        Ok(Step { stage: None, next: None, listed: 0, made_due, skipped })
+    }
+
+    /// Adopts an account with our mark, if the state does not know it as denied.
+    async fn adopt(
+        &self,
+        record: &AccountRecord,
+        since: Option<&str>,
+        due: &mut BTreeSet<OktaUserId>,
+        skipped: &mut Vec<String>,
+        compared: &mut Compared,
+    ) -> Result<(), PassError> {
+        let (account, now) = (&record.account, self.clock.now());
+        if account.unread {
+            let known = self.store.denied_among(std::slice::from_ref(&account.id)).await?;
+            if !known.contains(&account.id) {
+                skipped.push(format!("{} (its mark is too large to read)", account.id));
+            }
+            return Ok(());
+        }
+        let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { return Ok(()) };
+        let Some(owner) = &mark.okta_user_id else {
+            // The start of a range was the end of the one before.
+            let again = since.is_some() && record.created_at.as_deref() == since;
+            compared.ownerless += u64::from(!again);
+            return Ok(());
+        };
+        let known = self.store.known(std::slice::from_ref(owner)).await?;
+        if known.get(owner).is_some_and(|user| user.denied.contains(&account.id)) {
+            return Ok(());
+        }
+        // The index lags, so the account is read again by id.
+        let current = match self.tried(|| self.read_account(&account.id)).await {
+            Ok(Some(current)) => current,
+            Ok(None) => return Ok(()),
+            Err(CallError::Failed(failure)) => {
+                skipped.push(format!("{} ({failure})", account.id));
+                return Ok(());
+            }
+            Err(paused) => return Err(paused.into()),
+        };
+        let still = current
+            .account
+            .mark
+            .as_ref()
+            .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(owner));
+        let denied_at = mark.at.as_deref().and_then(|at| parse_timestamp(at).ok()).unwrap_or(now);
+        if still && self.store.adopt_account(owner, &account.id, account.email.as_ref(), denied_at, now).await? {
+            due.insert(owner.clone());
+        }
+        Ok(())
     }
 
     /// Raises an alarm if accounts are denied without a known user: by an earlier flow, by hand, or by a mark that lost its
     /// owner. The daemon adopts them when it denies their user, but never lifts them, so operators have to know.
     async fn report_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
-        let (records, total) = self.search(&AccountQuery::FlaggedByOthers).await?;
+        let (records, total) = self.tried(|| self.search_all(&AccountQuery::FlaggedByOthers, Fields::Id)).await?;
         let ids: Vec<AccountId> = records.into_iter().map(|record| record.account.id).collect();
         // An account that we denied and that kept only the mirror is not foreign: this reconcile restores its mark.
         let ours = self.store.denied_among(&ids).await?.len() as u64;
@@ -329,7 +431,11 @@ impl Engine {
     }
 
     /// The users, all with the verdict `Deny`, whose accounts disagree according to Auth0's search.
-    async fn disagreeing(&self, users: Vec<Candidate>) -> Result<BTreeSet<OktaUserId>, PassError> {
+    async fn disagreeing(
+        &self,
+        users: Vec<Candidate>,
+        skipped: &mut Vec<String>,
+    ) -> Result<BTreeSet<OktaUserId>, PassError> {
         // Without the search, accounts cannot be read in pages, so every user needs a look.
         if !self.options.search {
             return Ok(users.into_iter().map(|user| user.known.id).collect());
@@ -345,7 +451,7 @@ impl Engine {
             }
             user.addresses = distinct(policy.in_scope(&user.known.addresses).into_iter().cloned().collect());
             if !batch.is_empty() && addresses + user.addresses.len() > ADDRESSES_A_SEARCH {
-                due.extend(self.disagreeing_batch(&batch).await?);
+                due.extend(self.disagreeing_batch(&batch, skipped).await?);
                 batch.clear();
                 addresses = 0;
             }
@@ -353,29 +459,54 @@ impl Engine {
             batch.push(user);
         }
         if !batch.is_empty() {
-            due.extend(self.disagreeing_batch(&batch).await?);
+            due.extend(self.disagreeing_batch(&batch, skipped).await?);
         }
         Ok(due)
     }
 
-    async fn disagreeing_batch(&self, batch: &[Candidate]) -> Result<Vec<OktaUserId>, PassError> {
-        let asked: Vec<Address> = batch.iter().flat_map(|user| user.addresses.iter().cloned()).collect();
-        let (records, total) =
-            if asked.is_empty() { (Vec::new(), 0) } else { self.search(&AccountQuery::Emails(&asked)).await? };
-        // Auth0 has more hits than it returns, so no user of this batch is known to agree.
-        let complete = total <= records.len() as u64;
-        let mut by_key: BTreeMap<String, Vec<&Account>> = BTreeMap::new();
-        for record in &records {
-            if let Some(email) = &record.account.email {
-                by_key.entry(email.key()).or_default().push(&record.account);
+    async fn disagreeing_batch(
+        &self,
+        batch: &[Candidate],
+        skipped: &mut Vec<String>,
+    ) -> Result<Vec<OktaUserId>, PassError> {
+        let addresses =
+            |range: Range<usize>| batch[range].iter().flat_map(|user| user.addresses.iter().cloned()).collect();
+        let parts = self
+            .in_parts(batch.len(), |range| {
+                let asked: Vec<Address> = addresses(range);
+                async move {
+                    match asked.is_empty() {
+                        true => Ok((Vec::new(), 0)),
+                        false => self.search_all(&AccountQuery::Emails(&asked), Fields::All).await,
+                    }
+                }
+            })
+            .await?;
+        let mut due = Vec::new();
+        for (place, failure) in &parts.failed {
+            let user = &batch[*place].known.id;
+            if parts.are_single_failures() {
+                due.push(user.clone());
+            } else {
+                skipped.push(format!("{user} ({failure})"));
             }
         }
-        let agrees = |user: &Candidate| {
-            let hits = user.addresses.iter().filter_map(|address| by_key.get(&address.key())).flatten();
-            let accounts = hits.map(|account| (*account).clone()).collect();
-            decide::agrees(&user.known, &user.addresses, accounts, &self.options.rules, self.now())
-        };
-        Ok(batch.iter().filter(|user| !complete || !agrees(user)).map(|user| user.known.id.clone()).collect())
+        for (range, (records, total)) in parts.answers {
+            // Auth0 has more hits than it returns, so no user of this part is known to agree.
+            let complete = total <= records.len() as u64;
+            let users = batch[range].iter().filter(|user| !complete || !self.agrees(user, &records));
+            due.extend(users.map(|user| user.known.id.clone()));
+        }
+        Ok(due)
+    }
+
+    /// Whether a user is denied on all accounts that a search found.
+    fn agrees(&self, user: &Candidate, records: &[AccountRecord]) -> bool {
+        let keys: BTreeSet<String> = user.addresses.iter().map(Address::key).collect();
+        let found = records.iter().map(|record| &record.account);
+        let accounts = found.filter(|account| account.email.as_ref().is_some_and(|email| keys.contains(&email.key())));
+        let accounts = accounts.cloned().collect();
+        decide::agrees(&user.known, &user.addresses, accounts, &self.options.rules, self.now())
     }
 
     async fn queue(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
@@ -383,39 +514,31 @@ impl Engine {
         if due.is_empty() { Ok(0) } else { Ok(self.store.queue_for_reconcile(&due, self.clock.now()).await?) }
     }
 
-    async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, PassError> {
-        self.okta_breaker
-            .call(okta::endpoints::USERS, Priority::Reconcile, "reconciler", || self.okta.list(query, cursor))
-            .await
-            .map_err(PassError::from)
+    async fn list(&self, query: UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, CallError> {
+        let call = || self.okta.list(&query, cursor);
+        self.okta_breaker.call(okta::endpoints::USERS, Priority::Reconcile, "reconciler", call).await
     }
+}
 
-    async fn read_account(&self, id: &AccountId) -> Result<Option<AccountRecord>, PassError> {
-        self.auth0_breaker
-            .call(auth0::endpoints::ACCOUNT, Priority::Reconcile, "reconciler", || self.auth0.account(id, Fields::Mark))
-            .await
-            .map_err(PassError::from)
+/// Where to continue after a page of Okta's listing that cannot be read: at its start, since Okta may refuse an old cursor,
+/// and the second time with the next stage.
+fn past_failed_page(cursor: Option<&str>, failure: &Failure, compared: &mut Compared) -> Step {
+    if cursor.is_some() && !std::mem::replace(&mut compared.restarted, true) {
+        info!(event = "listing_restarted", "{failure}; listing the users of Okta from the start");
+        return Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0, skipped: Vec::new() };
     }
+    let skipped = vec![format!("the rest of Okta's users who may be denied ({failure})")];
+    Step { stage: Some(Stage::Marked), next: None, listed: 0, made_due: 0, skipped }
+}
 
-    async fn search(&self, query: &AccountQuery<'_>) -> Result<(Vec<AccountRecord>, u64), PassError> {
-        let (mut records, mut total) = (Vec::new(), 0);
-        for page in 0..SEARCH_PAGES_MAX {
-            let hits = self
-                .auth0_breaker
-                .call(auth0::endpoints::SEARCH, Priority::Reconcile, "reconciler", || {
-                    self.auth0.search(query, page, Fields::All)
-                })
-                .await
-                .map_err(PassError::from)?;
-            total = hits.total;
-            let empty = hits.accounts.is_empty();
-            records.extend(hits.accounts);
-            if empty || records.len() as u64 >= total {
-                break;
-            }
-        }
-        Ok((records, total))
+/// Logs what a page could not compare.
+fn note_skipped(skipped: &[String]) {
+    if skipped.is_empty() {
+        return;
     }
+    let named = skipped.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let count = skipped.len();
+    warn!(event = "reconcile_skipped", count, "reconcile skipped {count}, and tries again next time: {named}");
 }
 
 /// A user to deny, as the store and the listing show them.

@@ -13,13 +13,16 @@ use super::applier::Until;
 use super::error::PassError;
 use super::ticks::{Ticks, WakingTicks};
 use super::{Engine, Fatal, Note};
-use crate::domain::clock;
+use crate::domain::backoff::RECONCILES;
+use crate::domain::{clock, decide};
 use crate::failpoint;
 use crate::health::Deadlines;
 
 /// How often a waiting loop stamps its heartbeat. Between two stamps lies at most one call, which its timeouts bound: 45 s
 /// for a page of the log, plus 20 s for each step to a token.
 const STAMP_EVERY: Duration = Duration::from_secs(1);
+/// How often rows older than the retention are removed.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// Keeps installations with the same schedule from polling in the same instant.
 const JITTER_MAX_MS: u64 = 1000;
 
@@ -30,6 +33,8 @@ pub struct Schedules {
     pub poll: String,
     /// Reconciles.
     pub reconcile: String,
+    /// The shortest time between two of them.
+    pub reconcile_period: Duration,
 }
 
 impl Schedules {
@@ -60,7 +65,8 @@ impl Engine {
             ("applier", engine.apply(Until::Stopped, &token).await.map(|_| ()).map_err(Fatal::Store))
         });
         let (engine, token) = (self.clone(), stop.clone());
-        loops.spawn(async move { ("reconciler", engine.reconcile_loop(&token).await) });
+        let period = schedules.reconcile_period;
+        loops.spawn(async move { ("reconciler", engine.reconcile_loop(period, &token).await) });
 
         let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move { ("directory", engine.directory_loop(&token).await) });
@@ -193,22 +199,44 @@ impl Engine {
         }
     }
 
-    /// Reconciles at each tick, resumes a reconcile that a restart interrupted, and removes old rows afterwards.
-    async fn reconcile_loop(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Fatal> {
+    /// Reconciles at each tick, catches up at the start if ticks were missed, resumes a reconcile that a restart interrupted,
+    /// and removes old rows, whatever the reconcile does.
+    async fn reconcile_loop(self: &Arc<Self>, period: Duration, stop: &CancellationToken) -> Result<(), Fatal> {
         let mut under_way = self.store.current_reconcile().await?.is_some();
+        if !under_way && decide::is_reconcile_overdue(self.store.last_reconcile_or_start().await?, period, self.now()) {
+            self.begin_nightly().await?;
+            under_way = true;
+        }
+        let (mut failures, mut retry_at, mut tidy_at) = (0_u32, Duration::ZERO, Duration::ZERO);
         loop {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             failpoint::hang("reconciler").await;
-            if under_way {
-                match self.reconcile(stop).await {
-                    Ok(compared) => under_way = !compared.done,
-                    Err(error) => warn!(event = "reconcile_failed", "reconcile interrupted: {error}; resuming later"),
+            if self.clock.monotonic() >= tidy_at {
+                self.tidy(stop).await;
+                tidy_at = self.clock.monotonic().saturating_add(TIDY_EVERY);
+            }
+            if under_way && self.clock.monotonic() >= retry_at {
+                match self.reconcile_noting(failures == 0, stop).await {
+                    Ok(compared) => {
+                        if failures > 0 {
+                            info!(event = "reconcile_resumed", failures, "the reconcile continues");
+                        }
+                        failures = 0;
+                        under_way = !compared.done;
+                    }
+                    Err(error) => {
+                        failures = failures.saturating_add(1);
+                        retry_at = self.clock.monotonic().saturating_add(RECONCILES.wait(failures, fastrand::f64()));
+                        if failures == 1 {
+                            warn!(
+                                event = "reconcile_failed",
+                                "reconcile interrupted: {error}; resuming when it is over"
+                            );
+                        }
+                    }
                 }
                 if stop.is_cancelled() {
                     return Ok(());
-                }
-                if !under_way {
-                    self.tidy(stop).await;
                 }
             }
             tokio::select! {

@@ -104,18 +104,25 @@ impl Store {
         }
     }
 
-    /// Marks the reconcile as finished.
+    /// Ends the reconcile. One that is not complete skipped something: it does not count as good, and does not cover the
+    /// policy.
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn finish_reconcile(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn finish_reconcile(&self, complete: bool, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin(Write::FinishReconcile).await?;
-        for statement in [
-            "UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL",
-            "UPDATE installation SET last_reconcile_ok_at = ?",
-        ] {
-            sqlx::query(statement).bind(timestamp_text(now)).execute(&mut *tx).await?;
-        }
+        sqlx::query(
+            "UPDATE installation SET last_reconcile_ok_at = iif(?1, ?2, last_reconcile_ok_at),
+                 swept_policy = iif(?1 OR (SELECT scope FROM sweep) <> 'all', swept_policy, '')",
+        )
+        .bind(complete)
+        .bind(timestamp_text(now))
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL")
+            .bind(timestamp_text(now))
+            .execute(&mut *tx)
+            .await?;
         self.commit(tx).await
     }
 
@@ -138,6 +145,18 @@ impl Store {
         .bind(limit)
         .fetch_all(self.reader())
         .await?)
+    }
+
+    /// When the last good reconcile finished, or else when the log was first polled.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn last_reconcile_or_start(&self) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<StoredTime> =
+            sqlx::query_scalar("SELECT coalesce(last_reconcile_ok_at, first_poll_at) FROM installation")
+                .fetch_one(self.reader())
+                .await?;
+        Ok(at.map(Timestamp::from))
     }
 
     /// When the last reconcile finished.

@@ -1,5 +1,6 @@
 //! Data that others size: no amount of it keeps an account open, stops a reconcile or makes a purge claim too much.
 
+use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync::engine::purge::Purge;
 use okta_auth0_sync_sandbox::ProfileLimit;
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ async fn oversized_app_metadata_is_denied_unread() {
     assert_eq!(world.outcome(&ann).await, "applied");
     assert!(world.store().accounts_of(&ann).await.unwrap()[0].denied);
     world.auth0().set_user(&account, |user| user["app_metadata"]["okta_sync"] = json!({}));
-    world.request(&ann).await;
+    world.reconcile().await;
     assert!(!world.lets_in(&account), "a mark that cannot be read is written again");
     world.returns(&ann).await;
     assert!(world.lets_in(&account));
@@ -164,6 +165,87 @@ async fn block_of_others_is_kept_on_full_profile() {
     assert_eq!(world.auth0().user(&account).unwrap()["blocked"], true, "we did not block it");
 }
 
+/// Accounts with a mark of a lost state, for users who are active.
+fn stale_marks(world: &World, count: usize) -> Vec<String> {
+    let one = |number: usize| {
+        let who = world.person(&format!("active{number}@example.com"));
+        world.auth0().create_user(marked(&who, &format!("active{number}@example.com")))
+    };
+    (0..count).map(one).collect()
+}
+
+fn marked(who: &OktaUserId, email: &str) -> Value {
+    json!({
+        "email": email,
+        "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": who.as_str() } },
+    })
+}
+
+#[tokio::test]
+async fn oversized_account_does_not_stop_reconcile() {
+    for field in ["user_metadata", "app_metadata"] {
+        let world = World::new().await;
+        let leavers: Vec<(OktaUserId, String)> = (0..6)
+            .map(|number| {
+                let address = format!("leaver{number}@example.com");
+                (world.person(&address), world.account(&address))
+            })
+            .collect();
+        for (who, _) in &leavers {
+            world.okta().deactivate(who);
+        }
+        world.sync().await;
+        world.auth0().set_user(&leavers[2].1, |user| user[field]["filler"] = json!("x".repeat(TOO_MUCH)));
+        // Active, with a mark of a lost state.
+        let stale = stale_marks(&world, 1).remove(0);
+        world.passes(DAY);
+        world.reconcile().await;
+        assert!(world.lets_in(&stale), "{field}: the mark of an active user is lifted");
+        assert!(leavers.iter().all(|(_, account)| !world.lets_in(account)), "{field}");
+        assert_eq!(world.store().current_reconcile().await.unwrap(), None, "{field}: it finished");
+    }
+}
+
+#[tokio::test]
+async fn many_large_accounts_do_not_stop_reconcile() {
+    let world = World::new().await;
+    let accounts = stale_marks(&world, 110);
+    for account in &accounts {
+        world.auth0().set_user(account, |user| user["app_metadata"]["filler"] = json!("x".repeat(90 << 10)));
+    }
+    world.passes(DAY);
+    world.reconcile().await;
+    assert_eq!(accounts.iter().filter(|account| !world.lets_in(account)).count(), 0);
+}
+
+#[tokio::test]
+async fn purge_clears_and_names_oversized_accounts() {
+    let world = World::new().await;
+    let people = ["ann", "bob", "carol"].map(|name| {
+        let address = format!("{name}@example.com");
+        (world.person(&address), world.account(&address))
+    });
+    for (who, _) in &people {
+        world.okta().deactivate(who);
+    }
+    world.sync().await;
+    // Found by the search only, beside an account of which nothing can be read.
+    let lost = stale_marks(&world, 2);
+    world.auth0().set_user(&people[1].1, |user| user["user_metadata"]["filler"] = json!("x".repeat(TOO_MUCH)));
+    world.auth0().set_user(&lost[0], |user| user["app_metadata"]["filler"] = json!("x".repeat(TOO_MUCH)));
+    world.passes(DAY);
+    let done = purge(&world).await;
+    for account in [&people[0].1, &people[2].1, &lost[0], &lost[1]] {
+        assert!(world.lets_in(account), "{account}: {done:?}");
+        assert_eq!(world.mark(account), Value::Null, "{account}");
+    }
+    assert_eq!(world.mark(&people[1].1), Value::Null, "the mark is removed");
+    // A mirror that cannot be read may still deny.
+    let left: Vec<&str> = done.left.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!((left, done.incomplete), (vec![people[1].1.as_str(), lost[0].as_str()], None));
+    assert!(done.left[0].1.contains("user_metadata"), "{:?}", done.left);
+}
+
 #[tokio::test]
 async fn accountless_leaver_is_searched_without_limit() {
     let world = World::new().await;
@@ -175,4 +257,36 @@ async fn accountless_leaver_is_searched_without_limit() {
     let account = world.account("ann@example.com");
     world.reconcile().await;
     world.assert_denied_for(&account, &ann);
+}
+
+#[tokio::test]
+async fn returned_user_is_found_by_mark() {
+    let world = World::new().await;
+    let ann = world.person("ann@example.com");
+    world.okta().deactivate_silently(&ann);
+    world.sync().await;
+    // Marked before the backup that this state was restored from, and renamed since.
+    let account = world.auth0().create_user(marked(&ann, "ann.old@example.com"));
+    world.passes(DAY);
+    world.returns(&ann).await;
+    world.assert_open(&account);
+}
+
+#[tokio::test]
+async fn reconcile_pages_2500_marks() {
+    let world = World::with(|setup| setup.options.guard.denials_max = 10_000).await;
+    let accounts: Vec<String> = (0..2500)
+        .map(|number| {
+            let who = world.person(&format!("p{number}@example.com"));
+            let mut account = marked(&who, &format!("p{number}@example.com"));
+            // Some in the same millisecond, across a range's end too.
+            let at = world.now() + jiff::SignedDuration::from_millis(i64::from(number / 7 * 3));
+            account["created_at"] = json!(at.to_string());
+            world.auth0().create_user(account)
+        })
+        .collect();
+    world.passes(DAY);
+    assert_eq!(world.compare(okta_auth0_sync::engine::reconciler::Scope::All).await, 2500);
+    world.settle().await;
+    assert_eq!(accounts.iter().filter(|account| !world.lets_in(account)).count(), 0);
 }

@@ -2,6 +2,7 @@
 
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync::engine::reconciler::Scope;
+use okta_auth0_sync_sandbox::{Fault, PathMatch};
 use serde_json::json;
 
 use super::world::{DAY, HOUR, World};
@@ -87,7 +88,7 @@ async fn reconcile_resumes_after_stop() {
     world.passes(DAY);
     // The second page of the listing fails.
     world.engine().begin_reconcile(okta_auth0_sync::engine::reconciler::Scope::All, "a test").await.unwrap();
-    let fault = okta_auth0_sync_sandbox::Fault::status("GET", "/api/v1/users", 500).skip(1).times(1);
+    let fault = okta_auth0_sync_sandbox::Fault::status("GET", "/api/v1/users", 403).skip(1).times(1);
     world.okta().faults().add(fault);
     let stop = tokio_util::sync::CancellationToken::new();
     world.engine().reconcile(&stop).await.unwrap_err();
@@ -211,4 +212,67 @@ async fn user_missing_from_listing_is_rechecked() {
     let looked: Vec<OktaUserId> = world.reconcile().await.into_iter().map(|report| report.user).collect();
     assert_eq!(looked, [people[1].0.clone()]);
     people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+}
+
+/// Leavers without an event in the log, each with an account.
+fn silent_leavers(world: &World, count: usize) -> Vec<String> {
+    let one = |number: usize| {
+        let address = format!("p{number}@example.com");
+        let who = world.person(&address);
+        world.okta().deactivate_silently(&who);
+        world.account(&address)
+    };
+    (0..count).map(one).collect()
+}
+
+fn fault(path: PathMatch, code: u16) -> Fault {
+    Fault { path, ..Fault::status("GET", "", code) }
+}
+
+async fn last_good(world: &World) -> bool {
+    world.store().last_reconcile_ok_at().await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn failing_long_search_is_split() {
+    let world = World::new().await;
+    let accounts = silent_leavers(&world, 30);
+    // Auth0 gives a search two seconds, and answers 503 to a longer one.
+    world.auth0().faults().add(fault(PathMatch::Contains("+OR+email".to_owned()), 503));
+    world.reconcile().await;
+    assert!(accounts.iter().all(|account| !world.lets_in(account)));
+    assert!(last_good(&world).await);
+}
+
+#[tokio::test]
+async fn dead_search_ends_an_incomplete_reconcile() {
+    let world = World::new().await;
+    let accounts = silent_leavers(&world, 30);
+    let id = world.auth0().faults().add(fault(PathMatch::Exact("/api/v2/users".to_owned()), 503));
+    world.compare(Scope::All).await;
+    assert_eq!(world.store().current_reconcile().await.unwrap(), None, "it ends");
+    assert!(!last_good(&world).await, "and does not count");
+    let asked = world.auth0().journal().count("GET", "/api/v2/users");
+    assert!(asked < 40, "a remote that does not answer is not asked about each user: {asked}");
+    assert!(world.auth0().faults().remove(id));
+    world.reconcile().await;
+    assert!(accounts.iter().all(|account| !world.lets_in(account)));
+    assert!(last_good(&world).await);
+}
+
+#[tokio::test]
+async fn refused_listing_cursor_restarts_the_listing() {
+    let world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
+    let accounts = silent_leavers(&world, 250);
+    world.okta().faults().add(fault(PathMatch::Contains("after=".to_owned()), 400).times(1));
+    world.reconcile().await;
+    assert!(accounts.iter().all(|account| !world.lets_in(account)));
+    assert!(last_good(&world).await);
+
+    let world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
+    silent_leavers(&world, 250);
+    world.okta().faults().add(fault(PathMatch::Contains("after=".to_owned()), 400));
+    world.reconcile().await;
+    assert_eq!(world.store().current_reconcile().await.unwrap(), None, "the other stages still run");
+    assert!(!last_good(&world).await);
 }

@@ -9,7 +9,7 @@ use super::super::stage::{CapturedLogs, Harness};
 use super::*;
 use crate::domain::account::Mirror;
 use crate::domain::mark::MarkOptions;
-use crate::domain::{Mark, Policy, Rules};
+use crate::domain::{Account, Mark, Policy, Rules};
 use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -108,7 +108,7 @@ impl Daemon {
         let stage = Stage::with(PLAIN, clock, |engine, _| engine.with_notes(sender)).await;
         prepare(&stage).await;
         let (engine, stop) = (stage.engine.clone(), CancellationToken::new());
-        let schedules = Schedules { poll: poll.to_owned(), reconcile: NEVER.to_owned() };
+        let schedules = Schedules { poll: poll.to_owned(), reconcile: NEVER.to_owned(), reconcile_period: DAY };
         let running = tokio::spawn({
             let stop = stop.clone();
             async move { engine.run(&schedules, stop).await }
@@ -233,7 +233,8 @@ fn only_configuration_errors_count_as_such() {
 #[tokio::test]
 async fn invalid_schedule_is_refused() {
     let stage = Stage::new(PLAIN).await;
-    let schedules = Schedules { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned() };
+    let schedules =
+        Schedules { poll: "every now and then".to_owned(), reconcile: NEVER.to_owned(), reconcile_period: DAY };
     let fatal = soon(stage.engine.run(&schedules, CancellationToken::new())).await.unwrap_err();
     assert!(fatal.is_configuration(), "{fatal}");
 }
@@ -315,5 +316,53 @@ async fn restart_resumes_reconcile_then_expires_rows() {
     daemon.stage.sandbox.okta().journal().clear();
     daemon.stage.engine.wakes.reconcile.notify_one();
     until(|| daemon.stage.sandbox.okta().journal().count("GET", "/api/v1/users") > 0).await;
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn missed_reconcile_is_caught_up_at_start() {
+    for (missed, expected) in [(3 * DAY, true), (DAY, false)] {
+        let logs = CapturedLogs::new();
+        let mut daemon = Daemon::start(async |stage| {
+            let (engine, stop) = (&stage.engine, CancellationToken::new());
+            engine.poll(&stop).await.unwrap();
+            engine.begin_nightly().await.unwrap();
+            engine.reconcile(&stop).await.unwrap();
+            stage.clock.advance(missed);
+        })
+        .await;
+        assert_eq!(daemon.pass().await, None);
+        a_while().await;
+        // One before the machine was off, and one after.
+        assert_eq!(logs.count("reconcile_began"), 1 + usize::from(expected), "{}", logs.text());
+        daemon.end().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn interrupted_reconcile_is_logged_once() {
+    let logs = CapturedLogs::new();
+    let mut daemon = Daemon::start(async |stage| {
+        create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
+        stage.engine.begin_nightly().await.unwrap();
+        stage.sandbox.auth0().faults().add(Fault::status("GET", "/api/v2/users", 403));
+    })
+    .await;
+    assert_eq!(daemon.pass().await, None);
+    until(|| logs.count("reconcile_failed") > 0).await;
+    for _ in 0..120 {
+        daemon.stage.clock.advance(10 * Duration::from_secs(1));
+        a_while().await;
+    }
+    let asked = daemon.stage.sandbox.auth0().journal().count("GET", "/api/v2/users");
+    assert!(asked > 1 && asked < 60, "it is tried again, with backoff: {asked}");
+    let store = daemon.stage.engine.store().clone();
+    assert_eq!(logs.count("reconcile_failed"), 1);
+    daemon.stage.sandbox.auth0().faults().clear();
+    while store.current_reconcile().await.unwrap().is_some() {
+        daemon.stage.clock.advance(10 * Duration::from_secs(1));
+        a_while().await;
+    }
+    until(|| logs.count("reconcile_resumed") > 0).await;
     daemon.end().await.unwrap();
 }

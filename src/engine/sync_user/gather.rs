@@ -41,6 +41,8 @@ pub(in crate::engine) trait Tenants {
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Self::Error>;
     /// Auth0's search for accounts with one of these addresses; it lags. Empty if the search is switched off.
     async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Self::Error>;
+    /// Auth0's search for accounts whose mark names this user; it lags.
+    async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, Self::Error>;
     /// Does the store say that a block on this account is ours?
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, Self::Error>;
     /// Records a failed read that must not stop the decisions about other accounts.
@@ -148,7 +150,15 @@ impl<T: Tenants> Rounds<'_, T> {
     }
 
     async fn allow(&mut self) -> Result<(), T::Error> {
-        for id in self.marked() {
+        let mut marked = self.marked();
+        // The store may be older than the mark: a restored backup, or a mark that the log no longer explains.
+        if marked.is_empty() && decide::may_have_unknown_mark(self.known) {
+            match self.tenants.search_marked(&self.known.id).await {
+                Ok(found) => marked = found,
+                Err(failure) => self.tenants.defer(failure)?,
+            }
+        }
+        for id in marked {
             let record = match self.tenants.account(&id).await {
                 Ok(record) => record,
                 Err(failure) => {

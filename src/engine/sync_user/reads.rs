@@ -104,6 +104,14 @@ impl Tenants for UserSync<'_> {
         self.search_alone(addresses).await
     }
 
+    async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, SyncError> {
+        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
+        let query = AccountQuery::MarkedFor(user);
+        let call = || auth0.search(&query, 0, Fields::Id);
+        let page = breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), call).await?;
+        Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
+    }
+
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, SyncError> {
         Ok(self.engine.store.is_blocked_by_us(id).await?)
     }
