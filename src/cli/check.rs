@@ -173,6 +173,9 @@ pub fn of_config(config: &Config, now: Timestamp) -> Report {
             Err(error) => report.fail("tls.ca_file", format!("cannot read {}: {error}", path.display())),
         }
     }
+    if let Some(proxy) = &config.proxies.https {
+        report.pass("proxy", format!("{proxy}; not used for {}", config.proxies.bypass.replace(',', ", ")));
+    }
     let denied: Vec<&str> = config.policy.deny_statuses.iter().map(|status| status.as_str()).collect();
     report.pass("denied", denied.join(", "));
     if !config.policy.exempt.is_empty() {

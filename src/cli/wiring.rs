@@ -13,7 +13,7 @@ use crate::domain::{Clock, Rules};
 use crate::engine::{Engine, Options};
 use crate::http::jws::SigningKey;
 use crate::http::pacing::{Pacer, Shares};
-use crate::http::{Http, HttpOptions, Timeouts};
+use crate::http::{Http, HttpOptions, ProxyOptions, Timeouts};
 use crate::monitor::{ListenAddress, Monitor};
 use crate::okta::{self, DpopMode, Okta, OktaOptions};
 use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
@@ -94,11 +94,18 @@ pub(crate) fn http(config: &Config) -> Result<Http, Error> {
             Some(pem)
         }
     };
+    let proxies = &config.proxies;
+    let address = |proxy: &Option<config::Proxy>| proxy.as_ref().map(|proxy| proxy.url().as_str().to_owned().into());
     let options = HttpOptions {
         ca_file,
         user_agent: USER_AGENT.to_owned(),
         connections: config.engine.concurrency + LOOPS,
         timeouts: Timeouts::default(),
+        proxies: ProxyOptions {
+            https: address(&proxies.https),
+            http: address(&proxies.http),
+            bypass: proxies.bypass.clone(),
+        },
     };
     Http::new(&options).map_err(|error| Error::Setup(chain(&error)))
 }

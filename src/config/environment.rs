@@ -35,11 +35,9 @@ impl Environment {
         self.variables.get(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    /// Do requests go through a proxy, which then resolves names?
-    pub fn has_proxy(&self) -> bool {
-        ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-            .iter()
-            .any(|name| self.variables.get(*name).is_some_and(|value| !value.is_empty()))
+    /// The value of a variable that is not one of ours.
+    pub(super) fn variable(&self, name: &str) -> Option<&OsString> {
+        self.variables.get(name)
     }
 
     /// The variables with our prefix, whether or not they name a key.

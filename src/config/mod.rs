@@ -7,6 +7,7 @@
 mod environment;
 mod excerpt;
 mod problem;
+mod proxy;
 mod raw;
 mod resolve;
 mod schedule;
@@ -25,6 +26,7 @@ use url::Url;
 
 pub use environment::{Environment, FILE_VARIABLE};
 pub use problem::{Error, Problem};
+pub use proxy::{Proxies, Proxy};
 pub use schedule::Schedule;
 pub use secret::Secret;
 pub use value::{Dpop, LogFormat};
@@ -70,6 +72,8 @@ pub struct Config {
     pub alert: AlertConfig,
     /// `[http]`
     pub http: HttpConfig,
+    /// The proxies that the environment names.
+    pub proxies: Proxies,
     /// Settings that are valid but look like mistakes.
     pub warnings: Vec<Problem>,
 }

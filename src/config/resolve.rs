@@ -12,7 +12,7 @@ use super::secret::{Kind, Secret};
 use super::value::{InlineSecret, MarkTarget, OptionalPath, Origin, Span, Text};
 use super::{
     AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, LogConfig,
-    OktaConfig, OktaCredentials, Problem, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
+    OktaConfig, OktaCredentials, Problem, Proxies, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
 };
 use crate::domain::event::transitions_of;
 use crate::domain::mark::MarkOptions;
@@ -91,6 +91,7 @@ impl Resolver<'_> {
         }
         self.within("guard.window", raw.guard.window.0, MINUTE, DAY * 30);
         self.within("store.retention", raw.store.retention.0, DAY, DAY * 36_500);
+        let proxies = Proxies::read(self.environment, &mut self.problems);
         let alert = AlertConfig {
             webhook_url: self.secret(
                 "alert.webhook_url",
@@ -130,6 +131,7 @@ impl Resolver<'_> {
             tls: TlsConfig { ca_file: raw.tls.ca_file.0.map(|path| self.base.join(path)) },
             alert,
             http: HttpConfig { listen: raw.http.listen.0 },
+            proxies,
             warnings: self.warnings,
         })
     }

@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Request, RequestBuilder, StatusCode};
 use tracing::{Instrument, debug, debug_span};
 
-use super::connections::{Connections, Timeouts};
+use super::connections::{Connections, ProxyOptions, Timeouts};
 use super::failure::{self, Failure, Kind, Remote};
 use super::pacing::InFlight;
 use super::redact::RequestSecrets;
@@ -45,6 +45,8 @@ pub struct HttpOptions {
     pub connections: usize,
     /// How long a connection may be silent.
     pub timeouts: Timeouts,
+    /// The proxies to use.
+    pub proxies: ProxyOptions,
 }
 
 /// Errors from building the HTTP client.
@@ -53,6 +55,9 @@ pub enum HttpError {
     /// The additional roots are not PEM certificates.
     #[error("the file with additional root certificates contains no readable PEM certificate")]
     Roots(#[source] Option<reqwest::Error>),
+    /// The address of a proxy cannot be used.
+    #[error("the address of the proxy cannot be used")]
+    Proxy(#[source] reqwest::Error),
     /// Usually because the system has no root certificates.
     #[error(
         "failed to build the HTTP client; check that the system's root certificates (ca-certificates) are installed"

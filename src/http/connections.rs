@@ -3,7 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
+use secrecy::{ExposeSecret, SecretString};
 
 use super::client::{HttpError, HttpOptions, Limits};
 
@@ -36,6 +37,17 @@ impl Default for Timeouts {
             unacknowledged: Duration::from_secs(30),
         }
     }
+}
+
+/// The proxies to use. Nothing is read from the environment here.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyOptions {
+    /// The address of the proxy for `https://` addresses; it may contain a password.
+    pub https: Option<SecretString>,
+    /// The address of the proxy for `http://` addresses.
+    pub http: Option<SecretString>,
+    /// The hosts reached without a proxy, in the form of `NO_PROXY`.
+    pub bypass: String,
 }
 
 /// A client with its pool of connections.
@@ -88,7 +100,7 @@ impl Connections {
 }
 
 fn build(options: &HttpOptions) -> Result<Client, HttpError> {
-    let mut builder = timed(Client::builder(), options.timeouts)
+    let mut builder = proxied(timed(Client::builder(), options.timeouts), &options.proxies)?
         .user_agent(&options.user_agent)
         .pool_max_idle_per_host(options.connections.max(1))
         .redirect(reqwest::redirect::Policy::none())
@@ -102,6 +114,20 @@ fn build(options: &HttpOptions) -> Result<Client, HttpError> {
         builder = builder.tls_certs_merge(roots);
     }
     builder.build().map_err(HttpError::Build)
+}
+
+fn proxied(builder: ClientBuilder, proxies: &ProxyOptions) -> Result<ClientBuilder, HttpError> {
+    // Without this the client would read the environment itself.
+    let mut builder = builder.no_proxy();
+    if let Some(address) = &proxies.https {
+        let proxy = Proxy::https(address.expose_secret()).map_err(HttpError::Proxy)?;
+        builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&proxies.bypass)));
+    }
+    if let Some(address) = &proxies.http {
+        let proxy = Proxy::http(address.expose_secret()).map_err(HttpError::Proxy)?;
+        builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&proxies.bypass)));
+    }
+    Ok(builder)
 }
 
 fn timed(builder: ClientBuilder, timeouts: Timeouts) -> ClientBuilder {

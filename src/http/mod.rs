@@ -22,7 +22,7 @@ pub mod remote_time;
 pub mod token;
 
 pub use client::{Answer, Call, Http, HttpError, HttpOptions, Limits};
-pub use connections::Timeouts;
+pub use connections::{ProxyOptions, Timeouts};
 pub use endpoint::Endpoint;
 pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};

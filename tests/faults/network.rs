@@ -13,7 +13,7 @@ use tokio::process::Command;
 use crate::world::World;
 
 use super::harness::{paused, s, start, start_with};
-use super::relay::{PROXY_USER, Proxy, Relay, private_ca, private_ca_with_http2};
+use super::relay::{PROXY_USER, Proxy, Relay, TENANT_HOST, private_ca, private_ca_with_http2};
 
 #[tokio::test]
 async fn private_ca_works_only_if_configured() {
@@ -161,14 +161,15 @@ async fn silent_http2_connection_is_closed_while_idle() {
     assert_eq!(relay.connections(), before + 1, "the next poll uses a new connection, and none fails");
 }
 
-/// Runs `sync` as a separate process in this environment.
-async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Output {
+/// Runs a command as a separate process in this environment.
+async fn command(folder: &Path, config: &str, arguments: &[&str], environment: &[(&str, String)]) -> Output {
     let file = folder.join("config.toml");
     std::fs::write(&file, config).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
         .current_dir(folder)
-        .args(["--config", "config.toml", "sync"])
+        .args(["--config", "config.toml"])
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
@@ -178,48 +179,74 @@ async fn sync(folder: &Path, config: &str, environment: &[(&str, String)]) -> Ou
 }
 
 #[tokio::test]
-async fn proxy_with_password_and_no_proxy() {
+async fn proxy_with_password_is_used_and_named() {
     let (root, tls) = private_ca();
     // The child process uses the system clock.
     let world = start_with(|setup| setup.sandbox = sandbox::Options::default()).await;
-    let okta = Relay::tls(world.okta().url(), tls).await;
+    let okta = Relay::tls(world.okta().url(), tls.clone()).await;
+    let auth0 = Relay::tls(world.auth0().url(), tls).await;
     let proxy = Proxy::start().await;
-    let config = |folder: &Path| {
-        std::fs::write(folder.join("root.pem"), &root).unwrap();
-        // Okta uses TLS and so CONNECT; Auth0 uses plain HTTP, which the proxy forwards request by request.
-        let secure = format!("https://localhost:{}", okta.port);
-        let tenants = world.sandbox.config_toml().replace(world.okta().url(), &secure);
-        let ca = folder.join("root.pem");
-        format!("{tenants}\n[store]\npath = \"state.db\"\n[tls]\nca_file = \"{}\"\n", ca.display())
-    };
-    let at = |user: &str| format!("http://{user}127.0.0.1:{}", proxy.port);
-    let through = |user: &str| vec![("HTTPS_PROXY", at(user)), ("HTTP_PROXY", at(user))];
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("root.pem");
+    std::fs::write(&ca, &root).unwrap();
+    let tenants = world.sandbox.config_toml();
+    let tenants =
+        [(world.okta().url(), &okta), (world.auth0().url(), &auth0)].iter().fold(tenants, |text, (url, relay)| {
+            text.replace(&format!("url = \"{url}"), &format!("url = \"https://{TENANT_HOST}:{}", relay.port))
+        });
+    let text = format!("{tenants}\n[store]\npath = \"state.db\"\n[tls]\nca_file = \"{}\"\n", ca.display());
+    let at = |user: &str| vec![("HTTPS_PROXY", format!("http://{user}127.0.0.1:{}", proxy.port))];
 
     let ann = world.leaver("ann");
-    let folder = tempfile::tempdir().unwrap();
-    let text = config(folder.path());
-    let ran = sync(folder.path(), &text, &through(&format!("{PROXY_USER}@"))).await;
+    let ran = command(folder.path(), &text, &["sync"], &at(&format!("{PROXY_USER}@"))).await;
     let err = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(0), "{err}");
     assert!(world.denied(&ann));
     assert!(!err.contains("s3cret") && !String::from_utf8_lossy(&ran.stdout).contains("s3cret"));
     let asked = proxy.asked();
     assert!(asked.iter().all(|(_, allowed)| *allowed), "{asked:?}");
-    assert!(asked.iter().any(|(line, _)| line.starts_with(&format!("CONNECT localhost:{} ", okta.port))), "{asked:?}");
-    assert!(asked.iter().any(|(line, _)| line.contains(&format!(" {}/", world.auth0().url()))), "{asked:?}");
+    for relay in [&okta, &auth0] {
+        let line = format!("CONNECT {TENANT_HOST}:{} ", relay.port);
+        assert!(asked.iter().any(|(asked, _)| asked.starts_with(&line)), "{line} {asked:?}");
+    }
 
-    let before = proxy.asked().len();
-    let bob = world.leaver("bob");
-    let mut environment = through(&format!("{PROXY_USER}@"));
-    environment.push(("NO_PROXY", "localhost,127.0.0.1".to_owned()));
-    let ran = sync(folder.path(), &text, &environment).await;
-    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(world.denied(&bob));
-    assert_eq!(proxy.asked().len(), before, "the proxy was bypassed");
+    let ran = command(folder.path(), &text, &["check", "--offline"], &at(&format!("{PROXY_USER}@"))).await;
+    let out = String::from_utf8_lossy(&ran.stdout);
+    assert!(out.contains(&format!("http://mallory:***@127.0.0.1:{} (HTTPS_PROXY)", proxy.port)), "{out}");
+    assert!(!out.contains("s3cret"), "{out}");
 
-    world.leaver("cyd");
-    let ran = sync(folder.path(), &text, &through("")).await;
+    world.leaver("bob");
+    let ran = command(folder.path(), &text, &["sync"], &at("")).await;
     let err = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(1), "{err}");
     assert!(err.contains("unreachable") && err.contains("HTTPS_PROXY"), "{err}");
+}
+
+#[tokio::test]
+async fn loopback_never_uses_a_proxy() {
+    let world = start_with(|setup| setup.sandbox = sandbox::Options::default()).await;
+    let proxy = Proxy::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{}\n[store]\npath = \"state.db\"\n", world.sandbox.config_toml());
+    let address = format!("http://127.0.0.1:{}", proxy.port);
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let ann = world.leaver("ann");
+    let ran = command(folder.path(), &text, &["sync"], &names.map(|name| (name, address.clone()))).await;
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(world.denied(&ann));
+    assert_eq!(proxy.asked(), []);
+}
+
+#[tokio::test]
+async fn malformed_proxy_variable_is_refused_at_start() {
+    let world = start_with(|setup| setup.sandbox = sandbox::Options::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{}\n[store]\npath = \"state.db\"\n", world.sandbox.config_toml());
+    let malformed = [("https_proxy", "http://mallory:s3cret@proxy:port".to_owned())];
+    for arguments in [&["run"][..], &["check", "--offline"]] {
+        let ran = command(folder.path(), &text, arguments, &malformed).await;
+        let all = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(ran.status.code(), Some(78), "{all}");
+        assert!(all.contains("https_proxy") && !all.contains("s3cret"), "{all}");
+    }
 }

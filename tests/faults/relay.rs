@@ -158,7 +158,10 @@ fn private_ca_with(protocols: &[&[u8]]) -> (Vec<u8>, TlsAcceptor) {
     let root = params.self_signed(&key).unwrap().pem().into_bytes();
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned(), TENANT_HOST.to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -176,6 +179,8 @@ pub(crate) struct Proxy {
     asked: Arc<Mutex<Vec<(String, bool)>>>,
 }
 
+/// A name that only the test's proxy resolves, to loopback.
+pub(crate) const TENANT_HOST: &str = "tenant.example";
 pub(crate) const PROXY_USER: &str = "mallory:s3cret";
 
 impl Proxy {
@@ -218,7 +223,7 @@ async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<(String, bool)>>>) {
     }
     let target = line.split(' ').nth(1).unwrap();
     let connects = line.starts_with("CONNECT ");
-    let host = authority(target).split('/').next().unwrap().to_owned();
+    let host = authority(target).split('/').next().unwrap().replace(TENANT_HOST, "127.0.0.1");
     let Ok(mut there) = TcpStream::connect(host).await else { return };
     let began = if connects {
         stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await

@@ -183,6 +183,7 @@ impl World {
             user_agent: "okta-auth0-sync/test".to_owned(),
             connections: self.options.concurrency,
             timeouts: network.timeouts.unwrap_or_default(),
+            ..HttpOptions::default()
         };
         let http = Http::new(&http).unwrap();
         let (store, opened) = Store::open(&self.folder.path().join("state.db"), &binding, clock.now()).await.unwrap();

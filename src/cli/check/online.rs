@@ -70,7 +70,7 @@ pub(crate) async fn run(
             }
         };
     let mut check =
-        Online { config: &config, clock: clock.as_ref(), http, report, behind_proxy: environment.has_proxy() };
+        Online { config: &config, clock: clock.as_ref(), http, report, behind_proxy: config.proxies.https.is_some() };
     let mut org = None;
     if check.reach(Remote::Okta, "Okta", &config.okta.url, "/.well-known/okta-organization").await {
         org = check.okta(&clients.okta.0, &clients.okta.1).await;
