@@ -113,7 +113,7 @@ async fn each_check_line_can_fail() {
     fn date(text: &str) -> Effect {
         Effect::ReplaceHeader { name: "date".to_owned(), value: Some(text.to_owned()) }
     }
-    let cases: [Case; 14] = [
+    let cases: [Case; 16] = [
         (
             "no answer at okta.url",
             |it| it.configure(it.sandbox.okta().url(), "http://127.0.0.1:9"),
@@ -145,6 +145,24 @@ async fn each_check_line_can_fail() {
             1,
             "Okta users",
             "(403)",
+        ),
+        (
+            "no users in the role",
+            |it| {
+                for user in it.sandbox.okta().users() {
+                    it.sandbox.okta().hide(user["id"].as_str().unwrap());
+                }
+            },
+            1,
+            "Okta users",
+            "lists no active user",
+        ),
+        (
+            "a role that hides addresses",
+            |it| it.sandbox.okta().hide_names(true),
+            1,
+            "Okta users",
+            "hides login and e-mail",
         ),
         (
             "no record of the token",

@@ -108,6 +108,36 @@ async fn listing_makes_no_user_due_and_no_write() {
     assert_eq!(world.settle().await.len(), 0);
 }
 
+/// The numbers of docs/performance.md. 100,000 users take 500 calls; they are not listed here.
+#[tokio::test]
+async fn listing_costs_one_call_per_200_users() {
+    let world = World::new().await;
+    let mut users = 0;
+    for (count, calls) in [(1_000, 5), (10_000, 50)] {
+        for number in users..count {
+            world.person(&format!("user{number}@example.com"));
+        }
+        users = count;
+        world.clear_journals();
+        assert_eq!(world.list_directory().await, count);
+        assert_eq!(world.okta().journal().count("GET", USERS), calls, "{count} users");
+    }
+}
+
+#[tokio::test]
+async fn profile_update_of_present_user_is_cheap() {
+    let (world, users) = after_years(&["ann@example.com"]).await;
+    world.account("ann@example.com");
+    world.list_directory().await;
+    world.okta().change_profile(&users[0], "ann.lee@example.com", "ann.lee@example.com");
+    world.poll().await;
+    world.clear_journals();
+    assert_eq!(world.settle().await.len(), 1);
+    assert_eq!(world.calls(), (1, 0));
+    let known = world.store().known(&users).await.unwrap();
+    assert_eq!(known[&users[0]].addresses.len(), 2);
+}
+
 #[tokio::test]
 async fn interrupted_listing_resumes_after_restart() {
     let mut world = World::new().await;

@@ -13,7 +13,7 @@ use super::{Report, of_config};
 use crate::auth0::{self, AccountQuery, Auth0, Fields};
 use crate::config::{Config, Environment, OktaCredentials};
 use crate::domain::clock::{parse_timestamp, since};
-use crate::domain::{Address, Clock, clock};
+use crate::domain::{Address, Clock, OktaUser, clock};
 use crate::engine::calls::paced;
 use crate::engine::deploy::Deployment;
 use crate::http::pacing::{Bucket, Pacer};
@@ -188,12 +188,14 @@ impl Online<'_> {
         let anybody = paced(pacer, okta::endpoints::USERS, clock, || okta.any_active_user()).await;
         match self.expect("Okta users", anybody) {
             None => {}
-            Some(None) => self.report.warn(
+            // A service app without an admin role gets an empty list, not a refusal.
+            Some(None) => self.report.fail(
                 "Okta users",
-                "no active user is visible; check that the role's resource set includes the users to be denied",
+                "Okta lists no active user: assign the service app an admin role (read-only administrator) over all \
+                 users",
             ),
             Some(Some(user)) => {
-                self.report.pass("Okta users", "can be searched");
+                self.okta_addresses(&user);
                 let read = paced(pacer, okta::endpoints::USER, clock, || okta.user(&user.id)).await;
                 match self.expect("Okta user by id", read) {
                     None => {}
@@ -209,6 +211,28 @@ impl Online<'_> {
             }
         }
         org
+    }
+
+    /// Checks that Okta shows the addresses by which accounts are found.
+    fn okta_addresses(&mut self, user: &OktaUser) {
+        let line = "Okta users";
+        if user.hides_addresses() {
+            self.report.fail(
+                line,
+                format!(
+                    "Okta hides login and e-mail of {}: remove the condition on profile attributes from the admin role, \
+                     or no account is found",
+                    user.id
+                ),
+            );
+        } else if user.email.is_none() {
+            self.report.warn(
+                line,
+                format!("Okta shows no e-mail of {}; if other users have one, the admin role hides it", user.id),
+            );
+        } else {
+            self.report.pass(line, "can be searched");
+        }
     }
 
     /// Returns `false` without a usable credential.
