@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 use super::endpoints::{ACCOUNT, BY_EMAIL, SEARCH};
 use super::record::AccountRecord;
 use super::{Answer, Auth0, Failure};
-use crate::domain::{AccountId, Address, OktaUserId};
+use crate::domain::account::Identifier;
+use crate::domain::address::spellings;
+use crate::domain::{AccountId, OktaUserId};
 
 /// The most accounts a page.
 const PER_PAGE: &str = "100";
@@ -18,6 +20,8 @@ const PER_PAGE: &str = "100";
 pub enum Fields {
     /// Id, address and time of creation.
     Id,
+    /// Id, address and identities.
+    Identities,
     /// All that a decision needs except the mark.
     Account,
     /// Also `app_metadata`, which holds the mark.
@@ -33,6 +37,7 @@ impl Fields {
     const fn names(self) -> &'static str {
         match self {
             Self::Id => "user_id,email,created_at",
+            Self::Identities => "user_id,email,identities",
             Self::Account => "user_id,email,email_verified,identities,blocked",
             Self::Mark => "user_id,email,created_at,email_verified,identities,blocked,app_metadata",
             Self::All => "user_id,email,email_verified,identities,blocked,app_metadata,user_metadata",
@@ -43,8 +48,15 @@ impl Fields {
 /// What to search accounts for. Auth0 shows the first 1,000 hits only.
 #[derive(Clone, Debug)]
 pub enum AccountQuery<'a> {
-    /// Accounts with one of these e-mails, in any case.
-    Emails(&'a [Address]),
+    /// Accounts with an identity that has one of these addresses or Okta ids.
+    Identities {
+        /// What to look for.
+        identifiers: &'a [Identifier],
+        /// Connections whose names may stand before an Okta id.
+        connections: &'a [&'a str],
+    },
+    /// Accounts into which this one was linked.
+    Linked(&'a AccountId),
     /// Accounts that our mark denies.
     Marked,
     /// Accounts that our mark denies and that were created at this time or later.
@@ -59,11 +71,15 @@ impl AccountQuery<'_> {
     /// In Auth0's subset of Lucene's syntax. `None` if nothing is asked for.
     fn text(&self, metadata_key: &str) -> Option<String> {
         match self {
-            Self::Emails([]) => None,
-            Self::Emails(addresses) => {
+            Self::Identities { identifiers: [], .. } => None,
+            Self::Identities { identifiers, connections } => {
                 let terms: Vec<String> =
-                    addresses.iter().map(|address| format!("email:{}", quoted(address.as_str()))).collect();
+                    identifiers.iter().flat_map(|identifier| terms(identifier, connections)).collect();
                 Some(terms.join(" OR "))
+            }
+            Self::Linked(account) => {
+                let (_, own) = account.as_str().split_once('|')?;
+                Some(format!("identities.user_id:{}", quoted(own)))
             }
             Self::Marked => Some(format!("app_metadata.{metadata_key}.deactivated:\"true\"")),
             Self::MarkedSince(since) => {
@@ -170,6 +186,25 @@ impl Auth0 {
             Ok(record)
         } else {
             Err(answer.malformed(format!("asked for account {id}, got {}", record.account.id)))
+        }
+    }
+}
+
+/// The terms that find an identifier on any identity. `email` is that of the primary identity, and is compared in any case.
+/// Auth0 does not say how it compares the address of a linked identity, so both spellings are asked for.
+fn terms(identifier: &Identifier, connections: &[&str]) -> Vec<String> {
+    match identifier {
+        Identifier::Address(address) => {
+            let primary = format!("email:{}", quoted(address.as_str()));
+            let linked = spellings(std::slice::from_ref(address));
+            let linked = linked.iter().map(|spelling| format!("identities.profileData.email:{}", quoted(spelling)));
+            std::iter::once(primary).chain(linked).collect()
+        }
+        Identifier::OktaId(user) => {
+            let user = user.as_str();
+            let prefixed = connections.iter().map(|connection| format!("{connection}|{user}"));
+            let ids = std::iter::once(user.to_owned()).chain(prefixed);
+            ids.map(|id| format!("identities.user_id:{}", quoted(&id))).collect()
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Fields;
-use crate::domain::account::Mirror;
+use crate::domain::account::{Identity, Mirror};
 use crate::domain::{Account, AccountId, Address, Mark, OktaUserId, Timestamp};
 use crate::http::lenient;
 
@@ -51,16 +51,36 @@ struct Wire {
     created_at: Option<String>,
     email_verified: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "lenient::list")]
-    identities: Vec<Identity>,
+    identities: Vec<WireIdentity>,
     blocked: Option<Box<RawValue>>,
     app_metadata: Option<Box<RawValue>>,
     user_metadata: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
-struct Identity {
+struct WireIdentity {
     #[serde(default, deserialize_with = "lenient::text")]
     connection: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    provider: Option<String>,
+    user_id: Option<Box<RawValue>>,
+    #[serde(rename = "profileData")]
+    profile: Option<Box<RawValue>>,
+}
+
+impl WireIdentity {
+    fn read(self) -> Identity {
+        let profile = shallow(self.profile.as_deref()).unwrap_or_default();
+        let email = profile.get("email").and_then(|email| lenient::string(email.get()));
+        Identity {
+            connection: self.connection,
+            provider: self.provider,
+            // Some providers' ids are numbers.
+            user_id: self.user_id.map(|id| lenient::string(id.get()).unwrap_or_else(|| id.get().to_owned())),
+            email: email.as_deref().and_then(Address::parse),
+            email_verified: is_true(profile.get("email_verified").map(AsRef::as_ref)),
+        }
+    }
 }
 
 impl AccountRecord {
@@ -97,7 +117,7 @@ impl AccountRecord {
             id: AccountId::new(id),
             email: wire.email.as_deref().and_then(Address::parse),
             email_verified: is_true(wire.email_verified.as_deref()),
-            connections: wire.identities.into_iter().filter_map(|identity| identity.connection).collect(),
+            identities: wire.identities.into_iter().map(WireIdentity::read).collect(),
             blocked: is_true(wire.blocked.as_deref()),
             mark,
             unread: fields < Fields::Mark,

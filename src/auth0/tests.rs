@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::account::Mirror;
+use crate::domain::account::{Identifier, Mirror};
 use crate::domain::mark::{Write, took_hold};
 use crate::domain::{Address, ManualClock, Mark, OktaUserId, Patch};
 use crate::http::pacing::Shares;
@@ -116,7 +116,7 @@ fn an_account_needs_an_id_and_nothing_else() {
         read(&json!({ "user_id": "x", "email": 7, "identities": "none", "blocked": "yes", "email_verified": [] }));
     assert_eq!((bare.account.email, bare.account.blocked, bare.account.email_verified), (None, false, false));
     let full = read(&account(json!({}), json!({})));
-    assert_eq!(full.account.connections, ["Users", "google-oauth2"]);
+    assert_eq!(full.account.connections().collect::<Vec<_>>(), ["Users", "google-oauth2"]);
     assert!(full.account.email_verified);
     let deep = format!(
         "{{\"user_id\":\"x\",\"user_metadata\":{{\"okta\":{{\"y\":{}{}}}}}}}",
@@ -219,13 +219,23 @@ async fn accounts_are_found_by_email_id_and_search() {
     let id = AccountId::new(ID);
     assert_eq!(client.account(&id, Fields::All).await.unwrap().unwrap().account.id, id);
     assert!(client.account(&id, Fields::All).await.unwrap().is_none());
-    let addresses = ["a\"b\\@x.com", "c@x.com"].map(|text| Address::parse(text).unwrap());
-    let page = client.search(&AccountQuery::Emails(&addresses), 3, Fields::All).await.unwrap();
+    let addresses = ["a\"b\\@x.com", "c@x.com"].map(|text| Identifier::Address(Address::parse(text).unwrap()));
+    let page = client
+        .search(&AccountQuery::Identities { identifiers: &addresses, connections: &[] }, 3, Fields::All)
+        .await
+        .unwrap();
     assert_eq!((page.accounts.len(), page.total), (1, 1201));
     client.search(&AccountQuery::Marked, 0, Fields::All).await.unwrap();
     let user = OktaUserId::parse("00u1").unwrap();
     client.search(&AccountQuery::MarkedFor(&user), 0, Fields::All).await.unwrap();
-    assert_eq!(client.search(&AccountQuery::Emails(&[]), 0, Fields::All).await.unwrap().total, 0);
+    assert_eq!(
+        client
+            .search(&AccountQuery::Identities { identifiers: &[], connections: &[] }, 0, Fields::All)
+            .await
+            .unwrap()
+            .total,
+        0
+    );
 
     let seen = server.seen();
     assert_eq!(seen.len(), 8, "nothing is asked for no address");
@@ -243,7 +253,12 @@ async fn accounts_are_found_by_email_id_and_search() {
     );
     assert_eq!(seen[1].header("authorization"), "Bearer canary-access");
     assert!(seen[3].line.starts_with(&format!("GET /api/v2/users/{ENCODED}?")), "{}", seen[3].line);
-    assert_eq!(seen[5].field("q").as_deref(), Some(r#"email:"a\"b\\@x.com" OR email:"c@x.com""#));
+    assert_eq!(
+        seen[5].field("q").as_deref(),
+        Some(
+            r#"email:"a\"b\\@x.com" OR identities.profileData.email:"a\"b\\@x.com" OR email:"c@x.com" OR identities.profileData.email:"c@x.com""#
+        )
+    );
     for (name, value) in [("page", "3"), ("per_page", "100"), ("include_totals", "true"), ("search_engine", "v3")] {
         assert_eq!(seen[5].field(name).as_deref(), Some(value));
     }

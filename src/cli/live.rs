@@ -198,7 +198,7 @@ fn account_json(account: &Account) -> Value {
     let mark = account.mark.as_ref();
     json!({
         "auth0_user_id": account.id.as_str(), "email": account.email.as_ref().map(Address::as_str),
-        "connections": account.connections, "blocked": account.blocked,
+        "connections": account.connections().collect::<Vec<_>>(), "blocked": account.blocked,
         "denied": mark.is_some_and(|mark| mark.deactivated),
         "marked_for": mark.and_then(|mark| mark.okta_user_id.as_ref()).map(OktaUserId::as_str),
         "summary": account.summary(),
@@ -208,6 +208,7 @@ fn account_json(account: &Account) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::account::Identity;
     use crate::domain::account::Mirror;
     use crate::domain::mark::Mark;
     use crate::domain::{AccountId, Policy};
@@ -230,7 +231,7 @@ mod tests {
             id: AccountId::new(id),
             email: Address::parse("ann@example.com"),
             email_verified: true,
-            connections: vec!["db".to_owned()],
+            identities: vec![Identity { connection: Some("db".to_owned()), ..Identity::default() }],
             blocked: false,
             mark,
             unread: false,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::event::transitions_of;
 use crate::domain::mark::MarkOptions;
-use crate::domain::{Policy, Status};
+use crate::domain::{MatchBy, Policy, Status};
 
 /// Okta refuses a `since` older than 180 days (Okta docs: "System Log query", errors); one day of margin.
 const LOOKBACK_MAX: Duration = Span::from_days(179).0;
@@ -79,6 +79,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn config(mut self, raw: Raw) -> Result<Config, Vec<Problem>> {
         let policy = Policy {
+            match_by: MatchBy::default(),
             deny_statuses: raw.okta.deny_statuses.0.iter().map(|name| name.0.clone()).collect(),
             email_domains: raw.scope.email_domains.0.into_iter().map(|name| name.0).collect(),
             exempt: raw.scope.exempt.0.into_iter().map(|exempt| exempt.0).collect(),

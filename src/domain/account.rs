@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Address, Mark};
+use super::{Address, Mark, OktaUserId};
 
 /// Auth0's `user_id`, e.g. `auth0|65f…`, `google-oauth2|1234`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +30,61 @@ impl fmt::Debug for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// One of the identities by which an account logs in: its own, or that of an account linked into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its connection.
+    pub connection: Option<String>,
+    /// Its connection's strategy: the prefix of a `user_id`.
+    pub provider: Option<String>,
+    /// The id at the provider: an account's `user_id` without the provider.
+    pub user_id: Option<String>,
+    /// A linked identity's address.
+    pub email: Option<Address>,
+    /// Whether that address is verified.
+    pub email_verified: bool,
+}
+
+impl Identity {
+    /// Whether this is the identity of this user of Okta: `00u…`, or `connection|00u…`.
+    pub fn carries(&self, user: &OktaUserId) -> bool {
+        let id = self.user_id.as_deref().map(|id| id.rsplit_once('|').map_or(id, |(_, own)| own));
+        id == Some(user.as_str())
+    }
+}
+
+/// By what an account is found to be a user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identifier {
+    /// An address of one of its identities.
+    Address(Address),
+    /// The Okta id in one of its identities.
+    OktaId(OktaUserId),
+}
+
+impl Identifier {
+    /// The text by which all spellings compare equal. An Okta id has no `@`.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Address(address) => address.key(),
+            Self::OktaId(user) => user.as_str().to_owned(),
+        }
+    }
+
+    /// The address, if it is one.
+    pub const fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::OktaId(_) => None,
+        }
+    }
+}
+
+/// The addresses among these.
+pub fn addresses_among(identifiers: &[Identifier]) -> Vec<Address> {
+    identifiers.iter().filter_map(Identifier::address).cloned().collect()
 }
 
 /// The content of `user_metadata.okta`, which the original flow's Action reads.
@@ -73,8 +128,8 @@ pub struct Account {
     pub email: Option<Address>,
     /// Whether Auth0 has verified the address.
     pub email_verified: bool,
-    /// The connections of its identities: the primary's first.
-    pub connections: Vec<String>,
+    /// Its identities: the primary first, then those of accounts that were linked into it.
+    pub identities: Vec<Identity>,
     /// Whether it is blocked, by us or by others.
     pub blocked: bool,
     /// Our mark, if there is one, also when it denies nothing.
@@ -86,6 +141,42 @@ pub struct Account {
 }
 
 impl Account {
+    /// The connections of its identities: the primary's first.
+    pub fn connections(&self) -> impl Iterator<Item = &str> {
+        self.identities.iter().filter_map(|identity| identity.connection.as_deref())
+    }
+
+    /// Its address and those of the identities that were linked into it.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.email.iter().chain(self.identities.iter().filter_map(|identity| identity.email.as_ref()))
+    }
+
+    /// The addresses that may be another user's: those of identities that do not carry this user's Okta id.
+    pub fn addresses_beside(&self, user: &OktaUserId) -> Vec<&Address> {
+        let is_own = |identity: Option<&Identity>| identity.is_some_and(|identity| identity.carries(user));
+        let primary = self.email.iter().filter(|_| !is_own(self.identities.first()));
+        let linked = self.identities.iter().filter(|identity| !identity.carries(user));
+        primary.chain(linked.filter_map(|identity| identity.email.as_ref())).collect()
+    }
+
+    /// Whether one of these identifies it.
+    pub fn is_identified_by(&self, identifiers: &[Identifier]) -> bool {
+        identifiers.iter().any(|identifier| match identifier {
+            Identifier::Address(address) => self.addresses().any(|own| address.same(own.as_str())),
+            Identifier::OktaId(user) => self.identities.iter().any(|identity| identity.carries(user)),
+        })
+    }
+
+    /// Whether the account with this id was linked into this one.
+    pub fn has_linked(&self, id: &AccountId) -> bool {
+        self.identities.iter().any(|identity| match (&identity.provider, &identity.user_id) {
+            (Some(provider), Some(own)) => {
+                id.as_str().strip_prefix(provider).and_then(|id| id.strip_prefix('|')) == Some(own)
+            }
+            _ => false,
+        })
+    }
+
     /// Whether an Action that reads the mark or the mirror refuses this account.
     pub fn is_denied(&self) -> bool {
         self.mark.as_ref().is_some_and(|mark| mark.deactivated) || self.mirror == Mirror::On

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::account::Identifier;
 use super::clock::{self, parse_timestamp};
 use super::mark::{self, Difference, Known, Mark, Reason};
 use super::policy::OutOfScope;
@@ -53,8 +54,8 @@ pub enum Course {
         /// The verdict is `Deny`, but the configuration exempts the user.
         exempt: bool,
     },
-    /// Accounts with these addresses, and all accounts that carry our mark, are denied.
-    Deny(Vec<Address>),
+    /// Accounts that one of these identifies, and all accounts that carry our mark, are denied.
+    Deny(Vec<Identifier>),
     /// No account is denied, for a legitimate reason.
     Skip(Skipped),
 }
@@ -117,9 +118,9 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
             Course::Allow { exempt: true }
         }
         Verdict::Deny => {
-            let in_scope: Vec<Address> = policy.in_scope(&addresses).into_iter().cloned().collect();
-            if !in_scope.is_empty() || known.accounts.iter().any(|account| account.denied) {
-                Course::Deny(in_scope)
+            let identifiers = policy.identifiers(&known.id, &addresses);
+            if !identifiers.is_empty() || known.accounts.iter().any(|account| account.denied) {
+                Course::Deny(identifiers)
             } else {
                 Course::Skip(match (addresses.is_empty(), hidden) {
                     (true, true) => Skipped::AddressHidden,
@@ -184,10 +185,12 @@ fn is_contradicted(known: &KnownUser, verdict: Verdict, policy: &Policy, now: Ti
 /// How an account was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundBy {
-    /// By one of the user's addresses: the configured scope applies.
-    Address,
+    /// By one of the user's identifiers: the configured scope applies.
+    Identity,
     /// By the store, which says that it may carry our mark, whatever its address is now.
     Mark,
+    /// An account with our mark was linked into it, and Auth0 discarded the mark.
+    Link,
 }
 
 /// An account that a round found.
@@ -230,6 +233,14 @@ impl Holders {
     /// Records that the holders of the address with this key could not be read.
     pub fn note_unclear(&mut self, key: &str) {
         self.unclear.insert(key.to_owned());
+    }
+
+    /// Adds what is known about other addresses.
+    pub fn extend(&mut self, others: Self) {
+        self.unclear.extend(others.unclear);
+        for (key, user) in others.holders {
+            self.holders.entry(key).or_insert(user);
+        }
     }
 
     fn is_unclear(&self, address: &Address) -> bool {
@@ -335,26 +346,32 @@ pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
             let clear = evidence.accounts.iter().filter(|found| !case.is_unclear(found));
             clear.map(|found| case.allow(found)).collect()
         }
-        Course::Deny(addresses) => case.deny_all(addresses),
+        Course::Deny(identifiers) => case.deny_all(identifiers),
     };
     Plan { steps }
 }
 
 /// Whether the user is already denied, as far as these accounts show: a look would write nothing and is not needed.
-/// `addresses` are those in scope; `accounts` were found by them.
-pub fn agrees(known: &KnownUser, addresses: &[Address], accounts: Vec<Account>, rules: &Rules, now: Timestamp) -> bool {
+/// `identifiers` are those in scope; `accounts` were found by them.
+pub fn agrees(
+    known: &KnownUser,
+    identifiers: &[Identifier],
+    accounts: Vec<Account>,
+    rules: &Rules,
+    now: Timestamp,
+) -> bool {
     let assessment = Assessment {
         read: None,
         transitional: false,
         verdict: Some(Verdict::Deny),
         event: None,
-        course: Course::Deny(addresses.to_vec()),
+        course: Course::Deny(identifiers.to_vec()),
         concerns: Vec::new(),
     };
     let found = |account: Account| Found {
         id: account.id.clone(),
         account: Some(account),
-        by: FoundBy::Address,
+        by: FoundBy::Identity,
         blocked_by_us: false,
     };
     let evidence = Evidence {
@@ -401,14 +418,10 @@ pub fn is_reconcile_overdue(last: Option<Timestamp>, period: Duration, now: Time
     last.is_some_and(|last| last > now || clock::since(now, last) > period.saturating_mul(2))
 }
 
-/// Whether the account has one of these addresses.
-pub fn is_at(account: &Account, addresses: &[Address]) -> bool {
-    account.email.as_ref().is_some_and(|email| addresses.iter().any(|address| address.same(email.as_str())))
-}
-
-/// Whether the decision about an account that was found by address depends on other holders of the address.
-pub fn is_candidate(account: &Account, addresses: &[Address], known: &KnownUser, rules: &Rules) -> bool {
-    is_at(account, addresses) && (rules.accepts(account).is_ok() || is_denied(known, &account.id))
+/// Whether the decision about an account that was found by an identifier depends on other holders of its addresses.
+pub fn is_candidate(account: &Account, identifiers: &[Identifier], known: &KnownUser, rules: &Rules) -> bool {
+    account.is_identified_by(identifiers)
+        && (rules.accepts(account, identifiers).is_ok() || is_denied(known, &account.id))
 }
 
 /// Whether a block on the account may be ours although its mark does not say so. If so, the store has to be asked.
@@ -443,12 +456,12 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn deny_all(&self, addresses: &[Address]) -> Vec<Step> {
+    fn deny_all(&self, identifiers: &[Identifier]) -> Vec<Step> {
         let mut done = self.evidence.done.clone();
         let mut steps = Vec::new();
         for found in &self.evidence.accounts {
-            let by_address = found.by == FoundBy::Address;
-            if by_address && !found.account.as_ref().is_some_and(|account| is_at(account, addresses)) {
+            let is_identified = |account: &Account| account.is_identified_by(identifiers);
+            if found.by == FoundBy::Identity && !found.account.as_ref().is_some_and(is_identified) {
                 continue;
             }
             // A denial that was decided earlier is kept and restored.
@@ -458,18 +471,18 @@ impl Case<'_> {
             if !done.insert(found.id.clone()) {
                 continue;
             }
-            steps.push(self.deny(found));
+            steps.push(self.deny(found, identifiers));
         }
         steps
     }
 
-    fn deny(&self, found: &Found) -> Step {
+    fn deny(&self, found: &Found, identifiers: &[Identifier]) -> Step {
         let Some(account) = &found.account else { return gone(&found.id) };
         let known = self.evidence.known;
         let was_denied = is_denied(known, &account.id);
-        if found.by == FoundBy::Address
+        if found.by == FoundBy::Identity
             && !was_denied
-            && let Err(why) = self.rules.accepts(account)
+            && let Err(why) = self.rules.accepts(account, identifiers)
         {
             return step(account, Action::OutOfScope(why), None);
         }
@@ -526,14 +539,21 @@ impl Case<'_> {
         step(account, action, None)
     }
 
-    /// Whether it could not be read who else holds the account's address.
+    /// Whether it could not be read who else holds one of the account's addresses, and no other holder is known.
     fn is_unclear(&self, found: &Found) -> bool {
-        let email = found.account.as_ref().and_then(|account| account.email.as_ref());
-        email.is_some_and(|email| self.evidence.holders.is_unclear(email))
+        let Some(account) = &found.account else { return false };
+        self.other_holder(account).is_none()
+            && account
+                .addresses_beside(&self.evidence.known.id)
+                .iter()
+                .any(|address| self.evidence.holders.is_unclear(address))
     }
 
+    /// Another active user who holds one of the account's addresses. The address of an identity with the user's Okta id is
+    /// the user's own: no other user logs in by it.
     fn other_holder(&self, account: &Account) -> Option<OktaUserId> {
-        account.email.as_ref().and_then(|email| self.evidence.holders.of(email)).cloned()
+        let addresses = account.addresses_beside(&self.evidence.known.id);
+        addresses.into_iter().find_map(|address| self.evidence.holders.of(address)).cloned()
     }
 }
 

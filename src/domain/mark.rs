@@ -285,7 +285,7 @@ mod tests {
             id: AccountId::new("auth0|1"),
             email: None,
             email_verified: true,
-            connections: vec!["db".to_owned()],
+            identities: Vec::new(),
             blocked: false,
             mark: None,
             unread: false,

@@ -21,5 +21,5 @@ pub use mark::{Mark, Patch};
 pub use okta_auth0_sync_clock as clock;
 pub use okta_auth0_sync_clock::{Clock, ManualClock, SteadyClock, SystemClock, Timestamp, timestamp_text};
 pub use outcome::{Cause, DecisionOutcome, Held, Lane, Outcome, OutcomeKind, Skipped, Wake};
-pub use policy::{Policy, Rules, Verdict};
+pub use policy::{MatchBy, Policy, Rules, Verdict};
 pub use user::{KnownUser, OktaUser, OktaUserId, Status, UserRead};

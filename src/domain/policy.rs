@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::account::Identifier;
 use super::mark::MarkOptions;
 use super::{Account, Address, OktaUser, OktaUserId, Signal, Status};
 
@@ -27,6 +28,21 @@ impl Verdict {
     }
 }
 
+/// By what an account is found to be a user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatchBy {
+    /// By the address of one of its identities.
+    pub email: bool,
+    /// By the Okta id in one of its identities.
+    pub okta_id: bool,
+}
+
+impl Default for MatchBy {
+    fn default() -> Self {
+        Self { email: true, okta_id: true }
+    }
+}
+
 /// Which users are denied, and which never are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -36,6 +52,8 @@ pub struct Policy {
     pub email_domains: BTreeSet<String>,
     /// Address keys and Okta ids of users who are never denied.
     pub exempt: BTreeSet<String>,
+    /// By what an account is found to be a user's.
+    pub match_by: MatchBy,
 }
 
 impl Default for Policy {
@@ -44,6 +62,7 @@ impl Default for Policy {
             deny_statuses: [Status::Deprovisioned, Status::Deleted].into(),
             email_domains: BTreeSet::new(),
             exempt: BTreeSet::new(),
+            match_by: MatchBy::default(),
         }
     }
 }
@@ -96,6 +115,16 @@ impl Policy {
             .iter()
             .filter(|address| self.email_domains.is_empty() || self.email_domains.contains(&address.domain()))
             .collect()
+    }
+
+    /// By what the accounts of a user with these addresses are found. Empty if the user is out of scope. A user without any
+    /// known address is in scope only if no domains are configured.
+    pub fn identifiers(&self, id: &OktaUserId, addresses: &[Address]) -> Vec<Identifier> {
+        let in_scope = self.in_scope(addresses);
+        let is_in_scope = !in_scope.is_empty() || (addresses.is_empty() && self.email_domains.is_empty());
+        let by_address = in_scope.into_iter().filter(|_| self.match_by.email).cloned().map(Identifier::Address);
+        let by_id = (is_in_scope && self.match_by.okta_id).then(|| Identifier::OktaId(id.clone()));
+        by_address.chain(by_id).collect()
     }
 
     /// Whether `other` holds `address` now and has the verdict `Allow`. If so, no former holder is denied by this address.
@@ -170,8 +199,14 @@ impl Rules {
             names.join(",")
         };
         format!(
-            "{} connections={} verified={require_verified_email} trusted={} mirror={} block={}",
+            "{} match={} connections={} verified={require_verified_email} trusted={} mirror={} block={}",
             policy.fingerprint(),
+            [(policy.match_by.email, "email"), (policy.match_by.okta_id, "okta_id")]
+                .into_iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, name)| name)
+                .collect::<Vec<_>>()
+                .join(","),
             list(connections),
             list(trusted_connections),
             mark.mirror,
@@ -183,15 +218,43 @@ impl Rules {
     ///
     /// # Errors
     /// The reason why it is out of scope.
-    pub fn accepts(&self, account: &Account) -> Result<(), OutOfScope> {
-        let has_one_of = |list: &[String]| account.connections.iter().any(|connection| list.contains(connection));
+    pub fn accepts(&self, account: &Account, identifiers: &[Identifier]) -> Result<(), OutOfScope> {
+        let has_one_of =
+            |list: &[String]| account.connections().any(|connection| list.iter().any(|one| one == connection));
         if !self.connections.is_empty() && !has_one_of(&self.connections) {
             return Err(OutOfScope::Connection);
         }
-        if self.require_verified_email && !account.email_verified && !has_one_of(&self.trusted_connections) {
+        if self.require_verified_email && !self.is_verified(account, identifiers) {
             return Err(OutOfScope::Unverified);
         }
         Ok(())
+    }
+
+    /// Whether an identity that one of these identifies is verified. An Okta id needs no verification: Okta issued it.
+    fn is_verified(&self, account: &Account, identifiers: &[Identifier]) -> bool {
+        let is_trusted = |connection: &str| self.trusted_connections.iter().any(|trusted| trusted == connection);
+        identifiers.iter().any(|identifier| match identifier {
+            Identifier::OktaId(user) => account.identities.iter().any(|identity| identity.carries(user)),
+            Identifier::Address(address) => {
+                let is_at = |own: &Option<Address>| own.as_ref().is_some_and(|own| address.same(own.as_str()));
+                let primary =
+                    is_at(&account.email) && (account.email_verified || account.connections().any(is_trusted));
+                primary
+                    || account.identities.iter().any(|identity| {
+                        is_at(&identity.email)
+                            && (identity.email_verified || identity.connection.as_deref().is_some_and(is_trusted))
+                    })
+            }
+        })
+    }
+
+    /// The configured connections. Where Auth0 stores an identity's id behind its connection's name, a search has to name it.
+    pub fn named_connections(&self) -> Vec<&str> {
+        let mut names: Vec<&str> =
+            self.connections.iter().chain(&self.trusted_connections).map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 

@@ -3,6 +3,7 @@
 //! It gathers and decides with the code of a look, and stops there.
 
 use crate::auth0::{self, AccountQuery, AccountRecord, Auth0, Fields};
+use crate::domain::account::{Identifier, addresses_among};
 use crate::domain::address::spellings;
 use crate::domain::decide::{self, Action, Assessment, Course, Plan};
 use crate::domain::{
@@ -110,7 +111,9 @@ impl Inspector<'_> {
     pub async fn inspect(&self, store: &Store, id: &OktaUserId) -> Result<Inspection, InspectError> {
         let known = store.begin_look(id, self.clock.now()).await?.known_user();
         let assessment = decide::assess(&known, self.user(id).await?, &self.rules.policy);
-        let mut look = Gathering { inspector: self, store, known: &known, seen: Vec::new() };
+        let addresses = assessment.read.as_ref().map_or(&known.addresses, |read| &read.addresses);
+        let identifiers = self.rules.policy.identifiers(id, addresses);
+        let mut look = Gathering { inspector: self, store, known: &known, identifiers, seen: Vec::new() };
         run_rounds(&mut look, &known, &assessment, self.rules).await?;
         look.add_others(&assessment).await?;
         let accounts = look.seen;
@@ -138,20 +141,22 @@ impl Inspector<'_> {
             users.extend(self.holders(&addresses).await?.users);
         }
         addresses.extend(users.iter().flat_map(OktaUser::addresses));
-        Ok(Strangers { accounts: self.accounts(&addresses).await?, users })
+        let by_id = users.iter().map(|user| Identifier::OktaId(user.id.clone()));
+        let identifiers: Vec<Identifier> = addresses.into_iter().map(Identifier::Address).chain(by_id).collect();
+        Ok(Strangers { accounts: self.accounts(&identifiers).await?, users })
     }
 
-    /// The accounts with one of these addresses, in any case.
-    async fn accounts(&self, addresses: &[Address]) -> Result<Vec<Account>, InspectError> {
+    /// The accounts that one of these identifies.
+    async fn accounts(&self, identifiers: &[Identifier]) -> Result<Vec<Account>, InspectError> {
         let mut accounts: Vec<Account> = Vec::new();
-        for spelling in spellings(addresses) {
+        for spelling in spellings(&addresses_among(identifiers)) {
             for AccountRecord { account, .. } in self.all_by_email(&spelling).await? {
                 if !accounts.iter().any(|known| known.id == account.id) {
                     accounts.push(account);
                 }
             }
         }
-        for id in self.search_accounts(addresses).await? {
+        for id in self.search_accounts(identifiers).await? {
             // The search may lag; a read by id does not.
             if !accounts.iter().any(|known| known.id == id)
                 && let Some(record) = self.account(&id).await?
@@ -199,12 +204,13 @@ impl Inspector<'_> {
     }
 
     /// The first page of the search: a user with more than a hundred accounts is a mailing list.
-    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, InspectError> {
-        if !self.search || addresses.is_empty() {
+    async fn search_accounts(&self, identifiers: &[Identifier]) -> Result<Vec<AccountId>, InspectError> {
+        if !self.search || identifiers.is_empty() {
             return Ok(Vec::new());
         }
         let (auth0, pacer) = self.auth0;
-        let query = AccountQuery::Emails(addresses);
+        let connections = self.rules.named_connections();
+        let query = AccountQuery::Identities { identifiers, connections: &connections };
         let page = paced(pacer, auth0::endpoints::SEARCH, self.clock, || auth0.search(&query, 0, Fields::Id)).await?;
         Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
     }
@@ -215,6 +221,8 @@ struct Gathering<'a> {
     inspector: &'a Inspector<'a>,
     store: &'a Store,
     known: &'a KnownUser,
+    /// By what the user's accounts are found.
+    identifiers: Vec<Identifier>,
     seen: Vec<Seen>,
 }
 
@@ -222,19 +230,17 @@ impl Gathering<'_> {
     fn note(&mut self, id: AccountId, account: Option<Account>, wrong: bool) {
         let believed = self.known.accounts.iter().any(|known| known.denied && known.id == id);
         let rules = self.inspector.rules;
-        let outside = !believed && account.as_ref().is_some_and(|account| rules.accepts(account).is_err());
+        let outside =
+            !believed && account.as_ref().is_some_and(|account| rules.accepts(account, &self.identifiers).is_err());
         self.seen.push(Seen { id, account, believed, outside, wrong });
     }
 
-    /// Adds the accounts that a look would not read, so that an operator sees them too: those with the user's addresses, and
+    /// Adds the accounts that a look would not read, so that an operator sees them too: those that the user's identifiers find, and
     /// those that once carried our mark.
     async fn add_others(&mut self, assessment: &Assessment<'_>) -> Result<(), InspectError> {
         let allows = matches!(assessment.course, Course::Allow { .. });
         if !matches!(assessment.course, Course::Deny(_)) {
-            let addresses = assessment.read.as_ref().map_or(&self.known.addresses, |read| &read.addresses);
-            let policy = &self.inspector.rules.policy;
-            let in_scope: Vec<Address> = policy.in_scope(addresses).into_iter().cloned().collect();
-            for account in self.inspector.accounts(&in_scope).await? {
+            for account in self.inspector.accounts(&self.identifiers).await? {
                 if !self.seen.iter().any(|seen| seen.id == account.id) {
                     // The store does not know this mark; the next reconcile finds it.
                     let wrong = allows && is_marked_for(&account, &self.known.id);
@@ -297,8 +303,16 @@ impl Tenants for Gathering<'_> {
         self.inspector.account(id).await
     }
 
-    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, InspectError> {
-        self.inspector.search_accounts(addresses).await
+    async fn search_accounts(&self, identifiers: &[Identifier]) -> Result<Vec<AccountId>, InspectError> {
+        self.inspector.search_accounts(identifiers).await
+    }
+
+    async fn search_linked(&self, id: &AccountId) -> Result<Vec<AccountId>, InspectError> {
+        let (auth0, pacer) = self.inspector.auth0;
+        let query = AccountQuery::Linked(id);
+        let call = || auth0.search(&query, 0, Fields::Id);
+        let page = paced(pacer, auth0::endpoints::SEARCH, self.inspector.clock, call).await?;
+        Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
     }
 
     async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, InspectError> {

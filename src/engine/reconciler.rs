@@ -23,6 +23,7 @@ use tracing::{Instrument, info, info_span, warn};
 use super::error::{CallError, PassError};
 use super::{Engine, Note};
 use crate::auth0::{AccountQuery, AccountRecord, Fields};
+use crate::domain::account::Identifier;
 use crate::domain::clock::{self, parse_timestamp, timestamp_text};
 use crate::domain::decide;
 use crate::domain::{
@@ -41,8 +42,8 @@ mod parts;
 pub const USUAL_SPAN: Duration = Duration::from_secs(90 * 86_400);
 /// Users per page of the first stage: the most ids that one request to Okta takes.
 const PAGE: u32 = 50;
-/// Addresses per search in Auth0: a query of about two kilobytes.
-const ADDRESSES_A_SEARCH: usize = 40;
+/// Addresses and Okta ids per search in Auth0: a query of about three kilobytes.
+const IDENTIFIERS_A_SEARCH: usize = 40;
 /// Skipped users and accounts named in one log line.
 const NAMED: usize = 10;
 
@@ -443,19 +444,19 @@ impl Engine {
         let policy = &self.options.rules.policy;
         let mut due = BTreeSet::new();
         let mut batch: Vec<Candidate> = Vec::new();
-        let mut addresses = 0;
+        let mut identifiers = 0;
         for mut user in users {
             if policy.is_exempt(&user.known.id, &user.known.addresses) {
                 due.insert(user.known.id);
                 continue;
             }
-            user.addresses = distinct(policy.in_scope(&user.known.addresses).into_iter().cloned().collect());
-            if !batch.is_empty() && addresses + user.addresses.len() > ADDRESSES_A_SEARCH {
+            user.identifiers = distinct(policy.identifiers(&user.known.id, &user.known.addresses));
+            if !batch.is_empty() && identifiers + user.identifiers.len() > IDENTIFIERS_A_SEARCH {
                 due.extend(self.disagreeing_batch(&batch, skipped).await?);
                 batch.clear();
-                addresses = 0;
+                identifiers = 0;
             }
-            addresses += user.addresses.len();
+            identifiers += user.identifiers.len();
             batch.push(user);
         }
         if !batch.is_empty() {
@@ -469,15 +470,20 @@ impl Engine {
         batch: &[Candidate],
         skipped: &mut Vec<String>,
     ) -> Result<Vec<OktaUserId>, PassError> {
-        let addresses =
-            |range: Range<usize>| batch[range].iter().flat_map(|user| user.addresses.iter().cloned()).collect();
+        let identifiers =
+            |range: Range<usize>| batch[range].iter().flat_map(|user| user.identifiers.iter().cloned()).collect();
+        let connections = self.options.rules.named_connections();
+        let connections = &connections[..];
         let parts = self
             .in_parts(batch.len(), |range| {
-                let asked: Vec<Address> = addresses(range);
+                let asked: Vec<Identifier> = identifiers(range);
                 async move {
                     match asked.is_empty() {
                         true => Ok((Vec::new(), 0)),
-                        false => self.search_all(&AccountQuery::Emails(&asked), Fields::All).await,
+                        false => {
+                            let query = AccountQuery::Identities { identifiers: &asked, connections };
+                            self.search_all(&query, Fields::All).await
+                        }
                     }
                 }
             })
@@ -502,11 +508,9 @@ impl Engine {
 
     /// Whether a user is denied on all accounts that a search found.
     fn agrees(&self, user: &Candidate, records: &[AccountRecord]) -> bool {
-        let keys: BTreeSet<String> = user.addresses.iter().map(Address::key).collect();
         let found = records.iter().map(|record| &record.account);
-        let accounts = found.filter(|account| account.email.as_ref().is_some_and(|email| keys.contains(&email.key())));
-        let accounts = accounts.cloned().collect();
-        decide::agrees(&user.known, &user.addresses, accounts, &self.options.rules, self.now())
+        let accounts = found.filter(|account| account.is_identified_by(&user.identifiers)).cloned().collect();
+        decide::agrees(&user.known, &user.identifiers, accounts, &self.options.rules, self.now())
     }
 
     async fn queue(&self, due: BTreeSet<OktaUserId>) -> Result<u64, PassError> {
@@ -544,8 +548,8 @@ fn note_skipped(skipped: &[String]) {
 /// A user to deny, as the store and the listing show them.
 struct Candidate {
     known: KnownUser,
-    /// Their addresses in scope.
-    addresses: Vec<Address>,
+    /// By what their accounts are found.
+    identifiers: Vec<Identifier>,
 }
 
 impl Candidate {
@@ -571,13 +575,13 @@ impl Candidate {
             accounts: denied.iter().map(marked).collect(),
             events: Vec::new(),
         };
-        Self { known, addresses: Vec::new() }
+        Self { known, identifiers: Vec::new() }
     }
 }
 
-fn distinct(addresses: Vec<Address>) -> Vec<Address> {
+fn distinct(identifiers: Vec<Identifier>) -> Vec<Identifier> {
     let mut keys = BTreeSet::new();
-    addresses.into_iter().filter(|address| keys.insert(address.key())).collect()
+    identifiers.into_iter().filter(|identifier| keys.insert(identifier.key())).collect()
 }
 
 #[cfg(test)]

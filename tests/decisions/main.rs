@@ -9,6 +9,7 @@ mod disagreement;
 mod evidence;
 mod guard;
 mod history;
+mod linked;
 mod marks;
 mod memory;
 mod model;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
-use okta_auth0_sync::domain::account::Mirror;
+use okta_auth0_sync::domain::account::{Identifier, Mirror};
 use okta_auth0_sync::domain::decide::{
     self, Action, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan, Step,
 };
@@ -203,7 +203,7 @@ impl Memory {
             id,
             email: Some(email),
             email_verified: true,
-            connections: vec!["db".to_owned()],
+            identities: Vec::new(),
             blocked: false,
             mark: None,
             unread: false,
@@ -444,16 +444,16 @@ impl Memory {
         &mut self,
         known: &KnownUser,
         assessment: &Assessment<'_>,
-        addresses: &[Address],
+        identifiers: &[Identifier],
         mut fault: LookFault,
         result: &mut LookResult,
     ) -> bool {
-        let by_address = self.auth0.iter().filter(|account| decide::is_at(account, addresses));
+        let by_address = self.auth0.iter().filter(|account| account.is_identified_by(identifiers));
         let first: Vec<AccountId> = by_address.map(|account| account.id.clone()).collect();
         let marked = decide::marked_accounts(known, &assessment.course);
         let second: Vec<AccountId> = marked.into_iter().map(|account| account.id.clone()).collect();
         let mut done = BTreeSet::new();
-        for (ids, by) in [(first, FoundBy::Address), (second, FoundBy::Mark)] {
+        for (ids, by) in [(first, FoundBy::Identity), (second, FoundBy::Mark)] {
             let plan = self.plan(known, assessment, ids, by, &done);
             done.extend(plan.steps.iter().map(|step| step.id.clone()));
             for step in plan.steps {
@@ -463,7 +463,8 @@ impl Memory {
             }
         }
         if done.is_empty() && matches!(assessment.course, Course::Deny(_)) {
-            result.merge(Outcome::NoAccount);
+            let unknown = assessment.read.as_ref().is_some_and(|read| read.addresses.is_empty());
+            result.merge(if unknown { Outcome::Skipped(Skipped::NoAddress) } else { Outcome::NoAccount });
         }
         true
     }
@@ -651,9 +652,14 @@ impl Memory {
                 && row.status.as_ref().is_some_and(|status| self.rules.policy.verdict(status) == Verdict::Deny)
             {
                 let known = self.known(id);
-                let at = |account: &&Account| decide::is_at(account, &known.addresses);
+                // No search finds the marked accounts of a user without an address: the reconcile looks at them.
+                if known.addresses.is_empty() {
+                    continue;
+                }
+                let identifiers = self.rules.policy.identifiers(id, &known.addresses);
+                let at = |account: &&Account| account.is_identified_by(&identifiers);
                 let accounts = self.auth0.iter().filter(at).cloned().collect();
-                let agrees = decide::agrees(&known, &known.addresses, accounts, &self.rules, self.now);
+                let agrees = decide::agrees(&known, &identifiers, accounts, &self.rules, self.now);
                 assert!(agrees, "seed {}: a reconcile would not agree about {id}", self.seed);
             }
         }

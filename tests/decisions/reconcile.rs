@@ -179,11 +179,11 @@ async fn reconcile_at_scale_repairs_only_drift() {
     // Known users by id, 50 a call; then users who may be denied, 200 a call; for each drifted one a read by id, and for each
     // twenty a search for other holders of the address.
     let okta = denied.div_ceil(50) + denied.div_ceil(200) + drifted + drifted.div_ceil(20);
-    // Accounts of known users, 40 addresses a search, so two for each 50 users; marked accounts, 100 a call and at most ten
+    // Accounts of known users, 20 users a search, so three for each 50 users; marked accounts, 100 a call and at most ten
     // calls; foreign flags; for each drifted one a read by address and a write, for each twenty a search.
     let marked = (denied - drifted).div_ceil(100).min(10);
-    let last_page = if denied % 50 == 0 { 0 } else { (denied % 50).div_ceil(40) };
-    let auth0 = 2 * (denied / 50) + last_page + marked + 1 + 2 * drifted + drifted.div_ceil(20);
+    let last_page = (denied % 50).div_ceil(20);
+    let auth0 = 3 * (denied / 50) + last_page + marked + 1 + 2 * drifted + drifted.div_ceil(20);
     println!("{everybody} users, {denied} denied, {drifted} drifted: {okta} calls to Okta, {auth0} to Auth0");
     assert_eq!(world.calls(), (okta, auth0));
 }

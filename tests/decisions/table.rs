@@ -54,7 +54,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         id: AccountId::new("auth0|team"),
         email: Some(email.clone()),
         email_verified: true,
-        connections: vec!["db".to_owned()],
+        identities: Vec::new(),
         blocked: false,
         unread: false,
         mirror: if mark == "none" { Mirror::Absent } else { Mirror::On },
@@ -112,7 +112,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
     if is_held {
         holders.note(&email, &bob);
     }
-    let by = if matches!(assessment.course, Course::Deny(_)) { FoundBy::Address } else { FoundBy::Mark };
+    let by = if matches!(assessment.course, Course::Deny(_)) { FoundBy::Identity } else { FoundBy::Mark };
     let found = Found { id: account.id.clone(), account: Some(account.clone()), by, blocked_by_us: false };
     let accounts = if is_read { vec![found] } else { Vec::new() };
     let done = BTreeSet::new();

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use okta_auth0_sync::auth0::{AccountQuery, AccountRecord, Fields};
+use okta_auth0_sync::auth0::{AccountQuery, AccountRecord, Auth0, Fields, SearchPage};
 use okta_auth0_sync::config::{Config, Environment};
+use okta_auth0_sync::domain::account::Identifier;
+use okta_auth0_sync::domain::address::spellings;
 use okta_auth0_sync::domain::mark::{Difference, Known, MarkOptions, Reason, Write, deny, removal};
 use okta_auth0_sync::domain::{AccountId, Address, Clock, ManualClock, OktaUserId};
 use okta_auth0_sync::http::pacing::{Pacer, Priority, Shares};
-use okta_auth0_sync::http::{Bucket, headers};
+use okta_auth0_sync::http::{Bucket, Failure, headers};
 use okta_auth0_sync::okta::{LogEntry, LogFilter, LogPosition, UserQuery};
 use okta_auth0_sync::store::{Binding, Page, QuarantinedEvent, Store};
 use reqwest::StatusCode;
@@ -174,7 +176,7 @@ pub fn accounts(answer: &[u8]) {
             let address = Address::parse("ada@example.com").unwrap();
             for records in [
                 remote.auth0.accounts_by_email(address.as_str(), Fields::All).await,
-                remote.auth0.search(&AccountQuery::Emails(&[address]), 0, Fields::All).await.map(|page| page.accounts),
+                search(&remote.auth0, &[address]).await.map(|page| page.accounts),
             ] {
                 if let Err(failure) = records {
                     assert_tellable(&failure);
@@ -242,7 +244,7 @@ pub fn addresses(text: &[u8]) {
         remote.answers(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]");
         remote.runtime.block_on(async {
             remote.okta.holders(&addresses).await.unwrap();
-            remote.auth0.search(&AccountQuery::Emails(&addresses), 0, Fields::All).await.unwrap_err();
+            search(&remote.auth0, &addresses).await.unwrap_err();
             remote.auth0.accounts_by_email(wanted[0], Fields::All).await.unwrap();
         });
         let asked = remote.asked();
@@ -257,8 +259,14 @@ pub fn addresses(text: &[u8]) {
         assert_eq!(okta_terms, vec!["profile.email eq  or profile.login eq "; wanted.len()].join(" or "));
         assert_eq!(okta_texts, wanted.iter().flat_map(|text| [*text, *text]).collect::<Vec<_>>());
         let (auth0_terms, auth0_texts) = literals(&parameter(1, "q"));
-        assert_eq!(auth0_terms, vec!["email:"; wanted.len()].join(" OR "));
-        assert_eq!(auth0_texts, wanted);
+        let fields = |address: &Address| {
+            let linked = spellings(std::slice::from_ref(address)).into_iter();
+            let linked = linked.map(|spelling| ("identities.profileData.email:", spelling));
+            std::iter::once(("email:", address.as_str().to_owned())).chain(linked).collect::<Vec<_>>()
+        };
+        let (fields, texts): (Vec<&str>, Vec<String>) = addresses.iter().flat_map(fields).unzip();
+        assert_eq!(auth0_terms, fields.join(" OR "));
+        assert_eq!(auth0_texts, texts);
         assert_eq!(parameter(2, "email"), wanted[0]);
     });
 }
@@ -331,4 +339,10 @@ pub fn configuration(text: &[u8]) {
             assert!(!detail.chars().any(|c| c.is_control() && c != '\n'), "not printable: {detail:?}");
         }
     }
+}
+
+async fn search(auth0: &Auth0, addresses: &[Address]) -> Result<SearchPage, Failure> {
+    let identifiers: Vec<Identifier> = addresses.iter().cloned().map(Identifier::Address).collect();
+    let query = AccountQuery::Identities { identifiers: &identifiers, connections: &[] };
+    auth0.search(&query, 0, Fields::All).await
 }

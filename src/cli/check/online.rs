@@ -12,6 +12,7 @@ use super::limits::{self, Cost};
 use super::{Report, of_config};
 use crate::auth0::{self, AccountQuery, Auth0, Fields};
 use crate::config::{Config, Environment, OktaCredentials};
+use crate::domain::account::Identifier;
 use crate::domain::clock::{parse_timestamp, since};
 use crate::domain::{Address, Clock, OktaUser, clock};
 use crate::engine::calls::paced;
@@ -299,8 +300,8 @@ impl Online<'_> {
         }
         let mut anybody = None;
         if let Some(address) = Address::parse(PROBE_EMAIL).filter(|_| self.config.auth0.search) {
-            let emails = [address];
-            let query = AccountQuery::Emails(&emails);
+            let emails = [Identifier::Address(address)];
+            let query = AccountQuery::Identities { identifiers: &emails, connections: &[] };
             let found = paced(pacer, auth0::endpoints::SEARCH, clock, || auth0.search(&query, 0, Fields::Id)).await;
             if self.expect("Auth0 search", found).is_some() {
                 self.report.pass("Auth0 search", "works");

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::stage::{CapturedLogs, Harness};
 use super::*;
-use crate::domain::account::Mirror;
+use crate::domain::account::{Identifier, Mirror};
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Account, Mark, Policy, Rules};
 use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
@@ -50,7 +50,7 @@ fn account(id: &str, owner: Option<&str>, mirror: Mirror, blocked: bool) -> Acco
         id: AccountId::new(id),
         email: Address::parse("ann@example.com"),
         email_verified: true,
-        connections: vec!["db".to_owned()],
+        identities: Vec::new(),
         blocked,
         mark: owner.map(|owner| Mark {
             deactivated: true,
@@ -78,7 +78,8 @@ fn agrees(me: &OktaUserId, accounts: &[&Account], denied: &[AccountId], mirror: 
     let addresses: Vec<Address> = Address::parse("ann@example.com").into_iter().collect();
     let candidate = Candidate::new(me, addresses.clone(), denied);
     let accounts = accounts.iter().map(|account| (*account).clone()).collect();
-    decide::agrees(&candidate.known, &addresses, accounts, &rules, "2026-11-23T10:00:00Z".parse().unwrap())
+    let identifiers: Vec<Identifier> = addresses.into_iter().map(Identifier::Address).collect();
+    decide::agrees(&candidate.known, &identifiers, accounts, &rules, "2026-11-23T10:00:00Z".parse().unwrap())
 }
 
 #[test]
@@ -137,7 +138,7 @@ async fn account_created_much_later_is_denied() {
 }
 
 #[tokio::test]
-async fn search_takes_forty_addresses_and_stops_early() {
+async fn search_takes_twenty_users_and_stops_early() {
     let harness = Harness::with(|_| ()).await;
     for number in 0..45 {
         silent_leaver(&harness, &format!("p{number}@example.com"));
@@ -149,7 +150,7 @@ async fn search_takes_forty_addresses_and_stops_early() {
     assert_eq!(compare(&harness).await.len(), 4);
     let addresses = |query: &String| query.matches("example.com").count();
     let asked: Vec<usize> = searches(&harness).iter().map(addresses).filter(|count| *count > 0).collect();
-    assert_eq!(asked, [40, 5]);
+    assert_eq!(asked, [40, 40, 10], "an address is asked for on primary and linked identities");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn denied(account: &Account) -> AccountChange {
     AccountChange {
         id: account.id.clone(),
         email: account.email.clone(),
-        connection: account.connections.first().cloned(),
+        connection: account.connections().next().map(str::to_owned),
         denied: true,
         blocked: false,
         denied_at: None,

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::domain::{AccountId, Address, OktaUser, OktaUserId};
+use crate::domain::account::Identifier;
+use crate::domain::{AccountId, OktaUser, OktaUserId};
 
 /// How old a result of Auth0's search may be: its index lags by seconds.
 const ACCOUNTS_FRESH: Duration = Duration::from_secs(10);
@@ -22,6 +23,8 @@ const HOLDERS_FRESH: Duration = Duration::from_secs(2);
 const USERS_FRESH: Duration = Duration::from_secs(10);
 /// Addresses in one batch: a request line of about two kilobytes.
 pub(super) const ADDRESSES_MAX: usize = 20;
+/// Addresses and Okta ids in one batch.
+pub(super) const IDENTIFIERS_MAX: usize = 40;
 
 /// The results of searches for the users whose looks come next.
 #[derive(Debug)]
@@ -47,16 +50,16 @@ pub(crate) struct SearchCache<T> {
     fresh: Duration,
     /// Whether one result serves several looks: users who share an address ask the same question.
     shared: bool,
-    /// By the key of the address.
+    /// By the key of the identifier.
     kept: Mutex<Kept<T>>,
     /// Held while a batch is searched for: other looks wait for its results instead of searching for the same.
     pub(super) slot: tokio::sync::Mutex<()>,
 }
 
-/// A hit of a search, and the addresses that it was found by.
+/// A hit of a search, and the keys of the identifiers that it was found by.
 #[derive(Debug)]
 pub(super) struct Hit<T> {
-    pub(super) addresses: Vec<Address>,
+    pub(super) keys: Vec<String>,
     pub(super) found: T,
 }
 
@@ -73,11 +76,11 @@ impl<T: Clone + PartialEq> SearchCache<T> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the results for these addresses, if all of them are fresh.
-    pub(super) fn take(&self, addresses: &[Address], now: Duration) -> Option<Vec<T>> {
+    /// Takes the results for these identifiers, if all of them are fresh.
+    pub(super) fn take(&self, identifiers: &[Identifier], now: Duration) -> Option<Vec<T>> {
         let mut kept = self.lock();
         kept.retain(|_, (at, _)| now.saturating_sub(*at) < self.fresh);
-        let keys: Vec<String> = addresses.iter().map(Address::key).collect();
+        let keys: Vec<String> = identifiers.iter().map(Identifier::key).collect();
         if !keys.iter().all(|key| kept.contains_key(key)) {
             return None;
         }
@@ -85,31 +88,32 @@ impl<T: Clone + PartialEq> SearchCache<T> {
         Some(each_once(keys.iter().filter_map(of).flat_map(|(_, found)| found)))
     }
 
-    /// Stores the hits for these addresses.
-    pub(super) fn keep(&self, addresses: &[Address], hits: &[Hit<T>], now: Duration) {
+    /// Stores the hits for these identifiers.
+    pub(super) fn keep(&self, identifiers: &[Identifier], hits: &[Hit<T>], now: Duration) {
         let mut kept = self.lock();
-        for address in addresses {
-            kept.insert(address.key(), (now, found_at(address, hits)));
+        for identifier in identifiers {
+            kept.insert(identifier.key(), (now, found_at(identifier, hits)));
         }
     }
 
-    /// The slot for one search for `own` and the addresses of other users. `None` if no other user is due.
+    /// The slot for one search for `own` and the identifiers of other users, `max` in all. `None` if no other user is due.
     pub(super) fn batch<'a>(
         &'a self,
         slot: tokio::sync::MutexGuard<'a, ()>,
-        own: &[Address],
-        others: Vec<Address>,
+        own: &[Identifier],
+        others: Vec<Identifier>,
+        max: usize,
         now: Duration,
     ) -> Option<BatchSlot<'a, T>> {
-        let mut addresses = own.to_vec();
+        let mut identifiers = own.to_vec();
         for other in others {
-            if addresses.len() < ADDRESSES_MAX && !addresses.iter().any(|address| address.same(other.as_str())) {
-                addresses.push(other);
+            if identifiers.len() < max && !identifiers.iter().any(|known| known.key() == other.key()) {
+                identifiers.push(other);
             }
         }
-        (addresses.len() > own.len()).then(|| BatchSlot {
+        (identifiers.len() > own.len()).then(|| BatchSlot {
             cache: self,
-            addresses,
+            identifiers,
             own: own.len(),
             at: now,
             _slot: slot,
@@ -131,7 +135,7 @@ pub(super) enum Lookup<'a, T> {
 pub(super) struct BatchSlot<'a, T> {
     cache: &'a SearchCache<T>,
     /// The look's own, and then those of others.
-    addresses: Vec<Address>,
+    identifiers: Vec<Identifier>,
     own: usize,
     at: Duration,
     _slot: tokio::sync::MutexGuard<'a, ()>,
@@ -139,22 +143,23 @@ pub(super) struct BatchSlot<'a, T> {
 
 impl<T: Clone + PartialEq> BatchSlot<'_, T> {
     /// What to search for.
-    pub(super) fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub(super) fn identifiers(&self) -> &[Identifier] {
+        &self.identifiers
     }
 
     /// Stores the results for the others, and returns the look's own. `hits` are all hits of the search.
     pub(super) fn complete(self, hits: &[Hit<T>]) -> Vec<T> {
-        let (own, others) = self.addresses.split_at(self.own);
-        let kept = if self.cache.shared { &self.addresses[..] } else { others };
+        let (own, others) = self.identifiers.split_at(self.own);
+        let kept = if self.cache.shared { &self.identifiers[..] } else { others };
         self.cache.keep(kept, hits, self.at);
-        each_once(own.iter().flat_map(|address| found_at(address, hits)))
+        each_once(own.iter().flat_map(|identifier| found_at(identifier, hits)))
     }
 }
 
-/// The hits for this address.
-fn found_at<T: Clone>(address: &Address, hits: &[Hit<T>]) -> Vec<T> {
-    let by = |hit: &&Hit<T>| hit.addresses.iter().any(|found_by| address.same(found_by.as_str()));
+/// The hits for this identifier.
+fn found_at<T: Clone>(identifier: &Identifier, hits: &[Hit<T>]) -> Vec<T> {
+    let key = identifier.key();
+    let by = |hit: &&Hit<T>| hit.keys.contains(&key);
     hits.iter().filter(by).map(|hit| hit.found.clone()).collect()
 }
 
@@ -204,9 +209,10 @@ fn each_once<T: PartialEq>(found: impl Iterator<Item = T>) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Address;
 
-    fn addresses(texts: &[&str]) -> Vec<Address> {
-        texts.iter().map(|text| Address::parse(text).unwrap()).collect()
+    fn addresses(texts: &[&str]) -> Vec<Identifier> {
+        texts.iter().map(|text| Identifier::Address(Address::parse(text).unwrap())).collect()
     }
 
     #[tokio::test]
@@ -216,14 +222,14 @@ mod tests {
         let own = addresses(&["own@example.com"]);
         let search = async || {
             let others = addresses(&["OWN@example.com", "Ann@example.com", "bob@example.com", "eve@example.com"]);
-            let slot = cache.batch(cache.slot.lock().await, &own, others, at).unwrap();
+            let slot = cache.batch(cache.slot.lock().await, &own, others, ADDRESSES_MAX, at).unwrap();
             assert_eq!(
-                slot.addresses(),
+                slot.identifiers(),
                 addresses(&["own@example.com", "Ann@example.com", "bob@example.com", "eve@example.com"])
             );
             let hits = [
-                Hit { addresses: addresses(&["ann@EXAMPLE.com", "bob@example.com"]), found: 7 },
-                Hit { addresses: addresses(&["own@example.com"]), found: 8 },
+                Hit { keys: vec!["ann@example.com".to_owned(), "bob@example.com".to_owned()], found: 7 },
+                Hit { keys: vec!["own@example.com".to_owned()], found: 8 },
             ];
             assert_eq!(slot.complete(&hits), [8]);
         };
@@ -246,10 +252,10 @@ mod tests {
     async fn batches_need_others_and_are_bounded() {
         let cache = SearchCache::<u8>::new(ACCOUNTS_FRESH);
         let own = addresses(&["own@example.com"]);
-        assert!(cache.batch(cache.slot.lock().await, &own, own.clone(), Duration::ZERO).is_none());
-        let others: Vec<Address> =
-            (0..100).filter_map(|number| Address::parse(&format!("p{number}@example.com"))).collect();
-        let slot = cache.batch(cache.slot.lock().await, &own, others, Duration::ZERO).unwrap();
-        assert_eq!(slot.addresses().len(), ADDRESSES_MAX);
+        assert!(cache.batch(cache.slot.lock().await, &own, own.clone(), ADDRESSES_MAX, Duration::ZERO).is_none());
+        let others: Vec<Identifier> =
+            (0..100).flat_map(|number| addresses(&[&format!("p{number}@example.com")])).collect();
+        let slot = cache.batch(cache.slot.lock().await, &own, others, ADDRESSES_MAX, Duration::ZERO).unwrap();
+        assert_eq!(slot.identifiers().len(), ADDRESSES_MAX);
     }
 }

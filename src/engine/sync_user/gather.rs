@@ -8,6 +8,7 @@ mod holders;
 use std::collections::BTreeSet;
 
 use crate::auth0::{AccountRecord, Fields};
+use crate::domain::account::{Identifier, addresses_among};
 use crate::domain::address::spellings;
 use crate::domain::decide::{self, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan};
 use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp};
@@ -39,10 +40,12 @@ pub(in crate::engine) trait Tenants {
     async fn accounts_by_email(&self, spelling: &str, fields: Fields) -> Result<Vec<AccountRecord>, Self::Error>;
     /// An account of Auth0 by id, or as much of it as can be read.
     async fn account(&self, id: &AccountId) -> Result<Option<AccountRecord>, Self::Error>;
-    /// Auth0's search for accounts with one of these addresses; it lags. Empty if the search is switched off.
-    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, Self::Error>;
+    /// Auth0's search for accounts with one of these identifiers; it lags. Empty if the search is switched off.
+    async fn search_accounts(&self, identifiers: &[Identifier]) -> Result<Vec<AccountId>, Self::Error>;
     /// Auth0's search for accounts whose mark names this user; it lags.
     async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, Self::Error>;
+    /// Auth0's search for the account into which this one was linked; it lags.
+    async fn search_linked(&self, id: &AccountId) -> Result<Vec<AccountId>, Self::Error>;
     /// Does the store say that a block on this account is ours?
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, Self::Error>;
     /// Records a failed read that must not stop the decisions about other accounts.
@@ -70,7 +73,7 @@ pub(in crate::engine) async fn run_rounds<T: Tenants>(
     match &assessment.course {
         Course::Vanished | Course::Leave | Course::Skip(_) => Ok(()),
         Course::Allow { .. } => rounds.allow().await,
-        Course::Deny(addresses) => rounds.deny(addresses).await,
+        Course::Deny(identifiers) => rounds.deny(identifiers).await,
     }
 }
 
@@ -87,39 +90,40 @@ struct Rounds<'a, T> {
 }
 
 impl<T: Tenants> Rounds<'_, T> {
-    async fn deny(&mut self, addresses: &[Address]) -> Result<(), T::Error> {
+    async fn deny(&mut self, identifiers: &[Identifier]) -> Result<(), T::Error> {
         // The lookup is case-sensitive, and only Auth0's own database connections store lower case.
         let mut found = Vec::new();
-        for spelling in spellings(addresses) {
+        for spelling in spellings(&addresses_among(identifiers)) {
             match self.tenants.accounts_by_email(&spelling, Fields::All).await {
                 Ok(records) => found.extend(records),
-                Err(failure) if failure.asks_for_less() => found.extend(self.one_by_one(&spelling, addresses).await?),
+                Err(failure) if failure.asks_for_less() => found.extend(self.one_by_one(&spelling, identifiers).await?),
                 Err(failure) => self.tenants.defer(failure)?,
             }
         }
-        self.by_address(found, addresses).await?;
+        self.by_identity(found, identifiers).await?;
         for id in self.marked() {
             if self.done.contains(&id) {
                 continue;
             }
             match self.tenants.account(&id).await {
-                Ok(record) => self.marked_account(id, record, addresses).await?,
+                Ok(None) => self.vanished(id, identifiers).await?,
+                Ok(record) => self.decide_one(id, record, FoundBy::Mark, identifiers).await?,
                 Err(failure) => self.tenants.defer(failure)?,
             }
         }
         // The search only names accounts: each is read before it is written.
         let mut late = Vec::new();
-        for id in self.tenants.search_accounts(addresses).await? {
+        for id in self.tenants.search_accounts(identifiers).await? {
             if !self.done.contains(&id) {
                 late.extend(self.read_or_defer(&id).await?);
             }
         }
-        self.by_address(late, addresses).await
+        self.by_identity(late, identifiers).await
     }
 
     /// The accounts of an exact lookup whose answer is too large: listed without their metadata, then read one by one, so
     /// that no account hides another.
-    async fn one_by_one(&mut self, spelling: &str, addresses: &[Address]) -> Result<Vec<AccountRecord>, T::Error> {
+    async fn one_by_one(&mut self, spelling: &str, identifiers: &[Identifier]) -> Result<Vec<AccountRecord>, T::Error> {
         let listed = match self.tenants.accounts_by_email(spelling, Fields::Account).await {
             Ok(listed) => listed,
             Err(failure) => {
@@ -129,7 +133,7 @@ impl<T: Tenants> Rounds<'_, T> {
         };
         let mut found = Vec::new();
         for record in listed {
-            if decide::is_candidate(&record.account, addresses, self.known, self.rules) {
+            if decide::is_candidate(&record.account, identifiers, self.known, self.rules) {
                 found.extend(self.read_or_defer(&record.account.id).await?);
             } else {
                 found.push(record);
@@ -166,11 +170,7 @@ impl<T: Tenants> Rounds<'_, T> {
                     continue;
                 }
             };
-            let email = record.as_ref().and_then(|record| record.account.email.clone());
-            let holders = match email {
-                Some(email) => self.other_holders(&[email]).await?,
-                None => Holders::default(),
-            };
+            let holders = self.holders_beside(record.as_ref(), &[]).await?;
             self.round(vec![(id, record)], FoundBy::Mark, holders).await?;
         }
         Ok(())
@@ -181,35 +181,73 @@ impl<T: Tenants> Rounds<'_, T> {
         marked.into_iter().map(|account| account.id.clone()).collect()
     }
 
-    async fn by_address(&mut self, records: Vec<AccountRecord>, addresses: &[Address]) -> Result<(), T::Error> {
+    async fn by_identity(&mut self, records: Vec<AccountRecord>, identifiers: &[Identifier]) -> Result<(), T::Error> {
         if records.is_empty() {
             return Ok(());
         }
-        let needs_holders = records.iter().any(|record| {
-            !self.done.contains(&record.account.id)
-                && decide::is_candidate(&record.account, addresses, self.known, self.rules)
-        });
-        let holders = if needs_holders { self.shared_holders(addresses).await? } else { Holders::default() };
+        let mut holders = Holders::default();
+        for record in &records {
+            if !self.done.contains(&record.account.id)
+                && decide::is_candidate(&record.account, identifiers, self.known, self.rules)
+            {
+                holders.extend(self.holders_beside(Some(record), identifiers).await?);
+            }
+        }
         let found = records.into_iter().map(|record| (record.account.id.clone(), Some(record))).collect();
-        self.round(found, FoundBy::Address, holders).await
+        self.round(found, FoundBy::Identity, holders).await
     }
 
-    async fn marked_account(
+    /// An account with our mark that no longer exists: it was deleted, or linked into another account, which Auth0 leaves
+    /// without the mark. In the second case the other account is denied.
+    async fn vanished(&mut self, id: AccountId, identifiers: &[Identifier]) -> Result<(), T::Error> {
+        let linked = match self.tenants.search_linked(&id).await {
+            Ok(linked) => linked,
+            // The store keeps the account as denied, so the next look searches again.
+            Err(failure) => return self.tenants.defer(failure),
+        };
+        for primary in linked {
+            if self.done.contains(&primary) {
+                continue;
+            }
+            match self.tenants.account(&primary).await {
+                Ok(Some(record)) if record.account.has_linked(&id) => {
+                    self.decide_one(primary, Some(record), FoundBy::Link, identifiers).await?;
+                }
+                Ok(_) => {}
+                Err(failure) => return self.tenants.defer(failure),
+            }
+        }
+        self.round(vec![(id, None)], FoundBy::Mark, Holders::default()).await
+    }
+
+    async fn decide_one(
         &mut self,
         id: AccountId,
         record: Option<AccountRecord>,
-        addresses: &[Address],
+        by: FoundBy,
+        identifiers: &[Identifier],
     ) -> Result<(), T::Error> {
-        let account = record.as_ref().map(|record| &record.account);
-        let holders = match account {
-            None => Holders::default(),
-            // Its address may belong to another user by now, and is not among this user's addresses.
-            Some(account) => match account.email.clone() {
-                Some(email) if !decide::is_at(account, addresses) => self.other_holders(&[email]).await?,
-                _ => self.shared_holders(addresses).await?,
-            },
-        };
-        self.round(vec![(id, record)], FoundBy::Mark, holders).await
+        let holders = self.holders_beside(record.as_ref(), identifiers).await?;
+        self.round(vec![(id, record)], by, holders).await
+    }
+
+    /// The other holders of the account's addresses. Those of the user's own addresses are read once per look.
+    async fn holders_beside(
+        &mut self,
+        record: Option<&AccountRecord>,
+        identifiers: &[Identifier],
+    ) -> Result<Holders, T::Error> {
+        let Some(record) = record else { return Ok(Holders::default()) };
+        let own = addresses_among(identifiers);
+        let beside = record.account.addresses_beside(&self.known.id).into_iter().cloned();
+        // The other addresses may belong to another user by now.
+        let (shared, others): (Vec<Address>, Vec<Address>) =
+            beside.partition(|address| own.iter().any(|own| own.same(address.as_str())));
+        let mut holders = if shared.is_empty() { Holders::default() } else { self.shared_holders(&own).await? };
+        if !others.is_empty() {
+            holders.extend(self.other_holders(&others).await?);
+        }
+        Ok(holders)
     }
 
     /// Runs one round: evidence, plan, and its consumption.

@@ -202,7 +202,12 @@ impl<'a> UserSync<'a> {
                 // The account may have an address that Okta does not show us.
                 let hidden = assessment.read.as_ref().is_some_and(|read| read.address_hidden);
                 let none_found = Outcome::Skipped(Skipped::AddressHidden);
-                self.results.merge(if hidden { none_found } else { Outcome::NoAccount });
+                let unknown = assessment.read.as_ref().is_some_and(|read| read.addresses.is_empty());
+                self.results.merge(match (hidden, unknown) {
+                    (true, _) => none_found,
+                    (false, true) => Outcome::Skipped(Skipped::NoAddress),
+                    (false, false) => Outcome::NoAccount,
+                });
             }
             _ => {}
         }

@@ -1,11 +1,12 @@
 //! The reads of a look, through the circuit breakers and the shared searches.
 
-use super::batch::{ADDRESSES_MAX, Hit, Lookup, SearchCache, SearchCaches};
+use super::batch::{ADDRESSES_MAX, Hit, IDENTIFIERS_MAX, Lookup, SearchCache, SearchCaches};
 use super::gather::Tenants;
 use super::{SyncError, UserSync};
 use crate::auth0::{self, AccountQuery, AccountRecord, Fields, SearchPage};
+use crate::domain::account::{Identifier, addresses_among};
 use crate::domain::decide::{Assessment, Plan};
-use crate::domain::{AccountId, Address, Lane, OktaUser, OktaUserId, Status, Timestamp};
+use crate::domain::{Account, AccountId, Address, Lane, OktaUser, OktaUserId, Status, Timestamp};
 use crate::engine::error::CallError;
 use crate::engine::smaller::read_account;
 use crate::okta::{self, HolderList};
@@ -38,9 +39,10 @@ impl Tenants for UserSync<'_> {
 
     async fn search_holders(&self, addresses: &[Address]) -> Result<HolderList, SyncError> {
         let cache = &self.caches().holders;
-        match self.lookup(cache, addresses).await? {
+        let identifiers: Vec<Identifier> = addresses.iter().cloned().map(Identifier::Address).collect();
+        match self.lookup(cache, &identifiers, false).await? {
             Lookup::Cached(users) => return Ok(HolderList { users, more: false }),
-            Lookup::Batch(slot) => match self.holders(slot.addresses()).await {
+            Lookup::Batch(slot) => match self.holders(&addresses_among(slot.identifiers())).await {
                 Ok(list) if !list.more => {
                     let users = slot.complete(&hits(list.users));
                     return Ok(HolderList { users, more: false });
@@ -54,7 +56,7 @@ impl Tenants for UserSync<'_> {
         let asked = self.engine.clock.monotonic();
         let list = self.holders(addresses).await?;
         if !list.more {
-            cache.keep(addresses, &hits(list.users.clone()), asked);
+            cache.keep(&identifiers, &hits(list.users.clone()), asked);
         }
         Ok(list)
     }
@@ -81,32 +83,45 @@ impl Tenants for UserSync<'_> {
         Ok(read_account(|fields| self.account_with(id, fields)).await?)
     }
 
-    async fn search_accounts(&self, addresses: &[Address]) -> Result<Vec<AccountId>, SyncError> {
-        if !self.engine.options.search || addresses.is_empty() {
+    async fn search_accounts(&self, identifiers: &[Identifier]) -> Result<Vec<AccountId>, SyncError> {
+        if !self.engine.options.search || identifiers.is_empty() {
             return Ok(Vec::new());
         }
-        match self.lookup(&self.caches().accounts, addresses).await? {
+        match self.lookup(&self.caches().accounts, identifiers, true).await? {
             Lookup::Cached(ids) => return Ok(ids),
-            Lookup::Batch(slot) => match self.search_page(slot.addresses(), 0).await {
+            Lookup::Batch(slot) => match self.search_page(slot.identifiers(), 0, Fields::Identities).await {
                 Ok(page) if u64::try_from(page.accounts.len()).unwrap_or(u64::MAX) >= page.total => {
-                    let hits = page.accounts.into_iter().map(|AccountRecord { account, .. }| Hit {
-                        addresses: account.email.into_iter().collect(),
-                        found: account.id,
-                    });
-                    return Ok(slot.complete(&hits.collect::<Vec<_>>()));
+                    let of = |account: &Account| -> Vec<String> {
+                        let is_of = |one: &&Identifier| account.is_identified_by(std::slice::from_ref(*one));
+                        slot.identifiers().iter().filter(is_of).map(Identifier::key).collect()
+                    };
+                    let hits: Vec<Hit<AccountId>> = page
+                        .accounts
+                        .into_iter()
+                        .map(|AccountRecord { account, .. }| Hit { keys: of(&account), found: account.id })
+                        .collect();
+                    return Ok(slot.complete(&hits));
                 }
-                // Too much for one page, or for Auth0: search for these addresses alone.
+                // Too much for one page, or for Auth0: search for these identifiers alone.
                 Ok(_) | Err(CallError::Failed(_)) => {}
                 Err(paused) => return Err(paused.into()),
             },
             Lookup::Single => {}
         }
-        self.search_alone(addresses).await
+        self.search_alone(identifiers).await
     }
 
     async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, SyncError> {
         let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
         let query = AccountQuery::MarkedFor(user);
+        let call = || auth0.search(&query, 0, Fields::Id);
+        let page = breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), call).await?;
+        Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
+    }
+
+    async fn search_linked(&self, id: &AccountId) -> Result<Vec<AccountId>, SyncError> {
+        let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
+        let query = AccountQuery::Linked(id);
         let call = || auth0.search(&query, 0, Fields::Id);
         let page = breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), call).await?;
         Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
@@ -142,7 +157,10 @@ impl Tenants for UserSync<'_> {
 }
 
 fn hits(users: Vec<OktaUser>) -> Vec<Hit<OktaUser>> {
-    users.into_iter().map(|user| Hit { addresses: user.addresses(), found: user }).collect()
+    users
+        .into_iter()
+        .map(|user| Hit { keys: user.addresses().iter().map(Address::key).collect(), found: user })
+        .collect()
 }
 
 impl<'a> UserSync<'a> {
@@ -156,10 +174,10 @@ impl<'a> UserSync<'a> {
         breaker.call(auth0::endpoints::ACCOUNT, self.priority, self.subject(), call).await
     }
 
-    async fn search_alone(&self, addresses: &[Address]) -> Result<Vec<AccountId>, SyncError> {
+    async fn search_alone(&self, identifiers: &[Identifier]) -> Result<Vec<AccountId>, SyncError> {
         let mut ids = Vec::new();
         for page in 0..SEARCH_PAGES_MAX {
-            let hits = self.search_page(addresses, page).await?;
+            let hits = self.search_page(identifiers, page, Fields::Id).await?;
             let last = hits.accounts.is_empty();
             ids.extend(hits.accounts.into_iter().map(|record| record.account.id));
             if last || u64::try_from(ids.len()).unwrap_or(u64::MAX) >= hits.total {
@@ -177,29 +195,45 @@ impl<'a> UserSync<'a> {
         }
     }
 
-    /// How to search for these addresses: not at all, if a batch has found them; in a batch with those of the next users, if
-    /// there are any; or alone.
+    /// How to search for these identifiers: not at all, if a batch has found them; in a batch with those of the next users, if
+    /// there are any; or alone. `of_accounts` says whether Okta ids are among them.
     async fn lookup<T: Clone + PartialEq>(
         &self,
         cache: &'a SearchCache<T>,
-        addresses: &[Address],
+        identifiers: &[Identifier],
+        of_accounts: bool,
     ) -> Result<Lookup<'a, T>, SyncError> {
         let clock = &self.engine.clock;
-        if let Some(found) = cache.take(addresses, clock.monotonic()) {
+        if let Some(found) = cache.take(identifiers, clock.monotonic()) {
             return Ok(Lookup::Cached(found));
         }
         let slot = cache.slot.lock().await;
-        if let Some(found) = cache.take(addresses, clock.monotonic()) {
+        if let Some(found) = cache.take(identifiers, clock.monotonic()) {
             return Ok(Lookup::Cached(found));
         }
         let next = self.engine.store.next_leavers(self.start.lane, self.engine.now(), ADDRESSES_MAX).await?;
-        Ok(cache.batch(slot, addresses, next, clock.monotonic()).map_or(Lookup::Single, Lookup::Batch))
+        let (others, max) = if of_accounts {
+            let policy = &self.engine.options.rules.policy;
+            let of = |(user, address): &(_, _)| policy.identifiers(user, std::slice::from_ref(address));
+            // Each connection name adds a term to each Okta id.
+            let connections = self.engine.options.rules.named_connections().len();
+            (next.iter().flat_map(of).collect(), IDENTIFIERS_MAX / (1 + connections))
+        } else {
+            (next.into_iter().map(|(_, address)| Identifier::Address(address)).collect(), ADDRESSES_MAX)
+        };
+        Ok(cache.batch(slot, identifiers, others, max, clock.monotonic()).map_or(Lookup::Single, Lookup::Batch))
     }
 
-    async fn search_page(&self, addresses: &[Address], page: u32) -> Result<SearchPage, CallError> {
+    async fn search_page(
+        &self,
+        identifiers: &[Identifier],
+        page: u32,
+        fields: Fields,
+    ) -> Result<SearchPage, CallError> {
         let (auth0, breaker) = (&self.engine.auth0, &self.engine.auth0_breaker);
-        let query = AccountQuery::Emails(addresses);
-        let call = || auth0.search(&query, page, Fields::Id);
+        let connections = self.engine.options.rules.named_connections();
+        let query = AccountQuery::Identities { identifiers, connections: &connections };
+        let call = || auth0.search(&query, page, fields);
         breaker.call(auth0::endpoints::SEARCH, self.priority, self.subject(), call).await
     }
 

@@ -121,9 +121,9 @@ impl Store {
         lane: Lane,
         now: Timestamp,
         addresses_max: usize,
-    ) -> Result<Vec<Address>, StoreError> {
-        let texts: Vec<String> = sqlx::query_scalar(
-            "SELECT a.address FROM users u JOIN addresses a USING (user_seq)
+    ) -> Result<Vec<(OktaUserId, Address)>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT u.okta_user_id, a.address FROM users u JOIN addresses a USING (user_seq)
              WHERE u.lane = ?1 AND u.due_at <= ?2 AND u.left_seen = 1
              ORDER BY u.due_at LIMIT ?3",
         )
@@ -132,7 +132,7 @@ impl Store {
         .bind(i64::try_from(addresses_max).unwrap_or(i64::MAX))
         .fetch_all(self.reader())
         .await?;
-        Ok(texts.iter().filter_map(|text| Address::parse(text)).collect())
+        Ok(rows.iter().filter_map(|(user, text)| Some((OktaUserId::parse(user)?, Address::parse(text)?))).collect())
     }
 
     /// When the next user with an open reason is due. Ignores re-checks of settled users.

@@ -18,7 +18,7 @@ pub(super) struct Accounts {
     by_id: HashMap<String, usize>,
     /// The address as written → slots.
     by_email: HashMap<String, Vec<usize>>,
-    /// The address in lower case → slots of users who have or had it: the candidates of a search.
+    /// An address or an identity's id, in lower case → slots of users who have or had it: the candidates of a search.
     hints: HashMap<String, Vec<usize>>,
     /// How far the search index lags behind.
     lag: Duration,
@@ -38,11 +38,16 @@ impl Accounts {
     }
 
     fn index(&mut self, place: usize, user: &Value) {
-        let Some(email) = user["email"].as_str() else { return };
-        self.by_email.entry(email.to_owned()).or_default().push(place);
-        let places = self.hints.entry(email.to_lowercase()).or_default();
-        if !places.contains(&place) {
-            places.push(place);
+        if let Some(email) = user["email"].as_str() {
+            self.by_email.entry(email.to_owned()).or_default().push(place);
+        }
+        let identities = user["identities"].as_array().into_iter().flatten();
+        let of_identities = identities.flat_map(|identity| [&identity["user_id"], &identity["profileData"]["email"]]);
+        for value in std::iter::once(&user["email"]).chain(of_identities).filter_map(Value::as_str) {
+            let places = self.hints.entry(value.to_lowercase()).or_default();
+            if !places.contains(&place) {
+                places.push(place);
+            }
         }
     }
 
@@ -82,7 +87,7 @@ impl Accounts {
         fields.insert("user_id".to_owned(), json!(id));
         let after = Arc::new(Value::Object(fields));
         *self.users[place].change(now, self.lag) = Some(after.clone());
-        if before["email"] != after["email"] {
+        if before["email"] != after["email"] || before["identities"] != after["identities"] {
             self.unindex(place, &before);
             self.index(place, &after);
         }
@@ -101,9 +106,9 @@ impl Accounts {
     pub(super) fn search(&self, query: &Query, now: Duration) -> Vec<&Arc<Value>> {
         let places: Vec<usize> = if let Some(id) = query.required("user_id") {
             self.by_id.get(id).copied().into_iter().collect()
-        } else if let Some(emails) = query.emails() {
+        } else if let Some(values) = query.identifiers() {
             // In order of creation, each once, as without the index.
-            let hints = emails.iter().filter_map(|email| self.hints.get(&email.to_lowercase()));
+            let hints = values.iter().filter_map(|value| self.hints.get(&value.to_lowercase()));
             hints.flatten().copied().collect::<BTreeSet<usize>>().into_iter().collect()
         } else {
             (0..self.users.len()).collect()

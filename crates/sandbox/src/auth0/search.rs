@@ -7,6 +7,9 @@ const DEPTH_MAX: usize = 32;
 /// Fields whose values are compared without regard to case; metadata is compared as it is.
 const IGNORING_CASE: [&str; 9] =
     ["email", "name", "nickname", "given_name", "family_name", "username", "phone_number", "email.raw", "name.raw"];
+/// The fields that the index covers. `email` is that of the primary identity. Whether the address of a linked identity is
+/// compared without regard to case is not documented: here it is compared as it is.
+const IDENTIFIERS: [&str; 3] = ["email", "identities.profileData.email", "identities.user_id"];
 /// The fields that a term without a field searches.
 const DEFAULT_FIELDS: [&str; 5] = ["email", "name", "nickname", "given_name", "family_name"];
 
@@ -62,12 +65,15 @@ impl Query {
         }
     }
 
-    /// A set of addresses, one of which every matching user has; `None` if the query does not determine one.
-    pub(super) fn emails(&self) -> Option<Vec<&str>> {
+    /// A set of addresses and identities' ids, one of which every matching user has; `None` if the query does not determine
+    /// one.
+    pub(super) fn identifiers(&self) -> Option<Vec<&str>> {
         match self {
-            Self::Term { field: Some(field), value, prefix: false } if field == "email" => Some(vec![value]),
-            Self::And(one, other) => one.emails().or_else(|| other.emails()),
-            Self::Or(one, other) => Some([one.emails()?, other.emails()?].concat()),
+            Self::Term { field: Some(field), value, prefix: false } if IDENTIFIERS.contains(&field.as_str()) => {
+                Some(vec![value])
+            }
+            Self::And(one, other) => one.identifiers().or_else(|| other.identifiers()),
+            Self::Or(one, other) => Some([one.identifiers()?, other.identifiers()?].concat()),
             _ => None,
         }
     }
