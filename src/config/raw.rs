@@ -9,10 +9,20 @@ use super::Schedule;
 use super::environment::{Environment, PREFIX};
 use super::problem::Problem;
 use super::value::{
-    ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MetadataKey,
-    OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName, Text, Whole,
+    ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MatchName,
+    MetadataKey, OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName, Text, Whole,
 };
 use crate::domain::Status;
+
+/// The name of a key in the file.
+macro_rules! name {
+    (r#match) => {
+        "match"
+    };
+    ($key:ident) => {
+        stringify!($key)
+    };
+}
 
 /// Defines tables of keys. Each key has a type and a default; a key that must be given is an `Option` without one.
 macro_rules! tables {
@@ -36,21 +46,21 @@ macro_rules! tables {
 
         impl $table {
             fn overlay(&mut self, variables: &mut Variables<'_>) {
-                $(variables.set(concat!($path, ".", stringify!($key)), &mut self.$key);)*
+                $(variables.set(concat!($path, ".", name!($key)), &mut self.$key);)*
                 $(self.$sub.overlay(variables);)?
             }
 
             /// Every key with its value, in debug form.
             #[cfg(test)]
             fn list(&self, into: &mut Vec<(&'static str, String)>) {
-                $(into.push((concat!($path, ".", stringify!($key)), format!("{:?}", self.$key)));)*
+                $(into.push((concat!($path, ".", name!($key)), format!("{:?}", self.$key)));)*
                 $(self.$sub.list(into);)?
             }
         }
         )*
 
         /// The last part of every key.
-        const NAMES: &[&str] = &[$($(stringify!($key),)*)*];
+        const NAMES: &[&str] = &[$($(name!($key),)*)*];
     };
 }
 
@@ -85,6 +95,7 @@ tables! {
         private_key: Option<InlineSecret> = None;
         private_key_file: OptionalPath = OptionalPath::default();
         key_id: Option<Text> = None;
+        r#match: List<MatchName> = List(vec![MatchName::Email, MatchName::OktaId]);
         connections: List<Text> = List(Vec::new());
         require_verified_email: bool = false;
         trusted_connections: List<Text> = List(Vec::new());

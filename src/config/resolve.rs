@@ -9,7 +9,7 @@ use url::Url;
 use super::environment::Environment;
 use super::raw::{self, Raw, variable_of};
 use super::secret::{Kind, Secret};
-use super::value::{InlineSecret, MarkTarget, OptionalPath, Origin, Span, Text};
+use super::value::{InlineSecret, MarkTarget, MatchName, OptionalPath, Origin, Span, Text};
 use super::{
     AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, LogConfig,
     OktaConfig, OktaCredentials, Problem, Proxies, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
@@ -79,7 +79,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn config(mut self, raw: Raw) -> Result<Config, Vec<Problem>> {
         let policy = Policy {
-            match_by: MatchBy::default(),
+            match_by: self.match_by(&raw.auth0.r#match.0),
             deny_statuses: raw.okta.deny_statuses.0.iter().map(|name| name.0.clone()).collect(),
             email_domains: raw.scope.email_domains.0.into_iter().map(|name| name.0).collect(),
             exempt: raw.scope.exempt.0.into_iter().map(|exempt| exempt.0).collect(),
@@ -188,6 +188,13 @@ impl Resolver<'_> {
             }
         };
         Some(OktaConfig { url: url?, credentials, initial_lookback: raw.initial_lookback.0, directory: raw.directory })
+    }
+
+    fn match_by(&mut self, names: &[MatchName]) -> MatchBy {
+        if names.is_empty() {
+            self.wrong("auth0.match", "must contain \"email\" or \"okta_id\": otherwise no account is found");
+        }
+        MatchBy { email: names.contains(&MatchName::Email), okta_id: names.contains(&MatchName::OktaId) }
     }
 
     fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0Config> {

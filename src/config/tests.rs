@@ -143,6 +143,7 @@ fn other_value(key: &str) -> &'static str {
     match key {
         "okta.url" | "auth0.url" => "http://localhost:1234",
         "okta.deny_statuses" => "DEPROVISIONED,SUSPENDED",
+        "auth0.match" => "okta_id",
         "auth0.write_to" => "[\"app_metadata\"]",
         "auth0.connections" | "auth0.trusted_connections" => "a, b",
         "scope.email_domains" => "example.org",

@@ -71,6 +71,7 @@ text_setting! {
     DomainName: "a mail domain such as \"example.com\"";
     Exempt: "an e-mail address or an Okta user id";
     MarkTarget: "\"app_metadata\" or \"user_metadata\"";
+    MatchName: "\"email\" or \"okta_id\"";
     MetadataKey: "a string";
     ActionMessage: "a string";
     Dpop: "\"auto\", \"always\" or \"never\"";
@@ -313,6 +314,25 @@ impl FromStr for MarkTarget {
                 "`{}` cannot hold the mark: use \"app_metadata\", optionally with \"user_metadata\"",
                 other.escape_debug()
             )),
+        }
+    }
+}
+
+/// By what an account is found to be a user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MatchName {
+    Email,
+    OktaId,
+}
+
+impl FromStr for MatchName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "email" => Ok(Self::Email),
+            "okta_id" => Ok(Self::OktaId),
+            other => Err(format!("`{}` cannot find an account: use \"email\", \"okta_id\"", other.escape_debug())),
         }
     }
 }
