@@ -11,6 +11,7 @@ pub mod check;
 mod confirm;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod dry_run;
 mod events;
 pub mod exit;
 mod forget;

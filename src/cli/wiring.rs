@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::Error;
+use super::{Error, dry_run};
 use crate::alert::Alert;
 use crate::auth0::{self, Auth0, Auth0Options};
 use crate::config::{self, Auth0Credentials, Config, Dpop, Listen, OktaCredentials};
@@ -224,20 +224,17 @@ pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<En
     Ok(engine)
 }
 
-/// An engine on a copy of the state that writes nothing to Auth0, for `--dry-run`. Dropping the directory deletes the copy.
+/// An engine on a copy of the state that writes nothing to Auth0, for `--dry-run`. Dropping the folder deletes the copy.
 ///
 /// # Errors
 /// As [`engine`], but a state in use is allowed.
 pub(crate) async fn dry_run_engine(
     config: &Config,
     clock: &Arc<dyn Clock>,
-) -> Result<(Engine, tempfile::TempDir), Error> {
+) -> Result<(Engine, dry_run::Folder), Error> {
     let clients = clients(config, clock)?;
-    let folder = tempfile::Builder::new()
-        .prefix("okta-auth0-sync-")
-        .tempdir()
-        .map_err(|error| Error::Setup(format!("cannot create a directory for the copy of the state: {error}")))?;
-    let copy = folder.path().join("state.db");
+    let folder = dry_run::Folder::create(&config.store.path)?;
+    let copy = folder.state();
     match Store::open_beside(&config.store.path, Access::Read).await {
         Ok(state) => {
             state.backup(&copy).await?;

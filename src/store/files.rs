@@ -17,7 +17,7 @@ use super::connect::{connect, options};
 /// The files that SQLite keeps beside the state.
 const SQLITE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// What a new state is called until it is complete.
-const NEW: &str = ".new";
+pub(super) const NEW: &str = ".new";
 
 /// A file next to the state.
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
@@ -27,7 +27,7 @@ pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The folder of a file.
-fn folder(path: &Path) -> &Path {
+pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 

@@ -163,7 +163,10 @@ async fn forget_asks_and_works_beside_daemon() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
     assert_eq!(folder.run(&["user", "bob@example.com"]).code, 1);
     working.close().await;
+    let copy = folder.state().with_extension("db.schema-1.bak");
+    std::fs::write(&copy, "ann@example.com").unwrap();
     let ran = folder.run(&["forget", "ann@example.com", "--yes"]);
+    assert!(ran.out.contains("schema-1.bak") && !copy.exists(), "{}{}", ran.out, ran.err);
     assert!(ran.code == 0 && ran.out.contains("Auth0 id only: 1"), "{}{}", ran.out, ran.err);
     let ran = folder.run(&["audit", "verify"]);
     assert!(ran.code == 0 && ran.out.contains("1 more are anonymized"), "{}", ran.out);

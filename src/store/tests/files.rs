@@ -148,3 +148,15 @@ async fn planted_pipe_does_not_hang() {
     assert!(refused(&path).await.contains("not a regular file"));
     assert!(is_in_use(&path).is_err() || !is_in_use(&path).unwrap());
 }
+
+/// Each copy holds the same data as the state.
+#[tokio::test]
+async fn copies_beside_the_state_are_found() {
+    let (dir, path) = closed().await;
+    let copies = [".new", ".new-wal", ".schema-1.bak", ".schema-12.bak"].map(|suffix| beside(&path, suffix));
+    let others = ["state.db.bak", "state.db.newer", "state.db.schema-x.bak", "other.db.schema-1.bak"];
+    for file in copies.iter().cloned().chain(others.map(|name| dir.path().join(name))) {
+        fs::write(file, "u1@example.com").unwrap();
+    }
+    assert_eq!(copies_of(&path).unwrap(), copies);
+}
