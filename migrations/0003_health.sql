@@ -132,7 +132,7 @@ WITH facts (rank, name, since, judged, late, detail, remedy) AS (
              ELSE 'timed' END,
         'failed',
         CASE WHEN h.wal_bytes IS NOT NULL
-                 THEN 'the write-ahead log of the state has grown to ' || h.wal_bytes / 1048576
+                 THEN 'the write-ahead log of the state has grown to ' || (h.wal_bytes / 1048576)
                      || ' MiB: another process keeps a read transaction open'
              WHEN h.evaluated_at IS NULL THEN 'no write to the state is known'
              ELSE 'last written at ' || h.evaluated_at END,

@@ -91,11 +91,13 @@ impl Engine {
 
         let mut first_error = None;
         while let Some(ended) = loops.join_next().await {
-            if let Some(error) = task_exit_error(ended, stop.is_cancelled()) {
+            let Some(error) = task_exit_error(ended, stop.is_cancelled()) else { continue };
+            // One cause can end several tasks.
+            if first_error.is_none() {
                 error!(event = "ended", %error, "a task exited unexpectedly; shutting down");
-                first_error.get_or_insert(error);
-                stop.cancel();
+                first_error = Some(error);
             }
+            stop.cancel();
         }
         if let Err(error) = scheduler.shutdown().await {
             warn!(%error, "the scheduler did not stop cleanly");

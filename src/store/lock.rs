@@ -7,8 +7,9 @@ use std::path::Path;
 use super::StoreError;
 use super::files::{give_to_folder_owner, open_plain, sibling, tighten};
 
-/// How often to ask again while other processes only test the lock.
-const ATTEMPTS: u32 = 1000;
+/// How often to ask for a lock before it counts as taken: milliseconds. A process that only tests the lock holds it for a
+/// moment, and so does a child between its fork and its exec.
+const ATTEMPTS: u32 = 20_000;
 
 /// The locks of a process that uses the state. The operating system releases them even if the process is killed.
 ///
@@ -56,20 +57,8 @@ pub(super) fn take_name(path: &Path) -> Result<NameLock, StoreError> {
         StoreError::Place { source, .. } => place(source),
         other => other,
     })?;
-    for _ in 0..ATTEMPTS {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(source)) => return Err(place(source)),
-            // A working process holds it exclusively; `is_in_use` holds it shared, for a moment.
-            Err(TryLockError::WouldBlock) => match file.try_lock_shared() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(busy(path)),
-                Err(TryLockError::Error(source)) => return Err(place(source)),
-            },
-        }
-        // A process that only tests never makes an opener fail: after the last attempt the shared lock stays, and the lock
-        // on the inode decides.
-        std::thread::yield_now();
+    if !try_to_lock(&file).map_err(place)? {
+        return Err(busy(path));
     }
     give_to_folder_owner(path, &file)?;
     tighten(&lock, &file)?;
@@ -80,11 +69,23 @@ pub(super) fn take_name(path: &Path) -> Result<NameLock, StoreError> {
 
 /// Takes the lock on the inode of the opened `state`.
 pub(super) fn take_inode(path: &Path, state: File, name: NameLock) -> Result<Lock, StoreError> {
-    match state.try_lock() {
-        Ok(()) => Ok(Lock { state, _name: name }),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: path.to_owned(), holder: String::new() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::Place { path: path.to_owned(), source }),
+    match try_to_lock(&state) {
+        Ok(true) => Ok(Lock { state, _name: name }),
+        Ok(false) => Err(StoreError::Busy { path: path.to_owned(), holder: String::new() }),
+        Err(source) => Err(StoreError::Place { path: path.to_owned(), source }),
     }
+}
+
+/// Takes the lock on `file`. `false`: another process keeps it.
+fn try_to_lock(file: &File) -> io::Result<bool> {
+    for _ in 0..ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(source)) => return Err(source),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
+    Ok(false)
 }
 
 fn busy(path: &Path) -> StoreError {

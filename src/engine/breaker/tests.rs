@@ -268,7 +268,7 @@ async fn forbidden_opens_endpoint_or_remote_for_token() {
     assert_eq!(waits(harness.ask((okta::endpoints::LOG, "poller", Some(Kind::Forbidden))).await), 60, "a loop");
 
     let token = || async { Err::<(), _>(Failure { endpoint: "POST /oauth2/v1/token", ..failure(Kind::Forbidden) }) };
-    assert_eq!(waits(harness.breaker.call(okta::endpoints::LOG, Priority::Live, "poller", token).await), 60);
+    assert_eq!(waits(harness.breaker.call(okta::endpoints::USER, Priority::Live, "poller", token).await), 60);
     assert_eq!(harness.breaker.open_for(&[]), Some(60 * SECOND));
 }
 
@@ -383,7 +383,7 @@ async fn refusal_alarms_at_once_outage_after_a_minute() {
 #[tokio::test]
 async fn refused_endpoint_keeps_remote_unhealthy() {
     let harness = BreakerHarness::new().await;
-    assert!(harness.ask((okta::endpoints::USERS, "00u1", Some(Kind::Forbidden))).await.is_err());
+    assert!(harness.ask((okta::endpoints::USERS, "reconciler", Some(Kind::Forbidden))).await.is_err());
     harness.clock.advance(SECOND);
     harness.ask((okta::endpoints::LOG, "poller", None)).await.unwrap();
     assert!(harness.row().await.is_failing());

@@ -6,6 +6,7 @@ use crate::domain::ManualClock;
 use crate::domain::mark::MarkOptions;
 use okta_auth0_sync_sandbox::{Effect, Fault, RateLimited};
 use serde_json::json;
+use sqlx::Connection;
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const MINUTE: Duration = Duration::from_secs(60);
@@ -191,4 +192,45 @@ async fn reconcile_is_late_after_two_periods() {
     stage.engine.look_at_action().await.unwrap();
     stage.check().await;
     assert_eq!(stage.open().await, ["reconcile_late"]);
+}
+
+#[tokio::test]
+async fn stuck_loop_is_named() {
+    let stage = stage().await;
+    stage.settled().await;
+    stage.clock.advance(STUCK_AFTER);
+    for name in ["poller", "reconciler", "health check"] {
+        stage.engine.heartbeats.stamp(name, stage.clock.as_ref());
+    }
+    soon(stage.engine.check_health(&deadlines())).await;
+    assert!(stage.detail("stuck").await.contains("the applier has made no progress"), "{:?}", stage.open().await);
+    stage.check().await;
+    assert!(!stage.open().await.contains(&"stuck".to_owned()));
+}
+
+#[tokio::test]
+async fn wal_that_only_grows_is_named() {
+    let stage = stage().await;
+    stage.settled().await;
+    let path = stage.engine.store().path().to_owned();
+    let url = format!("sqlite://{}", path.display());
+    let mut reader = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let mut writer = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    // A shell that was left in a transaction.
+    sqlx::query("BEGIN").execute(&mut reader).await.unwrap();
+    sqlx::query("SELECT count(*) FROM users").fetch_one(&mut reader).await.unwrap();
+    sqlx::query("CREATE TABLE filler (bytes BLOB)").execute(&mut writer).await.unwrap();
+    for _ in 0..9 {
+        sqlx::query("INSERT INTO filler VALUES (zeroblob(8000000))").execute(&mut writer).await.unwrap();
+    }
+    for _ in 0..2 {
+        stage.check().await;
+    }
+    let held = stage.engine.store().held_wal_bytes().await;
+    let health = stage.engine.health().await.unwrap();
+    assert!(stage.detail("state").await.contains("write-ahead log"), "{held:?} {:?}", health.obligations);
+    sqlx::query("COMMIT").execute(&mut reader).await.unwrap();
+    stage.poll_once().await;
+    stage.check().await;
+    assert_eq!(stage.open().await, [""; 0]);
 }

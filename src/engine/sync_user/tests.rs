@@ -93,8 +93,11 @@ async fn returned_then_deleted_user_is_denied() {
     harness.passes(60 * SECOND).await;
     harness.okta().activate(&ann);
     harness.poll().await;
-    // Its events are on a page that was not polled yet.
+    // The events of the deletion are on a page that is not polled yet: the newest evidence is the return.
     harness.okta().delete(&ann);
+    harness.reconcile_look(&ann).await;
+    assert_eq!(harness.outcome(&ann).await, "held: vanished");
+    harness.poll().await;
     let engine = harness.engine();
     let (okta_pacer, auth0_pacer) = (Pacer::okta(SHARES), Pacer::auth0(SHARES));
     let inspector = Inspector {
@@ -262,6 +265,8 @@ async fn returning_holder_of_denied_account_is_held() {
     let harness = Harness::with(|_| ()).await;
     let (ann, bob, account) = harness.skipped_sharer().await;
     harness.okta().deactivate(&bob);
+    // Bob was read a moment ago.
+    harness.passes(60 * SECOND).await;
     harness.engine().look_at(std::slice::from_ref(&ann)).await.unwrap();
     assert_eq!(harness.denied_for(&account), ann.as_str());
     harness.okta().activate(&bob);
