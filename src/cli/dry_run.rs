@@ -148,7 +148,7 @@ mod tests {
         std::os::unix::fs::symlink(&victim, &link).unwrap();
 
         let abandoned = remove_abandoned_in(parent.path());
-        assert_eq!(abandoned.removed, [killed.clone()]);
+        assert_eq!(abandoned.removed, std::slice::from_ref(&killed));
         let mut left = vec![running.folder.path().to_owned(), link];
         left.sort();
         assert_eq!(abandoned.left, left, "a running dry run keeps its copy, and a link is not followed");

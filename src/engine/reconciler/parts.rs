@@ -54,7 +54,8 @@ impl Engine {
         Fut: Future<Output = Result<R, CallError>>,
     {
         let mut parts = Parts { answers: Vec::new(), failed: Vec::new() };
-        let mut waiting = vec![0..count];
+        let whole = 0..count;
+        let mut waiting = Vec::from([whole]);
         while let Some(range) = waiting.pop() {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if range.is_empty() {
