@@ -232,6 +232,8 @@ fn every_write_and_call_has_failpoints() {
             "store/write.rs" => &["self.writer().begin_with(\"BEGIN IMMEDIATE\")"],
             "store/open.rs" => &["&self.writer", "self.writer.close()", "pub(super) fn writer(&self)"],
             "store/forget.rs" => &["query(\"VACUUM\").execute(self.writer())", ".fetch_one(self.writer())"],
+            // Copies pages of the log back into the file; it writes nothing new.
+            "store/health.rs" => &["PRAGMA wal_checkpoint(PASSIVE)\").fetch_one(self.writer())"],
             _ => &[],
         };
         let rest = allowed.iter().fold(source, |rest, allowed| rest.replace(allowed, ""));

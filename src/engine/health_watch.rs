@@ -15,6 +15,8 @@ use crate::health::{ALARMS, Deadlines, Health, Obligation, STUCK_AFTER, Stopwatc
 use crate::http::Remote;
 use crate::store::{Alarm, AlarmKind, AlarmRow, Evaluation, StoreError};
 
+/// How often the waiting loop stamps its heartbeat.
+const STAMP_EVERY: Duration = Duration::from_secs(1);
 /// Between two evaluations.
 const EVERY: Duration = Duration::from_secs(10);
 /// Until everything is known, so that a new daemon reports soon.
@@ -53,9 +55,14 @@ impl Engine {
             self.heartbeats.health.stamp(self.clock.as_ref());
             let is_known = self.check_health(deadlines).await;
             let wait = if is_known { EVERY } else { EVERY_AT_FIRST };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.clock.sleep(wait) => {}
+            let next = self.clock.monotonic().saturating_add(wait);
+            while self.clock.monotonic() < next {
+                self.heartbeats.health.stamp(self.clock.as_ref());
+                let left = next.saturating_sub(self.clock.monotonic());
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.clock.sleep(left.min(STAMP_EVERY)) => {}
+                }
             }
         }
     }

@@ -60,13 +60,15 @@ async fn stopped_daemon_is_not_well() {
     let daemon = folder.daemon().await;
     // A clean stop says so; after a kill the lock tells.
     daemon.note_stopped(now()).await.unwrap();
-    for _ in 0..2 {
+    for killed in [false, true] {
+        if killed {
+            daemon.note_evaluation(&Evaluation::default(), now()).await.unwrap();
+            daemon.close().await;
+        }
         let ran = folder.run(&["status"]);
         assert!(ran.out.starts_with("The daemon is not running\n"), "{}", ran.out);
         let ran = folder.run(&["status", "--check"]);
         assert!(ran.code == 1 && ran.out.starts_with("daemon: the daemon is not running"), "{}", ran.out);
-        daemon.note_evaluation(&Evaluation::default(), now()).await.unwrap();
-        daemon.close().await;
     }
 }
 

@@ -90,7 +90,7 @@ async fn screens_that_write() {
     harness.sandbox.auth0().action().set_bound(false);
     let commands: [(&[&str], &[&str]); 9] = [
         (&["user", "zoe@example.com", "--sync"], &[]),
-        (&["approve", "--all"], &[]),
+        (&["approve", "--all"], &["yes\n"]),
         (&["retry", "--failed"], &[]),
         (&["sync"], &[]),
         (&["reconcile", "--all"], &[]),
