@@ -188,13 +188,13 @@ impl State {
             self.counters.entry(bucket).or_default().refusals += 1;
         }
         if self.is_okta {
-            self.record_okta_response(start.meter, headers, now);
+            self.record_okta_response(start, headers, now);
         } else {
             self.record_auth0_response(bucket, start, headers, now);
         }
     }
 
-    fn record_okta_response(&mut self, meter: MeterId, headers: RateLimitHeaders, now: Duration) {
+    fn record_okta_response(&mut self, start: RequestStart, headers: RateLimitHeaders, now: Duration) {
         let spread = self.random.f64();
         // Limit 0 means too many concurrent calls, not too many a minute (Okta docs: Rate limits, "Concurrency").
         if headers.refused && headers.limit == Some(0) {
@@ -203,8 +203,8 @@ impl State {
             // One more for each round of responses.
             self.in_flight_max = (self.in_flight_max + 1.0 / self.in_flight_max).min(IN_FLIGHT_MAX);
         }
-        if let Meter::Window(window) = self.meter(meter) {
-            window.record_response(headers, spread, now);
+        if let Meter::Window(window) = self.meter(start.meter) {
+            window.record_response(headers, spread, start.started_at, now);
         }
     }
 

@@ -405,6 +405,30 @@ fn late_lower_limit_caps_remaining() {
 }
 
 #[test]
+fn slow_response_begins_no_new_window() {
+    let mut state = okta(0.9);
+    let mut call = |priority, sent: Duration, received: Duration, remaining: i64| {
+        let ticket = state.enqueue(Bucket::OktaUser, priority);
+        let Admission::Granted { meter } = state.admit(ticket, sent, sent) else { return false };
+        let start = state.start_request(Bucket::OktaUser, sent);
+        // The remote answers when it gets the request: the window ends 60 s after the first one.
+        let pairs = [
+            ("x-rate-limit-limit", 10),
+            ("x-rate-limit-remaining", remaining),
+            ("x-rate-limit-reset", unix(Duration::ZERO) + 60),
+        ];
+        let rate_limit = RateLimitHeaders::read(StatusCode::OK, &headers(sent, &pairs), epoch());
+        state.record_response(Bucket::OktaUser, start, rate_limit, received);
+        state.release(meter);
+        true
+    };
+    assert!(call(Priority::Live, s(0), s(0), 9));
+    assert!(call(Priority::Reconcile, s(1), s(9), 8));
+    assert!(call(Priority::Reconcile, s(10), s(18), 7));
+    assert!(!call(Priority::Reconcile, s(19), s(27), 6), "a third reconcile call in one window");
+}
+
+#[test]
 fn one_call_probes_auth0_after_429() {
     let mut state = auth0(0.8);
     let mut refused = |now: Duration| {

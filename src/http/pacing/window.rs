@@ -10,7 +10,7 @@ use super::{BucketSnapshot, Priority, Shares};
 const WINDOW_MAX: Duration = Duration::from_secs(70);
 /// The reset and the `Date` that it is measured against are both truncated to seconds.
 const ROUNDING: Duration = Duration::from_secs(1);
-/// Resets closer together than this belong to the same window.
+/// Ends closer together than this are the end of the same window.
 const SAME_WINDOW: Duration = Duration::from_secs(3);
 /// The pause after a 429 without a time; doubles with each further one.
 const PAUSE_UNNAMED: Duration = Duration::from_secs(5);
@@ -99,8 +99,8 @@ impl Window {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// `spread` is a random number from 0 to 1.
-    pub(super) fn record_response(&mut self, headers: RateLimitHeaders, spread: f64, now: Duration) {
+    /// `sent` is when the request was sent; `spread` is a random number from 0 to 1.
+    pub(super) fn record_response(&mut self, headers: RateLimitHeaders, spread: f64, sent: Duration, now: Duration) {
         self.roll_over(now);
         if headers.refused {
             self.refusals = self.refusals.saturating_add(1);
@@ -118,7 +118,7 @@ impl Window {
         // Whichever window this response belongs to, no window holds more than its limit.
         self.remaining = self.remaining.min(limit);
         let remaining = remaining.min(limit);
-        let end = match headers.reset_in {
+        let span = match headers.reset_in {
             // A reset in the past: the calls were spent in a window that has ended.
             Some(Duration::ZERO) if !headers.refused => {
                 self.ends_at = None;
@@ -126,11 +126,13 @@ impl Window {
                 self.reconcile_calls = 0;
                 return;
             }
-            None => now + WINDOW_MAX,
-            Some(span) => now + (span + ROUNDING).min(WINDOW_MAX),
+            None => WINDOW_MAX,
+            Some(span) => (span + ROUNDING).min(WINDOW_MAX),
         };
+        // The remote answered at some time between the request and now, so the window ends between these two.
+        let (earliest_end, end) = (sent + span, now + span);
         match self.ends_at {
-            Some(known) if end.abs_diff(known) < SAME_WINDOW => {
+            Some(known) if earliest_end < known + SAME_WINDOW && known < end + SAME_WINDOW => {
                 // Responses can overtake each other, so `remaining` only falls within a window.
                 self.remaining = self.remaining.min(remaining);
             }
