@@ -66,7 +66,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
@@ -76,6 +76,7 @@ impl Kind {
         Self::Timeout,
         Self::Unreachable,
         Self::Malformed,
+        Self::TooLarge,
     ];
 
     /// The name in logs and reports.
