@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::domain::{OutcomeKind, Timestamp, clock};
-use crate::store::{AlarmKind, AlarmRow, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
+use crate::store::{AlarmKind, AlarmRow, LeftOpen, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
 
 pub use headline::{Headline, Level};
 pub use obligations::{Deadlines, Obligation, Stopwatches};
@@ -28,6 +28,8 @@ pub struct Health {
     pub obligations: Vec<Obligation>,
     /// Users that may have to be denied and wait for a look.
     pub denials_waiting: i64,
+    /// Users who left and are not denied. No obligation is missed by them, but nothing is well either.
+    pub left_open: LeftOpen,
     /// Both remotes.
     pub remotes: Vec<RemoteRow>,
     /// Every open alarm, oldest first.
@@ -101,6 +103,7 @@ impl Health {
             status: store.status().await?,
             obligations,
             denials_waiting: store.denials_waiting().await?,
+            left_open: store.left_open().await?,
             remotes: store.remotes().await?,
             alarms: store.open_alarms().await?,
             ..Self::default()

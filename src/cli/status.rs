@@ -50,7 +50,10 @@ pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timest
 fn violations_text(health: &Health) -> String {
     let violations = health.violations();
     if violations.is_empty() {
-        return "all well\n".to_owned();
+        // The views `unmatched` and `skipped` list them.
+        return health
+            .left_open_text()
+            .map_or("all well\n".to_owned(), |text| format!("nothing is overdue, but {text}\n"));
     }
     violations.iter().map(|violation| format!("{}: {}\n", violation.rule, escape(&violation.detail))).collect()
 }
@@ -71,6 +74,7 @@ pub fn to_json(health: &Health, now: Timestamp) -> Result<Value, serde_json::Err
     object.insert("never_ran".to_owned(), health.last_poll_ok_at().is_none().into());
     object.insert("headline".to_owned(), health.headline(now).text.into());
     object.insert("obligations".to_owned(), serde_json::to_value(&health.obligations)?);
+    object.insert("left_open".to_owned(), serde_json::to_value(health.left_open)?);
     object.insert("remotes".to_owned(), serde_json::to_value(&health.remotes)?);
     object.insert("alarms".to_owned(), serde_json::to_value(&health.alarms)?);
     object.insert("attention".to_owned(), serde_json::to_value(health.attention())?);
@@ -137,6 +141,9 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
         ("users", format!("{} pending, {} failed, {} held", status.pending, status.failed, status.held)),
         ("events", format!("{} quarantined", status.quarantined)),
     ];
+    if let Some(text) = health.left_open_text() {
+        facts.push(("not denied", format!("{text}; the views `unmatched` and `skipped` list them")));
+    }
     if status.oldest_pending_at.is_some() {
         facts.push(("oldest pending", when(&status.oldest_pending_at)));
     }

@@ -1,8 +1,8 @@
 //! The first line of `status`: the worst true thing.
 
-use super::{Health, Obligation, display_name};
+use super::{Health, Obligation, counted_users, display_name};
 use crate::domain::{Timestamp, timestamp_text};
-use crate::store::RemoteRow;
+use crate::store::{LeftOpen, RemoteRow};
 
 /// How bad the headline is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,25 @@ impl Health {
         if status.pending > 0 {
             return working(format!("Working{}", self.waiting()));
         }
-        Headline { text: "All well".to_owned(), level: Level::Good }
+        match self.left_open_text() {
+            Some(text) => working(format!("Nothing is overdue, but {text}")),
+            None => Headline { text: "All well".to_owned(), level: Level::Good },
+        }
+    }
+
+    /// `2 users who left have no matched account`; `None` if every user who left is denied.
+    pub fn left_open_text(&self) -> Option<String> {
+        let LeftOpen { unmatched, shared_address } = self.left_open;
+        let mut parts = Vec::new();
+        if unmatched > 0 {
+            let have = if unmatched == 1 { "has" } else { "have" };
+            parts.push(format!("{} who left {have} no matched account", counted_users(unmatched)));
+        }
+        if shared_address > 0 {
+            let share = if shared_address == 1 { "shares" } else { "share" };
+            parts.push(format!("{} who left {share} an address with an active user", counted_users(shared_address)));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// `, 3 denials waiting`, or empty.

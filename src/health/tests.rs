@@ -113,6 +113,16 @@ fn headline(health: &Health) -> (String, Level) {
 #[test]
 fn all_well_needs_every_obligation() {
     assert_eq!(headline(&healthy()), ("All well".to_owned(), Level::Good));
+    let left_open = LeftOpen { unmatched: 2, shared_address: 1 };
+    assert_eq!(
+        headline(&Health { left_open, ..healthy() }),
+        (
+            "Nothing is overdue, but 2 users who left have no matched account; 1 user who left shares an address with an \
+             active user"
+                .to_owned(),
+            Level::Working
+        )
+    );
     assert_eq!((rules(&healthy()), healthy().attention()), (vec![], vec![]));
     for (name, rule, _) in ALARMS {
         for met in [Some(false), None] {

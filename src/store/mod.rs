@@ -60,8 +60,8 @@ pub use reconciles::ReconcileRun;
 pub use requests::{Approval, HeldUser, Requested, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
 pub use views::{
-    AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, Progress, QuarantinedRow, RemoteRow, StatusRow,
-    UserRow,
+    AccountRow, DecisionRow, EventRow, EventSelection, KeptDecisions, LeftOpen, Progress, QuarantinedRow, RemoteRow,
+    StatusRow, UserRow,
 };
 pub use write::Write;
 #[cfg(feature = "failpoints")]

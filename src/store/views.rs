@@ -6,6 +6,15 @@ use sqlx::FromRow;
 use super::{AlarmRow, Store, StoreError, json_list};
 use crate::domain::{Address, OktaUserId, OutcomeKind};
 
+/// Users who left and are not denied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow, Serialize)]
+pub struct LeftOpen {
+    /// No account was found for them.
+    pub unmatched: i64,
+    /// An active user holds their address.
+    pub shared_address: i64,
+}
+
 /// The one row of the view `status`.
 #[derive(Clone, Debug, PartialEq, FromRow, Serialize)]
 #[expect(missing_docs, reason = "the columns of the contract, as they are called there")]
@@ -264,6 +273,19 @@ impl Store {
         Ok(sqlx::query_scalar(
             "SELECT count(*) FROM users WHERE due_at IS NOT NULL AND due_since IS NOT NULL AND lane = 0
              AND (outcome IS NULL OR outcome NOT IN ('held', 'failed'))",
+        )
+        .fetch_one(self.reader())
+        .await?)
+    }
+
+    /// The users who left and are not denied, by reason. Exempt users have an alarm of their own.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn left_open(&self) -> Result<LeftOpen, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT (SELECT count(*) FROM unmatched) AS unmatched,
+                    (SELECT count(*) FROM users WHERE outcome = 'skipped' AND why LIKE 'shared_address%') AS shared_address",
         )
         .fetch_one(self.reader())
         .await?)
