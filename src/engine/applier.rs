@@ -61,7 +61,7 @@ impl Engine {
     /// Runs looks at all due users.
     ///
     /// On cancellation it starts no new look and waits for the running ones: aborting a look could leave a write
-    /// unrecorded.
+    /// unrecorded. No look waits for a rate limit then; it ends as a snooze.
     ///
     /// # Errors
     /// With [`Until::Idle`], when the state fails; with [`Until::Stopped`] it retries.
@@ -134,7 +134,10 @@ impl Engine {
                 }
                 () = self.wakes.apply.notified() => ahead.clear(),
                 () = self.clock.sleep(wait) => ahead.clear(),
-                () = stop.cancelled(), if !stop.is_cancelled() => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {
+                    self.okta_breaker.end_waits();
+                    self.auth0_breaker.end_waits();
+                }
             }
         }
     }

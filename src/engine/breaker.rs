@@ -11,11 +11,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::domain::backoff::PROBES;
 use crate::domain::{Clock, Timestamp, clock};
-use crate::http::pacing::{Pacer, Priority};
+use crate::http::pacing::{Pacer, Permit, Priority};
 use crate::http::{Endpoint, Failure, Kind, Remote};
 use crate::store::{Alarm, AlarmKind, RemoteError, Store};
 
@@ -157,6 +158,8 @@ pub struct CircuitBreaker {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     heartbeats: Arc<Heartbeats>,
+    /// Cancelled at shutdown: no call waits for a rate limit any more.
+    shutdown: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -185,7 +188,24 @@ impl CircuitBreaker {
         clock: Arc<dyn Clock>,
         heartbeats: Arc<Heartbeats>,
     ) -> Self {
-        Self { remote, pacer, store, clock, heartbeats, state: Mutex::default() }
+        Self { remote, pacer, store, clock, heartbeats, shutdown: CancellationToken::new(), state: Mutex::default() }
+    }
+
+    /// Ends all waits for a rate limit, which may last an hour. Calls that need not wait are still made.
+    pub(super) fn end_waits(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Waits until the remote's limits allow a call.
+    async fn permit(&self, endpoint: Endpoint, priority: Priority, on_wait: impl Fn()) -> Result<Permit, CallError> {
+        tokio::select! {
+            biased;
+            permit = self.pacer.acquire_with_heartbeat(endpoint.bucket, priority, self.clock.as_ref(), on_wait) => Ok(permit),
+            () = self.shutdown.cancelled() => {
+                let why = format!("shutting down while {} limits our calls", self.remote);
+                Err(CallError::Paused { wait: WAIT_MIN, why })
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -227,7 +247,7 @@ impl CircuitBreaker {
         let _probe = self.try_acquire(endpoint).map_err(Attempt::Ended)?;
         let clock = self.clock.as_ref();
         let on_wait = || self.heartbeats.stamp(subject, clock);
-        let permit = self.pacer.acquire_with_heartbeat(endpoint.bucket, priority, clock, on_wait).await;
+        let permit = self.permit(endpoint, priority, on_wait).await.map_err(Attempt::Ended)?;
         let waiting = clock.waiting();
         let result = call().await;
         drop(waiting);
@@ -261,7 +281,7 @@ impl CircuitBreaker {
             let wait = until.saturating_sub(self.clock.monotonic()).max(WAIT_MIN);
             return Err(CallError::Paused { wait, why });
         }
-        let permit = self.pacer.acquire(endpoint.bucket, Priority::Reconcile, self.clock.as_ref()).await;
+        let permit = self.permit(endpoint, Priority::Reconcile, || ()).await?;
         let answer = call().await;
         drop(permit);
         self.count(answer.as_ref().err().map(|failure| failure.kind));

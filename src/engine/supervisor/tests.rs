@@ -13,7 +13,8 @@ use crate::domain::mark::MarkOptions;
 use crate::domain::{ManualClock, timestamp_text};
 use crate::http::Remote;
 use crate::store::StoreError;
-use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
+use okta_auth0_sync_sandbox::{Effect, Fault, NewUser, RateLimited};
+use serde_json::json;
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
 const DAY: Duration = Duration::from_secs(86_400);
@@ -370,5 +371,29 @@ async fn interrupted_reconcile_is_logged_once() {
         a_while().await;
     }
     until(|| logs.count("reconcile_resumed") > 0).await;
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn stop_does_not_wait_for_a_rate_limit() {
+    let limit = Effect::RateLimited(RateLimited::RetryAfter(Duration::from_secs(3600)));
+    let mut daemon = Daemon::start(async |stage: &Stage| {
+        stage.sandbox.auth0().faults().add(Fault::new("PATCH", "/api/v2/users", limit));
+    })
+    .await;
+    assert_eq!(daemon.pass().await, None);
+    let okta = daemon.stage.sandbox.okta().clone();
+    let ann = create_user(&okta, "ann@example.com", "ann@example.com");
+    daemon.stage.sandbox.auth0().create_user(json!({ "email": "ann@example.com" }));
+    okta.deactivate(&ann);
+    assert_eq!(daemon.pass_again().await, None);
+    let journal = daemon.stage.sandbox.auth0().journal().clone();
+    soon(async {
+        while journal.count("PATCH", "/api/v2/users") == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Without another second on the clock.
     daemon.end().await.unwrap();
 }
