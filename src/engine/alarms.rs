@@ -14,6 +14,8 @@ use crate::store::{Alarm, AlarmKind};
 const INSTALLATION: &str = "";
 /// The subject of the alarm about users without login and e-mail.
 pub(super) const ADDRESSES: &str = "addresses";
+/// The subject of the alarm about a directory that is not listed.
+pub(super) const DIRECTORY: &str = "directory";
 /// The subject of the alarm about an empty list of users.
 pub(super) const NO_USERS: &str = "users";
 
@@ -240,7 +242,22 @@ impl Alarm {
             ADDRESSES,
             "Okta hides login and e-mail of users from our credential, so accounts of users who left are not found",
             "let the admin role of our credential read login and email of all users, without a condition on profile \
-             attributes; then `reconcile --all`. `check` says whether it works, the view `unmatched` lists who is affected",
+             attributes; `check` says whether it works. The alarm ends when every such user was read again, at the latest \
+             with the next nightly listing; the view `unmatched` lists who is affected",
+        )
+    }
+
+    /// The directory was not listed to its end for too long.
+    pub(super) fn directory_late(since: Timestamp) -> Self {
+        Self::new(
+            AlarmKind::ReconcileLate,
+            DIRECTORY,
+            format!(
+                "the users of the org were not listed to the end since {}, so a user who is renamed before they leave may \
+                 be missed",
+                timestamp_text(since)
+            ),
+            "read in the log why the listing fails (`directory_failed`), and fix that; it is retried every minute",
         )
     }
 

@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::alarms::{ADDRESSES, NO_USERS};
+use super::alarms::{ADDRESSES, DIRECTORY, NO_USERS};
 use super::error::PassError;
+use super::page_limit::PageLimit;
+use super::smaller::AsksForLess;
 use super::{CallError, Engine, Fatal};
 use crate::domain::{OktaUser, Timestamp, clock};
 use crate::http::pacing::Priority;
@@ -22,6 +24,10 @@ use crate::store::{Alarm, AlarmKind, Directory, StoreError};
 const STALE_AFTER: Duration = Duration::from_secs(36 * 3600);
 /// The wait after a failure that names no time.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The wait after an empty list: the org is empty, or our role is too narrow.
+const EMPTY_AGAIN: Duration = Duration::from_secs(900);
+/// An alarm is raised if no listing was complete for this long: two nights.
+const OVERDUE_AFTER: Duration = Duration::from_secs(48 * 3600);
 
 /// The result of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +44,7 @@ impl Engine {
     /// # Errors
     /// When Okta or the state fails. The next call resumes after the last stored page.
     pub async fn list_directory(&self, stop: &CancellationToken) -> Result<Listed, PassError> {
-        self.bind_org().await?;
+        self.bind_org("directory").await?;
         let mut directory = self.store.directory().await?;
         if directory.started_at.is_none() {
             self.store.begin_directory(self.now()).await?;
@@ -47,9 +53,11 @@ impl Engine {
         }
         let mut next = directory.next;
         let mut users = directory.listed;
+        let mut limit = PageLimit::between(1, okta::USERS_MAX);
         while !stop.is_cancelled() {
-            let page = match self.directory_page(next.as_deref()).await {
+            let page = match self.directory_page(next.as_deref(), limit.get()).await {
                 Ok(page) => page,
+                Err(error) if error.asks_for_less() && limit.shrink() => continue,
                 Err(CallError::Failed(failure)) if next.is_some() && is_cursor_refused(&failure) => {
                     // Cursors expire. The next attempt lists from the start.
                     self.store.begin_directory(self.now()).await?;
@@ -57,6 +65,7 @@ impl Engine {
                 }
                 Err(error) => return Err(error.into()),
             };
+            limit.note_good();
             next = page.next;
             users = self.store.record_directory_page(&page.users, next.as_deref(), self.now()).await?;
             if page.unreadable > 0 {
@@ -78,8 +87,8 @@ impl Engine {
         Ok(Listed { users, done: false })
     }
 
-    async fn directory_page(&self, cursor: Option<&str>) -> Result<UserPage, CallError> {
-        let call = || self.okta.directory_page(cursor);
+    async fn directory_page(&self, cursor: Option<&str>, limit: u16) -> Result<UserPage, CallError> {
+        let call = || self.okta.directory_page(cursor, limit);
         self.okta_breaker.call(okta::endpoints::USERS, Priority::Reconcile, "directory", call).await
     }
 
@@ -113,6 +122,20 @@ impl Engine {
         Ok(directory.started_at.is_some() || !directory.complete_at.is_some_and(is_fresh))
     }
 
+    /// Raises an alarm while no listing has been complete for two nights. The health check asks, so a listing that waits or
+    /// fails cannot hide it.
+    pub(super) async fn check_directory_age(&self) -> Result<(), StoreError> {
+        let since = self.store.last_directory_or_start().await?;
+        let is_late = since.is_some_and(|since| clock::since(self.now(), since) >= OVERDUE_AFTER);
+        match since {
+            Some(since) if is_late && self.options.directory => self.raise(Alarm::directory_late(since)).await,
+            _ => {
+                self.store.clear_alarm(AlarmKind::ReconcileLate, DIRECTORY, self.now()).await?;
+                Ok(())
+            }
+        }
+    }
+
     /// Lists the directory at the start if that is due, and at each tick of the reconcile's schedule.
     pub(super) async fn directory_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
         if !self.options.directory {
@@ -128,7 +151,7 @@ impl Engine {
                 match self.list_directory(stop).await {
                     Ok(listed) => {
                         due = !listed.done || listed.users == 0;
-                        again = due.then_some(RETRY_AFTER);
+                        again = due.then_some(EMPTY_AGAIN);
                         failing = false;
                     }
                     Err(PassError::Store(error)) if error.is_configuration() => return Err(error.into()),

@@ -111,6 +111,7 @@ impl Engine {
             self.store.note_evaluation(&found, now).await?;
         }
         self.update_alarms(&judged, now).await?;
+        self.check_directory_age().await?;
         Ok(judged)
     }
 

@@ -29,6 +29,7 @@ pub mod heartbeat;
 pub mod inspect;
 pub mod metrics;
 mod notifier;
+mod page_limit;
 pub mod pass;
 pub mod poller;
 pub mod purge;

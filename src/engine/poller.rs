@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::error::PassError;
+use super::page_limit::PageLimit;
 use super::{Engine, Note};
 use crate::domain::clock::{self, timestamp_text};
 use crate::domain::{Event, Status, Timestamp};
@@ -21,8 +22,6 @@ use crate::http::pacing::Priority;
 use crate::http::{Failure, Kind};
 use crate::okta::{self, LogEntry, LogFilter, LogPage, LogPosition};
 use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind};
-
-use limit::PageLimit;
 
 /// Pages per pass. The caller starts the next pass at once.
 const PAGES_MAX: u64 = 500;
@@ -38,6 +37,8 @@ const DATE_PRECISION: SignedDuration = SignedDuration::from_secs(60);
 /// Okta refuses `since` from 180 days on (E0000053).
 const SINCE_MAX: Duration = Duration::from_secs(179 * 86_400);
 
+/// The smallest page that the poller requests.
+const LIMIT_MIN: u16 = 10;
 /// Part of the fingerprint of versions that moved the anchor with every page.
 const OLD_FINGERPRINT: &str = "&limit=";
 const UNLINKED: &str = "a page with events has no next link, so the rest of the log cannot be read; check for a proxy that \
@@ -70,7 +71,11 @@ pub(super) struct Polling {
 impl Default for Polling {
     fn default() -> Self {
         // A previous run may have raised the alarm.
-        Self { org_bound: OnceCell::new(), page_limit: Mutex::default(), foreign_next: AtomicBool::new(true) }
+        Self {
+            org_bound: OnceCell::new(),
+            page_limit: Mutex::new(PageLimit::between(LIMIT_MIN, okta::LIMIT_MAX)),
+            foreign_next: AtomicBool::new(true),
+        }
     }
 }
 
@@ -108,7 +113,7 @@ impl Engine {
                 return Ok(());
             }
             // Before the position, which needs the time of Okta's clock.
-            self.bind_org().await?;
+            self.bind_org("poller").await?;
             let checkpoint = self.store.checkpoint().await?;
             let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else {
                 continue;
@@ -231,15 +236,14 @@ impl Engine {
             .map_err(PassError::from)
     }
 
-    /// Checks once per process that the state belongs to this org. A custom domain may be moved to another org.
-    pub(super) async fn bind_org(&self) -> Result<(), PassError> {
+    /// Checks once per process that the state belongs to this org. A custom domain may be moved to another org. `asker` is
+    /// the loop that waits for it.
+    pub(super) async fn bind_org(&self, asker: &str) -> Result<(), PassError> {
         self.polling
             .org_bound
             .get_or_try_init(|| async {
-                let org = self
-                    .okta_breaker
-                    .call(okta::endpoints::ORG, Priority::Live, "poller", || self.okta.org_id())
-                    .await?;
+                let org =
+                    self.okta_breaker.call(okta::endpoints::ORG, Priority::Live, asker, || self.okta.org_id()).await?;
                 self.store.bind_org(&org).await.map_err(PassError::Store)
             })
             .await
@@ -386,6 +390,5 @@ fn id_of_text(text: &str) -> String {
     format!("unreadable-{hex}")
 }
 
-mod limit;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::error::{CallError, PassError};
+use super::page_limit::PageLimit;
+use super::smaller::AsksForLess;
 use super::{Engine, Note};
 use crate::auth0::{AccountQuery, AccountRecord, Fields};
 use crate::domain::account::Identifier;
@@ -31,7 +33,7 @@ use crate::domain::{
 };
 use crate::http::Failure;
 use crate::http::pacing::Priority;
-use crate::okta::{self, UserQuery};
+use crate::okta::{self, UserPage, UserQuery};
 use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
 
 use parts::Listed;
@@ -71,6 +73,8 @@ pub struct Compared {
     restarted: bool,
     /// It finished.
     pub done: bool,
+    /// How many users to list in one page.
+    page_limit: Option<PageLimit>,
 }
 
 enum Stage {
@@ -241,7 +245,9 @@ impl Engine {
         });
         due.extend(unfinished.iter().map(|user| user.id.clone()));
         let ids_of = |range: Range<usize>| settled[range].iter().map(|user| user.id.clone()).collect();
-        let parts = self.in_parts(settled.len(), |range| self.list(UserQuery::Ids(ids_of(range)), None)).await?;
+        let parts = self
+            .in_parts(settled.len(), |range| self.list(UserQuery::Ids(ids_of(range)), None, okta::USERS_MAX))
+            .await?;
         let mut skipped = Vec::new();
         let mut unanswered: BTreeSet<usize> = BTreeSet::new();
         for (place, failure) in &parts.failed {
@@ -280,7 +286,7 @@ impl Engine {
         let statuses: Vec<Status> = self.options.rules.policy.deny_statuses.iter().cloned().collect();
         let query = UserQuery::Status { statuses, changed_since };
         let cursor = run.next.as_deref();
-        let page = match self.tried(|| self.list(query.clone(), cursor)).await {
+        let page = match self.listed_page(&query, cursor, compared).await {
             Ok(page) => page,
             Err(CallError::Failed(failure)) => return Ok(past_failed_page(cursor, &failure, compared)),
             Err(paused) => return Err(paused.into()),
@@ -518,8 +524,28 @@ impl Engine {
         if due.is_empty() { Ok(0) } else { Ok(self.store.queue_for_reconcile(&due, self.clock.now()).await?) }
     }
 
-    async fn list(&self, query: UserQuery, cursor: Option<&str>) -> Result<crate::okta::UserPage, CallError> {
-        let call = || self.okta.list(&query, cursor);
+    /// A page of a listing; a smaller one where it cannot be read whole.
+    async fn listed_page(
+        &self,
+        query: &UserQuery,
+        cursor: Option<&str>,
+        compared: &mut Compared,
+    ) -> Result<UserPage, CallError> {
+        let limit = compared.page_limit.get_or_insert(PageLimit::between(1, okta::USERS_MAX));
+        loop {
+            match self.tried(|| self.list(query.clone(), cursor, limit.get())).await {
+                Err(error) if error.asks_for_less() && limit.shrink() => {}
+                Ok(page) => {
+                    limit.note_good();
+                    return Ok(page);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn list(&self, query: UserQuery, cursor: Option<&str>, limit: u16) -> Result<UserPage, CallError> {
+        let call = || self.okta.list(&query, cursor, limit);
         self.okta_breaker.call(okta::endpoints::USERS, Priority::Reconcile, "reconciler", call).await
     }
 }

@@ -24,7 +24,7 @@ pub use auth::{Credentials, DpopMode, SCOPES};
 pub use entry::LogEntry;
 pub use log::{LIMIT_MAX, LogFilter, LogPage, LogPosition};
 pub use org::CredentialReport;
-pub use users::{HolderList, UserPage, UserQuery};
+pub use users::{HolderList, USERS_MAX, UserPage, UserQuery};
 
 use auth::Authenticator;
 

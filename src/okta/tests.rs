@@ -292,17 +292,17 @@ async fn list_counts_unreadable_users() {
     let okta = okta(&server);
     let statuses = vec![Status::Deprovisioned, Status::Suspended, Status::Deleted];
     let query = UserQuery::Status { statuses: statuses.clone(), changed_since: Some(START.parse().unwrap()) };
-    let page = okta.list(&query, None).await.unwrap();
+    let page = okta.list(&query, None, USERS_MAX).await.unwrap();
     assert_eq!((page.users.len(), page.unreadable, page.next), (1, 2, None));
     let ids =
         |count: usize| UserQuery::Ids((0..count).map(|n| OktaUserId::parse(&format!("00u{n}")).unwrap()).collect());
-    okta.list(&ids(2), Some("c0")).await.unwrap();
-    let failure = okta.list(&ids(2), Some("c1")).await.unwrap_err();
+    okta.list(&ids(2), Some("c0"), USERS_MAX).await.unwrap();
+    let failure = okta.list(&ids(2), Some("c1"), USERS_MAX).await.unwrap_err();
     assert!(failure.message.contains("refused next link"), "a repeated cursor would loop forever: {failure}");
-    assert!(okta.list(&ids(2), None).await.unwrap_err().message.contains("refused next link"));
-    assert_eq!(okta.list(&ids(UserQuery::IDS_MAX + 1), None).await.unwrap_err().kind, Kind::Rejected);
+    assert!(okta.list(&ids(2), None, USERS_MAX).await.unwrap_err().message.contains("refused next link"));
+    assert_eq!(okta.list(&ids(UserQuery::IDS_MAX + 1), None, USERS_MAX).await.unwrap_err().kind, Kind::Rejected);
     let no_match = UserQuery::Status { statuses: vec![Status::Deleted], changed_since: None };
-    assert!(okta.list(&no_match, None).await.unwrap().users.is_empty());
+    assert!(okta.list(&no_match, None, USERS_MAX).await.unwrap().users.is_empty());
     let seen = server.seen();
     assert_eq!(seen.len(), 4);
     assert_eq!(

@@ -10,7 +10,7 @@ use crate::domain::{Address, OktaUser, OktaUserId, Status, Timestamp, timestamp_
 use crate::http::{lenient, link};
 
 /// The largest page size (Okta docs: List all users, with `search`).
-const PAGE_SIZE: &str = "200";
+pub const USERS_MAX: u16 = 200;
 /// Addresses per search. Okta refuses long searches but does not document the limit.
 const ADDRESSES_PER_REQUEST: usize = 20;
 /// Thousands of users never share an address: with more pages than this, the response is wrong.
@@ -151,7 +151,7 @@ impl Okta {
             let Some(search) = any(terms) else { continue };
             let mut cursor = None;
             for _ in 0..HOLDER_PAGES_MAX {
-                let page = self.search(&search, cursor.as_deref(), PAGE_SIZE).await?;
+                let page = self.search(&search, cursor.as_deref(), USERS_MAX).await?;
                 if page.unreadable > 0 {
                     return Err(USERS.malformed("cannot parse a user with this address"));
                 }
@@ -175,11 +175,11 @@ impl Okta {
         USERS.malformed("too many users share one address, and no active one was found among the first")
     }
 
-    /// Lists one page of users; `cursor` is the [`UserPage::next`] of the previous page.
+    /// Lists one page of at most `limit` users; `cursor` is the [`UserPage::next`] of the previous page.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] for more than [`UserQuery::IDS_MAX`] ids.
-    pub async fn list(&self, query: &UserQuery, cursor: Option<&str>) -> Result<UserPage, Failure> {
+    pub async fn list(&self, query: &UserQuery, cursor: Option<&str>, limit: u16) -> Result<UserPage, Failure> {
         if let UserQuery::Ids(ids) = query
             && ids.len() > UserQuery::IDS_MAX
         {
@@ -187,7 +187,7 @@ impl Okta {
             return Err(USERS.rejected(message));
         }
         match query.search() {
-            Some(search) => self.search(&search, cursor, PAGE_SIZE).await,
+            Some(search) => self.search(&search, cursor, limit).await,
             None => Ok(UserPage { users: Vec::new(), unreadable: 0, next: None }),
         }
     }
@@ -197,28 +197,28 @@ impl Okta {
     /// # Errors
     /// Classified.
     pub async fn any_active_user(&self) -> Result<Option<OktaUser>, Failure> {
-        let page = self.search(&equals("status", Status::Active.as_str()), None, "1").await?;
+        let page = self.search(&equals("status", Status::Active.as_str()), None, 1).await?;
         Ok(page.users.into_iter().next())
     }
 
-    /// Lists one page of all users except deprovisioned ones, which Okta's plain listing leaves out.
+    /// Lists one page of at most `limit` of all users except deprovisioned ones, which Okta's plain listing leaves out.
     ///
     /// # Errors
     /// Classified.
-    pub async fn directory_page(&self, cursor: Option<&str>) -> Result<UserPage, Failure> {
-        self.page(None, cursor, PAGE_SIZE).await
+    pub async fn directory_page(&self, cursor: Option<&str>, limit: u16) -> Result<UserPage, Failure> {
+        self.page(None, cursor, limit).await
     }
 
-    async fn search(&self, search: &str, cursor: Option<&str>, limit: &str) -> Result<UserPage, Failure> {
+    async fn search(&self, search: &str, cursor: Option<&str>, limit: u16) -> Result<UserPage, Failure> {
         self.page(Some(search), cursor, limit).await
     }
 
-    async fn page(&self, search: Option<&str>, cursor: Option<&str>, limit: &str) -> Result<UserPage, Failure> {
+    async fn page(&self, search: Option<&str>, cursor: Option<&str>, limit: u16) -> Result<UserPage, Failure> {
         let mut url = self.url("/api/v1/users");
         if let Some(search) = search {
             url.query_pairs_mut().append_pair("search", search);
         }
-        url.query_pairs_mut().append_pair("limit", limit);
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("after", cursor);
         }

@@ -113,6 +113,18 @@ impl Store {
         })
     }
 
+    /// When the last complete listing ended; before the first one, when the state was created.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn last_directory_or_start(&self) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<StoredTime> =
+            sqlx::query_scalar("SELECT coalesce(d.complete_at, i.first_run_at) FROM directory d, installation i")
+                .fetch_optional(self.reader())
+                .await?;
+        Ok(at.map(Timestamp::from))
+    }
+
     /// Begins a listing at its first page, in place of one in progress.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The directory: users who are renamed before they leave, users whose addresses Okta hides, and users without an account.
 
 use okta_auth0_sync::domain::OktaUserId;
-use okta_auth0_sync_sandbox::Fault;
+use okta_auth0_sync_sandbox::{Effect, Fault};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
@@ -238,4 +238,19 @@ async fn role_without_users_raises_alarm() {
     world.okta().show(&users[0]);
     assert_eq!(world.list_directory().await, 1);
     assert_eq!(world.alarms().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn oversized_user_page_is_listed_in_smaller_ones() {
+    let names: Vec<String> = (0..60).map(|number| format!("user{number:02}@example.com")).collect();
+    let (world, users) = after_years(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let account = world.account("user59@example.com");
+    // A proxy that cuts large bodies: a page of all users does not pass.
+    world.okta().faults().add(Fault::new("GET", USERS, Effect::CutBodyOver(8_000)));
+    assert_eq!(world.list_directory().await, 60);
+    for user in &users {
+        world.okta().deactivate_silently(user);
+    }
+    world.reconcile().await;
+    world.assert_denied_for(&account, &users[59]);
 }

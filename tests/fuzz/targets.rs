@@ -141,10 +141,10 @@ pub fn users(answer: &[u8]) {
                 Err(failure) => assert_tellable(&failure),
             }
             let query = UserQuery::Ids(vec![anybody()]);
-            match remote.okta.list(&query, None).await {
+            match remote.okta.list(&query, None, 200).await {
                 Ok(page) => {
                     if let Some(next) = page.next {
-                        let _ = remote.okta.list(&query, Some(&next)).await;
+                        let _ = remote.okta.list(&query, Some(&next), 200).await;
                     }
                 }
                 Err(failure) => assert_tellable(&failure),

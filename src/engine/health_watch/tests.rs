@@ -188,7 +188,9 @@ async fn reconcile_is_late_after_two_periods() {
     let stage = stage().await;
     stage.settled().await;
     stage.clock.advance(2 * 24 * 60 * MINUTE);
+    create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
     stage.poll_once().await;
+    stage.engine.list_directory(&CancellationToken::new()).await.unwrap();
     stage.engine.look_at_action().await.unwrap();
     stage.check().await;
     assert_eq!(stage.open().await, ["reconcile_late"]);
@@ -233,4 +235,24 @@ async fn wal_that_only_grows_is_named() {
     stage.poll_once().await;
     stage.check().await;
     assert_eq!(stage.open().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn unlisted_directory_is_an_alarm() {
+    let stage = stage().await;
+    stage.settled().await;
+    let late = async || {
+        let alarms = stage.engine.store().open_alarms().await.unwrap();
+        alarms.iter().any(|alarm| alarm.kind == "reconcile_late" && alarm.subject == "directory")
+    };
+    assert!(!late().await);
+    stage.clock.advance(2 * 24 * 60 * MINUTE);
+    stage.poll_once().await;
+    stage.check().await;
+    assert!(late().await, "no listing was ever complete");
+    create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
+    stage.clock.advance(Duration::from_secs(2));
+    assert!(stage.engine.list_directory(&CancellationToken::new()).await.unwrap().done);
+    stage.check().await;
+    assert!(!late().await);
 }

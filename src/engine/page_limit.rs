@@ -1,27 +1,24 @@
 //! The size of the next page: smaller after a page that could not be read whole, larger again after good ones.
 
-use crate::okta::LIMIT_MAX;
-
-/// The smallest page that the poller requests.
-const LIMIT_MIN: u16 = 10;
 /// Good pages of one size before the next size is tried. With one good page only, every other request would fail behind a
 /// proxy that always cuts large bodies.
 const GOOD_BEFORE_GROWTH: u8 = 4;
 
-/// How many events to request per page.
+/// How many entries to request per page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageLimit {
     limit: u16,
+    min: u16,
+    max: u16,
     good: u8,
 }
 
-impl Default for PageLimit {
-    fn default() -> Self {
-        Self { limit: LIMIT_MAX, good: 0 }
-    }
-}
-
 impl PageLimit {
+    /// Begins with the largest page. Pages smaller than `min` are not requested.
+    pub(super) const fn between(min: u16, max: u16) -> Self {
+        Self { limit: max, min, max, good: 0 }
+    }
+
     /// The limit of the next request.
     pub(super) const fn get(self) -> u16 {
         self.limit
@@ -30,20 +27,20 @@ impl PageLimit {
     /// Halves the limit. Returns whether it was not the smallest already.
     pub(super) fn shrink(&mut self) -> bool {
         let before = self.limit;
-        *self = Self { limit: (before / 2).max(LIMIT_MIN), good: 0 };
+        *self = Self { limit: (before / 2).max(self.min), good: 0, ..*self };
         self.limit < before
     }
 
     /// Notes a page that was read whole. Returns the new limit if it grew.
     pub(super) fn note_good(&mut self) -> Option<u16> {
-        if self.limit == LIMIT_MAX {
+        if self.limit == self.max {
             return None;
         }
         self.good += 1;
         if self.good < GOOD_BEFORE_GROWTH {
             return None;
         }
-        *self = Self { limit: self.limit.saturating_mul(2).min(LIMIT_MAX), good: 0 };
+        *self = Self { limit: self.limit.saturating_mul(2).min(self.max), good: 0, ..*self };
         Some(self.limit)
     }
 }
@@ -54,7 +51,7 @@ mod tests {
 
     #[test]
     fn shrinks_to_ten_and_grows_back() {
-        let mut limit = PageLimit::default();
+        let mut limit = PageLimit::between(10, 1000);
         let mut seen = vec![limit.get()];
         while limit.shrink() {
             seen.push(limit.get());
@@ -69,7 +66,7 @@ mod tests {
 
     #[test]
     fn failure_starts_the_count_again() {
-        let mut limit = PageLimit::default();
+        let mut limit = PageLimit::between(10, 1000);
         limit.shrink();
         for _ in 0..10 {
             for _ in 0..GOOD_BEFORE_GROWTH - 1 {
@@ -77,6 +74,6 @@ mod tests {
             }
             limit.shrink();
         }
-        assert_eq!(limit.get(), LIMIT_MIN);
+        assert_eq!(limit.get(), 10);
     }
 }
