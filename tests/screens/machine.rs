@@ -85,7 +85,6 @@ fn log_lines(log: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::disallowed_methods, reason = "waits for a process, in real time")]
 async fn metrics_log_and_webhook_messages() {
     let (harness, [ann, ..]) = furnished().await;
     let messages: Arc<Mutex<Vec<Value>>> = Arc::default();
@@ -102,7 +101,7 @@ async fn metrics_log_and_webhook_messages() {
     let ready = async {
         let socket = harness.folder().join("http.sock");
         while !socket.exists() || get(&harness, "/readyz") != "ready\n" {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::task::yield_now().await;
         }
     };
     daemon.until("ready", ready).await;
@@ -110,7 +109,7 @@ async fn metrics_log_and_webhook_messages() {
     let both = async {
         let has = |event: &str| messages.lock().unwrap().iter().any(|message| message["event"] == event);
         while !has("raised") || !harness.shut_out().is_empty() || get(&harness, "/metrics").contains("oldest_pending") {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::task::yield_now().await;
         }
     };
     within("a message, and Ann's return", both).await;
