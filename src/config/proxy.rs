@@ -66,7 +66,8 @@ impl Proxies {
         };
         let all = read(ALL);
         let (https, http) = (read(HTTPS).or_else(|| all.clone()), read(HTTP).or(all));
-        let excepted = text(environment, NO_PROXY).ok().flatten().map_or(String::new(), |(_, hosts)| hosts + ",");
+        let excepted = text(environment, NO_PROXY).ok().flatten().filter(|(_, hosts)| !hosts.is_empty());
+        let excepted = excepted.map_or(String::new(), |(_, hosts)| hosts + ",");
         Self { https, http, bypass: excepted + LOOPBACK }
     }
 }

@@ -59,6 +59,14 @@ pub struct Secret {
     source: Source,
 }
 
+/// Opens a regular file. `None`: it is something else, such as a FIFO, which opening would wait for.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    File::open(path).map(Some)
+}
+
 impl Secret {
     pub(super) fn inline(subject: String, kind: Kind, value: SecretString) -> Self {
         Self { subject, kind, source: Source::Inline(value) }
@@ -124,7 +132,7 @@ impl Secret {
     fn read_file(&self, candidates: &[Candidate]) -> Result<SecretString, Problem> {
         for candidate in candidates {
             let path = candidate.path.display();
-            let file = match File::open(&candidate.path) {
+            let file = match open(&candidate.path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 // Under the unit the service cannot read this folder; systemd must pass the credential.
@@ -140,10 +148,8 @@ impl Secret {
                     );
                 }
             };
+            let Some(file) = file else { return Err(self.problem(format!("{path} is not a file"))) };
             let metadata = file.metadata().map_err(|error| self.problem(format!("cannot read {path}: {error}")))?;
-            if !metadata.is_file() {
-                return Err(self.problem(format!("{path} is not a file")));
-            }
             let mode = metadata.permissions().mode() & 0o777;
             if !candidate.guarded && mode & OTHERS != 0 {
                 return Err(self.problem(format!(
@@ -195,5 +201,20 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({})", self.origin())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifo_is_refused_without_waiting_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("token");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let secret = Secret::in_file("okta.api_token_file".to_owned(), Kind::Token, &fifo, folder.path(), None);
+        let problem = secret.read().unwrap_err().to_string();
+        assert!(problem.contains("is not a file"), "{problem}");
     }
 }

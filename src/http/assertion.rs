@@ -13,6 +13,9 @@ pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// with Private Key JWT); Okta accepts up to an hour. Leaves room for clock skew.
 const LIFETIME_S: i64 = 120;
 
+/// How far `iat` and `nbf` lie in the past: Auth0 refuses an assertion from more than 10 s ahead of its clock.
+const BACKDATED_S: i64 = 30;
+
 /// Signs a new assertion for one attempt: both remotes accept each `jti` once, even if they refuse the request.
 ///
 /// # Errors
@@ -33,7 +36,8 @@ pub fn client_assertion(
         "iss": client_id,
         "sub": client_id,
         "aud": audience,
-        "iat": now,
+        "iat": now - BACKDATED_S,
+        "nbf": now - BACKDATED_S,
         "exp": now + LIFETIME_S,
         "jti": Uuid::new_v4().to_string(),
     });

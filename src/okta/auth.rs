@@ -11,6 +11,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::NONCES_MAX;
 use super::dpop::Prover;
 use super::endpoints::TOKEN;
 use crate::domain::Clock;
@@ -170,11 +171,11 @@ impl OAuth {
         self.cache.get(clock, || self.fetch(http, clock)).await
     }
 
-    /// Makes up to three attempts: without a proof, with one, and with the nonce that Okta then asks for.
+    /// Makes up to four attempts: without a proof, with one, and with each of two nonces that Okta then asks for.
     ///
     /// Each attempt needs a new assertion: Okta accepts each only once, even if it refuses the request.
     async fn fetch(&self, http: &Http, clock: &dyn Clock) -> Result<TokenAnswer, Failure> {
-        let mut nonce_used = false;
+        let mut nonces = 0;
         loop {
             let with_proof = self.sends_proofs.load(Ordering::Relaxed);
             let answer = self.request_token(http, clock, with_proof).await?;
@@ -191,7 +192,7 @@ impl OAuth {
                 Some("invalid_dpop_proof") if !with_proof && self.mode == DpopMode::Auto => {
                     self.sends_proofs.store(true, Ordering::Relaxed);
                 }
-                Some("use_dpop_nonce") if with_proof && !nonce_used => nonce_used = true,
+                Some("use_dpop_nonce") if with_proof && nonces < NONCES_MAX => nonces += 1,
                 _ => return Err(failure),
             }
         }

@@ -47,6 +47,8 @@ pub struct Okta {
     authenticator: Authenticator,
 }
 
+/// How many new DPoP nonces one call takes. The one in use may expire while Okta renews the next.
+const NONCES_MAX: u32 = 2;
 /// Omits parts of users that this program does not read (Okta's OpenAPI description, `OktaResponse`).
 const CONTENT: &str = "application/json; okta-response=omitCredentials,omitCredentialsLinks";
 
@@ -82,12 +84,12 @@ impl Okta {
 
     /// Sends an authenticated GET; repeats it once with a new token and once with a nonce if Okta asks for that.
     async fn get(&self, endpoint: Endpoint, url: Url) -> Result<Answer, Failure> {
-        let (mut renewed, mut with_nonce) = (false, false);
+        let (mut renewed, mut nonces) = (false, 0);
         loop {
             let (used, headers) = self.authenticator.headers(&self.http, self.clock.as_ref(), "GET", &url).await?;
             let answer = self.send(endpoint, url.clone(), headers).await?;
-            if !with_nonce && self.authenticator.wants_nonce(&answer) {
-                with_nonce = true;
+            if nonces < NONCES_MAX && self.authenticator.wants_nonce(&answer) {
+                nonces += 1;
             } else if !renewed && self.authenticator.forget(&used, &answer).await {
                 renewed = true;
             } else {

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
 
 use super::StoreError;
 
@@ -26,6 +26,8 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY)
         .pragma("trusted_schema", "OFF")
         .pragma("temp_store", "MEMORY")
+        // It would log the SQL of slow statements, such as those of a migration, at WARN.
+        .disable_statement_logging()
 }
 
 /// Options of a connection that reads.

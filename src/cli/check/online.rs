@@ -24,8 +24,8 @@ use crate::store::{Access, Store, StoreError, check_folder, is_in_use, name_stat
 
 /// Timeout of name resolution.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Clock skew that is still harmless.
-const SKEW_WARNED: Duration = Duration::from_secs(30);
+/// Clock skew that is still harmless: Auth0 refuses signed assertions from more than 10 s ahead of its clock.
+const SKEW_WARNED: Duration = Duration::from_secs(10);
 /// Clock skew beyond which assertions and DPoP proofs are refused.
 const SKEW_MAX: Duration = Duration::from_secs(300);
 /// Warn about an API token that expires within this time.
