@@ -41,6 +41,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::config::{Config, Environment};
 use crate::domain::{Clock, SteadyClock, SystemClock};
@@ -56,6 +57,7 @@ pub use points::failpoints;
 
 /// Parses the arguments and runs the command, including all of its output.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    forbid_core_dumps();
     screen::choose_colour();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -80,6 +82,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             error.exit()
         }
     }
+}
+
+/// A core would contain the secrets. The unit forbids them too, but this process may have been started by hand.
+fn forbid_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Lowering a limit is always allowed, so this fails only where a sandbox forbids the call.
+    let _ = setrlimit(Resource::Core, none);
 }
 
 fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
