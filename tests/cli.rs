@@ -170,6 +170,29 @@ fn world_readable_secret_is_refused() {
 }
 
 #[test]
+fn misspelt_variable_is_refused_by_every_command() {
+    let directory = configured();
+    for arguments in [&["check", "--offline"][..], &["run"], &["sync"], &["status"]] {
+        let ran = run(program(directory.path()).args(arguments).env("OKTA_AUTH0_SYNC_ENGINE_ENFORCE", "false"));
+        let printed = ran.out + &ran.err;
+        assert_eq!(ran.code, 78, "{arguments:?}: {printed}");
+        assert!(printed.contains("did you mean OKTA_AUTH0_SYNC__ENGINE__ENFORCE?"), "{printed}");
+    }
+}
+
+#[test]
+fn config_that_others_can_write_is_refused() {
+    let directory = configured();
+    fs::set_permissions(directory.path().join("config.toml"), fs::Permissions::from_mode(0o666)).unwrap();
+    for arguments in [&["check", "--offline"][..], &["run"], &["sync"]] {
+        let ran = run(program(directory.path()).args(arguments));
+        let printed = ran.out + &ran.err;
+        assert_eq!(ran.code, 78, "{arguments:?}: {printed}");
+        assert!(printed.contains("can be written by other users (mode 0666): chmod go-w 'config.toml'"), "{printed}");
+    }
+}
+
+#[test]
 fn config_search_order() {
     let directory = configured();
     let elsewhere = tempfile::tempdir().unwrap();

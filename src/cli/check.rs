@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Exit, screen};
-use crate::config::{Auth0Credentials, Config, Environment, OktaCredentials, Problem, Schedule};
+use super::{Exit, screen, wiring};
+use crate::config::{Auth0Credentials, Config, Environment, Listen, OktaCredentials, Problem, Schedule};
 use crate::domain::{Timestamp, escape, timestamp_text};
 
 mod limits;
@@ -168,10 +168,18 @@ pub fn of_config(config: &Config, now: Timestamp) -> Report {
     }
     secrets(&mut report, config);
     if let Some(path) = &config.tls.ca_file {
-        match std::fs::File::open(path) {
-            Ok(_) => report.pass("tls.ca_file", path.display().to_string()),
-            Err(error) => report.fail("tls.ca_file", format!("cannot read {}: {error}", path.display())),
+        match config
+            .tls
+            .certificates()
+            .map_err(|problem| problem.message)
+            .and_then(|_| wiring::http(config).map(|_| ()).map_err(|error| format!("{}: {error}", path.display())))
+        {
+            Ok(()) => report.pass("tls.ca_file", path.display().to_string()),
+            Err(message) => report.fail("tls.ca_file", message),
         }
+    }
+    if let Some(Err(problem)) = config.http.listen.as_ref().map(Listen::group_id) {
+        report.fail(problem.subject, problem.message);
     }
     if let Some(proxy) = &config.proxies.https {
         report.pass("proxy", format!("{proxy}; not used for {}", config.proxies.bypass.replace(',', ", ")));

@@ -86,14 +86,7 @@ pub(crate) fn auth0(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Auth0, P
 /// # Errors
 /// When `[tls] ca_file` cannot be read or holds no certificate.
 pub(crate) fn http(config: &Config) -> Result<Http, Error> {
-    let ca_file = match &config.tls.ca_file {
-        None => None,
-        Some(path) => {
-            let pem = std::fs::read(path)
-                .map_err(|error| Error::Setup(format!("[tls] ca_file {}: {error}", path.display())))?;
-            Some(pem)
-        }
-    };
+    let ca_file = config.tls.certificates().map_err(secret)?.map(String::into_bytes);
     let proxies = &config.proxies;
     let address = |proxy: &Option<config::Proxy>| proxy.as_ref().map(|proxy| proxy.url().as_str().to_owned().into());
     let options = HttpOptions {
@@ -280,15 +273,14 @@ fn log_opened(config: &Config, store: &Store, opened: &Opened) {
 /// # Errors
 /// When the place is taken or cannot be used.
 pub(crate) async fn monitor(listen: &Listen) -> Result<Monitor, Error> {
-    let place = match listen {
-        Listen::Tcp(address) => ListenAddress::Tcp(*address),
-        Listen::Unix(path) => ListenAddress::Unix(path.clone()),
+    let (place, address) = match listen {
+        Listen::Tcp(address) => (address.to_string(), ListenAddress::Tcp(*address)),
+        Listen::Unix { path, .. } => {
+            let group = listen.group_id().map_err(secret)?;
+            (path.display().to_string(), ListenAddress::Unix { path: path.clone(), group })
+        }
     };
-    Monitor::bind(&place).await.map_err(|error| {
-        let place = match listen {
-            Listen::Tcp(address) => address.to_string(),
-            Listen::Unix(path) => path.display().to_string(),
-        };
-        Error::Setup(format!("[http] listen: cannot listen on {place}: {error}"))
-    })
+    Monitor::bind(&address)
+        .await
+        .map_err(|error| Error::Setup(format!("[http] listen: cannot listen on {place}: {error}")))
 }

@@ -7,8 +7,18 @@ use std::path::{Path, PathBuf};
 /// Prefix of the variables that set a key; the rest is the key, with `__` for each dot.
 pub(super) const PREFIX: &str = "OKTA_AUTH0_SYNC__";
 
+/// Prefix of all our variables. A variable that has it and is unknown is refused: a key with one underscore too few
+/// would silently have no effect.
+const FAMILY: &str = "OKTA_AUTH0_SYNC_";
+
 /// Names the configuration file.
 pub const FILE_VARIABLE: &str = "OKTA_AUTH0_SYNC_CONFIG";
+
+/// The variables with our prefix that do not set a key.
+#[cfg(not(feature = "failpoints"))]
+const OTHERS: [&str; 1] = [FILE_VARIABLE];
+#[cfg(feature = "failpoints")]
+const OTHERS: [&str; 3] = [FILE_VARIABLE, "OKTA_AUTH0_SYNC_TEST_DIE_AT", "OKTA_AUTH0_SYNC_TEST_WEDGE"];
 
 /// Where systemd puts a unit's credentials (`LoadCredential=`).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
@@ -40,10 +50,52 @@ impl Environment {
         self.variables.get(name)
     }
 
-    /// The variables with our prefix, whether or not they name a key.
+    /// The variables with our prefix, in any case, whether or not they name a key.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &OsString)> {
-        self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (name.as_str(), value))
+        let is_ours = |name: &str| {
+            let prefix = name.get(..FAMILY.len()).unwrap_or_default();
+            prefix.eq_ignore_ascii_case(FAMILY) && !OTHERS.contains(&name) && !is_service_link(&name[FAMILY.len()..])
+        };
+        self.variables.iter().filter(move |(name, _)| is_ours(name)).map(|(name, value)| (name.as_str(), value))
     }
+}
+
+/// Kubernetes sets `OKTA_AUTH0_SYNC_SERVICE_HOST`, `OKTA_AUTH0_SYNC_PORT_9465_TCP` and more in every pod beside a Service
+/// called `okta-auth0-sync…`.
+fn is_service_link(rest: &str) -> bool {
+    let parts: Vec<&str> = rest.split('_').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    parts
+        .windows(2)
+        .any(|pair| matches!(pair, ["SERVICE", "HOST" | "PORT"]) || (pair[0] == "PORT" && is_number(&pair[1])))
+        || parts.last() == Some(&"PORT")
+}
+
+/// The name among `known` that `typed` was probably meant to be.
+pub(super) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const DISTANCE_MAX: usize = 3;
+    let plain = |name: &str| name.to_ascii_uppercase().split('_').filter(|part| !part.is_empty()).collect::<String>();
+    let typed = plain(typed);
+    known
+        .map(|name| (distance(&typed, &plain(name)), name))
+        .filter(|(distance, _)| *distance <= DISTANCE_MAX)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters to insert, remove or replace (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, letter) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, against) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *against);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
 }
 
 impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Environment {

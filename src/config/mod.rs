@@ -6,6 +6,8 @@
 
 mod environment;
 mod excerpt;
+mod files;
+mod group;
 mod problem;
 mod proxy;
 mod raw;
@@ -42,6 +44,9 @@ const LOCAL_FILE: &str = "config.toml";
 
 /// The largest configuration file that is read, in bytes.
 const LENGTH_MAX: u64 = 1024 * 1024;
+
+/// The largest file of certificates that is read, in bytes. The system's bundle has a quarter of a megabyte.
+const CERTIFICATES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The validated configuration. Its debug form never shows a secret.
 #[derive(Clone, Debug)]
@@ -217,6 +222,24 @@ pub struct TlsConfig {
     pub ca_file: Option<PathBuf>,
 }
 
+impl TlsConfig {
+    /// The certificates of `ca_file`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not text, or can be changed by other users, who could add a certificate.
+    pub fn certificates(&self) -> Result<Option<String>, Problem> {
+        let Some(path) = &self.ca_file else { return Ok(None) };
+        let name = path.display();
+        let wrong = |message: String| Problem::new("tls.ca_file", message);
+        let file = files::open(path).map_err(|error| wrong(format!("cannot read {name}: {error}")))?;
+        let metadata = file.metadata().map_err(|error| wrong(format!("cannot read {name}: {error}")))?;
+        if let Some(exposure) = files::exposure(path, &metadata) {
+            return Err(wrong(format!("{name} {exposure}")));
+        }
+        files::read_text(file, CERTIFICATES_MAX).map(Some).map_err(|message| wrong(format!("{name} {message}")))
+    }
+}
+
 /// Where notifications and heartbeats are sent.
 #[derive(Clone, Debug)]
 pub struct AlertConfig {
@@ -239,7 +262,23 @@ pub enum Listen {
     /// A loopback address.
     Tcp(SocketAddr),
     /// A Unix socket, whose file permissions control access.
-    Unix(PathBuf),
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// The group that can use it; `None`: the owner only.
+        group: Option<String>,
+    },
+}
+
+impl Listen {
+    /// The number of the socket's group, if one is configured.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub fn group_id(&self) -> Result<Option<u32>, Problem> {
+        let Self::Unix { group: Some(group), .. } = self else { return Ok(None) };
+        group::id_of(group).map(Some).map_err(|message| Problem::new("http.socket_group", message))
+    }
 }
 
 impl Config {
@@ -252,10 +291,11 @@ impl Config {
     pub fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         let named = explicit.map(Path::to_owned).or_else(|| environment.config_file());
         let (path, text) = match named {
-            Some(path) => match read(&path) {
-                Ok(text) => (path, text),
-                Err(error) => return Err(unreadable(&path, &error)),
-            },
+            Some(path) => {
+                let text = read(&path).and_then(|text| text.ok_or_else(|| missing(&path)));
+                let text = text.map_err(|problem| Error::of(&path, problem))?;
+                (path, text)
+            }
             None => match first_existing(&[Path::new(SYSTEM_FILE), Path::new(LOCAL_FILE)])? {
                 Some(found) => found,
                 None if environment.settings().next().is_some() => {
@@ -317,36 +357,45 @@ impl Config {
     }
 }
 
-/// Reads at most [`LENGTH_MAX`] bytes of text.
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(fs::File::open(path)?, LENGTH_MAX + 1), &mut text)?;
-    if text.len() as u64 > LENGTH_MAX {
-        return Err(io::Error::other("larger than 1 MiB, so not a configuration file"));
+/// Reads the configuration file at `path`. `None`: there is none.
+fn read(path: &Path) -> Result<Option<String>, Problem> {
+    let name = path.display().to_string();
+    let file = match files::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "let this user read it",
+                _ => "it must be a text file",
+            };
+            return Err(Problem::new(name, format!("cannot be read: {error}; {remedy}")));
+        }
+    };
+    // It says which users are denied, and where the secrets are.
+    match file.metadata().map(|metadata| files::exposure(path, &metadata)) {
+        Ok(None) => {}
+        Ok(Some(exposure)) => return Err(Problem::new(name, exposure)),
+        Err(error) => return Err(Problem::new(name, format!("cannot be read: {error}"))),
     }
-    Ok(text)
+    match files::read_text(file, LENGTH_MAX) {
+        Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))),
+        Err(message) => Err(Problem::new(name, message)),
+    }
 }
 
 fn first_existing(paths: &[&Path]) -> Result<Option<(PathBuf, String)>, Error> {
     for path in paths {
-        match read(path) {
-            Ok(text) => return Ok(Some(((*path).to_owned(), text))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unreadable(path, &error)),
+        if let Some(text) = read(path).map_err(|problem| Error::of(path, problem))? {
+            return Ok(Some(((*path).to_owned(), text)));
         }
     }
     Ok(None)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Error {
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "name the file with --config FILE or OKTA_AUTH0_SYNC_CONFIG",
-        io::ErrorKind::PermissionDenied => "let this user read it",
-        _ => "it must be a text file",
-    };
-    let name = path.display().to_string();
-    let problem = Problem::new(&name, format!("cannot be read: {error}; {remedy}"));
-    Error { source_name: name, problems: vec![problem] }
+fn missing(path: &Path) -> Problem {
+    let message =
+        "cannot be read: No such file or directory; name the file with --config FILE or OKTA_AUTH0_SYNC_CONFIG";
+    Problem::new(path.display().to_string(), message)
 }
 
 /// Warns if `text` contains secrets and the file is world-readable.

@@ -1,6 +1,7 @@
 //! Configuration errors, each with its location and remedy.
 
 use std::fmt;
+use std::path::Path;
 
 /// One problem: where, what, and how to fix it. Never repeats a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,13 @@ pub struct Error {
     pub source_name: String,
     /// At least one.
     pub problems: Vec<Problem>,
+}
+
+impl Error {
+    /// The problem of the file at `path`.
+    pub(super) fn of(path: &Path, problem: Problem) -> Self {
+        Self { source_name: path.display().to_string(), problems: vec![problem] }
+    }
 }
 
 impl fmt::Display for Error {

@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use serde::Deserialize;
 
 use super::Schedule;
-use super::environment::{Environment, PREFIX};
+use super::environment::{Environment, PREFIX, nearest};
 use super::problem::Problem;
 use super::value::{
     ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MatchName,
-    MetadataKey, OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName, Text, Whole,
+    MetadataKey, OptionalGroup, OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName, Text, Whole,
 };
 use crate::domain::Status;
 
@@ -167,6 +167,7 @@ tables! {
     /// `[http]`
     Http at "http" {
         listen: OptionalListen = OptionalListen::default();
+        socket_group: OptionalGroup = OptionalGroup::default();
     }
 }
 
@@ -194,7 +195,12 @@ impl Raw {
     /// # Errors
     /// Lists each variable with our prefix that does not name a key or has an invalid value.
     pub(super) fn overlay(&mut self, environment: &Environment) -> Result<Vec<&'static str>, Vec<Problem>> {
-        let mut variables = Variables { left: environment.settings().collect(), set: Vec::new(), problems: Vec::new() };
+        let mut variables = Variables {
+            left: environment.settings().collect(),
+            known: Vec::new(),
+            set: Vec::new(),
+            problems: Vec::new(),
+        };
         self.okta.overlay(&mut variables);
         self.auth0.overlay(&mut variables);
         self.scope.overlay(&mut variables);
@@ -207,14 +213,8 @@ impl Raw {
         self.tls.overlay(&mut variables);
         self.alert.overlay(&mut variables);
         self.http.overlay(&mut variables);
-        let Variables { left, set, mut problems } = variables;
-        problems.extend(left.into_keys().map(|name| {
-            Problem::new(
-                format!("environment variable {}", name.escape_debug()),
-                "does not name a setting: derive the name from the key, such as OKTA_AUTH0_SYNC__OKTA__API_TOKEN for \
-                 api_token in [okta]",
-            )
-        }));
+        let Variables { left, known, set, mut problems } = variables;
+        problems.extend(left.into_keys().map(|name| unknown_variable(name, &known)));
         self.displace(&set);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
@@ -275,9 +275,25 @@ pub(super) fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// Refuses a variable that sets no key. Its value may be a secret.
+fn unknown_variable(name: &str, known: &[String]) -> Problem {
+    let remedy = match nearest(name, known.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "derive the name from the key, such as OKTA_AUTH0_SYNC__OKTA__API_TOKEN for api_token in [okta], or \
+                 unset it"
+            .to_owned(),
+    };
+    Problem::new(
+        format!("environment variable {}", name.escape_debug()),
+        format!("does not name a setting, so it would have no effect: {remedy}"),
+    )
+}
+
 /// The variables that no key has consumed yet, and the results of the others.
 struct Variables<'a> {
     left: BTreeMap<&'a str, &'a OsString>,
+    /// The variables of all keys.
+    known: Vec<String>,
     set: Vec<&'static str>,
     problems: Vec<Problem>,
 }
@@ -285,7 +301,9 @@ struct Variables<'a> {
 impl Variables<'_> {
     fn set<T: Setting>(&mut self, key: &'static str, setting: &mut T) {
         let name = variable_of(key);
-        let Some(value) = self.left.remove(name.as_str()) else { return };
+        let value = self.left.remove(name.as_str());
+        self.known.push(name);
+        let (Some(value), Some(name)) = (value, self.known.last()) else { return };
         let read = value.to_str().ok_or_else(|| "is not valid UTF-8".to_owned()).and_then(T::from_variable);
         match read {
             Ok(value) => {

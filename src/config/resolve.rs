@@ -11,8 +11,8 @@ use super::raw::{self, Raw, variable_of};
 use super::secret::{Kind, Secret};
 use super::value::{InlineSecret, MarkTarget, MatchName, OptionalPath, Origin, Span, Text};
 use super::{
-    AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, LogConfig,
-    OktaConfig, OktaCredentials, Problem, Proxies, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
+    AlertConfig, Auth0Config, Auth0Credentials, Config, EngineConfig, GuardConfig, HttpConfig, LimitsConfig, Listen,
+    LogConfig, OktaConfig, OktaCredentials, Problem, Proxies, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
 };
 use crate::domain::event::transitions_of;
 use crate::domain::mark::MarkOptions;
@@ -26,6 +26,12 @@ const LOG_RETENTION: Duration = Span::from_days(90).0;
 
 /// Okta's smallest plan allows one credential ten System Log requests a minute; more are refused.
 const POLL_PERIOD_MIN: Duration = Duration::from_secs(6);
+
+/// Okta's domains, other than custom ones.
+const OKTA_DOMAINS: &[&str] = &["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com", "okta.mil"];
+
+/// Auth0's domains, other than custom ones.
+const AUTH0_DOMAINS: &[&str] = &["auth0.com", "auth0app.com"];
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Span::from_days(1).0;
@@ -107,6 +113,8 @@ impl Resolver<'_> {
                 &raw.alert.heartbeat_url_file,
             ),
         };
+        let listen = self.listen(raw.http);
+        self.check_path("store.path", &raw.store.path.0);
         let (Some(okta), Some(auth0), true) = (okta, auth0, self.problems.is_empty()) else {
             return Err(self.problems);
         };
@@ -131,7 +139,7 @@ impl Resolver<'_> {
             log: LogConfig { format: raw.log.format, filter: raw.log.filter.0 },
             tls: TlsConfig { ca_file: raw.tls.ca_file.0.map(|path| self.base.join(path)) },
             alert,
-            http: HttpConfig { listen: raw.http.listen.0 },
+            http: HttpConfig { listen },
             proxies,
             warnings: self.warnings,
         })
@@ -154,6 +162,7 @@ impl Resolver<'_> {
         {
             self.wrong("okta.url", format!("`{host}` is the address of the admin console: leave out `-admin`"));
         }
+        self.check_host("okta.url", url.as_ref(), AUTH0_DOMAINS, "of an Auth0 tenant");
         let token = self.secret("okta.api_token", Kind::Token, raw.api_token, &raw.api_token_file);
         let raw::Oauth { client_id, private_key, private_key_file, key_id, dpop } = raw.oauth;
         let oauth = client_id.is_some() || key_id.is_some() || private_key.is_some() || private_key_file.is_some();
@@ -199,6 +208,13 @@ impl Resolver<'_> {
 
     fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0Config> {
         let url = self.origin("auth0.url", raw.url, "https://acme.eu.auth0.com");
+        self.check_host("auth0.url", url.as_ref(), OKTA_DOMAINS, "of an Okta org");
+        if url.as_ref().and_then(Url::host_str) == Some("manage.auth0.com") {
+            self.wrong(
+                "auth0.url",
+                "is the address of the dashboard: use the tenant's domain, as its applications show it (Settings, Domain)",
+            );
+        }
         let client_id =
             self.required("auth0.client_id", raw.client_id, "the client id of the machine-to-machine application");
         let secret = self.secret("auth0.client_secret", Kind::Password, raw.client_secret, &raw.client_secret_file);
@@ -271,6 +287,25 @@ impl Resolver<'_> {
         })
     }
 
+    fn listen(&mut self, raw: raw::Http) -> Option<Listen> {
+        let mut listen = raw.listen.0;
+        match (&mut listen, raw.socket_group.0) {
+            (_, None) => {}
+            (Some(Listen::Unix { group, .. }), name) => *group = name,
+            (Some(Listen::Tcp(_)) | None, Some(_)) => {
+                self.warn("http.socket_group", "has no effect: http.listen is not a socket (\"unix:/path\")");
+            }
+        }
+        listen
+    }
+
+    /// Only a shell expands `~` and variables; here they would name a folder.
+    fn check_path(&mut self, key: &str, path: &str) {
+        if path.starts_with('~') || path.contains('$') {
+            self.wrong(key, "contains `~` or `$`, which only a shell expands: write the whole path");
+        }
+    }
+
     fn check_statuses(&mut self, statuses: &BTreeSet<Status>) {
         if statuses.is_empty() {
             self.wrong("okta.deny_statuses", "is empty: no user would ever be denied");
@@ -327,6 +362,15 @@ impl Resolver<'_> {
             self.wrong(key, format!("is missing: set it to the origin of your tenant, such as \"{example}\""));
         }
         origin.map(|origin| origin.0)
+    }
+
+    /// Refuses the address of the other kind of tenant.
+    fn check_host(&mut self, key: &str, url: Option<&Url>, domains: &[&str], what: &str) {
+        let Some(host) = url.and_then(Url::host_str) else { return };
+        let within = |domain: &&str| host.strip_suffix(*domain).is_some_and(|rest| rest.ends_with('.'));
+        if domains.iter().any(within) {
+            self.wrong(key, format!("`{host}` is the address {what}: are okta.url and auth0.url swapped?"));
+        }
     }
 
     fn required(&mut self, key: &str, text: Option<Text>, what: &str) -> Option<String> {

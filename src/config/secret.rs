@@ -4,14 +4,14 @@
 //! without access to the secrets.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::files;
 use super::problem::Problem;
 use super::value::require_private_transport;
 
@@ -59,14 +59,6 @@ pub struct Secret {
     source: Source,
 }
 
-/// Opens a regular file. `None`: it is something else, such as a FIFO, which opening would wait for.
-fn open(path: &Path) -> io::Result<Option<File>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Ok(None);
-    }
-    File::open(path).map(Some)
-}
-
 impl Secret {
     pub(super) fn inline(subject: String, kind: Kind, value: SecretString) -> Self {
         Self { subject, kind, source: Source::Inline(value) }
@@ -98,15 +90,18 @@ impl Secret {
     /// Reads the secret.
     ///
     /// # Errors
-    /// When the file is missing, unreadable, readable by others (outside `$CREDENTIALS_DIRECTORY`), empty, larger than
-    /// 64 KiB or not UTF-8, or when the secret has the wrong form. The message never contains the secret.
+    /// When the file is missing, unreadable, readable or writable by others (outside `$CREDENTIALS_DIRECTORY`), empty,
+    /// larger than 64 KiB or not UTF-8, or when the secret has the wrong form. The message never contains the secret.
     pub fn read(&self) -> Result<SecretString, Problem> {
-        let value = match &self.source {
-            Source::Inline(value) => value.clone(),
-            Source::File(candidates) => self.read_file(candidates)?,
+        let (value, place) = match &self.source {
+            Source::Inline(value) => (value.clone(), String::new()),
+            Source::File(candidates) => {
+                let (value, path) = self.read_file(candidates)?;
+                (value, format!("{} ", path.display()))
+            }
         };
         match self.fault(value.expose_secret()) {
-            Some(fault) => Err(self.problem(fault)),
+            Some(fault) => Err(self.problem(format!("{place}{fault}"))),
             None => Ok(value),
         }
     }
@@ -129,10 +124,10 @@ impl Secret {
         Problem::new(&self.subject, message)
     }
 
-    fn read_file(&self, candidates: &[Candidate]) -> Result<SecretString, Problem> {
+    fn read_file<'a>(&self, candidates: &'a [Candidate]) -> Result<(SecretString, &'a Path), Problem> {
         for candidate in candidates {
             let path = candidate.path.display();
-            let file = match open(&candidate.path) {
+            let file = match files::open(&candidate.path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 // Under the unit the service cannot read this folder; systemd must pass the credential.
@@ -148,7 +143,6 @@ impl Secret {
                     );
                 }
             };
-            let Some(file) = file else { return Err(self.problem(format!("{path} is not a file"))) };
             let metadata = file.metadata().map_err(|error| self.problem(format!("cannot read {path}: {error}")))?;
             let mode = metadata.permissions().mode() & 0o777;
             if !candidate.guarded && mode & OTHERS != 0 {
@@ -157,19 +151,17 @@ impl Secret {
                      LoadCredential="
                 )));
             }
-            let mut text = String::new();
-            file.take(LENGTH_MAX + 1)
-                .read_to_string(&mut text)
-                .map_err(|error| self.problem(format!("cannot read {path}: {error}")))?;
-            if text.len() as u64 > LENGTH_MAX {
-                return Err(self.problem(format!("{path} is larger than {} KiB, so not a secret", LENGTH_MAX / 1024)));
+            if let Some(exposure) = files::exposure(&candidate.path, &metadata).filter(|_| !candidate.guarded) {
+                return Err(self.problem(format!("{path} {exposure}")));
             }
+            let mut text =
+                files::read_text(file, LENGTH_MAX).map_err(|message| self.problem(format!("{path} {message}")))?;
             text.truncate(text.trim_end_matches(['\n', '\r']).len());
             // The unit passes an empty credential if the file does not exist (SetCredential=).
             if candidate.guarded && candidates.len() > 1 && text.is_empty() {
                 continue;
             }
-            return Ok(SecretString::from(text));
+            return Ok((SecretString::from(text), &candidate.path));
         }
         let tried: Vec<String> = candidates.iter().map(|candidate| candidate.path.display().to_string()).collect();
         Err(self.problem(format!("file not found: {}", tried.join(" or "))))
@@ -179,6 +171,12 @@ impl Secret {
     fn fault(&self, text: &str) -> Option<String> {
         if text.trim().is_empty() {
             return Some("is empty".to_owned());
+        }
+        if text.contains('\0') {
+            return Some("contains NUL characters: save it as UTF-8 text".to_owned());
+        }
+        if text.contains('\u{feff}') {
+            return Some("contains a byte order mark (BOM): save it as UTF-8 without one".to_owned());
         }
         match self.kind {
             Kind::Password => None,
@@ -201,20 +199,5 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({})", self.origin())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fifo_is_refused_without_waiting_for_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join("token");
-        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        let secret = Secret::in_file("okta.api_token_file".to_owned(), Kind::Token, &fifo, folder.path(), None);
-        let problem = secret.read().unwrap_err().to_string();
-        assert!(problem.contains("is not a file"), "{problem}");
     }
 }

@@ -232,6 +232,10 @@ fn problems_name_location_and_remedy() {
         ("auth0", "action_message = \"a\\nb\"", "one line"),
         ("scope", "email_domains = [\"@example.com\"]", "is not a mail domain"),
         ("scope", "exempt = [\"ann\"]", "neither an e-mail address nor an Okta user id"),
+        ("scope", "exempt = [\"*@example.com\"]", "`*@example.com` looks like a pattern, which would exempt no user"),
+        ("scope", "exempt = [\"ann*@example.com\"]", "list each user by e-mail address or Okta user id"),
+        ("scope", "exempt = [\"%@example.com\"]", "looks like a pattern"),
+        ("scope", "exempt = [\"@example.com\"]", "looks like a pattern"),
         ("schedule", "poll = \"0 0 0 30 2 *\"", "schedule.poll: never fires"),
         ("schedule", "poll = \"soon\"", "must have six fields (second minute hour day month weekday), not 1"),
         ("engine", "concurrency = 65", "engine.concurrency: must be a whole number from 1 to 64"),
@@ -245,6 +249,11 @@ fn problems_name_location_and_remedy() {
         ("store", "path = \"\"", "store.path: is empty"),
         ("log", "format = \"xml\"", "must be \"auto\", \"text\" or \"json\""),
         ("log", "filter = \"x=loud\"", "is not a log filter"),
+        ("log", "filter = \"verbose\"", "log.filter: `verbose` would log nothing"),
+        ("log", "filter = \"okta_auth_sync=debug\"", "would log nothing"),
+        ("store", "path = \"~/state.db\"", "store.path: contains `~` or `$`, which only a shell expands"),
+        ("store", "path = \"$HOME/state.db\"", "only a shell expands"),
+        ("http", "socket_group = \"www data\"", "is not the name of a group"),
         ("http", "listen = \"9465\"", "write it like \"127.0.0.1:9465\""),
         ("http", "listen = \"0.0.0.0:9465\"", "http.listen: 0.0.0.0:9465 can be reached from other machines"),
         ("http", "listen = \"unix:http.sock\"", "is not the absolute path of a socket"),
@@ -295,6 +304,48 @@ fn urls_must_be_private_origins() {
 }
 
 #[test]
+fn swapped_and_dashboard_urls_are_recognized() {
+    for (okta, auth0, expected) in [
+        ("https://acme.eu.auth0.com", "https://acme.okta.com", "are okta.url and auth0.url swapped?"),
+        (
+            "https://acme.eu.auth0.com",
+            "https://acme.eu.auth0.com",
+            "okta.url: `acme.eu.auth0.com` is the address of an Auth0",
+        ),
+        (
+            "https://acme.okta.com",
+            "https://acme.oktapreview.com",
+            "auth0.url: `acme.oktapreview.com` is the address of an Okta",
+        ),
+        ("https://acme.okta.com", "https://manage.auth0.com", "auth0.url: is the address of the dashboard"),
+        ("acme.okta.com", "https://acme.eu.auth0.com", "with its scheme, such as \"https://acme.okta.com\""),
+    ] {
+        let text = MINIMAL.replace("https://acme.okta.com", "OKTA").replace("https://acme.eu.auth0.com", auth0);
+        let message = refusal(&text.replace("OKTA", okta), &[]);
+        assert!(message.contains(expected), "{okta} {auth0}: {message}");
+    }
+    read(&MINIMAL.replace("acme.okta.com", "notokta.com").replace("acme.eu.auth0.com", "auth.example.com"), &[])
+        .unwrap();
+}
+
+#[test]
+fn filters_that_log_something_are_accepted() {
+    for filter in ["off", "info,sqlx=warn", "okta_auth0_sync::engine=debug", "okta=debug", "[look]=debug", "warn,x"] {
+        read(&with("log", &format!("filter = \"{filter}\"")), &[]).unwrap_or_else(|error| panic!("{filter}: {error}"));
+    }
+}
+
+#[test]
+fn socket_group_is_for_sockets() {
+    let config = read(&with("http", "listen = \"unix:/run/x.sock\"\nsocket_group = \"root\""), &[]).unwrap();
+    let listen = config.http.listen.unwrap();
+    assert_eq!((listen.group_id(), config.warnings.len()), (Ok(Some(0)), 0));
+    let config = read(&with("http", "listen = \"unix:/x\"\nsocket_group = \"no-such-group\""), &[]).unwrap();
+    let problem = config.http.listen.unwrap().group_id().unwrap_err().to_string();
+    assert!(problem.starts_with("http.socket_group: /etc/group has no group `no-such-group`"), "{problem}");
+}
+
+#[test]
 fn all_missing_keys_are_reported_at_once() {
     let message = refusal("", &[]);
     for expected in [
@@ -321,12 +372,34 @@ fn environment_problems_name_the_variable() {
         ("OKTA_AUTH0_SYNC__OKTA__INITIAL_LOOKBACK", "200days", "must be at most 179 days"),
         ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[1]", "must be an array of strings"),
         ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[", "is not a TOML array"),
-        ("OKTA_AUTH0_SYNC__OKTA__TOKEN", "x", "does not name a setting"),
-        ("OKTA_AUTH0_SYNC__OKTA_API_TOKEN", "x", "does not name a setting"),
+        ("OKTA_AUTH0_SYNC__OKTA__TOKEN", "x", "did you mean OKTA_AUTH0_SYNC__OKTA__API_TOKEN?"),
+        ("OKTA_AUTH0_SYNC__OKTA_API_TOKEN", "x", "did you mean OKTA_AUTH0_SYNC__OKTA__API_TOKEN?"),
+        ("OKTA_AUTH0_SYNC_ENGINE_ENFORCE", "false", "did you mean OKTA_AUTH0_SYNC__ENGINE__ENFORCE?"),
+        ("OKTA_AUTH0_SYNC_OKTA_URL", "https://x.okta.com", "did you mean OKTA_AUTH0_SYNC__OKTA__URL?"),
+        ("OKTA_AUTH0_SYNC__ENGINE__ENFROCE", "false", "did you mean OKTA_AUTH0_SYNC__ENGINE__ENFORCE?"),
+        ("okta_auth0_sync__engine__enforce", "false", "did you mean OKTA_AUTH0_SYNC__ENGINE__ENFORCE?"),
+        ("OKTA_AUTH0_SYNC_COLOUR", "red", "derive the name from the key"),
     ] {
         let message = refusal(MINIMAL, &[(name, value)]);
         assert!(message.contains(&format!("environment variable {name}")), "{message}");
         assert!(message.contains(expected), "{name}: {message}");
+    }
+}
+
+#[test]
+fn other_variables_with_our_prefix_pass() {
+    for name in [
+        FILE_VARIABLE,
+        // Kubernetes, for Services called okta-auth0-sync and okta-auth0-sync-metrics.
+        "OKTA_AUTH0_SYNC_SERVICE_HOST",
+        "OKTA_AUTH0_SYNC_SERVICE_PORT_HTTP",
+        "OKTA_AUTH0_SYNC_PORT",
+        "OKTA_AUTH0_SYNC_PORT_9465_TCP_ADDR",
+        "OKTA_AUTH0_SYNC_METRICS_SERVICE_PORT",
+        "OKTA_AUTH0_SYNCHRONIZE",
+        "AUTH0_DOMAIN",
+    ] {
+        read(MINIMAL, &[(name, "tcp://10.0.0.1:9465")]).unwrap();
     }
 }
 
@@ -384,6 +457,7 @@ fn suspicious_settings_cause_warnings() {
         ("auth0", "audience = \"https://acme.eu.auth0.com\"", "auth0.audience"),
         ("auth0", "require_verified_email = true", "auth0.require_verified_email"),
         ("auth0", "trusted_connections = [\"acme-saml\"]", "auth0.trusted_connections"),
+        ("http", "socket_group = \"www-data\"", "http.socket_group"),
     ] {
         let warnings = read(&with(table, line), &[]).unwrap().warnings;
         assert_eq!(warnings.iter().map(|warning| warning.subject.as_str()).collect::<Vec<_>>(), [key]);
@@ -395,7 +469,7 @@ mod files {
 
     use super::*;
 
-    fn write(path: &Path, text: &str, mode: u32) {
+    fn write(path: &Path, text: impl AsRef<[u8]>, mode: u32) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -457,11 +531,17 @@ mod files {
         let path = base.path().join("credentials/token");
         let shown = path.display();
         for (text, mode, expected) in [
-            ("abc", 0o644, format!("(mode 0644): chmod 600 '{shown}'")),
-            ("abc", 0o640, format!("(mode 0640): chmod 600 '{shown}'")),
-            ("\n", 0o600, "is empty".to_owned()),
-            ("a b", 0o600, "contains white space".to_owned()),
-            (&"a".repeat(70_000), 0o600, format!("{shown} is larger than 64 KiB")),
+            (&b"abc"[..], 0o644, format!("(mode 0644): chmod 600 '{shown}'")),
+            (b"abc", 0o640, format!("(mode 0640): chmod 600 '{shown}'")),
+            (b"\n", 0o600, format!("{shown} is empty")),
+            (b"", 0o600, format!("{shown} is empty")),
+            (b"a b", 0o600, format!("{shown} contains white space")),
+            (b"\xef\xbb\xbfabc\n", 0o600, format!("{shown} contains a byte order mark (BOM)")),
+            (b"\xff\xfea\0b\0", 0o600, format!("{shown} is UTF-16: save it as UTF-8")),
+            (b"\xfe\xff\0a\0b", 0o600, format!("{shown} is UTF-16: save it as UTF-8")),
+            (b"abc\0def", 0o600, format!("{shown} contains NUL bytes")),
+            (b"abc\n\xe9", 0o600, format!("{shown} is not UTF-8 in line 2")),
+            (&[b'a'; 70_000], 0o600, format!("{shown} is larger than 64 KiB")),
         ] {
             write(&path, text, 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -471,7 +551,100 @@ mod files {
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(token_from("token", base.path(), None).unwrap_err().message.contains("is not a file"));
+        let problem = token_from("token", base.path(), None).unwrap_err().message;
+        assert!(problem.contains("it is not a file but a directory"), "{problem}");
+    }
+
+    /// Root can give files away; others run the rest of the tests.
+    fn is_root() -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    #[test]
+    fn secret_of_another_user_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("credentials/token");
+        write(&path, "abc\n", 0o600);
+        assert_eq!(token_from("token", base.path(), None).unwrap(), "abc");
+        if is_root() {
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            let problem = token_from("token", base.path(), None).unwrap_err().to_string();
+            assert!(problem.contains("belongs to another user (uid 65534)"), "{problem}");
+        }
+    }
+
+    fn load(path: &Path) -> Result<Config, String> {
+        Config::load(Some(path), &Environment::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn config_that_others_can_write_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("config.toml");
+        for (mode, accepted) in [(0o600, true), (0o644, true), (0o640, true), (0o646, false), (0o666, false)] {
+            write(&path, MINIMAL, mode);
+            let loaded = load(&path);
+            assert_eq!(loaded.is_ok(), accepted, "{mode:o}: {loaded:?}");
+            if let Err(message) = loaded {
+                let remedy = format!("can be written by other users (mode 0{mode:o}): chmod go-w '{}'", path.display());
+                assert!(message.contains(&remedy), "{message}");
+            }
+        }
+        if is_root() {
+            write(&path, MINIMAL, 0o664);
+            std::os::unix::fs::chown(&path, Some(0), Some(33)).unwrap();
+            assert!(load(&path).unwrap_err().contains("can be written by other users (mode 0664)"));
+            std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+            load(&path).unwrap();
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            assert!(load(&path).unwrap_err().contains("belongs to another user (uid 65534), who could change it"));
+        }
+    }
+
+    #[test]
+    fn ca_file_that_others_can_write_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let ca_file = base.path().join("ca.pem");
+        let config = TlsConfig { ca_file: Some(ca_file.clone()) };
+        write(&ca_file, "x", 0o644);
+        assert_eq!(config.certificates().unwrap().as_deref(), Some("x"));
+        write(&ca_file, "x", 0o646);
+        let problem = config.certificates().unwrap_err().to_string();
+        assert!(problem.starts_with("tls.ca_file: ") && problem.contains("can be written by other users"), "{problem}");
+    }
+
+    #[test]
+    fn fifos_and_devices_are_refused_at_once() {
+        let base = tempfile::tempdir().unwrap();
+        let fifo = base.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for (path, kind) in [(&*fifo, "a FIFO"), (base.path(), "a directory"), (Path::new("/dev/zero"), "a device")] {
+            let expected = format!("it is not a file but {kind}");
+            assert!(load(path).unwrap_err().contains(&expected), "{path:?}");
+            let certificates = TlsConfig { ca_file: Some(path.to_owned()) }.certificates();
+            assert!(certificates.unwrap_err().message.contains(&expected), "{path:?}");
+            let secret = token_from(&path.display().to_string(), base.path(), None);
+            assert!(secret.unwrap_err().message.contains(&expected), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn config_is_text_in_utf_8() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("config.toml");
+        let utf_16: Vec<u8> =
+            std::iter::once(0xfeff).chain(MINIMAL.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        for (bytes, expected) in [
+            (utf_16, "is UTF-16: save it as UTF-8"),
+            (b"# caf\xe9\n".to_vec(), "is not UTF-8 in line 1"),
+            (b"[okta]\0".to_vec(), "contains NUL bytes"),
+        ] {
+            write(&path, bytes, 0o600);
+            let message = load(&path).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        write(&path, format!("\u{feff}{MINIMAL}"), 0o600);
+        load(&path).unwrap();
     }
 
     #[test]

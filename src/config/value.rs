@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use tracing_subscriber::filter::Targets;
 use url::{Host, Url};
 
 use super::Listen;
@@ -64,6 +65,7 @@ text_setting! {
     Origin: "an address such as \"https://acme.okta.com\"";
     Text: "a string";
     OptionalPath: "a path, or \"\" for none";
+    OptionalGroup: "the name of a group, or \"\" for none";
     OptionalListen: "an address and port such as \"127.0.0.1:9465\", or \"\" for none";
     InlineSecret: "a string";
     Span: "a time span such as \"30s\" or \"7days\"";
@@ -88,8 +90,11 @@ impl FromStr for Origin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text.trim()).map_err(|error| {
-            format!("is not an address ({error}): write it with its scheme, such as \"https://acme.okta.com\"")
+        let text = text.trim();
+        let url = Url::parse(text).map_err(|error| {
+            let full = Url::parse(&format!("https://{text}")).ok().filter(|_| !text.contains("://"));
+            let example = full.map_or("https://acme.okta.com".to_owned(), |url| url.origin().ascii_serialization());
+            format!("is not an address ({error}): write it with its scheme, such as \"{example}\"")
         })?;
         require_private_transport(&url)?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -177,7 +182,7 @@ impl FromStr for OptionalListen {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);
             return if path.is_absolute() && path.file_name().is_some() {
-                Ok(Self(Some(Listen::Unix(path.to_owned()))))
+                Ok(Self(Some(Listen::Unix { path: path.to_owned(), group: None })))
             } else {
                 Err("is not the absolute path of a socket: write it like \"unix:/run/okta-auth0-sync/http.sock\""
                     .to_owned())
@@ -194,6 +199,22 @@ impl FromStr for OptionalListen {
             ));
         }
         Ok(Self(Some(Listen::Tcp(address))))
+    }
+}
+
+/// A group of the system, by name or number; the empty string means none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OptionalGroup(pub(super) Option<String>);
+
+impl FromStr for OptionalGroup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.contains(|c: char| c == ':' || c == ',' || c.is_whitespace() || c.is_control()) {
+            return Err("is not the name of a group: write it as in /etc/group, such as \"www-data\"".to_owned());
+        }
+        Ok(Self((!text.is_empty()).then(|| text.to_owned())))
     }
 }
 
@@ -286,6 +307,13 @@ impl FromStr for Exempt {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        if text.contains('*') || text.starts_with(['@', '%']) {
+            return Err(format!(
+                "`{}` looks like a pattern, which would exempt no user: list each user by e-mail address or Okta user id \
+                 (00u…); to deny only some domains, use scope.email_domains",
+                text.escape_debug()
+            ));
+        }
         if let Some(address) = Address::parse(text) {
             return Ok(Self(address.key()));
         }
@@ -494,12 +522,29 @@ impl FromStr for LogFilter {
         if text.is_empty() {
             return Err("is empty: use \"off\" to log nothing".to_owned());
         }
-        tracing_subscriber::EnvFilter::try_new(text).map(|_| Self(text.to_owned())).map_err(|error| {
+        tracing_subscriber::EnvFilter::try_new(text).map_err(|error| {
             format!(
                 "is not a log filter ({error}): write a level, or levels by module such as \"info,okta_auth0_sync=debug\""
             )
-        })
+        })?;
+        if hides_us(text) {
+            return Err(format!(
+                "`{}` would log nothing: a word that is not a level counts as the name of a module; write error, warn, \
+                 info, debug or trace, or \"off\" to log nothing",
+                text.escape_debug()
+            ));
+        }
+        Ok(Self(text.to_owned()))
     }
+}
+
+/// Does this filter have neither a level for everything nor one for a module of this program?
+fn hides_us(filter: &str) -> bool {
+    const US: &str = "okta_auth0_sync";
+    // Directives for spans and fields are not understood here, and are not typos either.
+    let Ok(targets) = filter.parse::<Targets>() else { return false };
+    let is_ours = |target: &str| target.starts_with(US) || US.starts_with(target);
+    targets.default_level().is_none() && !targets.iter().any(|(target, _)| is_ours(target))
 }
 
 impl<T: Setting> Setting for Option<T> {

@@ -14,9 +14,10 @@
 mod connection;
 mod exposition;
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,7 +44,12 @@ pub enum ListenAddress {
     /// A loopback address.
     Tcp(SocketAddr),
     /// A Unix socket.
-    Unix(PathBuf),
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// The group whose members can use it as well.
+        group: Option<u32>,
+    },
 }
 
 /// A server that is bound but not serving yet.
@@ -74,9 +80,13 @@ impl Monitor {
     pub async fn bind(address: &ListenAddress) -> io::Result<Self> {
         let listener = match address {
             ListenAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
-            ListenAddress::Unix(path) => {
+            ListenAddress::Unix { path, group } => {
                 remove_stale(path).await?;
-                Listener::Unix(UnixListener::bind(path)?)
+                let listener = UnixListener::bind(path)?;
+                if let Some(group) = group {
+                    admit_group(path, *group)?;
+                }
+                Listener::Unix(listener)
             }
         };
         Ok(Self { listener })
@@ -123,6 +133,18 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
             Err(error) => Err(error),
         },
     }
+}
+
+/// Lets a group use the socket, whatever the umask.
+fn admit_group(path: &Path, group: u32) -> io::Result<()> {
+    // A service that runs with this group need not be allowed to change it.
+    if std::fs::symlink_metadata(path)?.gid() != group {
+        std::os::unix::fs::lchown(path, None, Some(group)).map_err(|error| {
+            let remedy = "run the service with this group: Group= in its unit";
+            io::Error::new(error.kind(), format!("cannot give the socket to group {group}: {error}; {remedy}"))
+        })?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(0o660))
 }
 
 fn router(shared: Shared) -> Router {

@@ -127,6 +127,36 @@ fn listens_on_unix_socket() {
     assert_eq!(status(&answer), "200", "{answer}");
 }
 
+/// As under the unit's `UMask=0077`.
+#[test]
+fn socket_admits_its_group() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let listen = format!("unix:{}", path.display());
+    // A user other than root can name only a group of theirs.
+    let mine = std::fs::metadata(folder.path()).unwrap();
+    let group = if mine.uid() == 0 { 65_534 } else { mine.gid() };
+    let service = Service::start(&[
+        ("OKTA_AUTH0_SYNC__HTTP__LISTEN", &listen),
+        ("OKTA_AUTH0_SYNC__HTTP__SOCKET_GROUP", &group.to_string()),
+    ]);
+    service.wait_for("READY=1");
+    let socket = std::fs::metadata(&path).unwrap();
+    assert_eq!((socket.permissions().mode() & 0o777, socket.gid()), (0o660, group));
+}
+
+/// A core contains the secrets.
+#[test]
+fn daemon_leaves_no_core() {
+    let service = Service::start(&[]);
+    service.wait_for("READY=1");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+}
+
 #[test]
 fn occupied_address_fails_at_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
