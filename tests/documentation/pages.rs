@@ -46,6 +46,9 @@ case $1 in
             rm "$HOME/daemon.pid"
             until grep -q 'event=stopped' "$log"; do sleep 0.05; done
         fi ;;
+    restart)
+        "$0" stop okta-auth0-sync
+        "$0" start okta-auth0-sync ;;
     status) grep -q 'event=started' "$log" ;;
     *) echo "systemctl $1 is not known here" >&2; exit 1 ;;
 esac
