@@ -1,9 +1,9 @@
-//! Actions: their drafts, builds and deployments, and the flow of the trigger `post-login` that they are bound to.
+//! Actions: their drafts, builds and deployments, and the post-login flow to which they are bound.
 //!
-//! Auth0 builds a draft some time after it was written, refuses to deploy one that is not built, says in the answer to a
-//! deployment that it is not deployed yet, and replaces the whole flow whenever it is written (Auth0 docs: Management
-//! API, Actions; auth0/auth0-deploy-cli issues 385, 395, 524). Each call here is one step of that; the order and the
-//! waiting is the engine's.
+//! Auth0 builds a draft asynchronously, refuses to deploy a draft before it is built, responds to a deployment before
+//! it is complete, and replaces the whole flow at each write (Auth0 docs: Management API, Actions;
+//! auth0/auth0-deploy-cli issues 385, 395, 524). Each function here is one call; the engine orders the calls and waits
+//! between them.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::http::lenient;
 
 /// The trigger of logins, silent logins, refreshes and token exchanges.
 const TRIGGER: &str = "post-login";
-/// A page of a listing; 50 is the most that was ever seen to be answered.
+/// The page size of a listing; no recorded response has more than 50 entries.
 const PER_PAGE: usize = 50;
 /// A tenant has at most 100 Actions, a trigger at most 20 of them (Auth0 docs: Entity Limit Policy).
 const PAGES_MAX: usize = 10;
@@ -26,71 +26,71 @@ const PAGES_MAX: usize = 10;
 /// Maximum number of Actions bound to a trigger (Auth0 docs: Entity Limit Policy).
 pub const BOUND_MAX: usize = 20;
 
-/// How far the build of a draft has come.
+/// The progress of a draft's build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {
-    /// It has begun, or is tried again; also any word we do not know.
+    /// In progress or being retried; also any unknown word.
     UnderWay,
-    /// It can be deployed.
+    /// Built: the draft can be deployed.
     Built,
-    /// It has been given up.
+    /// Failed.
     Failed,
 }
 
 /// An Action. The code is public by nature: it holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// Auth0's id of it.
+    /// Its id in Auth0.
     pub id: String,
     /// Its name, unique in the tenant.
     pub name: String,
     /// The draft.
     pub code: String,
-    /// Node's version by Auth0's name, e.g. `node22`.
+    /// The version of Node.js, in Auth0's spelling: `node22`.
     pub runtime: Option<String>,
     /// The version of the trigger that it is written for, e.g. `v3`.
     pub trigger_version: Option<String>,
     /// The build of the draft.
     pub build: Build,
-    /// Is the draft what runs?
+    /// Whether the draft is deployed.
     pub all_changes_deployed: bool,
-    /// What runs, if anything does.
+    /// The deployed version, if there is one.
     pub deployed_code: Option<String>,
 }
 
 /// An Action in the flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// Auth0's id of the place.
+    /// The id of the binding.
     pub binding_id: String,
-    /// What the place is called.
+    /// The display name of the binding.
     pub display_name: String,
-    /// The Action in it.
+    /// The bound Action.
     pub action_id: String,
 }
 
-/// A place of the flow as it is to be.
+/// A binding to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// One there is.
+    /// An existing binding, by its id.
     Kept(Bound),
-    /// One for this Action, by its id and name.
+    /// A new binding for this Action.
     New {
-        /// Auth0's id of the Action.
+        /// The id of the Action.
         action_id: String,
-        /// What to call the place.
+        /// The display name of the binding.
         display_name: String,
     },
 }
 
-/// The newest version of the trigger, and what runs its Actions.
+/// The current version of the trigger, and its runtimes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trigger {
     /// E.g. `v3`.
     pub version: String,
-    /// What Auth0 offers for it, e.g. `node22`.
+    /// The runtimes that Auth0 offers for it, e.g. `node22`.
     pub runtimes: Vec<String>,
-    /// The one to choose.
+    /// The runtime to use.
     pub runtime: String,
 }
 
@@ -201,7 +201,7 @@ impl WireAction {
     fn read(self) -> Result<Action, String> {
         let id = self.id.filter(|id| !id.is_empty()).ok_or("an Action without an id")?;
         let code = self.code.unwrap_or_default();
-        // A version without code in the answer is the draft, if nothing was changed since.
+        // A response may omit the code of a version that is the same as the draft.
         let deployed_code = self.deployed_version.and_then(|version| version.code);
         let deployed_code = deployed_code.or_else(|| self.all_changes_deployed.then(|| code.clone()));
         let trigger = self.supported_triggers.into_iter().find(|trigger| trigger.id.as_deref() == Some(TRIGGER));
@@ -223,7 +223,7 @@ impl WireAction {
 }
 
 impl Auth0 {
-    /// The Actions for `post-login`, all of them.
+    /// All Actions for `post-login`.
     ///
     /// # Errors
     /// Classified.
@@ -254,10 +254,10 @@ impl Auth0 {
         self.action_of(self.call(ACTION, Method::GET, url, None).await?)
     }
 
-    /// Creates an Action: a draft, of which the build begins.
+    /// Creates an Action as a draft and starts its build.
     ///
     /// # Errors
-    /// Classified; [`crate::http::Kind::Rejected`] (409) if there is one of this name.
+    /// Classified; [`crate::http::Kind::Rejected`] (409) if the name is taken.
     pub async fn create_action(&self, name: &str, code: &str, trigger: &Trigger) -> Result<Action, Failure> {
         let body = draft(CREATE_ACTION, Some(name), code, trigger)?;
         let url = self.address("/api/v2/actions/actions");
@@ -274,7 +274,7 @@ impl Auth0 {
         self.action_of(self.call(UPDATE_ACTION, Method::PATCH, url, Some(&body)).await?)
     }
 
-    /// Makes the draft what runs. The answer does not say whether it does: ask for the Action.
+    /// Deploys the draft. The response does not say whether it runs yet: read the Action to find out.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] (400) while the draft is not built.
@@ -284,7 +284,7 @@ impl Auth0 {
         answer.success(self.clock.as_ref()).map(drop)
     }
 
-    /// The flow of `post-login`, in its order.
+    /// The post-login flow, in order.
     ///
     /// # Errors
     /// Classified.
@@ -298,7 +298,7 @@ impl Auth0 {
             for binding in listed.bindings {
                 let id = binding.id.filter(|id| !id.is_empty());
                 let action_id = binding.action.and_then(|action| action.id);
-                // One that is left out would be unbound by the next write.
+                // The next write would unbind an Action that is missing here.
                 let (Some(binding_id), Some(action_id)) = (id, action_id) else {
                     return Err(answer.malformed("a binding without an id or an Action"));
                 };
@@ -312,8 +312,8 @@ impl Auth0 {
         Err(BINDINGS.malformed("the list of bindings has no end"))
     }
 
-    /// Writes the flow of `post-login`, whole: Auth0 unbinds Actions that are not named. Auth0 offers no protection
-    /// against concurrent writes, so read it just before and again after.
+    /// Replaces the post-login flow: Auth0 unbinds Actions that are not named. Auth0 does not detect concurrent writes,
+    /// so read the flow right before and right after.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Rejected`] (400) also for a while after an Action was deployed for the first time.
@@ -334,8 +334,8 @@ impl Auth0 {
         answer.success(self.clock.as_ref()).map(drop)
     }
 
-    /// The version of `post-login` that Auth0 calls the current one. Versions and runtimes come and go; naming none makes
-    /// Auth0 take a default that can be older than what it still runs.
+    /// The version of `post-login` that Auth0 marks as current. If a request names none, Auth0 uses a default that may
+    /// be older than the versions it still runs.
     ///
     /// # Errors
     /// Classified.

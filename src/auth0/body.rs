@@ -1,8 +1,8 @@
-//! The body of the one PATCH there is: the mark, its mirror and its block, and nothing else.
+//! The body of a PATCH: the mark, its mirror and its block, and nothing else.
 //!
 //! Metadata is merged on its first level only, and `{}` for a whole object wipes it (Auth0 docs: Manage Metadata with
-//! the Management API). So our object is written whole, the mirror's object is written with everything that was in it,
-//! and what is not to be changed is not mentioned.
+//! the Management API). So a PATCH contains our whole object, and the mirror's object with everything that was in it,
+//! and omits everything else.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ struct Body<'a> {
 
 #[derive(Serialize)]
 struct WireMark<'a> {
-    /// A text, never a boolean: one type on all accounts, or searching for it breaks.
+    /// A string, never a boolean: searches need one type on all accounts.
     deactivated: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     okta_user_id: Option<&'a str>,
@@ -55,8 +55,8 @@ impl<'a> From<&'a Mark> for WireMark<'a> {
     }
 }
 
-/// The body for `patch`. `beside_mirror` is what `user_metadata.okta` holds now; if that is not an object, the
-/// mirror is left out, since writing it would destroy another party's data.
+/// The body for `patch`. `beside_mirror` is the current `user_metadata.okta`. If that is not an object, the body omits
+/// the mirror, since writing it would destroy another program's data.
 ///
 /// # Errors
 /// When it cannot be written as JSON.
@@ -95,7 +95,7 @@ pub(super) fn blocking(blocked: bool) -> Result<Box<RawValue>, serde_json::Error
 
 #[derive(Serialize)]
 struct Removing<'a> {
-    /// Null deletes this key, and no other (Auth0 docs: Manage Metadata with the Management API).
+    /// Null deletes only this key (Auth0 docs: Manage Metadata with the Management API).
     app_metadata: BTreeMap<&'a str, ()>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_metadata: Option<BTreeMap<&'a str, Option<Shallow>>>,

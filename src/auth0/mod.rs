@@ -1,7 +1,7 @@
 //! The Auth0 tenant: accounts, the mark on them, their sessions, and the Action that reads the mark.
 //!
-//! Each call is made once and its answer classified; see [`crate::http`]. Only a call whose access token was refused is
-//! repeated, once, with a new token.
+//! Each call is made once and its response classified; see [`crate::http`]. A call is repeated only if Auth0 refuses
+//! the access token: once, with a new token.
 
 use std::sync::Arc;
 
@@ -35,11 +35,11 @@ pub use write::Patched;
 
 use token::Authenticator;
 
-/// Auth0 notes what this header of a POST, PUT, PATCH or DELETE holds, up to 64 characters, in the tenant's log
+/// Auth0 stores up to 64 characters of this header of a POST, PUT, PATCH or DELETE in the tenant's log
 /// (<https://auth0.com/docs/api/management/v2>, "Request Correlation").
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
-/// How the tenant is reached.
+/// Where the tenant is and how to authenticate.
 #[derive(Debug)]
 pub struct Auth0Options {
     /// The tenant's origin or its custom domain, e.g. `https://acme.eu.auth0.com`. A path is ignored.
@@ -62,18 +62,18 @@ pub enum Credentials {
         /// Its secret.
         client_secret: SecretString,
     },
-    /// One that signs with its private key (Auth0 Enterprise).
+    /// An application that signs with its private key (Auth0 Enterprise).
     PrivateKeyJwt {
         /// Its client id.
         client_id: String,
-        /// Its private key: RSA.
+        /// Its private RSA key.
         key: SigningKey,
-        /// `kid`, if it is not the one in the key's JWK.
+        /// Overrides the `kid` of the key's JWK.
         key_id: Option<String>,
     },
 }
 
-/// A client of one tenant.
+/// A client for one tenant.
 #[derive(Debug)]
 pub struct Auth0 {
     origin: Url,
@@ -85,9 +85,9 @@ pub struct Auth0 {
 }
 
 impl Auth0 {
-    /// A client that has asked nothing yet.
+    /// Creates a client without sending a request.
     ///
-    /// It reports each call to `pacer`, and never waits for it: acquire a permit before.
+    /// It reports each call to `pacer` but does not wait for it: the caller acquires a permit first.
     pub fn new(options: Auth0Options, http: Http, pacer: Arc<Pacer>, clock: Arc<dyn Clock>) -> Self {
         let mut origin = options.url;
         origin.set_path("/");
@@ -102,7 +102,7 @@ impl Auth0 {
         self.http.remote_times().deviation(Remote::Auth0)
     }
 
-    /// What the application may do: the scopes of its present access token.
+    /// The scopes of the current access token.
     ///
     /// # Errors
     /// Classified.
@@ -110,23 +110,23 @@ impl Auth0 {
         Ok(self.authenticator.token(&self.http, self.clock.as_ref()).await?.scopes)
     }
 
-    /// An address on the tenant's own origin, whatever `path` holds.
+    /// A URL on the tenant's origin, whatever `path` contains.
     fn address(&self, path: &str) -> Url {
         let mut address = self.origin.clone();
         address.set_path(path);
         address
     }
 
-    /// The address of an account, or of something below it (`"/sessions"`).
+    /// The URL of an account, or of a resource below it (`"/sessions"`).
     ///
     /// # Errors
-    /// For an id that would make it the address of something else.
+    /// For an id with which the URL would name another resource.
     fn account_address(&self, endpoint: Endpoint, id: &AccountId, below: &str) -> Result<Url, Failure> {
-        // An empty segment would be the list of all accounts, and dots walk up, percent-encoded or not.
+        // With an empty segment the URL lists all accounts, and dots lead to the parent, percent-encoded or not.
         if matches!(id.as_str(), "" | "." | "..") {
             return Err(endpoint.rejected("this can be no account's id"));
         }
-        // As in a form, except that a space in a path is never a plus.
+        // Form encoding, except that a plus does not stand for a space in a path.
         let segment: String = form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();
         Ok(self.address(&format!("/api/v2/users/{}{below}", segment.replace('+', "%20"))))
     }

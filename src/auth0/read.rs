@@ -1,4 +1,5 @@
-//! Finding accounts: by id and by e-mail, both always up to date, and by search, which lags (Auth0 docs: User Search).
+//! Finds accounts: by id and by e-mail, which are always up to date, and by search, which lags (Auth0 docs: User
+//! Search).
 
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
@@ -11,18 +12,18 @@ use crate::domain::account::Identifier;
 use crate::domain::address::spellings;
 use crate::domain::{AccountId, OktaUserId};
 
-/// The most accounts a page.
+/// The largest page size.
 const PER_PAGE: &str = "100";
 
-/// How much of an account to ask for. Users and applications fill the metadata, so each question has a smaller one behind
-/// it. Auth0 selects root attributes only, and refuses an unknown name with 400.
+/// Which part of an account to request. Users and applications can fill the metadata, so there is a smaller request for
+/// each one that may be too large. Auth0 selects root attributes only, and refuses an unknown name with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fields {
-    /// Id, address and time of creation.
+    /// Id, address and creation time.
     Id,
     /// Id, address and identities.
     Identities,
-    /// All that a decision needs except the mark.
+    /// Everything that a decision needs except the mark.
     Account,
     /// Also `app_metadata`, which holds the mark.
     Mark,
@@ -31,7 +32,7 @@ pub enum Fields {
 }
 
 impl Fields {
-    /// The questions about one account, each smaller than the one before.
+    /// The requests for one account, each smaller than the one before.
     pub const SMALLER: [Self; 3] = [Self::All, Self::Mark, Self::Account];
 
     const fn names(self) -> &'static str {
@@ -45,14 +46,14 @@ impl Fields {
     }
 }
 
-/// What to search accounts for. Auth0 shows the first 1,000 hits only.
+/// A search for accounts. Auth0 returns only the first 1,000 hits.
 #[derive(Clone, Debug)]
 pub enum AccountQuery<'a> {
     /// Accounts with an identity that has one of these addresses or Okta ids.
     Identities {
-        /// What to look for.
+        /// The identifiers to search for.
         identifiers: &'a [Identifier],
-        /// Connections whose names may stand before an Okta id.
+        /// Connections whose names may prefix an Okta id.
         connections: &'a [&'a str],
     },
     /// Accounts into which this one was linked.
@@ -68,7 +69,7 @@ pub enum AccountQuery<'a> {
 }
 
 impl AccountQuery<'_> {
-    /// In Auth0's subset of Lucene's syntax. `None` if nothing is asked for.
+    /// The query in Auth0's subset of Lucene's syntax. `None` if there is nothing to search for.
     fn text(&self, metadata_key: &str) -> Option<String> {
         match self {
             Self::Identities { identifiers: [], .. } => None,
@@ -98,9 +99,9 @@ impl AccountQuery<'_> {
 /// A page of hits.
 #[derive(Clone, Debug)]
 pub struct SearchPage {
-    /// The accounts, as the index has them: read one again by id before writing to it.
+    /// The accounts as the index has them: read an account by id before writing to it.
     pub accounts: Vec<AccountRecord>,
-    /// How many hits there are in all, on all pages.
+    /// The number of hits on all pages.
     pub total: u64,
 }
 
@@ -112,8 +113,8 @@ struct Hits<'a> {
 }
 
 impl Auth0 {
-    /// Every account with exactly this e-mail, letter case included: connections other than Auth0's own databases keep
-    /// it as their provider wrote it.
+    /// Every account with exactly this e-mail, including its case: only Auth0's own databases convert addresses to
+    /// lower case.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Malformed`] names the account that cannot be read.
@@ -177,7 +178,7 @@ impl Auth0 {
         AccountRecord::read(raw, &self.metadata_key, fields).map_err(|why| answer.malformed(why))
     }
 
-    /// The account that the whole answer is; it must be the one that was asked for.
+    /// Parses the account of a response, and checks that it is the requested one.
     pub(super) fn record_of(&self, answer: &Answer, id: &AccountId, fields: Fields) -> Result<AccountRecord, Failure> {
         let text = String::from_utf8_lossy(&answer.body);
         let raw: &RawValue = serde_json::from_str(&text).map_err(|_| answer.malformed("the body is not JSON"))?;
@@ -190,8 +191,8 @@ impl Auth0 {
     }
 }
 
-/// The terms that find an identifier on any identity. `email` is that of the primary identity, and is compared in any case.
-/// Auth0 does not say how it compares the address of a linked identity, so both spellings are asked for.
+/// The terms that find an identifier on any identity. `email` is the primary identity's address, and ignores case.
+/// Auth0 does not document how it compares the address of a linked identity, so the query has both spellings.
 fn terms(identifier: &Identifier, connections: &[&str]) -> Vec<String> {
     match identifier {
         Identifier::Address(address) => {

@@ -1,7 +1,7 @@
-//! An account as Auth0 answers it, with what has to be kept when it is written.
+//! An account as Auth0 returns it, with the data that a write has to preserve.
 //!
-//! Any party can write metadata: texts where objects should be, lists, any depth. None of that fails the account: it is
-//! kept as raw JSON, and only the few values that the daemon writes are parsed.
+//! Other programs can write any JSON into the metadata: strings instead of objects, lists, deep nesting. None of it
+//! makes an account unreadable: it stays raw JSON, and only the few values that the daemon writes are parsed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,29 +14,29 @@ use crate::domain::account::{Identity, Mirror};
 use crate::domain::{Account, AccountId, Address, Mark, OktaUserId, Timestamp};
 use crate::http::lenient;
 
-/// An object of which only the first level was read.
+/// An object with only its first level parsed.
 pub(super) type Shallow = BTreeMap<String, Box<RawValue>>;
 
 /// The object in `user_metadata` that the original flow writes and its Action reads.
 pub(super) const MIRROR_OBJECT: &str = "okta";
-/// The one value in it that we write.
+/// The key in it that we write.
 pub(super) const MIRROR_FLAG: &str = "deactivated";
 
-/// An account, and the parts of its metadata that a PATCH has to carry along.
+/// An account, and the parts of its metadata that a PATCH has to repeat.
 #[derive(Clone)]
 pub struct AccountRecord {
-    /// What the program works with.
+    /// The parsed account.
     pub account: Account,
-    /// When it was created, if that was asked for and can stand in a query.
+    /// When it was created, if that was requested and is safe in a query.
     pub created_at: Option<String>,
-    /// `user_metadata.okta` as it was: the merge on Auth0's side is of the first level only, so that writing our flag
-    /// alone would delete what others keep beside it. `None` if it was something else than an object, or was not read.
+    /// The current `user_metadata.okta`. Auth0 merges the first level only, so writing our key alone would delete its
+    /// siblings. `None` if it is not an object, or was not read.
     pub(super) beside_mirror: Option<Shallow>,
 }
 
 impl fmt::Debug for AccountRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Other parties' metadata must not reach the logs.
+        // Metadata of other programs must not reach the logs.
         f.debug_struct("AccountRecord").field("account", &self.account).finish_non_exhaustive()
     }
 }
@@ -84,10 +84,10 @@ impl WireIdentity {
 }
 
 impl AccountRecord {
-    /// Reads one account of an answer.
+    /// Parses one account of a response.
     ///
     /// # Errors
-    /// The reason why `raw` is not an account, with its id if it has one.
+    /// Why `raw` is not an account, with its id if it has one.
     pub(super) fn read(raw: &RawValue, metadata_key: &str, fields: Fields) -> Result<Self, String> {
         let wire: Wire = serde_json::from_str(raw.get()).map_err(|error| format!("not an account: {error}"))?;
         let id = wire.user_id.filter(|id| !id.is_empty()).ok_or("an account without a user_id")?;

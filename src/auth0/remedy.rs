@@ -1,12 +1,12 @@
-//! What an operator can do about an error of Auth0.
+//! What operators can do about an error from Auth0.
 
 use crate::http::Kind;
 
 /// The remedy for a classified error response, if one is known.
 pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<String> {
     let lower = message.to_lowercase();
-    // One plan gate answers with the code of a missing scope (recorded in auth0-deploy-cli, "Akamai Signals"): the
-    // message decides.
+    // A plan that lacks a feature can cause the error code of a missing scope (recorded in auth0-deploy-cli, "Akamai
+    // Signals"), so the message decides.
     if code == Some("insufficient_entitlement") || (lower.contains("upgrade") && lower.contains("subscription")) {
         return Some(
             "the tenant's Auth0 plan does not include this: no scope will help; switch the option off".to_owned(),

@@ -1,4 +1,4 @@
-//! The Action that this program ships: its code, filled with what the configuration says.
+//! The Action that this program ships: its code, with the configured values filled in.
 
 #[cfg(test)]
 mod behavior;
@@ -13,11 +13,12 @@ pub const ACTION_SOURCE: &str = include_str!("action.js");
 const MESSAGE: &str = "const MESSAGE = \"account_deactivated\";";
 const METADATA_KEY: &str = "const METADATA_KEY = \"okta_sync\";";
 
-/// The code: `message` is what the application receives as `error_description`, `metadata_key` the name of our object in
-/// `app_metadata`. Both become JSON literals, which are JavaScript's, so that no text leaves its quotes.
+/// The code. Applications receive `message` as `error_description`; `metadata_key` names our object in `app_metadata`.
+/// Both are inserted as JSON literals, which JavaScript understands, so no text can break out of its quotes.
 pub fn action_code(message: &str, metadata_key: &str) -> String {
     let literal = |text: &str| Value::from(text).to_string();
-    // Neither replacement can hold what the other looks for: within a literal, each quote has a backslash before it.
+    // The second replacement cannot match text that the first one inserted: in a literal, each quote has a backslash
+    // before it.
     ACTION_SOURCE.replacen(MESSAGE, &format!("const MESSAGE = {};", literal(message)), 1).replacen(
         METADATA_KEY,
         &format!("const METADATA_KEY = {};", literal(metadata_key)),
@@ -25,7 +26,7 @@ pub fn action_code(message: &str, metadata_key: &str) -> String {
     )
 }
 
-/// Is it the same code? Editors and dashboards change line ends and the blanks at them; nothing else is overlooked.
+/// Whether both are the same code. Ignores line ends and trailing blanks, which editors and dashboards change.
 pub fn is_same_code(one: &str, other: &str) -> bool {
     let lines = |code: &str| -> Vec<String> {
         let mut lines: Vec<String> = code.lines().map(|line| line.trim_end().to_owned()).collect();

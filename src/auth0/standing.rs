@@ -3,52 +3,52 @@
 use super::actions::{Action, BOUND_MAX, Bound, Place};
 use super::shipped::{ACTION_NAME, is_same_code};
 
-/// Our Action among those of the tenant, and the flow that it should be the first of.
+/// Our Action, and the flow in which it should be first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The denying Action, if found.
     pub action: Option<Action>,
-    /// The flow, in its order.
+    /// The flow, in order.
     pub flow: Vec<Bound>,
-    /// Is the draft our code?
+    /// Whether the draft is our code.
     pub is_written: bool,
-    /// Is what runs our code?
+    /// Whether the deployed version is our code.
     pub is_deployed: bool,
     /// Its position in the flow, from 0.
     pub position: Option<usize>,
 }
 
-/// One thing that has to be so for the Action to deny.
+/// A condition that must hold for the Action to deny logins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// In a word.
+    /// Its short name.
     pub name: &'static str,
-    /// Is it so?
+    /// Whether it holds.
     pub holds: bool,
     /// What was found.
     pub found: String,
-    /// What to do about it; empty if it holds.
+    /// The remedy; empty if it holds.
     pub remedy: &'static str,
 }
 
-/// What [`Standing::steps`] would do.
+/// A step of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Create it.
     Create,
-    /// Write its draft.
+    /// Write the draft.
     Update,
-    /// Make the draft what runs.
+    /// Deploy the draft.
     Deploy,
-    /// Put it at the front of the flow, all others kept behind it in their order.
+    /// Bind it first in the flow, and keep all others in their order.
     Bind,
 }
 
 const DEPLOY: &str = "okta-auth0-sync action deploy";
 
 impl Standing {
-    /// Compares. Ours is the one in the flow that runs `code`, whatever it is called (it may have been deployed by other
-    /// means); else the one that has our name.
+    /// Compares the tenant with `code`. Our Action is the one in the flow that runs `code`, whatever its name (another
+    /// tool may have deployed it), or else the one that has our name.
     pub fn new(actions: Vec<Action>, flow: Vec<Bound>, code: &str) -> Self {
         let position = |action: &Action| flow.iter().position(|bound| bound.action_id == action.id);
         let runs = |action: &Action| action.deployed_code.as_deref().is_some_and(|runs| is_same_code(runs, code));
@@ -68,17 +68,17 @@ impl Standing {
         }
     }
 
-    /// Does it run our code, before all others?
+    /// Whether our code runs, before all other Actions.
     pub fn is_verified(&self) -> bool {
         self.is_deployed && self.position == Some(0)
     }
 
-    /// Does any version of the Action run?
+    /// Whether any version of the Action runs.
     pub fn is_in_force(&self) -> bool {
         self.position.is_some() && self.action.as_ref().is_some_and(|action| action.deployed_code.is_some())
     }
 
-    /// What has to be done so that it is verified, in order. Nothing if it is.
+    /// The steps to put it in force, in order. Empty if it is.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.action.is_none() {
@@ -96,7 +96,7 @@ impl Standing {
         steps
     }
 
-    /// Is there no room for it in the flow?
+    /// Whether the flow has no room for it.
     pub fn is_full(&self) -> bool {
         self.position.is_none() && self.flow.len() >= BOUND_MAX
     }
@@ -111,7 +111,7 @@ impl Standing {
         std::iter::once(first).chain(others.into_iter().cloned().map(Place::Kept)).collect()
     }
 
-    /// Everything that has to be so, and whether it is.
+    /// All conditions, and whether they hold.
     pub fn conditions(&self) -> Vec<Condition> {
         let yes = |name, holds: bool, found: String, remedy| Condition {
             name,

@@ -1,4 +1,4 @@
-//! The client against a server that plays what Auth0 documents or was recorded to answer.
+//! The client against a server that plays documented and recorded responses of Auth0.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -316,7 +316,7 @@ async fn a_refused_token_is_renewed_once() {
     let authorizations: Vec<String> =
         server.seen().iter().map(|seen| seen.header("authorization").to_owned()).collect();
     assert_eq!(authorizations, ["", "Bearer t1", "", "Bearer t2"]);
-    // The token that was refused last is kept: the engine holds its calls now, and a later one renews it.
+    // The client keeps the token that was refused last: the engine now pauses calls, and a later call renews it.
     client.accounts_by_email("a@b", Fields::All).await.unwrap();
 }
 
@@ -378,7 +378,7 @@ async fn no_secret_is_ever_shown() {
     assert!(!text.contains("canary"), "{text}");
 }
 
-/// Any JSON, as people put it into metadata.
+/// Any JSON, as other programs write it into metadata.
 fn metadata() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,4 +1,4 @@
-//! Access tokens by client credentials (Auth0 docs: Get Management API Access Tokens for Production).
+//! Access tokens with client credentials (Auth0 docs: Get Management API Access Tokens for Production).
 
 use std::fmt;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::http::assertion::{self, client_assertion};
 use crate::http::token::{Token, TokenAnswer, TokenCache};
 use crate::http::{Failure, Http};
 
-/// How long before its expiry a token (valid for a day) is renewed.
+/// How long before its expiry a token is renewed; it is valid for a day.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
 
-/// Gets tokens, and keeps one.
+/// Requests tokens, and caches the current one.
 pub(super) struct Authenticator {
     credentials: Credentials,
     audience: String,
     token_url: Url,
-    /// What an assertion is addressed to: the origin with a slash at its end.
+    /// The audience of an assertion: the origin with a trailing slash.
     issuer: String,
     cache: TokenCache,
 }
@@ -70,7 +70,7 @@ impl Authenticator {
     }
 }
 
-/// The header of a call, which no log shows.
+/// The header of a call, hidden from logs.
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
         .map_err(|_| TOKEN.malformed("the access token cannot be sent in a header"))?;

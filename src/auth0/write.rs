@@ -1,4 +1,4 @@
-//! Writing the mark, and ending what is already open.
+//! Writes the mark, and ends sessions and refresh tokens.
 
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
@@ -13,21 +13,21 @@ use crate::http::Kind;
 /// Auth0 truncates a longer [`super::CORRELATION_ID`].
 const CORRELATION_ID_MAX: usize = 64;
 
-/// What Auth0 answered to a PATCH.
+/// The response to a PATCH.
 #[derive(Clone, Debug)]
 pub struct Patched {
-    /// The account as it is now: compare it with what was sent ([`crate::domain::mark::took_hold`]). `None`: Auth0 accepted
-    /// the write, and the account is too large to be answered whole.
+    /// The account after the write: compare it with what was sent ([`crate::domain::mark::took_hold`]). `None`: Auth0
+    /// accepted the write, but the response is too large to read.
     pub account: Option<AccountRecord>,
-    /// What Auth0 calls this exchange.
+    /// Auth0's id of the request.
     pub request_id: Option<String>,
 }
 
 impl Auth0 {
-    /// Sends one write to the account. Nothing else than what it names is changed; the mirror keeps its siblings.
+    /// Sends one write to the account. It changes only what it names; the mirror keeps its siblings.
     ///
     /// # Errors
-    /// Classified. [`crate::http::Kind::NotFound`]: the account has been deleted or linked since, so look again.
+    /// Classified. [`crate::http::Kind::NotFound`]: the account was deleted or linked in the meantime, so look again.
     /// [`crate::http::Kind::Rejected`] (400, 413): try the next of [`crate::domain::mark::attempts`].
     pub async fn write(&self, record: &AccountRecord, write: &Write, user: &OktaUserId) -> Result<Patched, Failure> {
         match write {
@@ -75,7 +75,7 @@ impl Auth0 {
                 let account = Some(self.record_of(&answer, id, Fields::All)?);
                 Ok(Patched { account, request_id: answer.request_id() })
             }
-            // The answer is the whole account, and `fields` does not apply to a PATCH.
+            // The response is the whole account: `fields` does not apply to a PATCH.
             Err(failure) if failure.kind == Kind::TooLarge && matches!(failure.status, Some(200..300)) => {
                 Ok(Patched { account: None, request_id: failure.request_id })
             }
@@ -83,7 +83,7 @@ impl Auth0 {
         }
     }
 
-    /// Ends the account's sessions; Auth0 does so a little later (202). Enterprise plans only.
+    /// Ends the account's sessions, asynchronously (202). Enterprise plans only.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Forbidden`] also for the plan, which the remedy then says.
@@ -91,8 +91,7 @@ impl Auth0 {
         self.delete(SESSIONS, id, "/sessions").await
     }
 
-    /// Ends the account's refresh tokens, which outlive its sessions; Auth0 does so a little later (202). Enterprise
-    /// plans only.
+    /// Ends the account's refresh tokens, which outlive its sessions, asynchronously (202). Enterprise plans only.
     ///
     /// # Errors
     /// Classified; [`crate::http::Kind::Forbidden`] also for the plan, which the remedy then says.
@@ -107,10 +106,10 @@ impl Auth0 {
     }
 }
 
-/// What a write is called in the tenant's log: the event of Okta that was its reason, or else the user. Both stand in our
-/// decision on it, so that one leads to the other.
+/// The correlation id of a write in the tenant's log: the Okta event that caused it, or else the user. Our decision has
+/// both ids, so the log leads to the decision and back.
 fn correlation_id(event: Option<&str>, user: Option<&OktaUserId>) -> Option<HeaderValue> {
-    // Okta's event ids are UUIDs. One that is anything else is not put into a header.
+    // Okta's event ids are UUIDs. Any other id does not go into a header.
     let plain =
         |id: &&str| id.len() <= CORRELATION_ID_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let id = event.filter(plain).or(user.map(OktaUserId::as_str).filter(plain))?;
