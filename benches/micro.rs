@@ -130,6 +130,7 @@ async fn take_in(clock: &SystemClock, template: &[Event], pages: usize, log: Log
         auth0_audience: "https://acme.eu.auth0.com/api/v2/".to_owned(),
         enforce: true,
         policy: String::new(),
+        former_keys: Vec::new(),
     };
     let (store, _) = Store::open(&folder.path().join("state.db"), &binding, clock.now()).await.unwrap();
     let mut spans = Vec::new();

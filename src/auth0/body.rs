@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::AccountRecord;
 use super::record::{MIRROR_FLAG, MIRROR_OBJECT, Shallow};
 use crate::domain::mark::Removal;
 use crate::domain::{Mark, Patch};
 
 #[derive(Serialize)]
 struct Body<'a> {
-    app_metadata: BTreeMap<&'a str, WireMark<'a>>,
+    /// Null deletes a key (Auth0 docs: Manage Metadata with the Management API).
+    app_metadata: BTreeMap<&'a str, Option<WireMark<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_metadata: Option<BTreeMap<&'a str, Shallow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +30,8 @@ struct WireMark<'a> {
     deactivated: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     okta_user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    okta_org: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +51,7 @@ impl<'a> From<&'a Mark> for WireMark<'a> {
         Self {
             deactivated: flag(mark.deactivated),
             okta_user_id: mark.okta_user_id.as_ref().map(|id| id.as_str()),
+            okta_org: mark.okta_org.as_deref(),
             status: mark.status.as_deref(),
             at: mark.at.as_deref(),
             event_id: mark.event_id.as_deref(),
@@ -55,17 +60,22 @@ impl<'a> From<&'a Mark> for WireMark<'a> {
     }
 }
 
-/// The body for `patch`. `beside_mirror` is the current `user_metadata.okta`. If that is not an object, the body omits
-/// the mirror, since writing it would destroy another program's data.
+/// The former keys of which the mark was ours: it is removed by the write of the current one. Under a key that this
+/// installation once shared with another one, the other's marks stay.
+fn former_keys<'a>(record: &'a AccountRecord, ours: Option<&Mark>) -> impl Iterator<Item = &'a str> {
+    let org = ours.and_then(|mark| mark.okta_org.clone());
+    let is_ours =
+        move |(key, mark): &'a (String, Mark)| mark.other_org(org.as_deref()).is_none().then_some(key.as_str());
+    record.former.iter().filter_map(is_ours)
+}
+
+/// The body for `patch`. If `user_metadata.okta` is not an object, the body omits the mirror, since writing it would destroy
+/// another program's data.
 ///
 /// # Errors
 /// When it cannot be written as JSON.
-pub(super) fn of(
-    patch: &Patch,
-    metadata_key: &str,
-    beside_mirror: Option<&Shallow>,
-) -> Result<Box<RawValue>, serde_json::Error> {
-    let user_metadata = match (patch.mirror, beside_mirror) {
+pub(super) fn of(patch: &Patch, key: &str, record: &AccountRecord) -> Result<Box<RawValue>, serde_json::Error> {
+    let user_metadata = match (patch.mirror, &record.beside_mirror) {
         (Some(on), Some(beside)) => {
             let mut okta = beside.clone();
             okta.insert(MIRROR_FLAG.to_owned(), to_raw_value(flag(on))?);
@@ -73,11 +83,10 @@ pub(super) fn of(
         }
         _ => None,
     };
-    to_raw_value(&Body {
-        app_metadata: [(metadata_key, WireMark::from(&patch.mark))].into(),
-        user_metadata,
-        blocked: patch.blocked,
-    })
+    let mut app_metadata: BTreeMap<_, _> =
+        former_keys(record, Some(&patch.mark)).map(|former| (former, None)).collect();
+    app_metadata.insert(key, Some(WireMark::from(&patch.mark)));
+    to_raw_value(&Body { app_metadata, user_metadata, blocked: patch.blocked })
 }
 
 #[derive(Serialize)]
@@ -110,10 +119,10 @@ struct Removing<'a> {
 /// When it cannot be written as JSON.
 pub(super) fn removing(
     removal: Removal,
-    metadata_key: &str,
-    beside_mirror: Option<&Shallow>,
+    key: &str,
+    record: &AccountRecord,
 ) -> Result<Box<RawValue>, serde_json::Error> {
-    let user_metadata = match beside_mirror {
+    let user_metadata = match &record.beside_mirror {
         Some(beside) if removal.mirror => {
             let mut okta = beside.clone();
             okta.remove(MIRROR_FLAG);
@@ -121,9 +130,6 @@ pub(super) fn removing(
         }
         _ => None,
     };
-    to_raw_value(&Removing {
-        app_metadata: [(metadata_key, ())].into(),
-        user_metadata,
-        blocked: removal.unblock.then_some(false),
-    })
+    let app_metadata = former_keys(record, record.account.mark.as_ref()).chain([key]).map(|key| (key, ())).collect();
+    to_raw_value(&Removing { app_metadata, user_metadata, blocked: removal.unblock.then_some(false) })
 }

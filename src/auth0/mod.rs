@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use url::{Url, form_urlencoded};
 
+use crate::domain::mark::MetadataKeys;
 use crate::domain::{AccountId, Clock};
 use crate::http::jws::SigningKey;
 use crate::http::{Answer, Deviation, Endpoint, Failure, Http, Pacer, Remote};
@@ -29,7 +30,7 @@ mod write;
 pub use actions::{Action, BOUND_MAX, Bound, Build, Place, Trigger};
 pub use read::{AccountQuery, Fields, SearchPage};
 pub use record::AccountRecord;
-pub use shipped::{ACTION_NAME, ACTION_SOURCE, action_code, is_same_code};
+pub use shipped::{ACTION_NAME, ACTION_SOURCE, ShippedAction, is_same_code};
 pub use standing::{Condition, Standing, Step};
 pub use write::Patched;
 
@@ -48,8 +49,8 @@ pub struct Auth0Options {
     pub audience: String,
     /// The client credentials.
     pub credentials: Credentials,
-    /// The name of our object in `app_metadata`.
-    pub metadata_key: String,
+    /// The keys of our mark in `app_metadata`.
+    pub keys: MetadataKeys,
 }
 
 /// Client credentials. The `Debug` of each part shows no secret.
@@ -77,7 +78,7 @@ pub enum Credentials {
 #[derive(Debug)]
 pub struct Auth0 {
     origin: Url,
-    metadata_key: String,
+    keys: MetadataKeys,
     http: Http,
     pacer: Arc<Pacer>,
     clock: Arc<dyn Clock>,
@@ -94,7 +95,7 @@ impl Auth0 {
         origin.set_query(None);
         origin.set_fragment(None);
         let authenticator = Authenticator::new(options.credentials, options.audience, &origin);
-        Self { origin, metadata_key: options.metadata_key, http, pacer, clock, authenticator }
+        Self { origin, keys: options.keys, http, pacer, clock, authenticator }
     }
 
     /// How far this machine's clock is from the tenant's.

@@ -10,6 +10,7 @@ use super::record::AccountRecord;
 use super::{Answer, Auth0, Failure};
 use crate::domain::account::Identifier;
 use crate::domain::address::spellings;
+use crate::domain::mark::MetadataKeys;
 use crate::domain::{AccountId, OktaUserId};
 
 /// The largest page size.
@@ -62,6 +63,8 @@ pub enum AccountQuery<'a> {
     Marked,
     /// Accounts that our mark denies and that were created at this time or later.
     MarkedSince(&'a str),
+    /// Accounts with a mark in force under a former metadata key.
+    MarkedUnderFormerKeys,
     /// Accounts that the original flow's flag denies, and our mark does not.
     FlaggedByOthers,
     /// Accounts with our mark for this user, on or off.
@@ -70,7 +73,12 @@ pub enum AccountQuery<'a> {
 
 impl AccountQuery<'_> {
     /// The query in Auth0's subset of Lucene's syntax. `None` if there is nothing to search for.
-    fn text(&self, metadata_key: &str) -> Option<String> {
+    fn text(&self, keys: &MetadataKeys) -> Option<String> {
+        let marked = |field: &str, value: &str| {
+            let terms: Vec<String> =
+                keys.all().map(|key| format!("app_metadata.{key}.{field}:{}", quoted(value))).collect();
+            if terms.len() == 1 { terms.concat() } else { format!("({})", terms.join(" OR ")) }
+        };
         match self {
             Self::Identities { identifiers: [], .. } => None,
             Self::Identities { identifiers, connections } => {
@@ -82,16 +90,19 @@ impl AccountQuery<'_> {
                 let (_, own) = account.as_str().split_once('|')?;
                 Some(format!("identities.user_id:{}", quoted(own)))
             }
-            Self::Marked => Some(format!("app_metadata.{metadata_key}.deactivated:\"true\"")),
+            Self::Marked => Some(marked("deactivated", "true")),
             Self::MarkedSince(since) => {
-                Some(format!("app_metadata.{metadata_key}.deactivated:\"true\" AND created_at:[{since} TO *]"))
+                Some(format!("{} AND created_at:[{since} TO *]", marked("deactivated", "true")))
             }
-            Self::FlaggedByOthers => Some(format!(
-                "user_metadata.okta.deactivated:\"true\" AND NOT app_metadata.{metadata_key}.deactivated:\"true\""
-            )),
-            Self::MarkedFor(user) => {
-                Some(format!("app_metadata.{metadata_key}.okta_user_id:{}", quoted(user.as_str())))
+            Self::MarkedUnderFormerKeys => {
+                let terms: Vec<String> =
+                    keys.former.iter().map(|key| format!("app_metadata.{key}.deactivated:\"true\"")).collect();
+                (!terms.is_empty()).then(|| terms.join(" OR "))
             }
+            Self::FlaggedByOthers => {
+                Some(format!("user_metadata.okta.deactivated:\"true\" AND NOT {}", marked("deactivated", "true")))
+            }
+            Self::MarkedFor(user) => Some(marked("okta_user_id", user.as_str())),
         }
     }
 }
@@ -152,7 +163,7 @@ impl Auth0 {
     /// # Errors
     /// Classified; [`crate::http::Kind::Malformed`] names the account that cannot be read.
     pub async fn search(&self, query: &AccountQuery<'_>, page: u32, fields: Fields) -> Result<SearchPage, Failure> {
-        let Some(text) = query.text(&self.metadata_key) else {
+        let Some(text) = query.text(&self.keys) else {
             return Ok(SearchPage { accounts: Vec::new(), total: 0 });
         };
         let mut url = self.address("/api/v2/users");
@@ -175,7 +186,7 @@ impl Auth0 {
     }
 
     fn record(&self, answer: &Answer, raw: &RawValue, fields: Fields) -> Result<AccountRecord, Failure> {
-        AccountRecord::read(raw, &self.metadata_key, fields).map_err(|why| answer.malformed(why))
+        AccountRecord::read(raw, &self.keys, fields).map_err(|why| answer.malformed(why))
     }
 
     /// Parses the account of a response, and checks that it is the requested one.

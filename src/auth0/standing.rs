@@ -1,11 +1,13 @@
 //! The status of the Action in the tenant, compared with the code that it should run. Pure.
 
 use super::actions::{Action, BOUND_MAX, Bound, Place};
-use super::shipped::{ACTION_NAME, is_same_code};
+use super::shipped::{ShippedAction, is_same_code};
 
 /// Our Action, and the flow in which it should be first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// The name under which it is deployed.
+    pub name: String,
     /// The denying Action, if found.
     pub action: Option<Action>,
     /// The flow, in order.
@@ -47,9 +49,10 @@ pub enum Step {
 const DEPLOY: &str = "okta-auth0-sync action deploy";
 
 impl Standing {
-    /// Compares the tenant with `code`. Our Action is the one in the flow that runs `code`, whatever its name (another
-    /// tool may have deployed it), or else the one that has our name.
-    pub fn new(actions: Vec<Action>, flow: Vec<Bound>, code: &str) -> Self {
+    /// Compares the tenant with the shipped Action. Ours is the one in the flow that runs its code, whatever its name
+    /// (another tool may have deployed it), or else the one that has its name.
+    pub fn new(actions: Vec<Action>, flow: Vec<Bound>, shipped: &ShippedAction) -> Self {
+        let code = shipped.code.as_str();
         let position = |action: &Action| flow.iter().position(|bound| bound.action_id == action.id);
         let runs = |action: &Action| action.deployed_code.as_deref().is_some_and(|runs| is_same_code(runs, code));
         let ours = actions
@@ -58,8 +61,9 @@ impl Standing {
             .filter_map(|action| Some((position(action)?, action)))
             .min_by_key(|(position, _)| *position)
             .map(|(_, action)| action)
-            .or_else(|| actions.iter().find(|action| action.name == ACTION_NAME));
+            .or_else(|| actions.iter().find(|action| action.name == shipped.name));
         Self {
+            name: shipped.name.clone(),
             is_written: ours.is_some_and(|action| is_same_code(&action.code, code)),
             is_deployed: ours.is_some_and(runs),
             position: ours.and_then(position),
@@ -120,7 +124,7 @@ impl Standing {
             remedy: if holds { "" } else { remedy },
         };
         let Some(action) = &self.action else {
-            let found = format!("no Action runs our code in the post-login flow, and none is called {ACTION_NAME}");
+            let found = format!("no Action runs our code in the post-login flow, and none is called {}", self.name);
             return vec![yes("present", false, found, DEPLOY)];
         };
         let draft = if self.is_written {
@@ -156,7 +160,12 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::super::actions::Build;
+    use super::super::shipped::ACTION_NAME;
     use super::*;
+
+    fn shipped() -> ShippedAction {
+        ShippedAction { name: ACTION_NAME.to_owned(), code: "c".to_owned() }
+    }
 
     fn action(id: &str, name: &str, code: &str, deployed: Option<&str>) -> Action {
         Action {
@@ -195,7 +204,7 @@ mod tests {
             (vec![ours("c", None)], vec![], &[Step::Deploy, Step::Bind], &["deployed", "bound", "first"]),
         ];
         for (actions, flow, steps, wrong) in cases {
-            let standing = Standing::new(actions, flow, "c");
+            let standing = Standing::new(actions, flow, &shipped());
             assert_eq!(standing.steps(), steps, "{standing:?}");
             assert_eq!(failing(&standing), wrong, "{standing:?}");
             assert!(!steps.is_empty() || standing.is_verified());
@@ -206,9 +215,9 @@ mod tests {
     fn the_same_code_under_another_name_is_ours() {
         let by_others = action("t", "terraform-made", "c", Some("c"));
         let leftover = action("a", ACTION_NAME, "old", None);
-        let standing = Standing::new(vec![leftover.clone(), by_others.clone()], vec![bound("t")], "c");
+        let standing = Standing::new(vec![leftover.clone(), by_others.clone()], vec![bound("t")], &shipped());
         assert!(standing.is_verified(), "{standing:?}");
-        let standing = Standing::new(vec![leftover, by_others], vec![], "c");
+        let standing = Standing::new(vec![leftover, by_others], vec![], &shipped());
         assert_eq!(standing.action.unwrap().name, ACTION_NAME, "what is not bound counts by its name");
     }
 
@@ -228,8 +237,8 @@ mod tests {
     fn a_full_flow_has_room_only_for_who_is_in_it() {
         let ours = action("a", ACTION_NAME, "c", Some("c"));
         let mut flow: Vec<Bound> = (0..BOUND_MAX).map(|n| bound(&format!("x{n}"))).collect();
-        assert!(Standing::new(vec![ours.clone()], flow.clone(), "c").is_full());
+        assert!(Standing::new(vec![ours.clone()], flow.clone(), &shipped()).is_full());
         flow[7] = bound("a");
-        assert!(!Standing::new(vec![ours], flow, "c").is_full());
+        assert!(!Standing::new(vec![ours], flow, &shipped()).is_full());
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::account::{Identifier, Mirror};
+use crate::domain::mark::MetadataKeys;
 use crate::domain::mark::{Write, took_hold};
 use crate::domain::{Address, ManualClock, Mark, OktaUserId, Patch};
 use crate::http::pacing::Shares;
@@ -22,7 +23,7 @@ fn auth0_with(url: Url, credentials: Credentials) -> (Auth0, Arc<ManualClock>) {
         url,
         audience: "https://acme.eu.auth0.com/api/v2/".to_owned(),
         credentials,
-        metadata_key: "okta_sync".to_owned(),
+        keys: MetadataKeys::only("okta_sync"),
     };
     (Auth0::new(options, http, pacer, clock.clone()), clock)
 }
@@ -58,13 +59,14 @@ fn account(app_metadata: Value, user_metadata: Value) -> Value {
 
 fn read(value: &Value) -> AccountRecord {
     let raw = serde_json::value::to_raw_value(value).unwrap();
-    AccountRecord::read(&raw, "okta_sync", Fields::All).unwrap()
+    AccountRecord::read(&raw, &MetadataKeys::only("okta_sync"), Fields::All).unwrap()
 }
 
 fn on() -> Mark {
     Mark {
         deactivated: true,
         okta_user_id: OktaUserId::parse("00u1"),
+        okta_org: None,
         status: Some("DEPROVISIONED".to_owned()),
         at: Some("2026-11-23T10:00:00.000Z".to_owned()),
         event_id: None,
@@ -124,15 +126,18 @@ fn an_account_needs_an_id_and_nothing_else() {
         "]".repeat(50_000)
     );
     let raw = RawValue::from_string(deep).unwrap();
-    assert_eq!(AccountRecord::read(&raw, "okta_sync", Fields::All).unwrap().account.mirror, Mirror::Absent);
+    assert_eq!(
+        AccountRecord::read(&raw, &MetadataKeys::only("okta_sync"), Fields::All).unwrap().account.mirror,
+        Mirror::Absent
+    );
     for not in ["{}", "7", "null", "{\"user_id\":\"\"}"] {
         let raw = RawValue::from_string(not.to_owned()).unwrap();
-        assert!(AccountRecord::read(&raw, "okta_sync", Fields::All).is_err(), "{not}");
+        assert!(AccountRecord::read(&raw, &MetadataKeys::only("okta_sync"), Fields::All).is_err(), "{not}");
     }
 }
 
 fn body(record: &AccountRecord, patch: &Patch) -> Value {
-    let body = body::of(patch, "okta_sync", record.beside_mirror.as_ref()).unwrap();
+    let body = body::of(patch, "okta_sync", record).unwrap();
     serde_json::from_str(body.get()).unwrap()
 }
 
@@ -164,10 +169,13 @@ fn body_is_exactly_the_mark() {
 #[test]
 fn siblings_of_the_mirror_are_kept() {
     let text = r#"{"user_id":"x","user_metadata":{"okta":{"big":12345678901234567890123,"f":1.10}}}"#;
-    let record =
-        AccountRecord::read(&RawValue::from_string(text.to_owned()).unwrap(), "okta_sync", Fields::All).unwrap();
-    let body =
-        body::of(&Patch { mark: on(), mirror: Some(true), blocked: None }, "k", record.beside_mirror.as_ref()).unwrap();
+    let record = AccountRecord::read(
+        &RawValue::from_string(text.to_owned()).unwrap(),
+        &MetadataKeys::only("okta_sync"),
+        Fields::All,
+    )
+    .unwrap();
+    let body = body::of(&Patch { mark: on(), mirror: Some(true), blocked: None }, "k", &record).unwrap();
     assert!(body.get().contains(r#"{"okta":{"big":12345678901234567890123,"deactivated":"true","f":1.10}}"#), "{body}");
 }
 

@@ -43,8 +43,7 @@ impl Auth0 {
 
     /// Writes `patch` to the account: the mark, the mirror (siblings kept) and the block that it names.
     async fn patch(&self, record: &AccountRecord, patch: &Patch) -> Result<Patched, Failure> {
-        let body = body::of(patch, &self.metadata_key, record.beside_mirror.as_ref())
-            .map_err(|error| PATCH.rejected(error.to_string()))?;
+        let body = body::of(patch, &self.keys.current, record).map_err(|error| PATCH.rejected(error.to_string()))?;
         let name = correlation_id(patch.mark.event_id.as_deref(), patch.mark.okta_user_id.as_ref());
         self.send_patch(&record.account.id, name, &body).await
     }
@@ -54,8 +53,8 @@ impl Auth0 {
     /// # Errors
     /// Classified, as [`Auth0::write`].
     pub async fn remove_mark(&self, record: &AccountRecord, removal: Removal) -> Result<Patched, Failure> {
-        let body = body::removing(removal, &self.metadata_key, record.beside_mirror.as_ref())
-            .map_err(|error| PATCH.rejected(error.to_string()))?;
+        let body =
+            body::removing(removal, &self.keys.current, record).map_err(|error| PATCH.rejected(error.to_string()))?;
         let owner = record.account.mark.as_ref().and_then(|mark| mark.okta_user_id.as_ref());
         self.send_patch(&record.account.id, correlation_id(None, owner), &body).await
     }

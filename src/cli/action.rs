@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::{ActionCommand, DeployArgs};
 use super::confirm::confirmed;
 use super::{Error, Exit, screen, wiring};
-use crate::auth0::{ACTION_NAME, Auth0, Standing, Step};
+use crate::auth0::{Auth0, ShippedAction, Standing, Step};
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::engine::deploy::{Deployment, DeploymentError};
@@ -20,17 +20,17 @@ const DEPLOY_SCOPES: [&str; 3] = ["read:actions", "create:actions", "update:acti
 /// # Errors
 /// If the tenant cannot be read or changed.
 pub(crate) async fn run(config: &Config, command: &ActionCommand, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
-    let code = wiring::action_code(config);
+    let shipped = wiring::shipped_action(config);
     let (auth0, pacer) = match command {
         ActionCommand::Show => {
-            return screen::out_raw(code.as_bytes()).map(|()| Exit::Done).map_err(Error::Output);
+            return screen::out_raw(shipped.code.as_bytes()).map(|()| Exit::Done).map_err(Error::Output);
         }
         ActionCommand::Deploy(_) | ActionCommand::Check => wiring::auth0(config, clock)?,
     };
     match command {
-        ActionCommand::Deploy(arguments) => deploy(&auth0, &pacer, clock.as_ref(), &code, arguments).await,
+        ActionCommand::Deploy(arguments) => deploy(&auth0, &pacer, clock.as_ref(), &shipped, arguments).await,
         ActionCommand::Check | ActionCommand::Show => {
-            let standing = Deployment::new(&auth0, &pacer, clock.as_ref(), &code).look().await?;
+            let standing = Deployment::new(&auth0, &pacer, clock.as_ref(), &shipped).look().await?;
             screen::out(&table(&standing)).map_err(Error::Output)?;
             Ok(if holds(&standing) { Exit::Done } else { Exit::Failed })
         }
@@ -41,10 +41,10 @@ async fn deploy(
     auth0: &Auth0,
     pacer: &Pacer,
     clock: &dyn Clock,
-    code: &str,
+    shipped: &ShippedAction,
     arguments: &DeployArgs,
 ) -> Result<Exit, Error> {
-    let deployment = Deployment::new(auth0, pacer, clock, code);
+    let deployment = Deployment::new(auth0, pacer, clock, shipped);
     let found = deployment.look().await?;
     if found.steps().is_empty() {
         let told = "nothing to do: the Action is deployed, up to date and first in the post-login flow";
@@ -96,7 +96,7 @@ pub(crate) fn holds(standing: &Standing) -> bool {
 
 /// The exact changes that a deployment will make.
 fn plan(found: &Standing) -> String {
-    let name = found.action.as_ref().map_or(ACTION_NAME, |action| action.name.as_str());
+    let name = found.action.as_ref().map_or(found.name.as_str(), |action| action.name.as_str());
     let mut text = "Changes to the tenant:\n".to_owned();
     for step in found.steps() {
         let line = match step {

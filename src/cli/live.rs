@@ -208,8 +208,8 @@ fn account_json(account: &Account) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::account::Identity;
     use crate::domain::account::Mirror;
+    use crate::domain::account::{Identity, OtherMarks};
     use crate::domain::mark::Mark;
     use crate::domain::{AccountId, Policy};
     use crate::engine::inspect::Seen;
@@ -222,6 +222,7 @@ mod tests {
         let mark = marked_for.map(|owner| Mark {
             deactivated: true,
             okta_user_id: OktaUserId::parse(owner),
+            okta_org: None,
             status: None,
             at: None,
             event_id: None,
@@ -235,6 +236,8 @@ mod tests {
             blocked: false,
             mark,
             unread: false,
+            former_mark: false,
+            other_marks: OtherMarks::default(),
             mirror: Mirror::Absent,
         };
         Seen { account: Some(account), id: AccountId::new(id), believed: true, outside: false, wrong }

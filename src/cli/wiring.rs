@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{Error, dry_run};
 use crate::alert::Alert;
-use crate::auth0::{self, Auth0, Auth0Options};
+use crate::auth0::{self, Auth0, Auth0Options, ShippedAction};
 use crate::config::{self, Auth0Credentials, Config, Dpop, Listen, OktaCredentials};
 use crate::domain::{Clock, Rules};
 use crate::engine::{Engine, Options};
@@ -76,7 +76,7 @@ pub(crate) fn auth0(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Auth0, P
         url: config.auth0.url.clone(),
         audience: config.auth0.audience.clone(),
         credentials: auth0_credentials(config)?,
-        metadata_key: config.auth0.metadata_key.clone(),
+        keys: config.auth0.keys.clone(),
     };
     Ok((Auth0::new(options, http(config)?, Arc::new(pacer.clone()), clock.clone()), pacer))
 }
@@ -153,9 +153,9 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The Action's code for this configuration.
-pub(crate) fn action_code(config: &Config) -> String {
-    auth0::action_code(&config.auth0.action_message, &config.auth0.metadata_key)
+/// The Action for this configuration.
+pub(crate) fn shipped_action(config: &Config) -> ShippedAction {
+    ShippedAction::new(&config.auth0.action_message, &config.auth0.keys.current)
 }
 
 /// The tenants that the state is bound to.
@@ -167,6 +167,7 @@ pub(crate) fn binding(config: &Config) -> Binding {
         auth0_audience: config.auth0.audience.clone(),
         enforce: config.engine.enforce,
         policy: policy_fingerprint(config),
+        former_keys: config.auth0.keys.former.clone(),
     }
 }
 
@@ -184,14 +185,14 @@ fn rules(config: &Config) -> Rules {
 
 /// Identifies everything that changes who is denied or what a mark is.
 pub(crate) fn policy_fingerprint(config: &Config) -> String {
-    format!("{} key={}", rules(config).fingerprint(), config.auth0.metadata_key)
+    format!("{} {}", rules(config).fingerprint(), config.auth0.keys.fingerprint())
 }
 
 /// The engine's options from the configuration.
 pub(crate) fn options(config: &Config) -> Options {
     Options {
         rules: rules(config),
-        action_code: action_code(config),
+        action: shipped_action(config),
         search: config.auth0.search,
         enforce: config.engine.enforce,
         concurrency: config.engine.concurrency,

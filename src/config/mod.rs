@@ -34,7 +34,7 @@ pub use secret::Secret;
 pub use value::{Dpop, LogFormat};
 
 use crate::domain::Policy;
-use crate::domain::mark::MarkOptions;
+use crate::domain::mark::{MarkOptions, MetadataKeys};
 
 /// Where a package puts the configuration.
 const SYSTEM_FILE: &str = "/etc/okta-auth0-sync/config.toml";
@@ -136,7 +136,7 @@ pub struct Auth0Config {
     /// What is written on an account in addition to `app_metadata`.
     pub mark: MarkOptions,
     /// The key of our object in `app_metadata`.
-    pub metadata_key: String,
+    pub keys: MetadataKeys,
     /// The error description that applications receive when the Action denies a login.
     pub action_message: String,
     /// Also revoke sessions and refresh tokens?

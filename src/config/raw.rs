@@ -102,6 +102,7 @@ tables! {
         search: bool = true;
         write_to: List<MarkTarget> = List(vec![MarkTarget::AppMetadata, MarkTarget::UserMetadata]);
         metadata_key: MetadataKey = MetadataKey("okta_sync".to_owned());
+        former_metadata_keys: List<MetadataKey> = List(Vec::new());
         action_message: ActionMessage = ActionMessage("account_deactivated".to_owned());
         block: bool = false;
         end_sessions: bool = false;

@@ -15,7 +15,7 @@ use super::{
     LogConfig, OktaConfig, OktaCredentials, Problem, Proxies, ScheduleConfig, StoreConfig, TlsConfig, excerpt,
 };
 use crate::domain::event::transitions_of;
-use crate::domain::mark::MarkOptions;
+use crate::domain::mark::{MarkOptions, MetadataKeys};
 use crate::domain::{MatchBy, Policy, Status};
 
 /// Okta refuses a `since` older than 180 days (Okta docs: "System Log query", errors); one day of margin.
@@ -263,6 +263,13 @@ impl Resolver<'_> {
             }
             _ => {}
         }
+        let former: Vec<String> = raw.former_metadata_keys.0.into_iter().map(|key| key.0).collect();
+        if former.contains(&raw.metadata_key.0) {
+            self.wrong(
+                "auth0.former_metadata_keys",
+                "contains auth0.metadata_key: list only keys that you used before",
+            );
+        }
         let url = url?;
         let audience = raw.audience.map_or_else(|| format!("{url}api/v2/"), |text| text.0);
         if !audience.ends_with("/api/v2/") {
@@ -281,7 +288,7 @@ impl Resolver<'_> {
             trusted_connections: raw.trusted_connections.0.into_iter().map(|name| name.0).collect(),
             search: raw.search,
             mark: MarkOptions { mirror: raw.write_to.0.contains(&MarkTarget::UserMetadata), block: raw.block },
-            metadata_key: raw.metadata_key.0,
+            keys: MetadataKeys { current: raw.metadata_key.0, former },
             action_message: raw.action_message.0,
             end_sessions: raw.end_sessions,
         })

@@ -56,7 +56,7 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.store.retention, Duration::from_secs(400 * 86_400));
     assert_eq!(config.http.listen, None);
     let action = include_str!("../auth0/action.js");
-    for (name, value) in [("MESSAGE", &config.auth0.action_message), ("METADATA_KEY", &config.auth0.metadata_key)] {
+    for (name, value) in [("MESSAGE", &config.auth0.action_message), ("METADATA_KEY", &config.auth0.keys.current)] {
         assert!(
             action.contains(&format!("const {name} = \"{value}\";")),
             "the Action has a different default for {name}"

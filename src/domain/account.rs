@@ -119,6 +119,15 @@ pub struct MarkedAccount {
     pub unconfirmed: bool,
 }
 
+/// The marks of other installations on an account: of those for other Okta orgs, under other metadata keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OtherMarks {
+    /// One of them denies the account.
+    pub denied: bool,
+    /// One of them denies the account and has set its block.
+    pub blocked: bool,
+}
+
 /// An account as described by one response of Auth0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -134,6 +143,10 @@ pub struct Account {
     pub blocked: bool,
     /// Our mark, if there is one, also when it denies nothing.
     pub mark: Option<Mark>,
+    /// A mark is in force under a former metadata key: it has to be rewritten under the current one.
+    pub former_mark: bool,
+    /// What other installations say about the account, under metadata keys of their own.
+    pub other_marks: OtherMarks,
     /// `app_metadata` was not read, because it is too large or was not asked for: the account may carry a mark.
     pub unread: bool,
     /// The copy of the mark that the original flow's Action reads.

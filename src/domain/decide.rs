@@ -283,6 +283,8 @@ pub enum Action {
     Confirm,
     /// The account is denied for another user, who keeps the mark.
     Theirs(OktaUserId),
+    /// The account is denied by the installation of this Okta org, which keeps the mark.
+    OtherOrg(String),
     /// The account carries no mark for the user and needs none.
     Open,
     /// The account is outside the configured scope.
@@ -330,7 +332,7 @@ impl Action {
             Self::Deny { restores: true, .. } => DecisionOutcome::Restored,
             Self::Deny { .. } | Self::Lift(_) => DecisionOutcome::Applied,
             Self::Confirm => DecisionOutcome::Confirmed,
-            Self::Keep | Self::Theirs(_) | Self::Open | Self::Gone => DecisionOutcome::Unchanged,
+            Self::Keep | Self::Theirs(_) | Self::OtherOrg(_) | Self::Open | Self::Gone => DecisionOutcome::Unchanged,
             Self::OutOfScope(_) | Self::Skip(_) => DecisionOutcome::Skipped,
             Self::Hold(_) => DecisionOutcome::Held,
         }
@@ -382,7 +384,9 @@ pub fn agrees(
         done: &BTreeSet::new(),
     };
     let plan = decide(&evidence, rules, now);
-    let is_settled = |step: &Step| matches!(step.action, Action::Keep | Action::Theirs(_) | Action::OutOfScope(_));
+    let is_settled = |step: &Step| {
+        matches!(step.action, Action::Keep | Action::Theirs(_) | Action::OtherOrg(_) | Action::OutOfScope(_))
+    };
     let mut denied = known.accounts.iter().filter(|account| account.denied);
     plan.steps.iter().all(is_settled) && denied.all(|account| plan.steps.iter().any(|step| step.id == account.id))
 }
@@ -391,6 +395,7 @@ pub fn agrees(
 fn reason(known: &KnownUser, assessment: &Assessment<'_>, now: Timestamp) -> Reason {
     Reason {
         okta_user_id: known.id.clone(),
+        okta_org: known.okta_org.clone(),
         status: assessment.read.as_ref().map_or_else(|| "unknown".to_owned(), |read| read.status.to_string()),
         at: timestamp_text(now),
         event_id: assessment.event.map(|event| event.id.clone()),
@@ -498,6 +503,7 @@ impl Case<'_> {
             // A process died after the write and before the commit, or the state is newer than the mark.
             Difference::None => Action::Confirm,
             Difference::Theirs(owner) => Action::Theirs(owner),
+            Difference::OtherOrg(org) => Action::OtherOrg(org),
             Difference::Patch(patch) => {
                 let restores =
                     was_denied && !account.unread && !account.mark.as_ref().is_some_and(|mark| mark.deactivated);
@@ -534,6 +540,7 @@ impl Case<'_> {
         let action = match mark::allow(account, &self.reason, known_of(known, &account.id)) {
             Difference::None => Action::Open,
             Difference::Theirs(owner) => Action::Theirs(owner),
+            Difference::OtherOrg(org) => Action::OtherOrg(org),
             Difference::Patch(patch) => Action::Lift(patch),
         };
         step(account, action, None)

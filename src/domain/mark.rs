@@ -1,8 +1,9 @@
 //! The mark: what we write on an account, who owns it, and when an account differs from its target state.
 //!
 //! ```json
-//! { "app_metadata":  { "okta_sync": { "deactivated": "true", "okta_user_id": "00u…", "status": "DEPROVISIONED",
-//!                                     "at": "2026-11-23T10:00:00.000Z", "event_id": "…", "blocked": true } },
+//! { "app_metadata":  { "okta_sync": { "deactivated": "true", "okta_user_id": "00u…", "okta_org": "00o…",
+//!                                     "status": "DEPROVISIONED", "at": "2026-11-23T10:00:00.000Z", "event_id": "…",
+//!                                     "blocked": true } },
 //!   "user_metadata": { "okta": { "deactivated": "true" } },
 //!   "blocked": true }
 //! ```
@@ -10,6 +11,9 @@
 //! The authority is `app_metadata`, which users cannot edit. Auth0 merges metadata on the first level only, so a PATCH
 //! replaces the object `okta_sync` atomically, without read-modify-write. `user_metadata.okta.deactivated` is the mirror:
 //! we write it for Actions that read it, and never trust it.
+//!
+//! Several installations, one for each Okta org, can deny accounts of one tenant. Each has a metadata key, and so a mark, of
+//! its own. The mirror and the block exist once: whoever lifts its mark leaves them to an installation that still denies.
 
 use super::account::Mirror;
 use super::{Account, OktaUserId};
@@ -21,6 +25,8 @@ pub struct Mark {
     pub deactivated: bool,
     /// The user who is denied. Missing if another program changed the mark.
     pub okta_user_id: Option<OktaUserId>,
+    /// The id of the Okta org that the user is in. Missing in marks of versions that did not write it.
+    pub okta_org: Option<String>,
     /// The user's status at the time of the write.
     pub status: Option<String>,
     /// The time of the write, RFC 3339.
@@ -37,6 +43,11 @@ impl Mark {
         self.deactivated == other.deactivated
             && self.okta_user_id == other.okta_user_id
             && self.blocked == other.blocked
+    }
+
+    /// The other Okta org whose installation wrote this mark, if `org` is ours.
+    pub fn other_org(&self, org: Option<&str>) -> Option<&str> {
+        self.okta_org.as_deref().filter(|theirs| org.is_some_and(|ours| ours != *theirs))
     }
 }
 
@@ -65,12 +76,45 @@ pub struct MarkOptions {
 pub struct Reason {
     /// The user whom the mark names.
     pub okta_user_id: OktaUserId,
+    /// The id of our Okta org, once it is known.
+    pub okta_org: Option<String>,
     /// The user's current status.
     pub status: String,
     /// The current time, RFC 3339.
     pub at: String,
     /// The event that caused the look, if one did.
     pub event_id: Option<String>,
+}
+
+/// The keys in `app_metadata` under which this installation keeps its mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataKeys {
+    /// The key of every mark that is written.
+    pub current: String,
+    /// Keys of earlier configurations. Marks under them count, and are rewritten under the current key.
+    pub former: Vec<String>,
+}
+
+impl MetadataKeys {
+    /// Without former keys.
+    pub fn only(current: &str) -> Self {
+        Self { current: current.to_owned(), former: Vec::new() }
+    }
+
+    /// The current key, then the former ones.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.current).chain(&self.former).map(String::as_str)
+    }
+
+    /// What a policy's fingerprint says about them.
+    pub fn fingerprint(&self) -> String {
+        format!("key={}", self.current)
+    }
+
+    /// The current key of the configuration that has this fingerprint; `None` if it does not say.
+    pub fn current_of(fingerprint: &str) -> Option<&str> {
+        fingerprint.rsplit_once(" key=").map(|(_, key)| key)
+    }
 }
 
 /// What the store says about an account, for one user.
@@ -89,6 +133,8 @@ pub enum Difference {
     None,
     /// The account is denied by a mark that names another user, and stays so.
     Theirs(OktaUserId),
+    /// The account is denied by the installation of this Okta org, which writes its mark under our metadata key.
+    OtherOrg(String),
     /// The PATCH that removes the difference.
     Patch(Patch),
 }
@@ -99,7 +145,13 @@ pub enum Difference {
 /// or another event alone is not. We do not claim a block that another program set. `known` is what the store says about
 /// this account: if the mark was wiped, it still says whether a block is ours.
 pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Known) -> Difference {
-    let current = account.mark.as_ref().filter(|mark| mark.deactivated);
+    let other_org = account.mark.as_ref().and_then(|mark| mark.other_org(reason.okta_org.as_deref()));
+    let current = account.mark.as_ref().filter(|mark| mark.deactivated && other_org.is_none());
+    if let (Some(org), false) = (other_org, account.former_mark)
+        && account.mark.as_ref().is_some_and(|mark| mark.deactivated)
+    {
+        return Difference::OtherOrg(org.to_owned());
+    }
     if let Some(owner) = current.and_then(|mark| mark.okta_user_id.as_ref())
         && *owner != reason.okta_user_id
     {
@@ -111,17 +163,21 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
     let ours_blocked = if owned { current.is_some_and(|mark| mark.blocked) } else { known.blocked };
     let mirror = options.mirror && matches!(account.mirror, Mirror::Absent | Mirror::Off);
     let block = (options.block || ours_blocked) && !account.blocked;
-    if owned && !mirror && !block {
+    let rewrite = account.former_mark && other_org.is_none();
+    if owned && !mirror && !block && !rewrite {
         return Difference::None;
     }
+    // Otherwise the block would stay when both installations have lifted their marks.
+    let shared_block = options.block && account.other_marks.blocked;
     Difference::Patch(Patch {
         mark: Mark {
             deactivated: true,
             okta_user_id: Some(reason.okta_user_id.clone()),
+            okta_org: reason.okta_org.clone(),
             status: Some(reason.status.clone()),
             at: Some(reason.at.clone()),
             event_id: reason.event_id.clone(),
-            blocked: block || (ours_blocked && account.blocked),
+            blocked: block || ((ours_blocked || shared_block) && account.blocked),
         },
         mirror: mirror.then_some(true),
         blocked: block.then_some(true),
@@ -134,6 +190,11 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
 /// to another program and stays, unless the store says that we denied the account: then the mark was wiped, and we undo
 /// the rest.
 pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
+    if let Some(mark) = &account.mark
+        && let Some(org) = mark.other_org(reason.okta_org.as_deref())
+    {
+        return if mark.deactivated { Difference::OtherOrg(org.to_owned()) } else { Difference::None };
+    }
     let (deactivated, ours_blocked) = match &account.mark {
         Some(Mark { okta_user_id: Some(owner), deactivated, .. }) if *owner != reason.okta_user_id => {
             return if *deactivated { Difference::Theirs(owner.clone()) } else { Difference::None };
@@ -146,8 +207,8 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
         _ => return Difference::None,
     };
     // A lifted mark may have left its mirror on, if Auth0 refused the mirror.
-    let mirror = account.mirror == Mirror::On;
-    let unblock = ours_blocked && account.blocked;
+    let mirror = account.mirror == Mirror::On && !account.other_marks.denied;
+    let unblock = ours_blocked && account.blocked && !account.other_marks.blocked;
     if !deactivated && !mirror && !unblock {
         return Difference::None;
     }
@@ -155,6 +216,7 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
         mark: Mark {
             deactivated: false,
             okta_user_id: Some(reason.okta_user_id.clone()),
+            okta_org: reason.okta_org.clone(),
             status: Some(reason.status.clone()),
             at: Some(reason.at.clone()),
             event_id: reason.event_id.clone(),
@@ -246,17 +308,20 @@ pub struct Removal {
 /// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known` says that we
 /// denied the account, the mirror is ours even without a mark, and a mark that cannot be read is there.
 ///
-/// A block is lifted only if our mark says that it is ours, or, without a mark, the store.
-pub fn removal(account: &Account, known: Known) -> Option<Removal> {
+/// A block is lifted only if our mark says that it is ours, or, without a mark, the store. A mark of another Okta org than
+/// `org` is not ours, and the mirror and the block stay if another installation denies the account.
+pub fn removal(account: &Account, known: Known, org: Option<&str>) -> Option<Removal> {
+    let others = account.other_marks;
     match &account.mark {
+        Some(mark) if mark.other_org(org).is_some() => None,
         Some(mark) => Some(Removal {
-            mirror: matches!(account.mirror, Mirror::On | Mirror::Off),
-            unblock: mark.blocked && account.blocked,
+            mirror: matches!(account.mirror, Mirror::On | Mirror::Off) && !others.denied,
+            unblock: mark.blocked && account.blocked && !others.blocked,
         }),
         None => {
             let removal = Removal {
-                mirror: known.denied && account.mirror == Mirror::On,
-                unblock: known.denied && known.blocked && account.blocked,
+                mirror: known.denied && account.mirror == Mirror::On && !others.denied,
+                unblock: known.denied && known.blocked && account.blocked && !others.blocked,
             };
             (removal.mirror || removal.unblock || (known.denied && account.unread)).then_some(removal)
         }
@@ -274,6 +339,7 @@ pub fn is_removed(account: &Account, removal: Removal) -> bool {
 mod tests {
     use super::*;
     use crate::domain::AccountId;
+    use crate::domain::account::OtherMarks;
 
     const BOTH: MarkOptions = MarkOptions { mirror: true, block: false };
     const BLOCK: MarkOptions = MarkOptions { mirror: true, block: true };
@@ -288,6 +354,8 @@ mod tests {
             identities: Vec::new(),
             blocked: false,
             mark: None,
+            former_mark: false,
+            other_marks: OtherMarks::default(),
             unread: false,
             mirror: Mirror::Absent,
         }
@@ -296,6 +364,7 @@ mod tests {
     fn reason(user: &str) -> Reason {
         Reason {
             okta_user_id: OktaUserId::parse(user).unwrap(),
+            okta_org: Some("00o1".to_owned()),
             status: "DEPROVISIONED".to_owned(),
             at: "2026-11-23T10:00:00.000Z".to_owned(),
             event_id: Some("e1".to_owned()),
@@ -434,7 +503,7 @@ mod tests {
     fn removal_takes_all_of_ours_and_only_ours() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         let both = Removal { mirror: true, unblock: true };
-        assert_eq!(removal(&denied, NEW), Some(both));
+        assert_eq!(removal(&denied, NEW, None), Some(both));
         let open = Account { mark: None, mirror: Mirror::Absent, blocked: false, ..denied.clone() };
         assert!(is_removed(&open, both));
         for left in [
@@ -450,15 +519,15 @@ mod tests {
         assert!(is_removed(&theirs, Removal { mirror: false, unblock: false }));
 
         let unblocked = Account { blocked: false, ..denied.clone() };
-        assert_eq!(removal(&unblocked, NEW), Some(Removal { mirror: true, unblock: false }));
+        assert_eq!(removal(&unblocked, NEW, None), Some(Removal { mirror: true, unblock: false }));
         let wiped = Account { mark: None, ..denied };
         assert_eq!(
-            removal(&wiped, Known { denied: true, blocked: false }),
+            removal(&wiped, Known { denied: true, blocked: false }, None),
             Some(Removal { mirror: true, unblock: false }),
             "the owner of the block is unknown"
         );
-        assert_eq!(removal(&wiped, NEW), None, "the mirror of another program");
-        assert_eq!(removal(&open, Known { denied: true, blocked: true }), None);
+        assert_eq!(removal(&wiped, NEW, None), None, "the mirror of another program");
+        assert_eq!(removal(&open, Known { denied: true, blocked: true }, None), None);
     }
 
     #[test]
@@ -500,6 +569,6 @@ mod tests {
         let Difference::Patch(patch) = allow(&unread, &reason("00u1"), known) else { panic!("must differ") };
         assert!(!patch.mark.deactivated);
         assert_eq!(allow(&unread, &reason("00u1"), NEW), Difference::None, "nothing says that it is ours");
-        assert!(removal(&unread, known).is_some() && removal(&unread, NEW).is_none());
+        assert!(removal(&unread, known, None).is_some() && removal(&unread, NEW, None).is_none());
     }
 }

@@ -182,6 +182,8 @@ impl UserRead {
 pub struct KnownUser {
     /// Okta's id.
     pub id: OktaUserId,
+    /// The id of the org that the state belongs to, once it is known.
+    pub okta_org: Option<String>,
     /// What made the user due last.
     pub cause: Cause,
     /// An operator approved this reason for holding the user, and no other.

@@ -89,7 +89,7 @@ impl Engine {
         }
         let actions = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.actions()).await?;
         let flow = breaker.call_best_effort(auth0::endpoints::ACTIONS, || self.auth0.flow()).await?;
-        Ok(Some(Standing::new(actions, flow, &self.options.action_code)))
+        Ok(Some(Standing::new(actions, flow, &self.options.action)))
     }
 }
 

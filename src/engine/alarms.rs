@@ -14,6 +14,8 @@ use crate::store::{Alarm, AlarmKind};
 const INSTALLATION: &str = "";
 /// The subject of the alarm about users without login and e-mail.
 pub(super) const ADDRESSES: &str = "addresses";
+/// The subject of the alarm about an installation with the same metadata key.
+pub(super) const OTHER_ORG: &str = "other org";
 /// The subject of the alarm about a directory that is not listed.
 pub(super) const DIRECTORY: &str = "directory";
 /// The subject of the alarm about an empty list of users.
@@ -269,6 +271,21 @@ impl Alarm {
             "Okta lists no users for our credential, so users who leave are not found",
             "assign the service app an admin role that covers all users (read-only administrator); `check` says whether \
              it works",
+        )
+    }
+
+    /// Another installation writes its marks under our metadata key.
+    pub(super) fn other_org(count: u64) -> Self {
+        Self::new(
+            AlarmKind::ForeignFlag,
+            OTHER_ORG,
+            format!(
+                "an installation for another Okta org writes its marks under our metadata key, on {count} accounts; an account \
+                 has room for one of them, so a user who left both orgs is admitted when the other installation lifts its \
+                 mark, until our next reconcile"
+            ),
+            "give each installation its own auth0.metadata_key, with the previous one in auth0.former_metadata_keys, and run \
+             `action deploy` (docs/several-orgs.md)",
         )
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::calls::paced;
 use crate::auth0::endpoints::ACTIONS;
-use crate::auth0::{ACTION_NAME, Action, Auth0, BOUND_MAX, Bound, Build, Standing, Step, Trigger};
+use crate::auth0::{Action, Auth0, BOUND_MAX, Bound, Build, ShippedAction, Standing, Step, Trigger};
 use crate::domain::Clock;
 use crate::domain::backoff::Backoff;
 use crate::http::pacing::Pacer;
@@ -28,10 +28,10 @@ pub enum DeploymentError {
     Failed(#[from] Failure),
     /// An Action for another trigger has the name.
     #[error(
-        "an Action named {ACTION_NAME} exists for a trigger other than post-login: rename or delete it in the Auth0 \
+        "an Action named {0} exists for a trigger other than post-login: rename or delete it in the Auth0 \
          dashboard (Actions, Library)"
     )]
-    NameTaken,
+    NameTaken(String),
     /// The flow is full.
     #[error("the post-login flow has {BOUND_MAX} Actions, the most that Auth0 allows: remove one first")]
     Full,
@@ -55,13 +55,13 @@ pub struct Deployment<'a> {
     auth0: &'a Auth0,
     pacer: &'a Pacer,
     clock: &'a dyn Clock,
-    code: &'a str,
+    shipped: &'a ShippedAction,
 }
 
 impl<'a> Deployment<'a> {
     /// Makes no call.
-    pub fn new(auth0: &'a Auth0, pacer: &'a Pacer, clock: &'a dyn Clock, code: &'a str) -> Self {
-        Self { auth0, pacer, clock, code }
+    pub fn new(auth0: &'a Auth0, pacer: &'a Pacer, clock: &'a dyn Clock, shipped: &'a ShippedAction) -> Self {
+        Self { auth0, pacer, clock, shipped }
     }
 
     async fn call<T, F: Future<Output = Result<T, Failure>>>(&self, call: impl Fn() -> F) -> Result<T, Failure> {
@@ -75,7 +75,7 @@ impl<'a> Deployment<'a> {
     pub async fn look(&self) -> Result<Standing, Failure> {
         let actions = self.call(|| self.auth0.actions()).await?;
         let flow = self.call(|| self.auth0.flow()).await?;
-        Ok(Standing::new(actions, flow, self.code))
+        Ok(Standing::new(actions, flow, self.shipped))
     }
 
     /// Performs the missing steps, reports each to `on_step`, and reads the result back.
@@ -91,9 +91,10 @@ impl<'a> Deployment<'a> {
             action = match (step, action) {
                 (Step::Create, _) | (Step::Update | Step::Deploy | Step::Bind, None) => {
                     let trigger = self.call(|| self.auth0.post_login()).await?;
-                    let created = self.call(|| self.auth0.create_action(ACTION_NAME, self.code, &trigger)).await;
+                    let created =
+                        self.call(|| self.auth0.create_action(&self.shipped.name, &self.shipped.code, &trigger)).await;
                     let created = created.map_err(|failure| match failure.status {
-                        Some(409) => DeploymentError::NameTaken,
+                        Some(409) => DeploymentError::NameTaken(self.shipped.name.clone()),
                         _ => failure.into(),
                     })?;
                     on_step("created");
@@ -101,7 +102,8 @@ impl<'a> Deployment<'a> {
                 }
                 (Step::Update, Some(action)) => {
                     let trigger = self.trigger_of(&action).await?;
-                    let updated = self.call(|| self.auth0.update_action(&action.id, self.code, &trigger)).await?;
+                    let updated =
+                        self.call(|| self.auth0.update_action(&action.id, &self.shipped.code, &trigger)).await?;
                     on_step("draft written");
                     Some(updated)
                 }

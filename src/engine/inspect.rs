@@ -243,7 +243,7 @@ impl Gathering<'_> {
             for account in self.inspector.accounts(&self.identifiers).await? {
                 if !self.seen.iter().any(|seen| seen.id == account.id) {
                     // The store does not know this mark; the next reconcile finds it.
-                    let wrong = allows && is_marked_for(&account, &self.known.id);
+                    let wrong = allows && is_marked_for(&account, self.known);
                     self.note(account.id.clone(), Some(account), wrong);
                 }
             }
@@ -258,10 +258,13 @@ impl Gathering<'_> {
     }
 }
 
-/// Does the account carry our mark, for this user or without an owner?
-fn is_marked_for(account: &Account, user: &OktaUserId) -> bool {
-    let mark = account.mark.as_ref();
-    mark.is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref().is_none_or(|owner| owner == user))
+/// Whether the account carries our mark, for this user or without an owner.
+fn is_marked_for(account: &Account, user: &KnownUser) -> bool {
+    account.mark.as_ref().is_some_and(|mark| {
+        mark.deactivated
+            && mark.other_org(user.okta_org.as_deref()).is_none()
+            && mark.okta_user_id.as_ref().is_none_or(|owner| *owner == user.id)
+    })
 }
 
 impl Tenants for Gathering<'_> {

@@ -68,7 +68,7 @@ pub struct Options {
     /// What a decision depends on.
     pub rules: Rules,
     /// The code that the Action should have.
-    pub action_code: String,
+    pub action: crate::auth0::ShippedAction,
     /// Also use the case-insensitive search.
     pub search: bool,
     /// Write to Auth0 at all.

@@ -201,7 +201,16 @@ impl Engine {
                 .map_or_else(|| record.as_ref().is_some_and(|record| record.account.unread), |known| known.denied),
             blocked: known.is_some_and(|known| known.blocked),
         };
-        let planned = record.and_then(|record| Some((mark::removal(&record.account, ours)?, record)));
+        let org = self.store.okta_org().await?;
+        if let (None, Some(theirs)) =
+            (&org, record.as_ref().and_then(|record| record.account.mark.as_ref()?.okta_org.as_ref()))
+        {
+            return Err(Trouble::Account(format!(
+                "its mark is for the Okta org {theirs}, and the state does not know our org yet: run `sync` once, then \
+                 `purge` again"
+            )));
+        }
+        let planned = record.and_then(|record| Some((mark::removal(&record.account, ours, org.as_deref())?, record)));
         let Some((removal, record)) = planned else {
             if known.is_some() && !dry_run {
                 self.store.purged(id, None, true, &self.policy_text, self.now()).await?;
@@ -299,6 +308,7 @@ fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
 fn without(account: &Account, removal: Removal) -> Account {
     Account {
         mark: None,
+        former_mark: false,
         mirror: if removal.mirror { Mirror::Absent } else { account.mirror },
         blocked: account.blocked && !removal.unblock,
         ..account.clone()

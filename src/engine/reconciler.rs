@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
+use super::alarms::OTHER_ORG;
 use super::error::{CallError, PassError};
 use super::page_limit::PageLimit;
 use super::smaller::AsksForLess;
@@ -69,6 +70,8 @@ pub struct Compared {
     pub skipped: u64,
     /// Accounts with a mark that names no user.
     ownerless: u64,
+    /// Accounts with a mark for another Okta org under our metadata key.
+    other_org: u64,
     /// The listing of Okta was restarted after a failed page.
     restarted: bool,
     /// It finished.
@@ -359,6 +362,7 @@ impl Engine {
             );
             skipped.push(format!("{} accounts with a mark that the search does not show", listed.total - listed.hits));
         }
+        self.report_other_org(compared.other_org).await?;
         if let Err(error) = self.report_foreign_flags(compared.ownerless).await {
             match error {
                 PassError::Failed(failure) => skipped.push(format!("the accounts with a flag of others ({failure})")),
@@ -386,9 +390,13 @@ impl Engine {
             return Ok(());
         }
         let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { return Ok(()) };
+        // The start of a range was the end of the one before.
+        let again = since.is_some() && record.created_at.as_deref() == since;
+        if mark.other_org(self.store.okta_org().await?.as_deref()).is_some() {
+            compared.other_org += u64::from(!account.former_mark && !again);
+            return Ok(());
+        }
         let Some(owner) = &mark.okta_user_id else {
-            // The start of a range was the end of the one before.
-            let again = since.is_some() && record.created_at.as_deref() == since;
             compared.ownerless += u64::from(!again);
             return Ok(());
         };
@@ -418,14 +426,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Raises an alarm if another installation writes its marks under our metadata key: an account has room for one of them.
+    async fn report_other_org(&self, count: u64) -> Result<(), StoreError> {
+        if count == 0 {
+            self.store.clear_alarm(AlarmKind::ForeignFlag, OTHER_ORG, self.clock.now()).await?;
+            return Ok(());
+        }
+        let alarm = Alarm::other_org(count);
+        if self.store.raise_alarm(&alarm, self.clock.now()).await? {
+            self.log_raised(alarm.kind, &alarm.subject);
+        }
+        Ok(())
+    }
+
     /// Raises an alarm if accounts are denied without a known user: by an earlier flow, by hand, or by a mark that lost its
     /// owner. The daemon adopts them when it denies their user, but never lifts them, so operators have to know.
     async fn report_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
-        let (records, total) = self.tried(|| self.search_all(&AccountQuery::FlaggedByOthers, Fields::Id)).await?;
-        let ids: Vec<AccountId> = records.into_iter().map(|record| record.account.id).collect();
+        let listed = self.list_marked(&AccountQuery::FlaggedByOthers).await?;
+        // Another installation, with a metadata key of its own, denies an account and its mirror.
+        let (theirs, rest): (Vec<_>, Vec<_>) =
+            listed.records.into_iter().partition(|record| record.account.other_marks.denied);
+        let ids: Vec<AccountId> = rest.into_iter().map(|record| record.account.id).collect();
         // An account that we denied and that kept only the mirror is not foreign: this reconcile restores its mark.
         let ours = self.store.denied_among(&ids).await?.len() as u64;
-        let (count, now) = (total.saturating_sub(ours) + ownerless, self.clock.now());
+        let explained = ours + theirs.len() as u64;
+        let (count, now) = (listed.total.saturating_sub(explained) + ownerless, self.clock.now());
         if count == 0 {
             self.store.clear_alarm(AlarmKind::ForeignFlag, "", now).await?;
             return Ok(());
@@ -451,7 +476,9 @@ impl Engine {
         let mut due = BTreeSet::new();
         let mut batch: Vec<Candidate> = Vec::new();
         let mut identifiers = 0;
+        let org = self.store.okta_org().await?;
         for mut user in users {
+            user.known.okta_org.clone_from(&org);
             if policy.is_exempt(&user.known.id, &user.known.addresses) {
                 due.insert(user.known.id);
                 continue;
@@ -590,6 +617,7 @@ impl Candidate {
         };
         let known = KnownUser {
             id: id.clone(),
+            okta_org: None,
             cause: Cause::Reconcile,
             approved: None,
             recheck_step: 0,

@@ -12,8 +12,9 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::sync_user::Report;
 use super::{Engine, Options};
-use crate::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options, action_code};
+use crate::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options, ShippedAction};
 use crate::domain::mark::MarkOptions;
+use crate::domain::mark::MetadataKeys;
 use crate::domain::{ManualClock, OktaUserId, Policy, Rules, Timestamp};
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
@@ -62,6 +63,7 @@ impl Stage {
             auth0_audience: auth0_tenant.audience(),
             enforce: true,
             policy: policy.fingerprint(),
+            former_keys: Vec::new(),
         };
         let now = crate::domain::Clock::now(clock.as_ref());
         let (store, _) = Store::open(&folder.path().join("state.db"), &binding, now).await.unwrap();
@@ -85,7 +87,7 @@ impl Stage {
                     client_id: auth0_tenant.client_id(),
                     client_secret: auth0_tenant.client_secret().into(),
                 },
-                metadata_key: "okta_sync".to_owned(),
+                keys: MetadataKeys::only("okta_sync"),
             },
             http,
             Arc::new(auth0_pacer.clone()),
@@ -100,7 +102,7 @@ impl Stage {
                 trusted_connections: Vec::new(),
                 end_sessions: false,
             },
-            action_code: action_code("account_deactivated", "okta_sync"),
+            action: ShippedAction::new("account_deactivated", "okta_sync"),
             search: true,
             enforce: true,
             concurrency: 4,
@@ -215,6 +217,7 @@ pub(super) async fn a_store(now: Timestamp) -> (TempDir, Store) {
         auth0_audience: "https://acme.eu.auth0.com/api/v2/".to_owned(),
         enforce: true,
         policy: Policy::default().fingerprint(),
+        former_keys: Vec::new(),
     };
     let (store, _) = Store::open(&folder.path().join("state.db"), &binding, now).await.unwrap();
     (folder, store)

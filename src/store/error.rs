@@ -100,6 +100,16 @@ pub enum StoreError {
         /// The configured value.
         configured: String,
     },
+    /// Accounts are denied by marks under a key that the configuration no longer names.
+    #[error(
+        "auth0.metadata_key is {now:?}, but the accounts denied so far have their mark under {last:?}: add {last:?} to auth0.former_metadata_keys, so that these marks are found and rewritten, and run `action deploy` before the restart"
+    )]
+    KeyChanged {
+        /// The key of the last run.
+        last: String,
+        /// The configured key.
+        now: String,
+    },
     /// The linked SQLite is too old for WAL mode.
     #[error(
         "the linked SQLite is {0}; 3.51.3 or later is needed (before it, a race can corrupt a database in WAL mode)"
@@ -229,6 +239,7 @@ impl StoreError {
             | Self::NotOurs { .. }
             | Self::Newer { .. }
             | Self::OtherTenant { .. }
+            | Self::KeyChanged { .. }
             | Self::SqliteTooOld(_) => true,
             _ => false,
         }

@@ -19,6 +19,7 @@ use super::files::{
 use super::lock::{self, Lock};
 use super::migrate::{MIGRATIONS, known_schema, migrate, schema};
 use super::write::{COMPONENT, CREATE, Tx, Write};
+use crate::domain::mark::MetadataKeys;
 use crate::domain::{Timestamp, timestamp_text};
 use crate::failpoint::{self, Phase};
 
@@ -42,8 +43,10 @@ pub struct Binding {
     pub auth0_audience: String,
     /// Whether marks are written.
     pub enforce: bool,
-    /// [`crate::domain::Policy::fingerprint`].
+    /// [`crate::domain::Policy::fingerprint`], and [`crate::domain::mark::MetadataKeys::fingerprint`] after it.
     pub policy: String,
+    /// Keys of earlier configurations under which marks are found and rewritten.
+    pub former_keys: Vec<String>,
 }
 
 /// What [`Store::open`] found.
@@ -207,6 +210,14 @@ impl Store {
         self.commit(tx).await
     }
 
+    /// The id of the Okta org that the state belongs to; `None` before the first call to it.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn okta_org(&self) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT okta_org_id FROM installation").fetch_optional(self.reader()).await?.flatten())
+    }
+
     /// A read-only store over an existing pool.
     pub(super) fn over(path: &Path, readers: SqlitePool) -> Self {
         Self { path: path.to_owned(), writer: readers.clone(), readers, lock: Mutex::default() }
@@ -276,6 +287,18 @@ fn require_bound(path: &Path, what: &'static str, bound: &str, configured: &str)
     })
 }
 
+/// Refuses a metadata key that is new if the marks under the key of the last run would be forgotten: the users whom they
+/// deny would be admitted by an Action that reads only the new key.
+fn require_known_key(last_policy: &str, binding: &Binding) -> Result<(), StoreError> {
+    let (last, now) = (MetadataKeys::current_of(last_policy), MetadataKeys::current_of(&binding.policy));
+    match (last, now) {
+        (Some(last), Some(now)) if last != now && !binding.former_keys.iter().any(|key| key == last) => {
+            Err(StoreError::KeyChanged { last: last.to_owned(), now: now.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a file that is not ours, has a newer schema, or belongs to another org or tenant. Changes nothing.
 async fn inspect(path: &Path, binding: &Binding, migrations: &Migrator) -> Result<(), StoreError> {
     // A process that died while creating the file left a journal; only a write connection can roll it back.
@@ -301,13 +324,18 @@ async fn inspect_with(
     if found == 0 {
         return Ok(());
     }
-    let bound: Option<(String, String)> = sqlx::query_as("SELECT okta_url, auth0_audience FROM installation")
-        .fetch_optional(pool)
-        .await
-        .map_err(StoreError::at(path))?;
-    if let Some((okta_url, audience)) = bound {
+    let bound: Option<(String, String, String, bool)> = sqlx::query_as(
+        "SELECT okta_url, auth0_audience, policy, EXISTS (SELECT 1 FROM accounts WHERE denied) FROM installation",
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::at(path))?;
+    if let Some((okta_url, audience, policy, denies)) = bound {
         require_bound(path, "the Okta org", &okta_url, &binding.okta_url)?;
         require_bound(path, "the Auth0 tenant", &audience, &binding.auth0_audience)?;
+        if denies {
+            require_known_key(&policy, binding)?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod linked;
 mod marks;
 mod memory;
 mod model;
+mod orgs;
 mod oversized;
 mod property;
 mod reconcile;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
-use okta_auth0_sync::domain::account::{Identifier, Mirror};
+use okta_auth0_sync::domain::account::{Identifier, Mirror, OtherMarks};
 use okta_auth0_sync::domain::decide::{
     self, Action, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan, Step,
 };
-use okta_auth0_sync::domain::mark::MarkOptions;
+use okta_auth0_sync::domain::mark::{self, Difference, Known, Mark, MarkOptions, Reason};
 use okta_auth0_sync::domain::{
     Account, AccountId, Address, Cause, EventSeen, Held, KnownUser, MarkedAccount, OktaUser, OktaUserId, Outcome,
     Patch, Policy, Rules, Signal, Skipped, Status, Timestamp, Verdict, clock,
@@ -24,6 +24,8 @@ use super::model::{self, FinalUser};
 const FIRST_SEED: u64 = 20_261_129;
 const HISTORIES: u64 = 10_000;
 const EMAILS: [&str; 4] = ["Ann@example.com", "ann@example.com", "bob@example.com", "team@example.com"];
+/// The id of our Okta org.
+const ORG: &str = "00oours";
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -94,6 +96,9 @@ struct Memory {
     /// All users that ever existed, with their address.
     all_users: Vec<(OktaUserId, Address)>,
     auth0: Vec<Account>,
+    /// The marks of another installation, which denies users of another Okta org under a metadata key of its own.
+    other_marks: BTreeMap<AccountId, Mark>,
+    other_options: MarkOptions,
     blocked_by_others: BTreeSet<AccountId>,
     /// Active users whom our role does not see any more, with the accounts that were marked for them at that time.
     hidden: BTreeMap<OktaUserId, BTreeSet<AccountId>>,
@@ -117,6 +122,7 @@ impl Memory {
             trusted_connections: Vec::new(),
             end_sessions: false,
         };
+        let other_options = MarkOptions { mirror: rng.bool(), block: rng.bool() };
         Self {
             seed,
             all_in_log: rng.bool(),
@@ -126,6 +132,8 @@ impl Memory {
             okta: Vec::new(),
             all_users: Vec::new(),
             auth0: Vec::new(),
+            other_marks: BTreeMap::new(),
+            other_options,
             blocked_by_others: BTreeSet::new(),
             hidden: BTreeMap::new(),
             approved: BTreeSet::new(),
@@ -146,6 +154,11 @@ impl Memory {
             self.step();
         }
         self.trace(|| "finishing the work".to_owned());
+        self.check_others_denials();
+        // The final state without another installation: nothing of what it did may be left.
+        for index in 0..self.auth0.len() {
+            self.other_installation(index, false);
+        }
         if self.all_in_log {
             self.drain_queue();
         } else {
@@ -165,7 +178,7 @@ impl Memory {
     fn step(&mut self) {
         let seconds = self.rng.u64(0..2000);
         self.now = clock::add(self.now, Duration::from_secs(seconds));
-        match self.rng.u8(0..23) {
+        match self.rng.u8(0..26) {
             0 => self.add_user(),
             1 if !self.all_in_log => self.add_account(),
             2..=8 => self.change_status(),
@@ -176,6 +189,8 @@ impl Memory {
             20 | 21 => self.fail_to_change(),
             // A hidden user wakes no other, so the users who share the address need a reconcile.
             22 if !self.all_in_log => self.hide_user(),
+            // Our queue does not learn what another installation writes, so a reconcile has to follow.
+            23..=25 if !self.all_in_log => self.other_installation_writes(),
             _ => self.look_at_due(),
         }
     }
@@ -206,6 +221,8 @@ impl Memory {
             identities: Vec::new(),
             blocked: false,
             mark: None,
+            former_mark: false,
+            other_marks: OtherMarks::default(),
             unread: false,
             mirror: Mirror::Absent,
         });
@@ -252,6 +269,7 @@ impl Memory {
         // Skip accounts with a block that we sent and whose response was lost: it looks like a block by another tool.
         let may_block = !account.blocked
             && account.mark.as_ref().is_none_or(|mark| !mark.blocked)
+            && !account.other_marks.blocked
             && self.accounts.get(&account.id).is_none_or(|row| !row.blocked && row.unconfirmed < 2);
         let step = format!("edit {what} of {}", account.id);
         match what {
@@ -265,6 +283,65 @@ impl Memory {
             _ => {}
         }
         self.trace(|| step);
+    }
+
+    fn other_installation_writes(&mut self) {
+        if self.auth0.is_empty() {
+            return;
+        }
+        let index = self.rng.usize(..self.auth0.len());
+        let denies = self.rng.bool();
+        self.other_installation(index, denies);
+    }
+
+    /// Another installation denies or admits an account, by the same rules as ours.
+    fn other_installation(&mut self, index: usize, denies: bool) {
+        let account = &mut self.auth0[index];
+        let ours = account.mark.as_ref().filter(|mark| mark.deactivated);
+        let seen_by_it = Account {
+            mark: self.other_marks.get(&account.id).cloned(),
+            other_marks: OtherMarks { denied: ours.is_some(), blocked: ours.is_some_and(|mark| mark.blocked) },
+            ..account.clone()
+        };
+        let reason = Reason {
+            okta_user_id: OktaUserId::parse("00utheirs").unwrap(),
+            okta_org: Some("00otheirs".to_owned()),
+            status: "DEPROVISIONED".to_owned(),
+            at: "2026-11-23T10:00:00.000Z".to_owned(),
+            event_id: None,
+        };
+        let known = Known::default();
+        let difference = if denies {
+            mark::deny(&seen_by_it, &reason, self.other_options, known)
+        } else {
+            mark::allow(&seen_by_it, &reason, known)
+        };
+        let Difference::Patch(patch) = difference else { return };
+        let mut after = seen_by_it;
+        apply_patch(&mut after, &patch);
+        (account.mirror, account.blocked) = (after.mirror, after.blocked);
+        account.other_marks =
+            OtherMarks { denied: patch.mark.deactivated, blocked: patch.mark.deactivated && patch.mark.blocked };
+        let id = account.id.clone();
+        self.trace(|| format!("another installation {} {id}", if denies { "denies" } else { "admits" }));
+        self.other_marks.insert(id, patch.mark);
+    }
+
+    /// Whatever we did, an account that the other installation denies and blocks is blocked, unless an edit unblocked it.
+    fn check_others_denials(&mut self) {
+        let indexes: Vec<usize> = (0..self.auth0.len()).filter(|index| self.auth0[*index].other_marks.denied).collect();
+        for index in indexes {
+            self.other_installation(index, true);
+        }
+        self.reconcile();
+        for account in self.auth0.iter().filter(|account| account.other_marks.denied) {
+            assert!(
+                (account.blocked || !account.other_marks.blocked)
+                    && (account.mirror == Mirror::On || !self.other_options.mirror),
+                "seed {}: we lifted a denial of another installation: {account:#?}",
+                self.seed
+            );
+        }
     }
 
     fn approve_one(&mut self) {
@@ -363,7 +440,23 @@ impl Memory {
                 row.due.get_or_insert(Cause::Reconcile);
             }
         }
+        self.adopt_marks();
         self.drain_queue();
+    }
+
+    /// The last stage of a reconcile: marks that the store does not know, because the response to their write was lost.
+    fn adopt_marks(&mut self) {
+        for account in &self.auth0 {
+            let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { continue };
+            let Some(owner) = mark.okta_user_id.clone().filter(|owner| self.users.contains_key(owner)) else {
+                continue;
+            };
+            if self.accounts.get(&account.id).is_some_and(|row| row.denied && row.owner == owner) {
+                continue;
+            }
+            let row = AccountRow { owner, denied: true, blocked: mark.blocked, unconfirmed: 0 };
+            self.accounts.insert(account.id.clone(), row);
+        }
     }
 
     /// Looks at all due users, including those that these looks queue.
@@ -388,6 +481,7 @@ impl Memory {
         };
         KnownUser {
             id: id.clone(),
+            okta_org: Some(ORG.to_owned()),
             cause: row.due.unwrap_or(Cause::Command),
             approved: row.approved.clone(),
             recheck_step: row.recheck_step,
@@ -534,7 +628,7 @@ impl Memory {
             Action::Skip(_) | Action::Theirs(_) | Action::Open => {
                 result.rows.push((step.id.clone(), row(false, false)));
             }
-            Action::OutOfScope(_) | Action::Gone => {}
+            Action::OtherOrg(_) | Action::OutOfScope(_) | Action::Gone => {}
         }
         if let Some(outcome) = step.outcome {
             result.merge(outcome);

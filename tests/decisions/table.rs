@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use okta_auth0_sync::domain::account::Mirror;
+use okta_auth0_sync::domain::account::{Mirror, OtherMarks};
 use okta_auth0_sync::domain::decide::{self, Action, Course, Evidence, Found, FoundBy, Holders};
 use okta_auth0_sync::domain::mark::{Mark, MarkOptions};
 use okta_auth0_sync::domain::{
@@ -57,10 +57,13 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         identities: Vec::new(),
         blocked: false,
         unread: false,
+        former_mark: false,
+        other_marks: OtherMarks::default(),
         mirror: if mark == "none" { Mirror::Absent } else { Mirror::On },
         mark: owner.map(|owner| Mark {
             deactivated: true,
             okta_user_id: Some(owner),
+            okta_org: None,
             status: None,
             at: None,
             event_id: None,
@@ -77,6 +80,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
     };
     let known = KnownUser {
         id: ann.clone(),
+        okta_org: None,
         cause: Cause::Command,
         approved: None,
         recheck_step: 0,

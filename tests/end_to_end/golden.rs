@@ -140,7 +140,7 @@ async fn take_up(harness: &Harness) {
             .await
             .unwrap();
     state.close().await.unwrap();
-    let binding = Binding { okta_url, auth0_url, auth0_audience, enforce, policy };
+    let binding = Binding { okta_url, auth0_url, auth0_audience, enforce, policy, former_keys: Vec::new() };
     let (store, opened) = Store::open(&harness.state(), &binding, SystemClock::new().now()).await.unwrap();
     assert!(opened.migrated_from.is_some_and(|copy| copy.exists()));
     store.close().await;

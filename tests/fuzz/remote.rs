@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use okta_auth0_sync::auth0::{self, Auth0, Auth0Options};
 use okta_auth0_sync::domain::ManualClock;
+use okta_auth0_sync::domain::mark::MetadataKeys;
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
 use okta_auth0_sync::http::{Failure, Http, HttpOptions};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
@@ -71,7 +72,7 @@ impl Remote {
                 audience: url.join("api/v2/").unwrap().into(),
                 url,
                 credentials: auth0::Credentials::Secret { client_id: "client".into(), client_secret: SECRET.into() },
-                metadata_key: METADATA_KEY.to_owned(),
+                keys: MetadataKeys::only(METADATA_KEY),
             },
             http,
             Arc::new(Pacer::auth0(shares)),

@@ -112,6 +112,7 @@ async fn empty_state() -> (Store, tempfile::TempDir) {
         auth0_audience: "https://auth0.test/api/v2/".to_owned(),
         enforce: true,
         policy: "fuzz".to_owned(),
+        former_keys: Vec::new(),
     };
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     let (store, _) = Store::open(&folder.path().join("state.db"), &binding, now).await.unwrap();
@@ -192,6 +193,7 @@ async fn written(remote: &Remote, record: &AccountRecord, answer: &[u8]) {
         body.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()).unwrap_or_default();
     let reason = Reason {
         okta_user_id: anybody(),
+        okta_org: None,
         status: "DEPROVISIONED".to_owned(),
         at: "2026-01-01T00:00:00.000Z".to_owned(),
         event_id: None,
@@ -201,7 +203,7 @@ async fn written(remote: &Remote, record: &AccountRecord, answer: &[u8]) {
     if let Difference::Patch(patch) = deny(&record.account, &reason, options, Known::default()) {
         let _ = remote.auth0.write(record, &Write::Mark(patch), &anybody()).await;
     }
-    if let Some(removal) = removal(&record.account, Known { denied: true, blocked: true }) {
+    if let Some(removal) = removal(&record.account, Known { denied: true, blocked: true }, None) {
         let _ = remote.auth0.remove_mark(record, removal).await;
     }
     for asked in remote.asked() {

@@ -70,6 +70,7 @@ impl Folder {
             auth0_audience: "https://example.auth0.com/api/v2/".to_owned(),
             enforce: true,
             policy: "deny=DEPROVISIONED".to_owned(),
+            former_keys: Vec::new(),
         };
         Store::open(&self.state(), &binding, ago(7200)).await.unwrap().0
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use okta_auth0_sync::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options};
 use okta_auth0_sync::domain::clock::{Sleep, Waiting};
 use okta_auth0_sync::domain::mark::MarkOptions;
+use okta_auth0_sync::domain::mark::MetadataKeys;
 use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Rules, SteadyClock, Timestamp, clock};
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::sync_user::Report;
@@ -17,7 +18,7 @@ use okta_auth0_sync::engine::{Engine, Options};
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
 use okta_auth0_sync::http::{Http, HttpOptions, Timeouts};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
-use okta_auth0_sync::store::{Approval, Binding, GuardWindow, Store, UserRow, Who};
+use okta_auth0_sync::store::{Approval, Binding, GuardWindow, Store, StoreError, UserRow, Who};
 use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -78,6 +79,7 @@ pub(crate) struct Network {
     pub(crate) auth0: Option<auth0::Credentials>,
     pub(crate) okta_url: Option<String>,
     pub(crate) auth0_url: Option<String>,
+    pub(crate) auth0_audience: Option<String>,
     pub(crate) ca_file: Option<Vec<u8>>,
     pub(crate) timeouts: Option<Timeouts>,
     /// The shares of Okta's and Auth0's limits; everything, if not given.
@@ -90,6 +92,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) host: Arc<HostClock>,
     pub(crate) options: Options,
+    pub(crate) keys: MetadataKeys,
     pub(crate) folder: tempfile::TempDir,
     engine: Option<Arc<Engine>>,
     stop: CancellationToken,
@@ -108,6 +111,26 @@ impl World {
     /// The same, from this moment on.
     pub(crate) async fn at(start: &str, change: impl FnOnce(&mut Setup)) -> Self {
         let clock = Arc::new(ManualClock::stepping(start.parse().unwrap()));
+        Self::on_clock(clock, MetadataKeys::only("okta_sync"), change).await
+    }
+
+    /// Another installation: for an Okta org of its own, and the Auth0 tenant of this one.
+    pub(crate) async fn other_installation(&self, org_id: &str, key: &str) -> Self {
+        let auth0 = self.auth0();
+        Self::on_clock(self.clock.clone(), MetadataKeys::only(key), |setup| {
+            setup.options.rules.mark = self.options.rules.mark;
+            setup.sandbox.okta.org_id = org_id.to_owned();
+            setup.network.auth0_url = Some(auth0.url().to_owned());
+            setup.network.auth0_audience = Some(auth0.audience());
+            setup.network.auth0 = Some(auth0::Credentials::Secret {
+                client_id: auth0.client_id(),
+                client_secret: SecretString::from(auth0.client_secret()),
+            });
+        })
+        .await
+    }
+
+    async fn on_clock(clock: Arc<ManualClock>, keys: MetadataKeys, change: impl FnOnce(&mut Setup)) -> Self {
         let mut sandbox = sandbox::Options::with_manual_clock(clock.clone());
         sandbox.okta.limits = Limits::unlimited();
         sandbox.auth0.bucket = Bucket::UNLIMITED;
@@ -120,7 +143,7 @@ impl World {
                 trusted_connections: Vec::new(),
                 end_sessions: false,
             },
-            action_code: okta_auth0_sync::auth0::action_code("account_deactivated", "okta_sync"),
+            action: okta_auth0_sync::auth0::ShippedAction::new("account_deactivated", "okta_sync"),
             search: true,
             enforce: true,
             concurrency: 1,
@@ -138,16 +161,17 @@ impl World {
             host: Arc::new(HostClock { right: clock.clone(), ahead: Mutex::default() }),
             clock,
             options: setup.options,
+            keys,
             // In memory where possible: these tests are not about the disk.
             folder: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
             engine: None,
             stop: CancellationToken::new(),
         };
-        world.open(setup.network).await;
+        world.open(setup.network).await.unwrap();
         world
     }
 
-    async fn open(&mut self, network: Network) {
+    async fn open(&mut self, network: Network) -> Result<(), StoreError> {
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(self.host.clone()));
         let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
         let url = |other: Option<String>, own: &str| Url::parse(&other.unwrap_or_else(|| own.to_owned())).unwrap();
@@ -156,9 +180,10 @@ impl World {
         let binding = Binding {
             okta_url: self.options.okta_url.clone(),
             auth0_url: auth0_url.origin().ascii_serialization(),
-            auth0_audience: auth0.audience(),
+            auth0_audience: network.auth0_audience.clone().unwrap_or_else(|| auth0.audience()),
             enforce: self.options.enforce,
-            policy: self.options.rules.fingerprint(),
+            policy: format!("{} {}", self.options.rules.fingerprint(), self.keys.fingerprint()),
+            former_keys: self.keys.former.clone(),
         };
         let everything = Shares { ours: 1.0, reconcile: 1.0 };
         let (okta_shares, auth0_shares) = network.shares.unwrap_or((everything, everything));
@@ -171,12 +196,12 @@ impl World {
         };
         let auth0_options = Auth0Options {
             url: auth0_url,
-            audience: auth0.audience(),
+            audience: network.auth0_audience.unwrap_or_else(|| auth0.audience()),
             credentials: network.auth0.unwrap_or_else(|| auth0::Credentials::Secret {
                 client_id: auth0.client_id(),
                 client_secret: SecretString::from(auth0.client_secret()),
             }),
-            metadata_key: "okta_sync".to_owned(),
+            keys: self.keys.clone(),
         };
         let http = HttpOptions {
             ca_file: network.ca_file,
@@ -186,7 +211,7 @@ impl World {
             ..HttpOptions::default()
         };
         let http = Http::new(&http).unwrap();
-        let (store, opened) = Store::open(&self.folder.path().join("state.db"), &binding, clock.now()).await.unwrap();
+        let (store, opened) = Store::open(&self.folder.path().join("state.db"), &binding, clock.now()).await?;
         let okta_client = Okta::new(okta_options, http.clone(), Arc::new(okta_pacer.clone()), clock.clone());
         let auth0_client = Auth0::new(auth0_options, http, Arc::new(auth0_pacer.clone()), clock.clone());
         let engine = Engine::new(
@@ -198,6 +223,15 @@ impl World {
         );
         engine.apply_config_changes(&opened).await.unwrap();
         self.engine = Some(Arc::new(engine));
+        Ok(())
+    }
+
+    /// Ends the process and starts another, which may refuse the state.
+    pub(crate) async fn try_restart(&mut self) -> Result<(), StoreError> {
+        if let Some(engine) = self.engine.take() {
+            engine.store().close().await;
+        }
+        self.open(Network::default()).await
     }
 
     /// Ends the process and starts another, perhaps with other options.
@@ -211,7 +245,7 @@ impl World {
         if let Some(engine) = self.engine.take() {
             engine.store().close().await;
         }
-        self.open(network).await;
+        self.open(network).await.unwrap();
     }
 
     pub(crate) fn okta(&self) -> &OktaTenant {

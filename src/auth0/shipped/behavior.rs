@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use okta_auth0_sync_sandbox::run_action;
 
-use super::{ACTION_SOURCE, action_code};
+use super::{ACTION_SOURCE, ShippedAction};
 
 /// The Action for two configurations: its code, the key that it reads and its message.
 fn filled() -> [(String, &'static str, &'static str); 2] {
     const HOSTILE: &str = "Gone: \"bye\" \\ '; throw 1; // \u{2028}\u{1f44b}";
     [("okta_sync", "account_deactivated"), ("acme-sync_2", HOSTILE)]
-        .map(|(key, message)| (action_code(message, key), key, message))
+        .map(|(key, message)| (ShippedAction::new(message, key).code, key, message))
 }
 
 /// Shapes of `okta_sync` or `okta`, and whether they deny.

@@ -324,7 +324,38 @@ impl Online<'_> {
                 Some(Some(_)) => self.report.pass("Auth0 account by id", "can be read"),
             }
         }
+        self.former_keys(auth0, pacer).await;
         self.action(auth0, pacer, &scopes).await;
+    }
+
+    /// After a change of auth0.metadata_key: whether every mark has been rewritten under the new one.
+    async fn former_keys(&mut self, auth0: &Auth0, pacer: &Pacer) {
+        let former = &self.config.auth0.keys.former;
+        if former.is_empty() {
+            return;
+        }
+        let line = "Auth0 former metadata keys";
+        let found = paced(pacer, auth0::endpoints::SEARCH, self.clock, || {
+            auth0.search(&AccountQuery::MarkedUnderFormerKeys, 0, Fields::Id)
+        });
+        let Some(page) = self.expect(line, found.await) else { return };
+        let keys = former.join(", ");
+        match page.total {
+            0 => self.report.pass(
+                line,
+                format!(
+                    "no mark is left under {keys}: remove auth0.former_metadata_keys, then delete the Action for the \
+                     former key in Auth0"
+                ),
+            ),
+            total => self.report.warn(
+                line,
+                format!(
+                    "{total} accounts still have their mark under {keys}; the daemon rewrites them, and `reconcile --all` \
+                     does so at once. Keep the Action for the former key bound until then"
+                ),
+            ),
+        }
     }
 
     fn scopes(&mut self, scopes: &[String]) {
@@ -363,8 +394,8 @@ impl Online<'_> {
             self.report.warn(line, "not checked; grant read:actions, so that an unbound Action raises an alarm");
             return;
         }
-        let code = wiring::action_code(self.config);
-        let standing = match Deployment::new(auth0, pacer, self.clock, &code).look().await {
+        let shipped = wiring::shipped_action(self.config);
+        let standing = match Deployment::new(auth0, pacer, self.clock, &shipped).look().await {
             Ok(standing) => standing,
             Err(failure) => {
                 self.report.warn(line, failure.to_string());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth0::{ACTION_SOURCE, Auth0Options, Credentials, action_code};
+use crate::auth0::{ACTION_NAME, ACTION_SOURCE, Auth0Options, Credentials, ShippedAction};
 use crate::domain::ManualClock;
+use crate::domain::mark::MetadataKeys;
 use crate::http::pacing::Shares;
 use crate::http::{Http, HttpOptions};
 use okta_auth0_sync_sandbox::{Effect, Fault, Options, Sandbox};
@@ -18,7 +19,7 @@ struct Stage {
     clock: Arc<ManualClock>,
     auth0: Auth0,
     pacer: Pacer,
-    code: String,
+    shipped: ShippedAction,
 }
 
 impl Stage {
@@ -33,7 +34,7 @@ impl Stage {
             url: tenant.url().parse().unwrap(),
             audience: tenant.audience(),
             credentials,
-            metadata_key: "okta_sync".to_owned(),
+            keys: MetadataKeys::only("okta_sync"),
         };
         let pacer = Pacer::auth0(Shares { ours: 0.8, reconcile: 0.25 });
         let http = Http::new(&HttpOptions { user_agent: "test".to_owned(), ..HttpOptions::default() }).unwrap();
@@ -43,11 +44,11 @@ impl Stage {
             tenant.action().install(name, OTHER);
             tenant.action().place(name, Some(99));
         }
-        Self { sandbox, clock, auth0, pacer, code: action_code("gone", "okta_sync") }
+        Self { sandbox, clock, auth0, pacer, shipped: ShippedAction::new("gone", "okta_sync") }
     }
 
     fn deployment(&self) -> Deployment<'_> {
-        Deployment::new(&self.auth0, &self.pacer, self.clock.as_ref(), &self.code)
+        Deployment::new(&self.auth0, &self.pacer, self.clock.as_ref(), &self.shipped)
     }
 
     async fn deploy(&self) -> Result<Standing, DeploymentError> {
@@ -153,7 +154,7 @@ async fn late_deployment_is_requested_once() {
     let stage = Stage::new().await;
     let action = stage.deploy().await.unwrap().action.unwrap();
     let before = Action { all_changes_deployed: false, ..action };
-    let stale = json!({ "id": before.id, "name": ACTION_NAME, "code": stage.code, "status": "built" });
+    let stale = json!({ "id": before.id, "name": ACTION_NAME, "code": stage.shipped.code, "status": "built" });
     let path = "/api/v2/actions/actions/";
     let fault = Fault::new("GET", path, Effect::ReplaceBody(stale.to_string().into_bytes()));
     for (times, shows) in [(3, true), (999, false)] {
@@ -173,14 +174,14 @@ async fn late_deployment_is_requested_once() {
 #[tokio::test]
 async fn build_failure_and_taken_name_are_reported() {
     let mut stage = Stage::new().await;
-    stage.code = "not javascript {".to_owned();
+    stage.shipped.code = "not javascript {".to_owned();
     assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::BuildFailed));
     assert_eq!(stage.flow(), ["enrich", "welcome"], "the other Actions stay bound");
 
     let stage = Stage::new().await;
     let taken = refuse(("POST", "/api/v2/actions/actions"), 1, 409, "An action with the name exists");
     stage.sandbox.auth0().faults().add(taken);
-    assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::NameTaken));
+    assert!(matches!(stage.deploy().await.unwrap_err(), DeploymentError::NameTaken(_)));
 }
 
 #[tokio::test]

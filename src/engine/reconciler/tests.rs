@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::stage::{CapturedLogs, Harness};
 use super::*;
-use crate::domain::account::{Identifier, Mirror};
+use crate::domain::account::{Identifier, Mirror, OtherMarks};
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Account, Mark, Policy, Rules};
 use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
@@ -55,12 +55,15 @@ fn account(id: &str, owner: Option<&str>, mirror: Mirror, blocked: bool) -> Acco
         mark: owner.map(|owner| Mark {
             deactivated: true,
             okta_user_id: Some(user(owner)),
+            okta_org: None,
             status: None,
             at: None,
             event_id: None,
             blocked: false,
         }),
         unread: false,
+        former_mark: false,
+        other_marks: OtherMarks::default(),
         mirror,
     }
 }

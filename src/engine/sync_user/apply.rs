@@ -69,11 +69,9 @@ impl UserSync<'_> {
                 self.confirm_denied(account);
                 self.end_owed_sessions(&account.id).await?;
             }
-            Action::Theirs(owner) => {
-                self.unchanged(account, Some(format!("denied for {owner}")));
-                if !matches!(assessment.course, Course::Deny(_)) {
-                    self.results.accounts.push(open(account));
-                }
+            Action::Theirs(owner) => self.leave_mark(assessment, account, format!("denied for {owner}")),
+            Action::OtherOrg(org) => {
+                self.leave_mark(assessment, account, format!("denied by the installation for the Okta org {org}"));
             }
             Action::Open => {
                 self.unchanged(account, None);
@@ -97,6 +95,14 @@ impl UserSync<'_> {
             self.contribute(outcome);
         }
         Ok(())
+    }
+
+    /// The account is denied by a mark that is not this user's.
+    fn leave_mark(&mut self, assessment: &Assessment<'_>, account: &Account, why: String) {
+        self.unchanged(account, Some(why));
+        if !matches!(assessment.course, Course::Deny(_)) {
+            self.results.accounts.push(open(account));
+        }
     }
 
     /// Raises an alarm if the mirror would be written, or lifted, and its metadata is too large to read.

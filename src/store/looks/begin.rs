@@ -19,7 +19,8 @@ const USER: &str = "
     SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane, cause, attempts,
            iif(approved, approved_for, NULL) AS approved,
            recheck_step, outcome, login, email, status, status_at, left_at, returned_at,
-           (SELECT first_poll_at FROM installation) AS first_poll_at
+           (SELECT first_poll_at FROM installation) AS first_poll_at,
+           (SELECT okta_org_id FROM installation) AS okta_org
     FROM users WHERE okta_user_id = ?";
 
 const ACCOUNTS: &str = "

@@ -25,6 +25,8 @@ pub(super) use due::Selection;
 pub struct LookStart {
     /// Okta's id.
     pub id: OktaUserId,
+    /// The id of the org that the state belongs to, once it is known.
+    pub okta_org: Option<String>,
     /// The look settles reasons up to this one.
     pub claimed_seq: i64,
     /// The priority.
@@ -73,6 +75,7 @@ impl LookStart {
     pub fn known_user(&self) -> KnownUser {
         KnownUser {
             id: self.id.clone(),
+            okta_org: self.okta_org.clone(),
             cause: self.cause,
             approved: self.approved.clone(),
             recheck_step: self.recheck_step,

@@ -38,6 +38,7 @@ fn binding() -> Binding {
         auth0_audience: "https://acme.eu.auth0.com/api/v2/".to_owned(),
         enforce: true,
         policy: "deny=DEPROVISIONED".to_owned(),
+        former_keys: Vec::new(),
     }
 }
 
