@@ -73,7 +73,7 @@ pub enum AlertError {
 }
 
 impl AlertError {
-    /// Does the endpoint refuse this message whenever it is sent?
+    /// Whether the endpoint would refuse this message every time.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(status) => {

@@ -1,4 +1,4 @@
-//! Confirmation prompts, and who answers them.
+//! Confirmation prompts, and the operator who answers them.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -12,7 +12,7 @@ pub(crate) fn operator() -> String {
     name.map_or_else(|| "command".to_owned(), |name| format!("command ({name})"))
 }
 
-/// Prompts on the terminal. Without a terminal the answer is no, with a hint to use `--yes`.
+/// Prompts on the terminal. Without a terminal it refuses, with a hint to use `--yes`.
 ///
 /// # Errors
 /// If standard input cannot be read.

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, screen};
 
-/// What the folders are called.
+/// The prefix of the folders' names.
 const PREFIX: &str = "okta-auth0-sync-dry-run-";
 
 /// The folder of a running dry run. Dropping it, and a signal that ends the process, remove the copy.
@@ -26,7 +26,7 @@ pub(crate) struct Folder {
 pub(crate) struct Abandoned {
     /// They held a copy and were removed.
     pub(crate) removed: Vec<PathBuf>,
-    /// In use, or of another user: they stay.
+    /// In use, or owned by another user: they stay.
     pub(crate) left: Vec<PathBuf>,
 }
 

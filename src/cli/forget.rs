@@ -57,7 +57,7 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
     Ok(if copies_gone { Exit::Done } else { Exit::Failed })
 }
 
-/// Removes the copies beside the state and those of killed dry runs, and names each. Returns whether none is left.
+/// Removes the copies beside the state and those of killed dry runs, and names each. Returns whether all are gone.
 fn remove_copies(state: &Path, copies: &[PathBuf]) -> Result<bool, Error> {
     let results = copies.iter().map(|copy| remove_copy(copy));
     let failed: Vec<StoreError> = results.filter_map(Result::err).collect();

@@ -21,7 +21,7 @@ use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
 /// The `User-Agent` header of every request.
 pub(crate) const USER_AGENT: &str = concat!("okta-auth0-sync/", env!("CARGO_PKG_VERSION"));
 
-/// Loops that make calls besides the concurrent looks: poller, reconciler, Action watch, and a token request.
+/// Loops that make calls in addition to the concurrent looks: poller, reconciler, Action watch, and a token request.
 const LOOPS: usize = 4;
 
 /// Both clients and their pacers.
@@ -35,7 +35,7 @@ pub(crate) struct Clients {
 /// The notifier, if a webhook or heartbeat is configured.
 ///
 /// # Errors
-/// When an address cannot be read.
+/// When a URL cannot be read.
 pub(crate) fn alert(config: &Config) -> Result<Option<Alert>, Error> {
     let read =
         |address: &Option<config::Secret>| address.as_ref().map(config::Secret::read).transpose().map_err(secret);
@@ -183,7 +183,7 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-/// Identifies everything that changes who is denied or what a mark is.
+/// Identifies everything that determines which accounts are denied and what a mark contains.
 pub(crate) fn policy_fingerprint(config: &Config) -> String {
     format!("{} {}", rules(config).fingerprint(), config.auth0.keys.fingerprint())
 }
@@ -208,7 +208,7 @@ pub(crate) fn options(config: &Config) -> Options {
 /// Opens and locks the state, and builds the engine on it.
 ///
 /// # Errors
-/// When the state is in use, belongs to another pair, or cannot be used; when a secret cannot.
+/// When the state is in use, belongs to other tenants or cannot be used, or when a secret cannot be used.
 pub(crate) async fn engine(config: &Config, clock: &Arc<dyn Clock>) -> Result<Engine, Error> {
     let clients = clients(config, clock)?;
     let (store, opened) = Store::open(&config.store.path, &binding(config), clock.now()).await?;
@@ -238,7 +238,7 @@ pub(crate) async fn dry_run_engine(
         Err(error) => return Err(error.into()),
     }
     let (store, opened) = Store::open(&copy, &binding(config), clock.now()).await?;
-    // A plan does not wait for a listing of the whole org, which a dry run could not keep.
+    // A dry run does not list the whole org, since it could not store the result.
     let options = Options { enforce: false, directory: false, ..options(config) };
     let engine = Engine::new(clients.okta, clients.auth0, Arc::new(store), clock.clone(), options).for_dry_run();
     engine.apply_config_changes(&opened).await?;

@@ -1,4 +1,4 @@
-//! The environment variables that configure us, read once.
+//! The environment variables that configure the program, read once.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -45,7 +45,7 @@ impl Environment {
         self.variables.get(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    /// The value of a variable that is not one of ours.
+    /// The value of a variable without our prefix.
     pub(super) fn variable(&self, name: &str) -> Option<&OsString> {
         self.variables.get(name)
     }

@@ -55,7 +55,7 @@ impl Identity {
     }
 }
 
-/// By what an account is found to be a user's.
+/// How an account is matched to a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identifier {
     /// An address of one of its identities.

@@ -157,8 +157,8 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
     {
         return Difference::Theirs(owner.clone());
     }
-    // Without the mark there is nothing to compare: it is written again. The merge is of the first level, so no more than the
-    // mark has to be known.
+    // Without the mark there is nothing to compare, so write it again. Auth0 merges the first level only, so the other
+    // keys need not be known.
     let owned = current.is_some_and(|mark| mark.okta_user_id.is_some());
     let ours_blocked = if owned { current.is_some_and(|mark| mark.blocked) } else { known.blocked };
     let mirror = options.mirror && matches!(account.mirror, Mirror::Absent | Mirror::Off);
@@ -227,21 +227,21 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
     })
 }
 
-/// Something to send, in place of the whole patch if Auth0 refuses that.
+/// One attempt to apply a patch: the whole patch, or what to send if Auth0 refuses that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// The mark, with what else the patch names.
+    /// The mark, and the other parts of the patch.
     Mark(Patch),
     /// `blocked` alone: it takes no space in the metadata.
     Block(bool),
     /// Our data is removed, which makes the profile smaller.
     Remove(Removal),
-    /// No write: what is there is enough.
+    /// No write: the account is already good enough.
     Nothing,
 }
 
-/// What to send for `patch`, in this order, until Auth0 accepts one. Each takes less space than the one before, and has the
-/// same effect on logins: a profile filled to Auth0's limit must not keep its owner in, nor out.
+/// What to send for `patch`, in this order, until Auth0 accepts one. Each takes less space than the one before, and has
+/// the same effect on logins: a profile that is filled to Auth0's limit must prevent neither a denial nor a return.
 pub fn attempts(account: &Account, patch: &Patch) -> Vec<Write> {
     let mut attempts = vec![Write::Mark(patch.clone())];
     if patch.mirror.is_some() && !patch.mark.deactivated {
@@ -266,7 +266,7 @@ pub fn attempts(account: &Account, patch: &Patch) -> Vec<Write> {
     attempts
 }
 
-/// The last resort of a denial. A block that another program set is no denial of ours.
+/// The last resort of a denial. A block that another program set is not ours.
 fn deny_without_mark(account: &Account, patch: &Patch) -> Option<Write> {
     let ours_stands = patch.mark.blocked && patch.blocked.is_none();
     match account.blocked {
@@ -305,8 +305,8 @@ pub struct Removal {
     pub unblock: bool,
 }
 
-/// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known` says that we
-/// denied the account, the mirror is ours even without a mark, and a mark that cannot be read is there.
+/// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known` says that
+/// we denied the account, the mirror is ours even without a mark, and a mark that cannot be read counts as present.
 ///
 /// A block is lifted only if our mark says that it is ours, or, without a mark, the store. A mark of another Okta org than
 /// `org` is not ours, and the mirror and the block stay if another installation denies the account.

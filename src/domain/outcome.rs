@@ -204,8 +204,8 @@ impl Outcome {
         }
     }
 
-    /// Returns the weightier of two outcomes, the first if they are equal: a user is as unfinished as the least finished of
-    /// their accounts.
+    /// Returns the outcome that takes precedence, the first if they are equal: a user is as unfinished as the least
+    /// finished of their accounts.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         if other.weight() > self.weight() { other } else { self }

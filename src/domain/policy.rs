@@ -28,7 +28,7 @@ impl Verdict {
     }
 }
 
-/// By what an account is found to be a user's.
+/// How an account is matched to a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatchBy {
     /// By the address of one of its identities.
@@ -52,7 +52,7 @@ pub struct Policy {
     pub email_domains: BTreeSet<String>,
     /// Address keys and Okta ids of users who are never denied.
     pub exempt: BTreeSet<String>,
-    /// By what an account is found to be a user's.
+    /// How an account is matched to a user.
     pub match_by: MatchBy,
 }
 
@@ -117,8 +117,8 @@ impl Policy {
             .collect()
     }
 
-    /// By what the accounts of a user with these addresses are found. Empty if the user is out of scope. A user without any
-    /// known address is in scope only if no domains are configured.
+    /// The identifiers that match accounts to a user with these addresses. Empty if the user is out of scope. A user
+    /// without any known address is in scope only if no domains are configured.
     pub fn identifiers(&self, id: &OktaUserId, addresses: &[Address]) -> Vec<Identifier> {
         let in_scope = self.in_scope(addresses);
         let is_in_scope = !in_scope.is_empty() || (addresses.is_empty() && self.email_domains.is_empty());
@@ -190,7 +190,8 @@ impl OutOfScope {
 }
 
 impl Rules {
-    /// One line that identifies everything that changes who is denied or what a mark is. A change starts a full reconcile.
+    /// One line that identifies everything that determines which accounts are denied and what a mark contains. A change
+    /// starts a full reconcile.
     pub fn fingerprint(&self) -> String {
         let Self { policy, mark, connections, require_verified_email, trusted_connections, end_sessions: _ } = self;
         let list = |names: &[String]| {

@@ -202,7 +202,7 @@ pub struct KnownUser {
     pub addresses: Vec<Address>,
     /// Accounts that carry, or carried, a mark for them.
     pub accounts: Vec<MarkedAccount>,
-    /// Open events, and of the last few those that were recorded within the last hour; oldest published first.
+    /// Open events, and those of the latest few that were recorded within the last hour; oldest `published` first.
     pub events: Vec<EventSeen>,
 }
 

@@ -93,7 +93,7 @@ impl Engine {
     }
 }
 
-/// How the Action stands, and why it does not enforce the marks.
+/// The state of the Action, and why it does not enforce the marks.
 fn action_state(standing: Option<&Standing>, block: bool) -> (ActionState, String) {
     let Some(standing) = standing else {
         return (if block { ActionState::NotNeeded } else { ActionState::NoScope }, String::new());

@@ -101,7 +101,7 @@ impl State {
             Kind::Forbidden if failure.endpoint.contains("/token") => Some(Scope::Remote),
             Kind::Forbidden => {
                 let scope = Scope::Endpoint(endpoint.name);
-                // A missing scope, or a loop that is refused, concerns no user.
+                // A missing scope, or a refused loop, is not about a single user.
                 if subject.is_loop || failure.code.as_deref() == Some(MISSING_SCOPE) {
                     return Some(scope);
                 }
@@ -120,7 +120,7 @@ impl State {
     }
 }
 
-/// One attempt at a call that did not succeed.
+/// A failed attempt at a call.
 enum Attempt {
     /// Rate-limited: another attempt is due at once, since the pacer waits.
     RateLimited(Failure),
@@ -134,7 +134,7 @@ impl Retryable for Attempt {
     }
 }
 
-/// What a good response ended.
+/// What a successful call ended.
 enum Recovery {
     None,
     /// The remote was down and answers again, but refuses an endpoint.
@@ -158,7 +158,7 @@ pub struct CircuitBreaker {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     heartbeats: Arc<Heartbeats>,
-    /// Cancelled at shutdown: no call waits for a rate limit any more.
+    /// Cancelled at shutdown. After that, no call waits for a rate limit.
     shutdown: CancellationToken,
     state: Mutex<State>,
 }
@@ -191,7 +191,7 @@ impl CircuitBreaker {
         Self { remote, pacer, store, clock, heartbeats, shutdown: CancellationToken::new(), state: Mutex::default() }
     }
 
-    /// Ends all waits for a rate limit, which may last an hour. Calls that need not wait are still made.
+    /// Ends all waits for a rate limit, which may last an hour. Calls that do not have to wait are still made.
     pub(super) fn end_waits(&self) {
         self.shutdown.cancel();
     }
@@ -260,7 +260,7 @@ impl CircuitBreaker {
             }
             Err(failure) if failure.kind == Kind::RateLimited => {
                 debug!(endpoint = failure.endpoint, "rate limited; waiting for the reset");
-                // At once: the wait for the reset may be long, and `status` has to say what everything waits for.
+                // Report it now: the wait for the reset may be long, and `status` has to show its cause.
                 self.report(&failure, false).await;
                 Err(Attempt::RateLimited(failure))
             }

@@ -221,7 +221,7 @@ struct Gathering<'a> {
     inspector: &'a Inspector<'a>,
     store: &'a Store,
     known: &'a KnownUser,
-    /// By what the user's accounts are found.
+    /// The identifiers that find the user's accounts.
     identifiers: Vec<Identifier>,
     seen: Vec<Seen>,
 }

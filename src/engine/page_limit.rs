@@ -24,7 +24,7 @@ impl PageLimit {
         self.limit
     }
 
-    /// Halves the limit. Returns whether it was not the smallest already.
+    /// Halves the limit. Returns `false` if it was the smallest already.
     pub(super) fn shrink(&mut self) -> bool {
         let before = self.limit;
         *self = Self { limit: (before / 2).max(self.min), good: 0, ..*self };

@@ -354,8 +354,8 @@ impl Start<'_> {
         if page.repeats { asked.or(page.next.as_deref()) } else { page.next.as_deref().or(asked) }
     }
 
-    /// The anchor to store. Only the end of the log moves it, to Okta's time: an anchor in the middle of a backlog would skip
-    /// the rest of it, and one from the local clock whatever the clock is wrong by.
+    /// The anchor to store. Only the end of the log moves it, to Okta's time: an anchor in the middle of a backlog
+    /// would skip the rest of it, and an anchor from a wrong local clock would skip events too.
     fn anchor_after(&self, page: &LogPage) -> Timestamp {
         let before = match (self.checkpoint, self.position) {
             (Some(checkpoint), _) => checkpoint.anchor_at,

@@ -1,14 +1,14 @@
-//! Smaller questions. Users and applications fill the metadata of accounts, so an account can be too large to read whole.
-//! Then it is read without its mirror, and after that without its mark: neither is needed to deny it.
+//! Smaller requests. Users and applications can fill the metadata of an account until it is too large to read whole.
+//! Then it is read without its mirror, and if necessary without its mark: a denial needs neither.
 
 use crate::auth0::Fields;
 use crate::http::Failure;
 
 use super::error::{CallError, PassError};
 
-/// An error of a read that says whether a smaller question may succeed.
+/// An error of a read that says whether a smaller request may succeed.
 pub(super) trait AsksForLess {
-    /// Whether a smaller question may succeed.
+    /// Whether a smaller request may succeed.
     fn asks_for_less(&self) -> bool;
 }
 
@@ -33,7 +33,7 @@ impl AsksForLess for PassError {
 /// Reads one account: all of it, or as much as can be read.
 ///
 /// # Errors
-/// The error of the last question.
+/// The error of the last request.
 pub(super) async fn read_account<T, E, F, Fut>(ask: F) -> Result<T, E>
 where
     E: AsksForLess,

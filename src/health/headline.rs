@@ -113,7 +113,7 @@ impl Health {
     }
 }
 
-/// Lower is worse: what lets users in who left comes first.
+/// Lower is worse. What may let a user who left log in comes first.
 fn severity(name: &str) -> usize {
     ["poll", "action", "pending", "state", "clock", "reconcile", "notifications"]
         .iter()

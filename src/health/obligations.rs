@@ -109,7 +109,7 @@ impl Stopwatches {
     pub fn judge_all(&mut self, facts: Vec<ObligationFact>, now: Timestamp, monotonic: Duration) -> Vec<Obligation> {
         let judged = facts.into_iter().map(|fact| {
             let age = self.age_ms(&fact, now, monotonic);
-            // What the last evaluation found is no evidence for this one.
+            // The result of the last evaluation says nothing about this one.
             Obligation::judge(ObligationFact { late_since: None, ..fact }, age)
         });
         judged.collect()

@@ -77,9 +77,9 @@ impl Connections {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Passes a result on. After a time-out, later calls use new connections.
+    /// Returns `result` unchanged. After a time-out, later calls use new connections.
     pub(super) fn check<T>(&self, used: &Generation, result: Result<T, reqwest::Error>) -> Result<T, reqwest::Error> {
-        // Without a connection there is none to give up.
+        // A time-out while connecting leaves no connection to give up.
         if result.as_ref().is_err_and(|error| error.is_timeout() && !error.is_connect()) {
             self.replace(used);
         }

@@ -279,7 +279,7 @@ impl Failure {
         Self::bare(Kind::TooLarge, remote, endpoint, format!("response body exceeds {bytes_max} bytes"))
     }
 
-    /// Whether a smaller question about the same thing may succeed.
+    /// Whether a smaller request for the same resource may succeed.
     pub fn asks_for_less(&self) -> bool {
         self.is_partial || matches!(self.kind, Kind::TooLarge | Kind::Timeout)
     }

@@ -170,7 +170,7 @@ impl Okta {
         Ok(holders)
     }
 
-    /// The failure to find out which of an address's many users hold it now.
+    /// The failure to determine which of the many users with an address hold it now.
     pub fn too_many_holders(&self) -> Failure {
         USERS.malformed("too many users share one address, and no active one was found among the first")
     }

@@ -7,7 +7,7 @@ use super::{Store, StoreError};
 use crate::domain::{Cause, DecisionOutcome, OktaUserId, Timestamp, timestamp_text};
 use crate::failpoint::{self, Phase};
 
-/// Every text that identifies the user ?1 inside free text.
+/// Every string by which free text may identify the user ?1.
 const NEEDLES: &str = "
     SELECT json_group_array(needle) FROM (
         SELECT ?1 AS needle

@@ -61,7 +61,7 @@ pub struct Evaluation {
     pub deadlines: Vec<(String, Option<i64>, Option<String>)>,
 }
 
-/// How the Action stands, more precisely than [`super::Enforcement`].
+/// The state of the Action, in more detail than [`super::Enforcement`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActionState {
     /// Our code runs, before all other Actions.
@@ -72,7 +72,7 @@ pub enum ActionState {
     OtherCode,
     /// Missing, not deployed or not bound.
     Missing,
-    /// The credential lacks the scope to ask.
+    /// The credential lacks the scope to check.
     NoScope,
     /// Marks block logins without an Action.
     NotNeeded,
@@ -169,7 +169,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records how the Action stands.
+    /// Records the state of the Action.
     ///
     /// # Errors
     /// When the state cannot be written.

@@ -103,7 +103,7 @@ struct EventUserRow<'a> {
     returned_at: Option<String>,
 }
 
-/// Okta reports one user per event. If an event names thousands, these many users of a page are as urgent as the event;
+/// Okta reports one user per event. If an event names thousands, this many users of a page are as urgent as the event;
 /// the others come after all live work, so that they do not delay the users of the next events.
 const EXTRA_USERS_MAX: usize = 100;
 

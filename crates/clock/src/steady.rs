@@ -30,7 +30,8 @@ impl SteadyClock {
         Self { system, believed }
     }
 
-    /// The system's time of day if `accept` takes it, given the time that monotonic time leads to; otherwise the latter.
+    /// The system's time of day if `accept` accepts it, else the time that follows from the monotonic clock, which
+    /// `accept` gets.
     fn read(&self, accept: impl FnOnce(Timestamp, Timestamp) -> bool) -> (Timestamp, Timestamp) {
         let mut believed = self.believed.lock().unwrap_or_else(PoisonError::into_inner);
         let (wall, monotonic) = (self.system.now(), self.system.monotonic());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// Nested deeper than this, an expression is refused.
+/// Expressions that are nested deeper are refused.
 const DEPTH_MAX: usize = 32;
 
 /// A parsed expression.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::lock;
 
-/// The number of kept messages, the newest.
+/// How many messages are kept: the newest.
 const KEPT_MAX: usize = 1000;
 
 /// The received messages. Clones share them.

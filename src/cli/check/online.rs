@@ -24,7 +24,7 @@ use crate::store::{Access, Store, StoreError, check_folder, is_in_use, name_stat
 
 /// Timeout of name resolution.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Clock skew that is still harmless: Auth0 refuses signed assertions from more than 10 s ahead of its clock.
+/// Clock skew up to which nothing fails: Auth0 refuses signed assertions from more than 10 s ahead of its clock.
 const SKEW_WARNED: Duration = Duration::from_secs(10);
 /// Clock skew beyond which assertions and DPoP proofs are refused.
 const SKEW_MAX: Duration = Duration::from_secs(300);

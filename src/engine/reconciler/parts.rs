@@ -1,4 +1,5 @@
-//! Requests of a reconcile that survive what they ask for: a failed page is retried, then split, then skipped and counted.
+//! The requests of a reconcile, which tolerate failures: a failed page is retried, then split, then skipped and
+//! counted.
 
 use std::ops::Range;
 
@@ -16,13 +17,13 @@ use std::time::Duration;
 const SEARCH_PAGES_MAX: u32 = 10;
 /// A page is requested this often before it is split. A remote that pauses for longer ends the pass.
 const TRIES: RetryPolicy = RetryPolicy { attempts_max: 3, wait_max: Duration::from_secs(5) };
-/// After this many failures without an answer, the rest of a batch is not asked for: the remote fails, not the batch.
+/// After this many failures without an answer, the rest of a batch is not requested: the remote fails, not the batch.
 const HOPELESS: usize = 4;
 
-/// The answers about the parts of a batch.
+/// The results for the parts of a batch.
 pub(super) struct Parts<R> {
     pub(super) answers: Vec<(Range<usize>, R)>,
-    /// The places about which there is no answer, and why.
+    /// The positions without a result, and why.
     pub(super) failed: Vec<(usize, Failure)>,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Listed {
 }
 
 impl Engine {
-    /// Asks about a batch, and where that fails about ever smaller parts of it.
+    /// Requests a batch, and where that fails, smaller and smaller parts of it.
     pub(super) async fn in_parts<R, F, Fut>(&self, count: usize, ask: F) -> Result<Parts<R>, PassError>
     where
         F: Fn(Range<usize>) -> Fut,

@@ -18,8 +18,8 @@ const ACCOUNTS_FRESH: Duration = Duration::from_secs(10);
 /// How old a result of Okta's search may be: its index lags "typically less than one second" (Okta docs: List all users). A
 /// user who took an address over since then is in the log, and the log queues all users who share the address.
 const HOLDERS_FRESH: Duration = Duration::from_secs(2);
-/// How old another user's record may be. Whoever has left or returned since then is in the log, and their own look queues
-/// the users who share an address with them.
+/// How old another user's record may be. If the user has left or returned since then, the log has the event, and their
+/// own look queues the users who share an address with them.
 const USERS_FRESH: Duration = Duration::from_secs(10);
 /// Addresses in one batch: a request line of about two kilobytes.
 pub(super) const ADDRESSES_MAX: usize = 20;

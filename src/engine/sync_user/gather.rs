@@ -28,7 +28,7 @@ pub(in crate::engine) trait Tenants {
     async fn holder(&self, id: &OktaUserId) -> Result<Option<OktaUser>, Self::Error>;
     /// Okta's search for users who hold one of these addresses; it lags.
     async fn search_holders(&self, addresses: &[Address]) -> Result<HolderList, Self::Error>;
-    /// The failure to find out who holds an address of many users.
+    /// The failure to determine the holders of an address that many users share.
     fn too_many_holders(&self) -> Self::Error;
     /// Users in the store who ever held one of these addresses, and the key of the address.
     async fn known_holders(

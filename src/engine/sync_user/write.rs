@@ -11,7 +11,7 @@ use crate::engine::smaller::AsksForLess;
 use crate::http::{Failure, Kind};
 use crate::store::{Alarm, Intent};
 
-/// How a decision calls an account that our block denies, because Auth0 refused the mark.
+/// The word in decisions for an account that our block alone denies, because Auth0 refused the mark.
 const BLOCKED_ONLY: &str = "denied by block only";
 /// Why a decision wrote less than the mark.
 const MARK_REFUSED: &str = "mark_refused";
@@ -21,7 +21,7 @@ const MIRROR_REFUSED: &str = "mirror_refused";
 pub(super) enum Written {
     /// It was applied, whole or in part.
     Done(Done),
-    /// Auth0 refuses what is missing, and what is there is enough. Says what was refused.
+    /// Auth0 refused the part that is missing, and the account is good enough without it. Contains what was refused.
     NothingNeeded(&'static str),
     /// It was not applied. The account's outcome is recorded, and the look continues with the other accounts.
     Not,

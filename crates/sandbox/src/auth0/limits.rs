@@ -8,9 +8,9 @@ use okta_auth0_sync_clock::add;
 /// A token bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
-    /// Requests at once.
+    /// The size of the bucket.
     pub burst: u32,
-    /// Further requests per second.
+    /// The refill rate, in requests per second.
     pub refill_per_second: f64,
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Open {
     pub(super) refresh_tokens: Vec<Value>,
 }
 
-/// The state of the tenant. All of it is under one lock: a request sees one moment.
+/// The state of the tenant. All of it is under one lock, so a request sees a consistent state.
 pub(super) struct Tenancy {
     pub(super) url: String,
     pub(super) options: Auth0Options,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Nested deeper than this, a query is refused.
+/// Queries that are nested deeper are refused.
 const DEPTH_MAX: usize = 32;
 /// Fields whose values are compared without regard to case; metadata is compared as it is.
 const IGNORING_CASE: [&str; 9] =

@@ -58,7 +58,7 @@ impl Query {
 /// A page of events, and the cursor after it.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// A JSON list.
+    /// The events, as a JSON array.
     pub(super) json: String,
     /// `None`: unchanged. For a polling request that means "repeat the request", for a bounded one "the end".
     pub(super) after: Option<String>,

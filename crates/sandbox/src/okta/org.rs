@@ -16,7 +16,7 @@ use super::oauth::{Authority, Refused};
 use super::problem::Problem;
 use super::{OktaOptions, PageOrder};
 
-/// The state of the org. All of it is under one lock: a request sees one moment.
+/// The state of the org. All of it is under one lock, so a request sees a consistent state.
 pub(super) struct Org {
     pub(super) url: String,
     pub(super) options: OktaOptions,
