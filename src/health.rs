@@ -28,7 +28,7 @@ pub struct Health {
     pub obligations: Vec<Obligation>,
     /// Users that may have to be denied and wait for a look.
     pub denials_waiting: i64,
-    /// Users who left and are not denied. No obligation is missed by them, but nothing is well either.
+    /// Users who left and are not denied. They miss no obligation, but not all is well either.
     pub left_open: LeftOpen,
     /// Both remotes.
     pub remotes: Vec<RemoteRow>,
@@ -129,7 +129,7 @@ impl Health {
         if let Some(daemon) = daemon.filter(|daemon| daemon.met != Some(false)) {
             daemon.met = Some(false);
             daemon.detail = match &daemon.since {
-                Some(at) => format!("the daemon is not running; its last sign was at {at}"),
+                Some(at) => format!("the daemon is not running; its last sign of life was at {at}"),
                 None => "the daemon is not running".to_owned(),
             };
         }
@@ -189,7 +189,7 @@ impl Health {
         }
         let mut kinds: Vec<&str> = self.other_alarms().map(|alarm| alarm.kind.as_str()).collect();
         if !kinds.is_empty() {
-            let count = kinds.len();
+            let count = kinds.len() as u64;
             kinds.sort_unstable();
             kinds.dedup();
             violated("alarm", format!("{}: {}", counted(count, "open alarm"), kinds.join(", ")));
@@ -202,7 +202,7 @@ impl Health {
             }
         }
         if status.quarantined > 0 {
-            let count = usize::try_from(status.quarantined).unwrap_or(usize::MAX);
+            let count = status.quarantined.unsigned_abs();
             violated("quarantined", format!("{} could not be parsed", counted(count, "System Log event")));
         }
         violations
@@ -323,7 +323,8 @@ pub fn display_name(remote: &str) -> &str {
     }
 }
 
-fn counted(count: usize, what: &str) -> String {
+/// `1 event`, `2 events`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

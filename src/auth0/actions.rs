@@ -370,7 +370,7 @@ impl Auth0 {
 
     fn action_address(&self, endpoint: Endpoint, id: &str, below: &str) -> Result<Url, Failure> {
         if matches!(id, "" | "." | "..") {
-            return Err(endpoint.rejected("this can be no Action's id"));
+            return Err(endpoint.rejected("not a valid Action id"));
         }
         let segment: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
         Ok(self.address(&format!("/api/v2/actions/actions/{}{below}", segment.replace('+', "%20"))))

@@ -125,7 +125,7 @@ impl Auth0 {
     fn account_address(&self, endpoint: Endpoint, id: &AccountId, below: &str) -> Result<Url, Failure> {
         // With an empty segment the URL lists all accounts, and dots lead to the parent, percent-encoded or not.
         if matches!(id.as_str(), "" | "." | "..") {
-            return Err(endpoint.rejected("this can be no account's id"));
+            return Err(endpoint.rejected("not a valid account id"));
         }
         // Form encoding, except that a plus does not stand for a space in a path.
         let segment: String = form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();

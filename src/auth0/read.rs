@@ -197,7 +197,7 @@ impl Auth0 {
         if record.account.id == *id {
             Ok(record)
         } else {
-            Err(answer.malformed(format!("asked for account {id}, got {}", record.account.id)))
+            Err(answer.malformed(format!("requested account {id}, got {}", record.account.id)))
         }
     }
 }

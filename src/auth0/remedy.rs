@@ -9,7 +9,8 @@ pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<St
     // Signals"), so the message decides.
     if code == Some("insufficient_entitlement") || (lower.contains("upgrade") && lower.contains("subscription")) {
         return Some(
-            "the tenant's Auth0 plan does not include this: no scope will help; switch the option off".to_owned(),
+            "the tenant's Auth0 plan does not include this feature, and no scope adds it: switch the option off"
+                .to_owned(),
         );
     }
     if code == Some("insufficient_scope") {
@@ -29,7 +30,8 @@ pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<St
             "auth0.audience must be the Management API's identifier, https://TENANT.REGION.auth0.com/api/v2/"
         }
         Kind::Unauthorized if lower.contains("signature") || lower == "invalid token" => {
-            "ask for the token and call the API at the same domain: set auth0.url to one of them"
+            "the token and the API call must use the same domain: set auth0.url to either the tenant's domain or the \
+             custom domain"
         }
         Kind::Unauthorized => {
             "check auth0.client_id, its secret or key, and that auth0.url is this application's tenant"

@@ -130,11 +130,13 @@ impl Standing {
         let draft = if self.is_written {
             "the draft is the code of this version and configuration".to_owned()
         } else {
-            "the draft is other code than `okta-auth0-sync action show` prints".to_owned()
+            "the draft differs from what `okta-auth0-sync action show` prints".to_owned()
         };
         let deployed = match (&action.deployed_code, self.is_deployed, action.all_changes_deployed) {
             (None, _, _) => "was never deployed".to_owned(),
-            (Some(_), false, _) => "other code runs than `okta-auth0-sync action show` prints".to_owned(),
+            (Some(_), false, _) => {
+                "the code that runs differs from what `okta-auth0-sync action show` prints".to_owned()
+            }
             (Some(_), true, false) => "the code runs; the draft has changes that are not deployed".to_owned(),
             (Some(_), true, true) => "the code runs".to_owned(),
         };
@@ -144,8 +146,8 @@ impl Standing {
         };
         let first = match self.position {
             Some(0) => "before all others".to_owned(),
-            None => "not in the flow at all".to_owned(),
-            _ => "an Action before it could redirect the person or enrich their token first".to_owned(),
+            None => "not in the flow".to_owned(),
+            _ => "an earlier Action could redirect the user or enrich their token".to_owned(),
         };
         vec![
             yes("present", true, format!("{} ({})", action.name, action.id), DEPLOY),

@@ -55,7 +55,7 @@ pub(crate) async fn run(config: &Config, arguments: &ApproveArgs, clock: &Arc<dy
     let all_covered = answers.len() == chosen.len();
     if !all_covered {
         print(&format!(
-            "{} of {} users changed in between and were not approved",
+            "{} of {} users changed in the meantime and were not approved",
             chosen.len() - answers.len(),
             chosen.len()
         ))?;

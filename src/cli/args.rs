@@ -21,7 +21,7 @@ use crate::domain::address::unwrap_mailbox;
                   by another process, 78 invalid configuration."
 )]
 pub struct Cli {
-    /// Configuration file [default: /etc/okta-auth0-sync/config.toml, else ./config.toml]
+    /// Configuration file [default: $OKTA_AUTH0_SYNC_CONFIG, else /etc/okta-auth0-sync/config.toml, else ./config.toml]
     // The environment variable is read with the configuration, not here, because an empty one counts as unset.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
@@ -67,7 +67,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  okta-auth0-sync retry --failed")]
     Retry(RetryArgs),
 
-    /// Approve what held users wait for, after showing what it does
+    /// Approve held users, after showing what each approval does
     #[command(after_help = "Examples:\n  okta-auth0-sync approve ann@example.com\n  \
                             okta-auth0-sync approve --all    deny the users that the guard holds")]
     Approve(ApproveArgs),
@@ -136,7 +136,7 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "all", value_parser = Since::parse)]
     pub since: Option<Since>,
 
-    /// All deniable users, whenever their status changed, and all users in the state
+    /// All users that may have to be denied, whenever their status changed, and all users in the state
     #[arg(long)]
     pub all: bool,
 
@@ -243,7 +243,7 @@ pub struct ApproveArgs {
     #[arg(value_parser = who())]
     pub who: Vec<String>,
 
-    /// All users that the guard holds; users held for other reasons need their names
+    /// All users that the guard holds; name users that are held for other reasons
     #[arg(long)]
     pub all: bool,
 

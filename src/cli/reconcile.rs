@@ -33,7 +33,7 @@ pub(crate) async fn run(config: Config, arguments: &ReconcileArgs, clock: Arc<dy
     };
     let shown = tokio::spawn(sync::show("comparing users", heard));
     let stop = signals::stop_on_signal()?;
-    engine.begin_reconcile(scope, "asked for on the command line").await?;
+    engine.begin_reconcile(scope, "requested on the command line").await?;
     let result = reconcile(&engine, &stop).await;
     engine.close_notes();
     let reports = shown.await.unwrap_or_default();

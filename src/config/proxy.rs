@@ -10,7 +10,7 @@ const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// Never reached through a proxy, which would reach its own machine.
+/// Never reached through a proxy: the proxy would connect to its own machine.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// A proxy. Its text and debug forms hide the password.
@@ -86,14 +86,13 @@ fn proxy(environment: &Environment, names: [&'static str; 2]) -> Result<Option<P
     };
     let address = if value.contains("://") { value } else { format!("http://{value}") };
     // The value may contain a password, so no message shows it.
-    let url =
-        Url::parse(&address).map_err(|error| wrong(variable, &format!("is not the address of a proxy: {error}")))?;
+    let url = Url::parse(&address).map_err(|error| wrong(variable, &format!("is not a proxy URL: {error}")))?;
     if url.scheme().starts_with("socks") {
         return Err(wrong(variable, "names a SOCKS proxy, which is not supported"));
     }
     let is_address = matches!(url.scheme(), "http" | "https") && url.has_host() && matches!(url.path(), "" | "/");
     if !is_address || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong(variable, "is not the address of a proxy"));
+        return Err(wrong(variable, "is not a proxy URL"));
     }
     Ok(Some(Proxy { variable, url }))
 }

@@ -160,7 +160,7 @@ impl Resolver<'_> {
         if let Some(url) = &url
             && let Some(host) = url.host_str().filter(|host| host.contains("-admin.okta"))
         {
-            self.wrong("okta.url", format!("`{host}` is the address of the admin console: leave out `-admin`"));
+            self.wrong("okta.url", format!("`{host}` is the host of the admin console: leave out `-admin`"));
         }
         self.check_host("okta.url", url.as_ref(), AUTH0_DOMAINS, "of an Auth0 tenant");
         let token = self.secret("okta.api_token", Kind::Token, raw.api_token, &raw.api_token_file);

@@ -190,7 +190,7 @@ impl Secret {
             }
             Kind::Address => match Url::parse(text.trim()) {
                 Ok(url) => require_private_transport(&url).err(),
-                Err(error) => Some(format!("is not an address ({error})")),
+                Err(error) => Some(format!("is not a URL ({error})")),
             },
         }
     }

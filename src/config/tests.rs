@@ -258,7 +258,7 @@ fn problems_name_location_and_remedy() {
         ("http", "listen = \"0.0.0.0:9465\"", "http.listen: 0.0.0.0:9465 can be reached from other machines"),
         ("http", "listen = \"unix:http.sock\"", "is not the absolute path of a socket"),
         ("alert", "webhook_url = \"http://example.com/x\"", "alert.webhook_url: would send credentials in the clear"),
-        ("alert", "webhook_url = \"example\"", "alert.webhook_url: is not an address"),
+        ("alert", "webhook_url = \"example\"", "alert.webhook_url: is not a URL"),
         ("colour", "red = 1", "unknown field `colour`"),
     ] {
         let message = refusal(&with(table, line), &[]);
@@ -293,7 +293,7 @@ fn urls_must_be_private_origins() {
         ("https://acme.okta.com/api/v1", "must end after the host: write \"https://acme.okta.com\""),
         ("https://acme.okta.com/?a=b", "must end after the host"),
         ("https://me:secret@acme.okta.com", "must not contain a user name or password"),
-        ("https://acme-admin.okta.com", "the address of the admin console"),
+        ("https://acme-admin.okta.com", "the host of the admin console"),
     ] {
         let message = refusal(&MINIMAL.replace("https://acme.okta.com", url), &[]);
         assert!(message.contains(expected), "{url}: {message}");
@@ -367,7 +367,7 @@ fn environment_problems_name_the_variable() {
         ("OKTA_AUTH0_SYNC__ENGINE__CONCURRENCY", "many", "must be a whole number from 1 to 64"),
         ("OKTA_AUTH0_SYNC__ENGINE__ENFORCE", "yes", "must be `true` or `false`"),
         ("OKTA_AUTH0_SYNC__LIMITS__OKTA_SHARE", "90%", "must be a number such as 0.8"),
-        ("OKTA_AUTH0_SYNC__OKTA__URL", "acme", "is not an address"),
+        ("OKTA_AUTH0_SYNC__OKTA__URL", "acme", "is not a URL"),
         ("OKTA_AUTH0_SYNC__OKTA__API_TOKEN", "", "is empty"),
         ("OKTA_AUTH0_SYNC__OKTA__INITIAL_LOOKBACK", "200days", "must be at most 179 days"),
         ("OKTA_AUTH0_SYNC__AUTH0__CONNECTIONS", "[1]", "must be an array of strings"),

@@ -62,7 +62,7 @@ macro_rules! text_setting {
 }
 
 text_setting! {
-    Origin: "an address such as \"https://acme.okta.com\"";
+    Origin: "a URL such as \"https://acme.okta.com\"";
     Text: "a string";
     OptionalPath: "a path, or \"\" for none";
     OptionalGroup: "the name of a group, or \"\" for none";
@@ -94,7 +94,7 @@ impl FromStr for Origin {
         let url = Url::parse(text).map_err(|error| {
             let full = Url::parse(&format!("https://{text}")).ok().filter(|_| !text.contains("://"));
             let example = full.map_or("https://acme.okta.com".to_owned(), |url| url.origin().ascii_serialization());
-            format!("is not an address ({error}): write it with its scheme, such as \"{example}\"")
+            format!("is not a URL ({error}): write it with its scheme, such as \"{example}\"")
         })?;
         require_private_transport(&url)?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -346,7 +346,7 @@ impl FromStr for MarkTarget {
     }
 }
 
-/// By what an account is found to be a user's.
+/// How accounts are matched to a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MatchName {
     Email,
@@ -360,7 +360,9 @@ impl FromStr for MatchName {
         match text.trim() {
             "email" => Ok(Self::Email),
             "okta_id" => Ok(Self::OktaId),
-            other => Err(format!("`{}` cannot find an account: use \"email\", \"okta_id\"", other.escape_debug())),
+            other => {
+                Err(format!("`{}` is not a way to match accounts: use \"email\", \"okta_id\"", other.escape_debug()))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::auth0::Standing;
 use crate::domain::clock::timestamp_text;
 use crate::domain::{AccountId, Held, OktaUserId, Timestamp};
-use crate::health::Obligation;
+use crate::health::{Obligation, counted};
 use crate::http::{Failure, Remote};
 use crate::store::{Alarm, AlarmKind};
 
@@ -39,8 +39,8 @@ impl Alarm {
                     AlarmKind::Guard,
                     INSTALLATION,
                     "more first denials than [guard] max_denials within its window; further denials are held",
-                    "check what happened in Okta; `approve --all` (or `approve <who>`) releases the denials, users who \
-                     are active again are released automatically",
+                    "check what happened in Okta; `approve --all` (or `approve <who>`) denies the held users; users \
+                     who are active again are released automatically",
                 );
             }
             Held::Vanished => (
@@ -64,8 +64,8 @@ impl Alarm {
         Self::new(
             AlarmKind::Failed,
             user.to_string(),
-            format!("{attempts} attempts failed: {why}"),
-            format!("fix the cause, then `retry {user}`; it is also retried once a day"),
+            format!("{} failed: {why}", counted(attempts.into(), "attempt")),
+            format!("fix the cause, then `retry {user}`; the daemon also retries once a day"),
         )
     }
 
@@ -74,9 +74,9 @@ impl Alarm {
         Self::new(
             AlarmKind::Quarantined,
             INSTALLATION,
-            format!("{count} events of the System Log could not be read{first}"),
-            "`events --state quarantined` lists them; sync the users they concern with `user <who> --sync`, then `approve \
-             <event id>`; please report the format",
+            format!("{} of the System Log could not be read{first}", counted(count, "event")),
+            "`events --state quarantined` lists them; run `user <who> --sync` for the users that they name, then \
+             `approve <event id>`; please report the format",
         )
     }
 
@@ -105,8 +105,8 @@ impl Alarm {
         Self::new(
             AlarmKind::Reanchored,
             INSTALLATION,
-            format!("{why}; the System Log is read again from {}", timestamp_text(since)),
-            "that is where it was last read to its end, so no event is lost and no action is needed; report it if it \
+            format!("{why}; reading the System Log again from {}", timestamp_text(since)),
+            "everything before that time was read, so no event is lost and no action is needed; report it if it \
              happens often",
         )
         .momentary()
@@ -121,7 +121,7 @@ impl Alarm {
             AlarmKind::Reanchored,
             INSTALLATION,
             format!(
-                "{why}; the System Log is read again from {}, and events {range} may have been missed",
+                "{why}; reading the System Log again from {}, and events {range} may have been missed",
                 timestamp_text(since)
             ),
             "a full reconcile (`reconcile --all`) has started and finds the users of missed events",
@@ -170,8 +170,8 @@ impl Alarm {
             AlarmKind::ForeignNext,
             host,
             format!("Okta's next link names the host {host}; its query was sent to {okta_url} instead"),
-            "set [okta] url to the org's own address if it is a custom domain; otherwise check for a proxy in front of \
-             Okta",
+            "if [okta] url is a custom domain, set it to the org's own URL; otherwise check for a proxy that rewrites \
+             responses",
         )
     }
 
@@ -220,7 +220,10 @@ impl Alarm {
         Self::new(
             AlarmKind::MirrorRefused,
             user.to_string(),
-            format!("the mark of {account} is lifted, but its user_metadata is too large to read: a mirror in it still denies"),
+            format!(
+                "the mark of {account} is lifted, but its user_metadata is too large to read: if it holds the \
+                     mirror, that still denies logins"
+            ),
             "remove okta.deactivated from the account's user_metadata in Auth0 if it is there",
         )
         .momentary()
@@ -244,8 +247,8 @@ impl Alarm {
             ADDRESSES,
             "Okta hides login and e-mail of users from our credential, so accounts of users who left are not found",
             "let the admin role of our credential read login and email of all users, without a condition on profile \
-             attributes; `check` says whether it works. The alarm ends when every such user was read again, at the latest \
-             with the next nightly listing; the view `unmatched` lists who is affected",
+             attributes; `check` says whether it works. The view `unmatched` lists the affected users. The alarm ends \
+             when all of them were read again, at the latest after the next nightly listing",
         )
     }
 
@@ -255,11 +258,11 @@ impl Alarm {
             AlarmKind::ReconcileLate,
             DIRECTORY,
             format!(
-                "the users of the org were not listed to the end since {}, so a user who is renamed before they leave may \
+                "no listing of the org's users has finished since {}, so a user who is renamed before they leave may \
                  be missed",
                 timestamp_text(since)
             ),
-            "read in the log why the listing fails (`directory_failed`), and fix that; it is retried every minute",
+            "find the cause in the log (`directory_failed`) and fix it; the listing is retried every minute",
         )
     }
 

@@ -81,7 +81,7 @@ impl Engine {
                     Ok(Begun::Some) => {}
                     Ok(Begun::Paused(pause)) => wait = pause.min(ASK_EVERY),
                     Err(error) if until == Until::Stopped => {
-                        error!(event = "store_failed", %error, "the state fails; retrying");
+                        error!(event = "store_failed", %error, "failed to use the state; retrying");
                         wait = STORE_AGAIN;
                     }
                     Err(error) => {

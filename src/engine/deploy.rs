@@ -39,12 +39,12 @@ pub enum DeploymentError {
     #[error("Auth0 failed to build the Action: its page in the dashboard (Actions, Library) shows the error")]
     BuildFailed,
     /// A step did not complete in time.
-    #[error("{0} did not complete within {seconds} s: try again, completed steps are kept", seconds = PATIENCE.as_secs())]
+    #[error("{0} did not complete within {seconds} s: retry; completed steps are kept", seconds = PATIENCE.as_secs())]
     TooSlow(&'static str),
     /// The flow differs from what was written.
     #[error(
         "another tool (Terraform, the dashboard) changed the post-login flow at the same time: check the flow in the \
-         dashboard (Actions, Triggers), then try again"
+         dashboard (Actions, Triggers), then retry"
     )]
     Overwritten,
 }

@@ -1,7 +1,7 @@
 //! Evaluates the obligations, raises the alarms of those that are missed, and ends them when they are met again.
 //!
-//! It is a task of its own and measures by the monotonic clock: a loop that waits, however politely, cannot keep it from
-//! running, and a step of the wall clock neither hides a missed deadline nor makes one up.
+//! It runs as a separate task and measures by the monotonic clock: a waiting loop cannot keep it from running, and a
+//! step of the wall clock neither hides a missed deadline nor makes one up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::store::{Alarm, AlarmKind, AlarmRow, Evaluation, StoreError};
 
 /// How often the waiting loop stamps its heartbeat.
 const STAMP_EVERY: Duration = Duration::from_secs(1);
-/// Between two evaluations.
+/// The time between two evaluations.
 const EVERY: Duration = Duration::from_secs(10);
-/// Until everything is known, so that a new daemon reports soon.
+/// The same until everything is known, so that a new daemon reports soon.
 const EVERY_AT_FIRST: Duration = Duration::from_secs(1);
 /// An older response says nothing about the clock now: it may have been set since.
 const DEVIATION_AGE_MAX: Duration = Duration::from_secs(600);
@@ -79,7 +79,7 @@ impl Engine {
             Err(failure) => {
                 let first = self.watch.lock().write_error.replace(failure.to_string()).is_none();
                 if first {
-                    error!(event = "state_failed", "failed to store an evaluation of the health: {failure}; retrying");
+                    error!(event = "state_failed", "failed to store a health evaluation: {failure}; retrying");
                 }
                 false
             }
@@ -163,7 +163,8 @@ impl Engine {
             match one.met {
                 Some(true) => self.end_alarm(kind, is_open, now).await?,
                 Some(false) => self.raise_missed(kind, one, is_open, now).await?,
-                // Not known in time is as bad as missed; until then there is nothing to say.
+                // An obligation that stays unknown beyond its deadline is as bad as a missed one. Before that, there is
+                // nothing to report.
                 None if is_overdue(one) => self.raise_missed(kind, one, is_open, now).await?,
                 None => {}
             }
@@ -189,7 +190,7 @@ impl Engine {
 
     async fn end_alarm(&self, kind: AlarmKind, open: Option<&AlarmRow>, now: Timestamp) -> Result<(), StoreError> {
         if open.is_some() && self.store.clear_alarm(kind, "", now).await? {
-            info!(event = "alarm_over", kind = kind.as_str(), "an alarm is over");
+            info!(event = "alarm_over", kind = kind.as_str(), "alarm cleared");
         }
         Ok(())
     }

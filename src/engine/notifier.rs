@@ -15,7 +15,7 @@ use crate::store::{AlarmKind, PendingNotification, StoreError};
 
 /// How often to poll the store for notifications.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// A message that the webhook refused so often is skipped.
+/// A message that the webhook has refused this many times is skipped.
 const REFUSALS_MAX: u32 = 3;
 /// The waits while the webhook fails.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(600) };
@@ -67,7 +67,7 @@ impl Engine {
                 Ok(Delivery::One) => (failures, wait) = (0, Duration::ZERO),
                 Ok(Delivery::Skipped(error)) => {
                     (failures, wait) = (0, Duration::ZERO);
-                    warn!(event = "webhook_refused", %error, "the webhook refuses a notification; skipped it");
+                    warn!(event = "webhook_refused", %error, "the webhook refused a notification; skipping it");
                 }
                 Ok(Delivery::Failed(error)) => {
                     failures = failures.saturating_add(1);
@@ -123,7 +123,7 @@ enum Delivery {
     Skipped(String),
 }
 
-/// How often the webhook has refused the notification that is tried now.
+/// How often the webhook has refused the current notification.
 #[derive(Debug, Default)]
 struct Refusals {
     of: Option<(i64, bool)>,

@@ -365,7 +365,7 @@ impl Engine {
         self.report_other_org(compared.other_org).await?;
         if let Err(error) = self.report_foreign_flags(compared.ownerless).await {
             match error {
-                PassError::Failed(failure) => skipped.push(format!("the accounts with a flag of others ({failure})")),
+                PassError::Failed(failure) => skipped.push(format!("the accounts with a flag ({failure})")),
                 other => return Err(other),
             }
         }
@@ -390,7 +390,7 @@ impl Engine {
             return Ok(());
         }
         let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { return Ok(()) };
-        // The start of a range was the end of the one before.
+        // The previous range ended with the accounts of this moment, so it has counted them.
         let again = since.is_some() && record.created_at.as_deref() == since;
         if mark.other_org(self.store.okta_org().await?.as_deref()).is_some() {
             compared.other_org += u64::from(!account.former_mark && !again);
@@ -588,20 +588,20 @@ fn past_failed_page(cursor: Option<&str>, failure: &Failure, compared: &mut Comp
     Step { stage: Some(Stage::Marked), next: None, listed: 0, made_due: 0, skipped }
 }
 
-/// Logs what a page could not compare.
+/// Logs what could not be compared on a page.
 fn note_skipped(skipped: &[String]) {
     if skipped.is_empty() {
         return;
     }
     let named = skipped.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let count = skipped.len();
-    warn!(event = "reconcile_skipped", count, "reconcile skipped {count}, and tries again next time: {named}");
+    warn!(event = "reconcile_skipped", count, "reconcile skipped {count}; the next one retries: {named}");
 }
 
 /// A user to deny, as the store and the listing show them.
 struct Candidate {
     known: KnownUser,
-    /// By what their accounts are found.
+    /// The identifiers that find their accounts.
     identifiers: Vec<Identifier>,
 }
 

@@ -230,10 +230,7 @@ impl Engine {
                         failures = failures.saturating_add(1);
                         retry_at = self.clock.monotonic().saturating_add(RECONCILES.wait(failures, fastrand::f64()));
                         if failures == 1 {
-                            warn!(
-                                event = "reconcile_failed",
-                                "reconcile interrupted: {error}; resuming when it is over"
-                            );
+                            warn!(event = "reconcile_failed", "reconcile interrupted: {error}; resuming with backoff");
                         }
                     }
                 }

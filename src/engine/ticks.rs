@@ -85,7 +85,7 @@ impl Engine {
                     warn!(
                         event = "tick_missed",
                         schedule = ticks.name,
-                        "schedule.{} did not tick in time, as after a step of the system clock; continuing without it",
+                        "schedule.{} did not tick in time (was the system clock set?); continuing by elapsed time",
                         ticks.name
                     );
                     ticks.record(clock);

@@ -55,8 +55,8 @@ pub enum HttpError {
     /// The additional roots are not PEM certificates.
     #[error("the file with additional root certificates contains no readable PEM certificate")]
     Roots(#[source] Option<reqwest::Error>),
-    /// The address of a proxy cannot be used.
-    #[error("the address of the proxy cannot be used")]
+    /// The URL of a proxy cannot be used.
+    #[error("the proxy URL cannot be used")]
     Proxy(#[source] reqwest::Error),
     /// Usually because the system has no root certificates.
     #[error(
@@ -174,7 +174,7 @@ impl Http {
 
     fn read_remote_time(&self, remote: Remote, response: &reqwest::Response, took: Duration, clock: &dyn Clock) {
         let date = self.remote_times.record(remote, response.status(), response.headers(), took, clock);
-        // One authority: two remotes that disagree would move the clock to and fro.
+        // Only one remote counts: two that disagree would move the clock back and forth.
         let Some(date) = date.filter(|_| remote == Remote::Okta && response.status().is_success()) else { return };
         if let Some(step) = clock.confirm(date) {
             tracing::warn!(

@@ -100,7 +100,7 @@ fn register_state(registry: &mut Registry, status: &StatusRow, is_healthy: bool)
     if let Some(at) = unix_seconds(status.oldest_pending_at.as_deref()) {
         let oldest = Number::default();
         oldest.set(at);
-        let help = "Time since which the oldest unsettled user is due; absent if none is due";
+        let help = "Time at which the oldest unsettled user became due; absent if none is due";
         registry.register_with_unit("oldest_pending_timestamp", help, Unit::Seconds, oldest);
     }
 }
@@ -121,7 +121,7 @@ fn register_obligations(registry: &mut Registry, obligations: &[Obligation]) {
     }
     let help = "1 if an obligation is met, 0 if it is missed or unknown; docs/operations.md lists the remedies";
     registry.register("obligation_met", help, met);
-    let help = "Age of what an obligation waits for; 0 if it waits for nothing";
+    let help = "Age of what an obligation is judged by, such as the last good poll; 0 if there is none";
     registry.register_with_unit("obligation_age", help, Unit::Seconds, ages);
 }
 

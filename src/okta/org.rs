@@ -55,7 +55,7 @@ impl Okta {
             .ok()
             .and_then(|organization| organization.id)
             .filter(|id| !id.is_empty())
-            .ok_or_else(|| answer.malformed("no org id in the response: check that okta.url is the address of the org"))
+            .ok_or_else(|| answer.malformed("no org id in the response: check that okta.url is the URL of the org"))
     }
 
     /// Checks our credential: fetches an access token, or reads the record of the API token.

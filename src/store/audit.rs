@@ -143,7 +143,7 @@ fn require_digest(row: &SqliteRow, id: i64, digest: &[u8]) -> Result<(), StoreEr
     if digest_of(&values) == digest {
         return Ok(());
     }
-    Err(StoreError::Tampered(format!("row {id} does not have the values it was written with")))
+    Err(StoreError::Tampered(format!("row {id} was changed after it was written")))
 }
 
 /// Hashes each value with its length, so that different rows never hash the same bytes.

@@ -56,7 +56,7 @@ impl Store {
                 // Another process may write between the counts; the copy was made between `before` and `after`.
                 if copied < before.min(after) || copied > before.max(after) {
                     return Err(refuse(format!(
-                        "the copy has {copied} {name}, the state {before} before and {after} after"
+                        "the copy has {copied} {name}; the state had {before} before and {after} after"
                     )));
                 }
             }

@@ -277,7 +277,7 @@ fn migration_remedy(error: &MigrateError) -> &'static str {
 /// The remedy for SQLite errors that an operator can fix.
 fn remedy(error: &sqlx::Error) -> &'static str {
     match primary_code(error) {
-        Some(5 | 6) => "; another program holds the database locked: end it",
+        Some(5 | 6) => "; another program has locked the database: end it",
         Some(8) => "; the file or its folder is read-only",
         Some(10) => "; the disk reported an error or is full: check `df` and the kernel log; nothing is lost",
         Some(11) => "; the file is damaged: stop the service and restore a backup",

@@ -16,7 +16,7 @@ use super::connect::{connect, options};
 
 /// The files that SQLite keeps beside the state.
 const SQLITE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
-/// What a new state is called until it is complete.
+/// The name suffix of a new state until it is complete.
 pub(super) const NEW: &str = ".new";
 
 /// A file next to the state.
@@ -45,7 +45,7 @@ pub fn check_folder(path: &Path) -> Result<bool, StoreError> {
         let folder = folder(path).display();
         return Err(StoreError::Unsafe {
             path: path.to_owned(),
-            what: format!("every user of this machine can write its folder {folder}"),
+            what: format!("every local user can write to its folder {folder}"),
             remedy: format!("`chmod o-w {folder}`, or set [store] path to a file in a folder of the service's user"),
         });
     }

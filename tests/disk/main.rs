@@ -237,7 +237,7 @@ async fn locked_state_is_reported_loses_no_user() {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let ran = harness.run(&["sync"]).await;
     ran.exits(1);
-    assert!(ran.err.contains("another program holds the database locked: end it"), "{}", ran.err);
+    assert!(ran.err.contains("another program has locked the database: end it"), "{}", ran.err);
     // Readers still work.
     harness.run(&["status"]).await.exits(0);
     assert_eq!(harness.shut_out(), left);

@@ -148,7 +148,7 @@ async fn export_verifies_and_detects_tampering() {
     pool.close().await;
     let ran = folder.run(&["audit", "verify"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
-    assert!(ran.err.contains("row 1 does not have the values it was written with"), "{}", ran.err);
+    assert!(ran.err.contains("row 1 was changed after it was written"), "{}", ran.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
