@@ -60,8 +60,8 @@ impl<'a> From<&'a Mark> for WireMark<'a> {
     }
 }
 
-/// The former keys of which the mark was ours: it is removed by the write of the current one. Under a key that this
-/// installation once shared with another one, the other's marks stay.
+/// The former keys with one of our marks, which the write of the current one removes. Another installation may use the
+/// same former key; its marks stay.
 fn former_keys<'a>(record: &'a AccountRecord, ours: Option<&Mark>) -> impl Iterator<Item = &'a str> {
     let org = ours.and_then(|mark| mark.okta_org.clone());
     let is_ours =

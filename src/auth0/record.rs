@@ -157,7 +157,7 @@ impl Marks {
         marks
     }
 
-    /// The mark that counts, and whether it stands under a former key: the current one, unless only a former one denies.
+    /// The mark that counts, and whether it is under a former key: the current one, unless only a former one denies.
     fn in_force(&self) -> (Option<&Mark>, bool) {
         let mut former = self.former.iter().map(|(_, mark)| mark).filter(|mark| mark.deactivated);
         match (&self.current, former.next()) {

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_line_ends_are_overlooked() {
+    fn only_line_ends_may_differ() {
         assert!(is_same_code(ACTION_SOURCE, &format!("{}\r\n\r\n", ACTION_SOURCE.replace('\n', " \r\n"))));
         assert!(!is_same_code(ACTION_SOURCE, &ACTION_SOURCE.replacen("true", "yes", 1)));
         assert!(!is_same_code(ACTION_SOURCE, &ACTION_SOURCE.replacen("  api", "api", 1)));

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_be_wrong_has_its_steps() {
+    fn each_defect_has_its_steps() {
         let ours = |code, deployed| action("a", ACTION_NAME, code, deployed);
         let other = action("x", "other", "y", Some("y"));
         type Case = (Vec<Action>, Vec<Bound>, &'static [Step], &'static [&'static str]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_keeps_their_place() {
+    fn other_actions_keep_their_order() {
         let ours = action("a", ACTION_NAME, "c", Some("c"));
         let flow = [bound("x"), bound("y"), bound("x2")];
         let places = Standing::flow_with_first(&flow, &ours);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_flow_has_room_only_for_who_is_in_it() {
+    fn full_flow_takes_only_a_bound_action() {
         let ours = action("a", ACTION_NAME, "c", Some("c"));
         let mut flow: Vec<Bound> = (0..BOUND_MAX).map(|n| bound(&format!("x{n}"))).collect();
         assert!(Standing::new(vec![ours.clone()], flow.clone(), &shipped()).is_full());

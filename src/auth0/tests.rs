@@ -113,7 +113,7 @@ fn marks_and_mirrors_in_every_shape() {
 }
 
 #[test]
-fn an_account_needs_an_id_and_nothing_else() {
+fn account_needs_only_an_id() {
     let bare =
         read(&json!({ "user_id": "x", "email": 7, "identities": "none", "blocked": "yes", "email_verified": [] }));
     assert_eq!((bare.account.email, bare.account.blocked, bare.account.email_verified), (None, false, false));

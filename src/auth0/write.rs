@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_is_called_by_its_event_or_else_by_its_user() {
+    fn correlation_id_is_event_or_user() {
         let user = OktaUserId::parse("00u1");
         let name = |event| correlation_id(event, user.as_ref()).map(|name| name.to_str().unwrap().to_owned());
         let event = "dc9fd3c0-598c-11ef-8478-2b7584bf8d5a";

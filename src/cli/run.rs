@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn helper_that_ends_at_shutdown_is_no_error() {
+    async fn helper_may_exit_at_shutdown() {
         let stop = CancellationToken::new();
         stop.cancel();
         let mut helpers = JoinSet::new();

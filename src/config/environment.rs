@@ -71,7 +71,7 @@ fn is_service_link(rest: &str) -> bool {
         || parts.last() == Some(&"PORT")
 }
 
-/// The name among `known` that `typed` was probably meant to be.
+/// The closest name in `known` to `typed`, if one is close enough.
 pub(super) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const DISTANCE_MAX: usize = 3;
     let plain = |name: &str| name.to_ascii_uppercase().split('_').filter(|part| !part.is_empty()).collect::<String>();
@@ -83,7 +83,7 @@ pub(super) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> 
         .map(|(_, name)| name)
 }
 
-/// How many letters to insert, remove or replace (Levenshtein).
+/// The number of letters to insert, remove or replace (Levenshtein distance).
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

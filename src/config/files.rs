@@ -1,4 +1,4 @@
-//! Opening the files that configure us: regular files only, which no other user can change.
+//! Opens the files that configure the program: only regular files, which no other user can change.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -23,8 +23,8 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 /// How other users can change the file, and what prevents it; `None` if they cannot. Root is trusted.
 ///
-/// The rule is OpenSSH's for its configuration. Like Debian's OpenSSH it permits writing to a group that is the owner's
-/// own: user-private groups have the number of their user.
+/// The rule is OpenSSH's for its configuration. Like Debian's OpenSSH it permits write access for the owner's private
+/// group, which has the number of its user.
 pub(super) fn exposure(path: &Path, metadata: &Metadata) -> Option<String> {
     let us = rustix::process::geteuid().as_raw();
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());

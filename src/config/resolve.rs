@@ -212,7 +212,8 @@ impl Resolver<'_> {
         if url.as_ref().and_then(Url::host_str) == Some("manage.auth0.com") {
             self.wrong(
                 "auth0.url",
-                "is the address of the dashboard: use the tenant's domain, as its applications show it (Settings, Domain)",
+                "is the dashboard's URL: use the tenant's domain, which the settings of each application show \
+                 (Settings, Domain)",
             );
         }
         let client_id =

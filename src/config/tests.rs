@@ -317,7 +317,7 @@ fn swapped_and_dashboard_urls_are_recognized() {
             "https://acme.oktapreview.com",
             "auth0.url: `acme.oktapreview.com` is the address of an Okta",
         ),
-        ("https://acme.okta.com", "https://manage.auth0.com", "auth0.url: is the address of the dashboard"),
+        ("https://acme.okta.com", "https://manage.auth0.com", "auth0.url: is the dashboard's URL"),
         ("acme.okta.com", "https://acme.eu.auth0.com", "with its scheme, such as \"https://acme.okta.com\""),
     ] {
         let text = MINIMAL.replace("https://acme.okta.com", "OKTA").replace("https://acme.eu.auth0.com", auth0);

@@ -145,7 +145,7 @@ pub struct Account {
     pub mark: Option<Mark>,
     /// A mark is in force under a former metadata key: it has to be rewritten under the current one.
     pub former_mark: bool,
-    /// What other installations say about the account, under metadata keys of their own.
+    /// What other installations say about the account, under their metadata keys.
     pub other_marks: OtherMarks,
     /// `app_metadata` was not read, because it is too large or was not asked for: the account may carry a mark.
     pub unread: bool,
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_reads_as_auth0_writes_it() {
+    fn id_keeps_auth0_spelling() {
         let id = AccountId::new("auth0|5f7c8ec7c33c6c004bbafe82");
         assert_eq!(format!("the account {id}"), "the account auth0|5f7c8ec7c33c6c004bbafe82");
     }

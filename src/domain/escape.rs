@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_deceives_is_escaped() {
+    fn only_deceptive_characters_are_escaped() {
         assert_eq!(escape("é\t\u{1b}[2J\u{9b}\u{202e}漢"), "é\\t\\u{1b}[2J\\u{9b}\\u{202e}漢");
     }
 }

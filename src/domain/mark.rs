@@ -12,8 +12,9 @@
 //! replaces the object `okta_sync` atomically, without read-modify-write. `user_metadata.okta.deactivated` is the mirror:
 //! we write it for Actions that read it, and never trust it.
 //!
-//! Several installations, one for each Okta org, can deny accounts of one tenant. Each has a metadata key, and so a mark, of
-//! its own. The mirror and the block exist once: whoever lifts its mark leaves them to an installation that still denies.
+//! Several installations, one for each Okta org, can deny accounts of one tenant. Each has a different metadata key,
+//! and so a separate mark. The mirror and the block exist only once: an installation that lifts its mark leaves them in
+//! place while another one still denies the account.
 
 use super::account::Mirror;
 use super::{Account, OktaUserId};
@@ -106,12 +107,12 @@ impl MetadataKeys {
         std::iter::once(&self.current).chain(&self.former).map(String::as_str)
     }
 
-    /// What a policy's fingerprint says about them.
+    /// The part of a policy's fingerprint that identifies them.
     pub fn fingerprint(&self) -> String {
         format!("key={}", self.current)
     }
 
-    /// The current key of the configuration that has this fingerprint; `None` if it does not say.
+    /// The current key of the configuration that has this fingerprint; `None` if the fingerprint does not name one.
     pub fn current_of(fingerprint: &str) -> Option<&str> {
         fingerprint.rsplit_once(" key=").map(|(_, key)| key)
     }

@@ -283,12 +283,12 @@ impl Alarm {
             AlarmKind::ForeignFlag,
             OTHER_ORG,
             format!(
-                "an installation for another Okta org writes its marks under our metadata key, on {count} accounts; an account \
-                 has room for one of them, so a user who left both orgs is admitted when the other installation lifts its \
-                 mark, until our next reconcile"
+                "an installation for another Okta org writes its marks under our metadata key (accounts: {count}); an \
+                 account has room for only one mark, so a user who left both orgs is admitted when the other \
+                 installation lifts its mark, until our next reconcile"
             ),
-            "give each installation its own auth0.metadata_key, with the previous one in auth0.former_metadata_keys, and run \
-             `action deploy` (docs/several-orgs.md)",
+            "give each installation a different auth0.metadata_key, list the previous one in \
+             auth0.former_metadata_keys, and run `action deploy` (docs/several-orgs.md)",
         )
     }
 

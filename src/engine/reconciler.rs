@@ -443,7 +443,7 @@ impl Engine {
     /// owner. The daemon adopts them when it denies their user, but never lifts them, so operators have to know.
     async fn report_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
         let listed = self.list_marked(&AccountQuery::FlaggedByOthers).await?;
-        // Another installation, with a metadata key of its own, denies an account and its mirror.
+        // Another installation, with a different metadata key, denies an account and its mirror.
         let (theirs, rest): (Vec<_>, Vec<_>) =
             listed.records.into_iter().partition(|record| record.account.other_marks.denied);
         let ids: Vec<AccountId> = rest.into_iter().map(|record| record.account.id).collect();

@@ -217,7 +217,7 @@ async fn non_array_log_page_is_malformed() {
 }
 
 #[tokio::test]
-async fn user_is_none_only_for_not_found_code() {
+async fn only_not_found_code_means_no_user() {
     let id = OktaUserId::parse("00u1").unwrap();
     let mut moving = user("00u1");
     moving["status"] = json!("ACTIVE");

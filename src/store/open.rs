@@ -287,8 +287,8 @@ fn require_bound(path: &Path, what: &'static str, bound: &str, configured: &str)
     })
 }
 
-/// Refuses a metadata key that is new if the marks under the key of the last run would be forgotten: the users whom they
-/// deny would be admitted by an Action that reads only the new key.
+/// Refuses a new metadata key if the configuration no longer names the one of the last run: an Action that reads only
+/// the new key would admit the users whose marks are under the old one.
 fn require_known_key(last_policy: &str, binding: &Binding) -> Result<(), StoreError> {
     let (last, now) = (MetadataKeys::current_of(last_policy), MetadataKeys::current_of(&binding.policy));
     match (last, now) {

@@ -278,7 +278,7 @@ impl Store {
         .await?)
     }
 
-    /// The users who left and are not denied, by reason. Exempt users have an alarm of their own.
+    /// The users who left and are not denied, by reason. Exempt users have a separate alarm.
     ///
     /// # Errors
     /// When the state cannot be read.

@@ -91,7 +91,7 @@ async fn event_and_reconcile_limits_differ() {
 }
 
 #[tokio::test]
-async fn new_window_allows_and_repairs_are_free() {
+async fn new_window_admits_and_repairs_do_not_count() {
     let (world, people) = guarded(1, 3).await;
     world.leaves(&people[0]).await;
     for user in world.auth0().users() {

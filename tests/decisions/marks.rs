@@ -247,7 +247,7 @@ async fn response_without_mark_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn account_deleted_before_write_is_no_failure() {
+async fn account_deleted_before_write_does_not_fail() {
     let world = World::new().await;
     let ann = world.person("ann@example.com");
     let account = world.account("ann@example.com");

@@ -33,7 +33,7 @@ async fn denial_revokes_sessions_once() {
 }
 
 #[tokio::test]
-async fn owed_revocation_survives_restart() {
+async fn pending_revocation_survives_restart() {
     let mut world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.auth0().faults().add(Fault::new(SESSIONS, "/api/v2/users/", Effect::Drop).times(1));
@@ -90,7 +90,7 @@ async fn refused_revocation_alarms_once() {
 }
 
 #[tokio::test]
-async fn missing_revocation_endpoint_owes_nothing() {
+async fn missing_endpoint_leaves_nothing_pending() {
     let world = World::with(|setup| setup.options.rules.end_sessions = true).await;
     let (ann, account) = logged_in(&world).await;
     world.auth0().faults().add(Fault::status(SESSIONS, "/api/v2/users/", 404));

@@ -100,7 +100,7 @@ mod tests {
             system.advance(Duration::from_secs(60));
             let right = add(start(), Duration::from_secs(60));
             assert_eq!((clock.now(), clock.wall()), (right, right + step), "{step}");
-            assert_eq!(clock.monotonic(), Duration::from_secs(60), "a step is no passing of time");
+            assert_eq!(clock.monotonic(), Duration::from_secs(60), "no time passes in a step");
             assert_eq!(clock.confirm(right), None, "the remote agrees with the time before the step");
             assert_eq!(clock.now(), right);
             assert_eq!(clock.confirm(right + step), Some(step), "the remote agrees with the system");

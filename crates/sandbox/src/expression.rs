@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_refused() {
+    fn invalid_expressions_are_refused() {
         let deep = format!("{}id pr{}", "(".repeat(100), ")".repeat(100));
         for text in [
             "",

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_skips_then_strikes_then_is_gone() {
+    fn fault_skips_then_applies_then_ends() {
         let faults = Faults::default();
         faults.add(Fault::new("GET", "/a", Effect::Drop).skip(1).times(2));
         let struck: Vec<bool> = (0..5).map(|_| !faults.take_effects(&get("/a/b", "")).is_empty()).collect();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_held_request_goes_on_when_it_is_released() {
+    async fn released_request_continues() {
         let faults = Faults::default();
         let hold = faults.hold(Matcher::any());
         let held = tokio::spawn({

@@ -217,7 +217,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_thumbprint_is_that_of_the_rfc() {
+    fn thumbprint_matches_the_rfc() {
         // The example of RFC 7638 §3.1.
         let key = json!({
             "kty": "RSA", "e": "AQAB", "alg": "RS256", "kid": "2011-04-29",

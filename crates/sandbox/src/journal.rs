@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiter_is_woken_by_the_answer_it_waits_for() {
+    async fn waiter_is_woken_by_its_response() {
         let journal = Journal::new();
         let waiter = tokio::spawn({
             let journal = journal.clone();

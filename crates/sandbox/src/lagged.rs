@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_index_sees_what_was_true_a_lag_ago() {
+    fn index_sees_the_value_of_a_lag_ago() {
         let s = Duration::from_secs;
         let lag = s(2);
         let mut value = Lagged::born("a", s(10), lag);

@@ -83,7 +83,7 @@ async fn failed_check_opens_no_circuit() {
 }
 
 #[tokio::test]
-async fn missing_action_is_no_alarm_with_blocks() {
+async fn blocks_replace_missing_action_alarm() {
     let stage = Stage::new(MarkOptions { block: true, ..MARK }).await;
     stage.sandbox.auth0().action().set_bound(false);
     assert_eq!(stage.engine.look_at_action().await.unwrap(), Some(Enforcement::Missing));

@@ -299,7 +299,7 @@ async fn unchanged_look_queues_dependants_only() {
 }
 
 #[tokio::test]
-async fn reason_during_look_wakes_applier_after() {
+async fn reason_during_look_wakes_applier() {
     let harness = Harness::with(|_| ()).await;
     let ann = harness.person_called("ann", "ann@example.com");
     harness.sync().await;

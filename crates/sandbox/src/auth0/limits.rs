@@ -78,7 +78,7 @@ mod tests {
     use okta_auth0_sync_clock::ManualClock;
 
     #[test]
-    fn a_bucket_empties_and_fills_by_the_millisecond() {
+    fn bucket_refills_every_millisecond() {
         let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
         let second = |at: &str| at.parse::<jiff::Timestamp>().unwrap().as_second();
         let mut level = Level::full(Bucket::FREE, clock.monotonic());

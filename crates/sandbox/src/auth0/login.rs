@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_the_api_can_be_called() {
+    fn unlisted_api_members_do_nothing() {
         let all = "api.idToken.setCustomClaim('a', 1); api.session.revoke('x', {}); await api.cache.get('k'); \
                    api.redirect.sendUserTo('https://x'); console.log(event.user.app_metadata.x?.y)";
         assert_eq!(act(all), Ok(ActionEffects::default()));

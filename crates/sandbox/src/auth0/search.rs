@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn query_reveals_its_required_value() {
+    fn required_value_of_query_is_found() {
         let query = Query::parse(r#"blocked:true AND email:"a@b""#).unwrap();
         assert_eq!(query.required("email"), Some("a@b"));
         assert_eq!(Query::parse(r#"blocked:true OR email:"a@b""#).unwrap().required("email"), None);

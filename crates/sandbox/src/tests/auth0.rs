@@ -237,7 +237,7 @@ async fn linking_discards_the_secondary_with_its_mark() {
 }
 
 #[tokio::test]
-async fn sessions_and_refresh_tokens_end_apart() {
+async fn sessions_and_tokens_end_separately() {
     let stage = Stage::set(|_| ()).await;
     let auth0 = stage.sandbox.auth0();
     let ann = auth0.create_user(json!({ "email": "a@x.org" }));

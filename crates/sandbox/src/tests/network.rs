@@ -68,7 +68,7 @@ async fn request_takes_effect_and_response_is_lost() {
 }
 
 #[tokio::test]
-async fn answers_can_be_falsified() {
+async fn responses_can_be_replaced() {
     let stage = Stage::set(|_| ()).await;
     let faults = stage.sandbox.okta().faults();
     let request_with = |effect| {
@@ -129,7 +129,7 @@ async fn a_delay_passes_on_the_sandboxs_clock() {
 }
 
 #[tokio::test]
-async fn stopping_ends_what_is_held() {
+async fn stop_ends_held_requests() {
     let stage = Stage::set(|_| ()).await;
     let hold = stage.sandbox.okta().faults().hold(Matcher::any());
     let Stage { sandbox, client, .. } = stage;
@@ -141,7 +141,7 @@ async fn stopping_ends_what_is_held() {
 }
 
 #[tokio::test]
-async fn everything_can_be_done_over_http() {
+async fn control_api_covers_every_operation() {
     let stage = Stage::set(|_| ()).await;
     let (okta, auth0) = (stage.sandbox.okta(), stage.sandbox.auth0());
     let control = |url: &str, method: Method, path: &str, body: Value| {

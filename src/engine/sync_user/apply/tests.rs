@@ -230,7 +230,7 @@ async fn missing_session_endpoint_raises_one_alarm() {
 }
 
 #[tokio::test]
-async fn owed_sessions_belong_to_one_account() {
+async fn pending_session_end_is_per_account() {
     let harness = Harness::with(|options| options.rules.end_sessions = true).await;
     let (ann, account) = ann(&harness).await;
     harness.auth0().set_has_session_api(false);

@@ -126,7 +126,7 @@ async fn unreadable_holder_blocks_its_address_only() {
 }
 
 #[tokio::test]
-async fn leavers_of_one_address_cost_few_calls_each() {
+async fn shared_address_costs_few_calls_per_leaver() {
     const LEAVERS: usize = 200;
     let stage = Stage::new(MarkOptions { mirror: true, block: false }).await;
     let okta = stage.sandbox.okta();
