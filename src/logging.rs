@@ -1,6 +1,6 @@
 //! The log: one line per event, to standard error.
 //!
-//! Three formats: text (time, level, message, fields; in colour on a terminal), journald (a syslog priority prefix `<N>`
+//! Three formats: text (time, level, message, fields; in color on a terminal), journald (a syslog priority prefix `<N>`
 //! as in sd-daemon(3), and no time, because journald adds it), and JSON (one object per line). Text from remotes is
 //! escaped so that it can neither forge a line nor control a terminal, and the length of a line is limited.
 
@@ -82,18 +82,18 @@ fn truncate(text: &mut String, bytes: usize) {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    Text { colour: bool },
+    Text { color: bool },
     Journal,
     Json,
 }
 
 impl Form {
     fn of_stderr(format: LogFormat) -> Self {
-        let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+        let color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
         match format {
             LogFormat::Json => Self::Json,
             LogFormat::Auto if journald_reads_stderr() => Self::Journal,
-            LogFormat::Auto | LogFormat::Text => Self::Text { colour },
+            LogFormat::Auto | LogFormat::Text => Self::Text { color },
         }
     }
 }
@@ -147,7 +147,7 @@ where
         let metadata = event.metadata();
         let line = match self.form {
             Form::Json => self.json(metadata, fields, spans),
-            Form::Text { colour } => self.text(metadata, &fields, &spans, colour),
+            Form::Text { color } => self.text(metadata, &fields, &spans, color),
             Form::Journal => Self::journal(metadata, &fields, &spans),
         };
         writeln!(writer, "{line}")
@@ -155,13 +155,13 @@ where
 }
 
 impl Lines {
-    fn text(&self, metadata: &tracing::Metadata<'_>, fields: &Collected, spans: &[String], colour: bool) -> String {
+    fn text(&self, metadata: &tracing::Metadata<'_>, fields: &Collected, spans: &[String], color: bool) -> String {
         let paint = |style: Style, text: &str| {
-            if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+            if color { format!("{style}{text}{style:#}") } else { text.to_owned() }
         };
         let dim = Style::new().effects(Effects::DIMMED);
         let level = paint(style_of(*metadata.level()), &format!("{:>5}", metadata.level().as_str()));
-        // Truncate before colouring, so that the reset sequence is never cut off.
+        // Truncate before coloring, so that the reset sequence is never cut off.
         let mut rest = fields.to_text(spans);
         truncate(&mut rest, LINE_MAX - 200);
         format!("{} {level} {} {rest}", paint(dim, &timestamp_text(self.clock.now())), paint(dim, metadata.target()))
@@ -206,14 +206,14 @@ impl Lines {
 }
 
 fn style_of(level: Level) -> Style {
-    let colour = match level {
+    let color = match level {
         Level::ERROR => AnsiColor::Red,
         Level::WARN => AnsiColor::Yellow,
         Level::INFO => AnsiColor::Green,
         Level::DEBUG => AnsiColor::Blue,
         Level::TRACE => AnsiColor::Magenta,
     };
-    Style::new().fg_color(Some(colour.into()))
+    Style::new().fg_color(Some(color.into()))
 }
 
 /// The message and the other fields of an event, escaped and truncated.
@@ -351,11 +351,11 @@ mod tests {
     #[test]
     fn text_format() {
         assert_eq!(
-            written(Form::Text { colour: false }, an_event),
+            written(Form::Text { color: false }, an_event),
             "2026-11-23T10:00:00.062Z  WARN okta_auth0_sync::logging::tests Auth0 is away status=503 \
              why=\"two words\" ok=false (look{user=00u1})\n"
         );
-        assert!(written(Form::Text { colour: true }, an_event).contains("\u{1b}[33m WARN\u{1b}[0m"));
+        assert!(written(Form::Text { color: true }, an_event).contains("\u{1b}[33m WARN\u{1b}[0m"));
     }
 
     #[test]
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn control_characters_from_remotes_are_escaped() {
         let evil = "a\n<0>forged\r\u{1b}[2J\u{9b}\u{202e}z";
-        for form in [Form::Text { colour: true }, Form::Journal, Form::Json] {
+        for form in [Form::Text { color: true }, Form::Journal, Form::Json] {
             let line = written(form, || tracing::info!(evil, debug = ?evil, display = %evil, "{evil}"));
             assert_eq!(line.matches('\n').count(), 1, "{line:?}");
             assert!(!line.contains("\u{1b}[2J") && !line.contains(['\r', '\u{9b}', '\u{202e}']), "{line:?}");
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn long_lines_are_truncated_but_stay_json() {
         let long = "é\"".repeat(10_000);
-        for form in [Form::Text { colour: false }, Form::Journal, Form::Json] {
+        for form in [Form::Text { color: false }, Form::Journal, Form::Json] {
             let line = written(form, || {
                 tracing::info!(a = %long, b = %long, c = %long, d = %long, e = %long, f = %long, g = %long, "{long}");
             });

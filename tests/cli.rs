@@ -142,7 +142,7 @@ fn invalid_config_exits_78() {
         ("client_id = \"abc\"\n", "", "auth0.client_id: is missing"),
         ("\"auth0\"", "\"nothing\"", "file not found: ./credentials/nothing"),
         ("[auth0]", "[auth0", "config.toml, line 6, column 7"),
-        ("[auth0]\n", "[auth0]\ncolour = 1\n", "unknown field `colour`"),
+        ("[auth0]\n", "[auth0]\ncolor = 1\n", "unknown field `color`"),
     ] {
         let directory = configured();
         let file = directory.path().join("config.toml");

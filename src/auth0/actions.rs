@@ -242,7 +242,7 @@ impl Auth0 {
                 return Ok(all);
             }
         }
-        Err(ACTIONS.malformed("the list of Actions has no end"))
+        Err(ACTIONS.malformed("the list of Actions does not end"))
     }
 
     /// The Action with this id.
@@ -309,7 +309,7 @@ impl Auth0 {
                 return Ok(all);
             }
         }
-        Err(BINDINGS.malformed("the list of bindings has no end"))
+        Err(BINDINGS.malformed("the list of bindings does not end"))
     }
 
     /// Replaces the post-login flow: Auth0 unbinds Actions that are not named. Auth0 does not detect concurrent writes,

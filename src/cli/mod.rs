@@ -58,7 +58,7 @@ pub use points::failpoints;
 /// Parses the arguments and runs the command, including all of its output.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     forbid_core_dumps();
-    screen::choose_colour();
+    screen::choose_color();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Formatting of command output: tables, times, colours. Results go to standard output; colours only to a terminal.
+//! Formatting of command output: tables, times, colors. Results go to standard output; colors only to a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -20,26 +20,26 @@ pub const DIM: Style = Style::new().effects(Effects::DIMMED);
 /// Headings.
 pub const STRONG: Style = Style::new().effects(Effects::BOLD);
 
-/// `text` in `style`. [`out`] strips colours where they are unwanted.
+/// `text` in `style`. [`out`] strips colors where they are unwanted.
 pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Does `$TERM` lack colours and cursor movement?
+/// Does `$TERM` lack colors and cursor movement?
 pub fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
-/// Disables colours on dumb terminals. anstream alone would enable them as soon as `$CI` is set; it already honours
+/// Disables colors on dumb terminals. anstream alone would enable them as soon as `$CI` is set; it already honors
 /// `CLICOLOR_FORCE` and `NO_COLOR`.
-pub fn choose_colour() {
+pub fn choose_color() {
     let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
     if is_dumb() && !forced {
         anstream::ColorChoice::Never.write_global();
     }
 }
 
-/// Writes a result to standard output; keeps colours only on a colour terminal without `NO_COLOR`.
+/// Writes a result to standard output; keeps colors only on a color terminal without `NO_COLOR`.
 ///
 /// # Errors
 /// If standard output cannot be written. A closed pipe (`| head`) is not an error.
@@ -81,7 +81,7 @@ pub fn json(text: &str) -> String {
     safe
 }
 
-/// Writes a message to standard error, wrapped on a terminal. Keeps colours, so the caller has to escape remote text.
+/// Writes a message to standard error, wrapped on a terminal. Keeps colors, so the caller has to escape remote text.
 pub fn remark(text: &str) {
     let stderr = io::stderr();
     let width = stderr.is_terminal().then(|| terminal_size::terminal_size_of(&stderr).map_or(80, |(width, _)| width.0));
@@ -166,7 +166,7 @@ pub fn paragraph(head: &str, text: &str, width: Option<u16>) -> String {
     flow(head, &escape(text), width)
 }
 
-/// Wraps each line of `text` at `width` columns, keeping its indentation and colours.
+/// Wraps each line of `text` at `width` columns, keeping its indentation and colors.
 pub fn wrapped(text: &str, width: Option<u16>) -> String {
     let lines = text.lines().map(|line| {
         let rest = line.trim_start_matches(' ');
@@ -175,7 +175,7 @@ pub fn wrapped(text: &str, width: Option<u16>) -> String {
     lines.collect()
 }
 
-/// Display width of a text, without colours.
+/// Display width of a text, without colors.
 fn columns(text: &str) -> usize {
     anstream::adapter::strip_str(text).to_string().width()
 }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn width_counts_wide_chars_not_colours() {
+    fn width_counts_wide_chars_not_colors() {
         for line in paragraph("", &"漢字 ".repeat(30), Some(25)).lines() {
             assert!(line.width() <= 25, "{line}");
         }

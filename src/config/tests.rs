@@ -259,7 +259,7 @@ fn problems_name_location_and_remedy() {
         ("http", "listen = \"unix:http.sock\"", "is not the absolute path of a socket"),
         ("alert", "webhook_url = \"http://example.com/x\"", "alert.webhook_url: would send credentials in the clear"),
         ("alert", "webhook_url = \"example\"", "alert.webhook_url: is not a URL"),
-        ("colour", "red = 1", "unknown field `colour`"),
+        ("color", "red = 1", "unknown field `color`"),
     ] {
         let message = refusal(&with(table, line), &[]);
         assert!(message.contains(expected), "{line}\n  expected: {expected}\n  got: {message}");

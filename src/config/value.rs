@@ -493,7 +493,7 @@ pub enum LogFormat {
     /// Under journald, a priority and no time; otherwise `Text`.
     #[default]
     Auto,
-    /// Human-readable: time, level, message, fields; in colour on a terminal.
+    /// Human-readable: time, level, message, fields; in color on a terminal.
     Text,
     /// One JSON object per line.
     Json,

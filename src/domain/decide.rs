@@ -210,7 +210,7 @@ pub struct Found {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holders {
     holders: BTreeMap<String, OktaUserId>,
-    /// Addresses whose holders could not be read: the accounts at them are not decided.
+    /// Addresses whose holders could not be read: there is no decision about accounts with one of them.
     unclear: BTreeSet<String>,
 }
 

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_of_the_catalogue() {
+    fn signals_match_the_catalog() {
         for (event_type, signal) in [
             ("user.lifecycle.deactivate", Signal::Left),
             ("user.lifecycle.delete.initiated", Signal::Left),

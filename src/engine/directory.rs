@@ -32,7 +32,7 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(48 * 3600);
 /// The result of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// Users listed, those before a restart included.
+    /// Users listed, including those listed before a restart.
     pub users: u64,
     /// It reached the last page.
     pub done: bool,

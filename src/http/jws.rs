@@ -22,7 +22,7 @@ const RSA_BITS_MIN: usize = 2048;
 pub enum KeyError {
     /// Neither PEM nor JSON.
     #[error("neither a PEM private key nor a private JWK")]
-    Unrecognised,
+    Unrecognized,
     /// A PEM key with a passphrase.
     #[error("the private key is encrypted: decrypt it first, e.g. with `openssl pkey`")]
     Encrypted,
@@ -184,7 +184,7 @@ impl SigningKey {
                     KeyError::Public
                 }
                 _ if text.contains("PRIVATE KEY-----") => KeyError::Damaged,
-                _ => KeyError::Unrecognised,
+                _ => KeyError::Unrecognized,
             });
         };
         let rsa = match &der {
@@ -213,7 +213,7 @@ impl SigningKey {
     }
 
     fn from_jwk(text: &str) -> Result<Self, KeyError> {
-        let jwk: PrivateJwk = serde_json::from_str(text).map_err(|_| KeyError::Unrecognised)?;
+        let jwk: PrivateJwk = serde_json::from_str(text).map_err(|_| KeyError::Unrecognized)?;
         if jwk.d.is_none() && matches!(jwk.kty.as_str(), "RSA" | "EC") {
             return Err(KeyError::Public);
         }

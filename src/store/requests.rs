@@ -120,9 +120,9 @@ impl Store {
         .await?)
     }
 
-    /// Approves held users for the reason that the operator saw: their next look skips the check that held them. Logs each
-    /// approval and its author as a decision. Returns the approved users; a user who is held for another reason by now is not
-    /// one of them.
+    /// Approves held users for the reason that the operator saw: their next look skips the check that held them. Logs
+    /// each approval and its author as a decision. Returns the approved users, without those who are held for another
+    /// reason by now.
     ///
     /// # Errors
     /// When the state cannot be written.

@@ -164,7 +164,7 @@ async fn interrupted_listing_resumes_after_restart() {
 }
 
 #[tokio::test]
-async fn replaced_addresses_expire_of_present_users() {
+async fn replaced_addresses_of_present_users_expire() {
     let (world, users) = after_years(&["ann@example.com", "bob@example.com"]).await;
     world.list_directory().await;
     for (user, name) in users.iter().zip(["ann.lee@example.com", "bob.lee@example.com"]) {

@@ -151,7 +151,7 @@ async fn purge_removes_marks_under_former_keys() {
 }
 
 #[tokio::test]
-async fn key_moved_away_from_another_org_leaves_its_marks() {
+async fn key_once_shared_keeps_marks_of_other_org() {
     // This installation once shared its key with another one, and moved away from it.
     let (theirs, mut ours) = two(false, "okta_sync").await;
     let (shared, own) = (ours.keys.clone(), theirs.account("ann@example.com"));

@@ -99,7 +99,7 @@ async fn screens_fit_width_without_breaking_ids() {
         assert!(story.text.contains(&id) && story.text.contains(CONNECTION), "{}", story.text);
         let retried = shown(&folder, 80, &["retry", LONG], &[]);
         assert!(retried.text.contains(LONG), "who it was: {}", retried.text);
-        // The text is the same with and without colour.
+        // The text is the same with and without color.
         let plain = std::process::Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
             .args(["--config", "config.toml", "user", LONG])
             .current_dir(&folder)
@@ -285,26 +285,26 @@ async fn empty_state_message_of_every_command() {
     tokio::task::spawn_blocking(move || [80, 200].map(|columns| typed(true, columns))).await.unwrap();
 }
 
-/// `NO_COLOR` disables colours on a terminal in every command; without it there are colours.
+/// `NO_COLOR` disables colors on a terminal in every command; without it there are colors.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_color_disables_colors() {
     let (harness, _) = awkward().await;
     let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
-        let typed = |arguments: &[&str], colourless: bool| {
+        let typed = |arguments: &[&str], colorless: bool| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_okta-auth0-sync"))
                 .args(["--config", "config.toml"])
                 .args(arguments)
                 .current_dir(&folder)
                 .env_clear()
                 .env("TERM", "xterm");
-            if colourless {
+            if colorless {
                 command = command.env("NO_COLOR", "1");
             }
             on_terminal(command, 80, &[]).raw
         };
         typed(&["sync"], true);
-        assert!(typed(&["status"], false).contains("\u{1b}[1m"), "there is a colour to be left out");
+        assert!(typed(&["status"], false).contains("\u{1b}[1m"), "there is a color to be left out");
         for arguments in [
             &["status"][..],
             &["user", LONG],
@@ -321,11 +321,11 @@ async fn no_color_disables_colors() {
             &["sync", "--nonsense"],
         ] {
             let raw = typed(arguments, true);
-            // Sequences that end with `m` are colours; redrawn lines use other sequences.
-            let colours = raw.split("\u{1b}[").skip(1).filter(|rest| {
+            // Sequences that end with `m` are colors; redrawn lines use other sequences.
+            let colors = raw.split("\u{1b}[").skip(1).filter(|rest| {
                 rest.trim_start_matches(|sign: char| sign.is_ascii_digit() || sign == ';').starts_with('m')
             });
-            assert_eq!(colours.count(), 0, "{arguments:?}: {raw:?}");
+            assert_eq!(colors.count(), 0, "{arguments:?}: {raw:?}");
         }
     })
     .await

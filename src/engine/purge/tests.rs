@@ -20,7 +20,7 @@ async fn denied(stage: &Stage, names: &[&str]) -> Vec<String> {
         let id = okta.create_user(&NewUser::new(&email, &email));
         accounts.push(auth0.create_user(json!({
             "email": email, "email_verified": true, "app_metadata": { "plan": "gold" },
-            "user_metadata": { "okta": { "locale": "de" }, "colour": "red" },
+            "user_metadata": { "okta": { "locale": "de" }, "color": "red" },
         })));
         okta.deactivate(&id);
     }
@@ -38,7 +38,7 @@ async fn purge(stage: &Stage, dry_run: bool) -> Purge {
 
 fn is_as_before(user: &Value) -> bool {
     user["app_metadata"] == json!({ "plan": "gold" })
-        && user["user_metadata"] == json!({ "okta": { "locale": "de" }, "colour": "red" })
+        && user["user_metadata"] == json!({ "okta": { "locale": "de" }, "color": "red" })
         && user["blocked"] != json!(true)
 }
 

@@ -134,7 +134,7 @@ pub(super) enum Lookup<'a, T> {
 /// The right to search for a batch. Looks that need the same results wait until it is dropped.
 pub(super) struct BatchSlot<'a, T> {
     cache: &'a SearchCache<T>,
-    /// The look's own, and then those of others.
+    /// The identifiers of the look's own user, then those of other users.
     identifiers: Vec<Identifier>,
     own: usize,
     at: Duration,

@@ -136,9 +136,9 @@ fn invalid_keys_fail_without_leaking() {
     let short = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
     let ed25519 = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &[9; 32]].concat();
     let cases = [
-        (String::new(), KeyError::Unrecognised),
-        ("canary".to_owned(), KeyError::Unrecognised),
-        ("{\"canary\":1}".to_owned(), KeyError::Unrecognised),
+        (String::new(), KeyError::Unrecognized),
+        ("canary".to_owned(), KeyError::Unrecognized),
+        ("{\"canary\":1}".to_owned(), KeyError::Unrecognized),
         (pem("ENCRYPTED PRIVATE KEY", b"canary"), KeyError::Encrypted),
         ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\ncanary".to_owned(), KeyError::Encrypted),
         (pem("PUBLIC KEY", b"canary"), KeyError::Public),

@@ -5,7 +5,7 @@ use super::super::{Store, StoreError};
 use super::{Admission, Denial, GuardWindow, Intent};
 use crate::domain::{Address, OktaUserId, Timestamp, clock, timestamp_text};
 
-/// Whether the guard holds the user ?1, whether the window since ?2 has the user, and the count of the whole table.
+/// Returns whether the guard holds the user ?1, whether the window since ?2 contains the user, and the number of rows.
 const GUARD_STATE: &str = "
     SELECT guarded, EXISTS (SELECT 1 FROM first_denials WHERE okta_user_id = ?1 AND at > ?2),
            (SELECT count(*) FROM first_denials)

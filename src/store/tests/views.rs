@@ -22,7 +22,7 @@ async fn remote_fails_until_later_answer() {
     let error = RemoteError { remote: "auth0", kind: "timed out", text: "no answer" };
     store.note_remote_error(error, noon()).await.unwrap();
     assert_eq!(failing().await, [false, true]);
-    // Also if the answer came within the same millisecond.
+    // An answer within the same millisecond counts too.
     store.note_remote_ok("auth0", noon()).await.unwrap();
     assert_eq!(failing().await, [false, false]);
     store.note_remote_error(error, clock::add(noon(), Duration::from_millis(1))).await.unwrap();

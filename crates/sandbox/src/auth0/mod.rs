@@ -36,7 +36,7 @@ pub struct Connection {
     pub name: String,
     /// Its strategy: `auth0` (an Auth0 database), `google-oauth2`, `samlp`, `okta`, …
     pub strategy: String,
-    /// A PATCH that names one of these properties is refused, e.g. `family_name` where profiles are synchronised at
+    /// A PATCH that names one of these properties is refused, e.g. `family_name` where profiles are synchronized at
     /// each login.
     pub refuses: Vec<String>,
 }

@@ -161,7 +161,7 @@ async fn each_endpoint_has_its_scope() {
 }
 
 #[tokio::test]
-async fn addresses_are_exact_and_searches_are_late() {
+async fn lookups_are_exact_and_searches_lag() {
     let stage = Stage::set(|options| options.auth0.search_lag = Duration::from_secs(5)).await;
     let auth0 = stage.sandbox.auth0();
     let ann = auth0.create_user(json!({ "email": "Ann@Example.com", "connection": "acme-saml" }));
