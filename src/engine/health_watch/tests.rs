@@ -164,7 +164,7 @@ async fn unbound_action_and_other_code_are_missed() {
     stage.sandbox.auth0().action().install(crate::auth0::ACTION_NAME, "exports.onExecutePostLogin = async () => {};");
     let (state, detail) = met().await;
     assert_eq!(state, Some(false));
-    assert!(detail.contains("other code runs"), "{detail}");
+    assert!(detail.contains("the code that runs differs"), "{detail}");
     assert_eq!(stage.open().await, ["action_missing"]);
 }
 

@@ -73,11 +73,11 @@ async fn backup_missing_rows_is_rejected() {
     execute(&copy, "DELETE FROM addresses WHERE user_seq = 1").await.unwrap();
     copy.close().await;
     let error = store.prove(&target, whole, whole).await.unwrap_err().to_string();
-    assert!(error.contains("the copy has 1 addresses, the state 2 before and 2 after"), "{error}");
+    assert!(error.contains("the copy has 1 addresses; the state had 2 before and 2 after"), "{error}");
     // The copy may or may not include changes made between the two counts.
     let earlier = (2, 2, 2, 0, 0, 0);
     store.prove(&target, earlier, whole).await.unwrap();
     store.prove(&target, whole, earlier).await.unwrap();
     let more = store.prove(&target, earlier, earlier).await.unwrap_err().to_string();
-    assert!(more.contains("the copy has 1 addresses, the state 0 before and 0 after"), "{more}");
+    assert!(more.contains("the copy has 1 addresses; the state had 0 before and 0 after"), "{more}");
 }

@@ -128,7 +128,7 @@ async fn world_writable_folder_is_refused() {
     let (dir, path) = closed().await;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
     let error = refused(&path).await;
-    assert!(error.contains("chmod") && error.contains("every user"), "{error}");
+    assert!(error.contains("chmod") && error.contains("every local user"), "{error}");
     fs::set_permissions(dir.path(), Permissions::from_mode(0o770)).unwrap();
     let (store, opened) = Store::open(&path, &binding(), noon()).await.unwrap();
     assert!(opened.group_can_write, "a group that can write the folder is a warning");
