@@ -102,7 +102,7 @@ async fn resources_stay_flat_over_days() {
         }
         world.let_pass(MINUTE).await;
         world.reconcile().await;
-        while world.store().expire(clock::sub(world.now(), retention), 5000).await.unwrap() > 0 {}
+        while world.store().expire(clock::sub(world.now(), retention), 5000, world.now()).await.unwrap() > 0 {}
         world.clear_journals();
 
         let beside = Store::open_beside(&path, Access::Read).await.unwrap();

@@ -1,5 +1,7 @@
 //! `audit`: exports the decisions as evidence, and verifies that none was changed.
 
+use std::fmt::Write as _;
+
 use super::args::{AuditCommand, ExportArgs, ExportFormat};
 use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
@@ -111,10 +113,17 @@ async fn verify(store: &Store) -> Result<(), Error> {
     // Read first, so that the verification covers the printed row.
     let (last, chain) = store.last_chain().await?;
     let verified = store.verify_decisions().await?;
-    let proven = format!(
-        "{} decisions are unchanged; {} more are anonymized, with their place in the chain unchanged",
+    let mut proven = format!(
+        "{} decisions are unchanged; {} more are anonymized, and the rest of them is unchanged",
         verified.rows, verified.forgotten
     );
+    if verified.unproven > 0 {
+        let _ = write!(
+            proven,
+            "; {} were anonymized by an older version, so only their place in the chain is proven",
+            verified.unproven
+        );
+    }
     let advice =
         "Store the two lines above elsewhere: the row keeps its chain value unless it or an earlier row is changed.";
     let kept = store.kept_decisions().await?;

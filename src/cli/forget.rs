@@ -38,9 +38,12 @@ pub(crate) async fn run(config: &Config, arguments: &ForgetArgs, now: Timestamp)
         return Ok(Exit::Failed);
     }
     store.forget(&id, &operator(), &wiring::policy_fingerprint(config), now).await?;
-    let mut text = format!("forgot {id}: deleted names, addresses and events; anonymized decisions");
+    let mut text = format!(
+        "forgot {id}: deleted names, addresses and events; anonymized decisions about them, and their name in decisions and \
+         events of others. A keyed hash of the id stays for [store] retention, so that nothing records them again"
+    );
     if marked > 0 {
-        text.push_str(&format!("; accounts that stay denied in Auth0, stored by their Auth0 id only: {marked}"));
+        text.push_str(&format!(". Accounts that stay denied in Auth0, stored by Auth0 id and Okta id only: {marked}"));
     }
     screen::out(&screen::paragraph("", &text, screen::terminal_width())).map_err(Error::Output)?;
     // Unused parts of the file may still contain the deleted rows.

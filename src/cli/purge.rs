@@ -52,7 +52,10 @@ pub(crate) async fn run(config: &Config, arguments: &PurgeArgs, clock: &Arc<dyn 
     progress.end();
     let purge = purge?;
     let counts = RunCounts { writes: purge.freed, ..RunCounts::default() };
-    engine.store().finish_run(run, counts, purge.incomplete.as_deref(), clock.now()).await?;
+    let left =
+        (!purge.left.is_empty()).then(|| format!("{} failed", screen::count(purge.left.len() as u64, "account")));
+    let error = purge.incomplete.clone().or(left);
+    engine.store().finish_run(run, counts, error.as_deref(), clock.now()).await?;
     engine.store().close().await;
     let cleared = cleared.into_inner().unwrap_or_else(PoisonError::into_inner);
     screen::out(&text(&purge, &cleared, arguments.dry_run)).map_err(Error::Output)?;

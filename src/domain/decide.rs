@@ -80,6 +80,8 @@ pub struct Assessment<'a> {
 /// Judges a user by Okta's response, which is `None` if Okta does not show them.
 pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy) -> Assessment<'a> {
     let mut addresses = known.addresses.clone();
+    // A former address says nothing about who the user is today.
+    let present = okta.as_ref().map_or_else(|| known.present_addresses.clone(), OktaUser::addresses);
     let hidden = okta.as_ref().is_some_and(OktaUser::hides_addresses);
     let (login, email, status, transitional) = match okta {
         Some(user) => {
@@ -113,7 +115,7 @@ pub fn assess<'a>(known: &'a KnownUser, okta: Option<OktaUser>, policy: &Policy)
     let course = match verdict {
         Verdict::Leave => Course::Leave,
         Verdict::Allow => Course::Allow { exempt: false },
-        Verdict::Deny if policy.is_exempt(&known.id, &addresses) => {
+        Verdict::Deny if policy.is_exempt(&known.id, &present) => {
             concerns.push(Concern::ExemptLeft(status.clone()));
             Course::Allow { exempt: true }
         }
@@ -523,7 +525,7 @@ impl Case<'_> {
             return step(account, Action::Skip(skipped.clone()), Some(Outcome::Skipped(skipped)));
         };
         let held = Held::AddressReused(other.clone());
-        if known.approved.as_ref() == Some(&held) {
+        if self.is_approved(&held) {
             return step(account, Action::Lift(patch), Some(Outcome::Skipped(Skipped::SharedAddress(other))));
         }
         hold(account, held)
@@ -533,7 +535,7 @@ impl Case<'_> {
         let Some(account) = &found.account else { return gone(&found.id) };
         let known = self.evidence.known;
         if let Some(held) = self.other_holder(account).map(Held::AddressReused)
-            && known.approved.as_ref() != Some(&held)
+            && !self.is_approved(&held)
         {
             return hold(account, held);
         }
@@ -544,6 +546,13 @@ impl Case<'_> {
             Difference::Patch(patch) => Action::Lift(patch),
         };
         step(account, action, None)
+    }
+
+    /// Whether an operator approved that this opens an account, and the verdict is still the one that they saw.
+    fn is_approved(&self, held: &Held) -> bool {
+        let known = self.evidence.known;
+        let seen = known.status.as_ref().map(|status| self.rules.policy.verdict(status));
+        known.approved.as_ref() == Some(held) && seen == self.evidence.assessment.verdict
     }
 
     /// Whether it could not be read who else holds one of the account's addresses, and no other holder is known.

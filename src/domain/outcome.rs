@@ -357,11 +357,13 @@ pub enum DecisionOutcome {
     Purged,
     /// `forget` removed the user.
     Forgotten,
+    /// Retention removed the oldest decisions.
+    Expired,
 }
 
 impl DecisionOutcome {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Applied,
         Self::Restored,
         Self::Confirmed,
@@ -376,6 +378,7 @@ impl DecisionOutcome {
         Self::Approved,
         Self::Purged,
         Self::Forgotten,
+        Self::Expired,
     ];
 
     /// The word in the store and on screens.
@@ -395,6 +398,7 @@ impl DecisionOutcome {
             Self::Approved => "approved",
             Self::Purged => "purged",
             Self::Forgotten => "forgotten",
+            Self::Expired => "expired",
         }
     }
 

@@ -102,7 +102,7 @@ impl Policy {
         }
     }
 
-    /// Whether the user is never denied.
+    /// Whether the user is never denied: by their Okta id, or an address that is theirs today.
     pub fn is_exempt(&self, id: &OktaUserId, addresses: &[Address]) -> bool {
         !self.exempt.is_empty()
             && (self.exempt.contains(id.as_str())

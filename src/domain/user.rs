@@ -200,6 +200,8 @@ pub struct KnownUser {
     pub returned_at: Option<Timestamp>,
     /// Every address ever read for them.
     pub addresses: Vec<Address>,
+    /// Those of them that were theirs when Okta last showed the user.
+    pub present_addresses: Vec<Address>,
     /// Accounts that carry, or carried, a mark for them.
     pub accounts: Vec<MarkedAccount>,
     /// Open events, and those of the latest few that were recorded within the last hour; oldest `published` first.

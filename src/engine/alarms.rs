@@ -129,6 +129,21 @@ impl Alarm {
         .momentary()
     }
 
+    /// An event is too large to read, and the poller stepped over it.
+    pub(super) fn oversized_event(from: Timestamp, until: Timestamp) -> Self {
+        Self::new(
+            AlarmKind::Gap,
+            INSTALLATION,
+            format!(
+                "an event of the System Log is too large to read, so the log between {} and {} was left out",
+                timestamp_text(from),
+                timestamp_text(until)
+            ),
+            "a full reconcile (`reconcile --all`) has started and finds the users of the events in it; the alarm clears \
+             when it is done",
+        )
+    }
+
     /// Events may have expired before the poller read them.
     pub(super) fn gap(complete_until: Timestamp, kept_from: Timestamp) -> Self {
         Self::new(

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shrinks_to_ten_and_grows_back() {
+    fn shrinks_to_the_smallest_and_grows_back() {
         let mut limit = PageLimit::between(10, 1000);
         let mut seen = vec![limit.get()];
         while limit.shrink() {

@@ -22,6 +22,7 @@ use crate::http::pacing::Priority;
 use crate::http::{Failure, Kind};
 use crate::okta::{self, LogEntry, LogFilter, LogPage, LogPosition};
 use crate::store::{Alarm, AlarmKind, Checkpoint, Page, QuarantinedEvent, RunCounts, RunKind};
+use oversized::Skip;
 
 /// Pages per pass. The caller starts the next pass at once.
 const PAGES_MAX: u64 = 500;
@@ -37,8 +38,8 @@ const DATE_PRECISION: SignedDuration = SignedDuration::from_secs(60);
 /// Okta refuses `since` from 180 days on (E0000053).
 const SINCE_MAX: Duration = Duration::from_secs(179 * 86_400);
 
-/// The smallest page that the poller requests.
-const LIMIT_MIN: u16 = 10;
+/// The smallest page that the poller requests: a single event.
+const LIMIT_MIN: u16 = 1;
 /// Part of the fingerprint of versions that moved the anchor with every page.
 const OLD_FINGERPRINT: &str = "&limit=";
 const UNLINKED: &str = "a page with events has no next link, so the rest of the log cannot be read; check for a proxy that \
@@ -64,6 +65,8 @@ pub(super) struct Polling {
     org_bound: OnceCell<()>,
     /// The size of the next page of the log.
     page_limit: Mutex<PageLimit>,
+    /// An event that is too large is being stepped over.
+    skip: Mutex<Option<Skip>>,
     /// An alarm about a `next` link to another host may be open.
     foreign_next: AtomicBool,
 }
@@ -74,6 +77,7 @@ impl Default for Polling {
         Self {
             org_bound: OnceCell::new(),
             page_limit: Mutex::new(PageLimit::between(LIMIT_MIN, okta::LIMIT_MAX)),
+            skip: Mutex::new(None),
             foreign_next: AtomicBool::new(true),
         }
     }
@@ -121,6 +125,12 @@ impl Engine {
             let page = match self.page(&position, &filter).await {
                 Ok(page) => page,
                 Err(PassError::Failed(failure)) if self.may_read_smaller(&failure) => continue,
+                Err(PassError::Failed(failure)) if failure.kind == Kind::TooLarge => {
+                    if self.step_over_oversized(&failure, checkpoint.as_ref(), &fingerprint).await? {
+                        continue;
+                    }
+                    return Err(failure.into());
+                }
                 Err(PassError::Failed(failure)) if failure.kind == Kind::Rejected => {
                     // Retry once, in case the refusal was a glitch. Then give up the cursor and resume by timestamp.
                     if !refused_once {
@@ -168,7 +178,7 @@ impl Engine {
 
     /// Whether the page is to be requested again with a smaller limit: it could not be read whole, or not in time.
     fn may_read_smaller(&self, failure: &Failure) -> bool {
-        if !failure.is_partial && failure.kind != Kind::Timeout {
+        if !failure.asks_for_less() {
             return false;
         }
         let mut limit = self.page_limit();
@@ -181,6 +191,7 @@ impl Engine {
     }
 
     fn note_good_page(&self) {
+        *self.skip() = None;
         if let Some(limit) = self.page_limit().note_good() {
             info!(event = "page_grown", limit, "requesting {limit} events a page again");
         }
@@ -188,6 +199,10 @@ impl Engine {
 
     fn page_limit(&self) -> MutexGuard<'_, PageLimit> {
         self.polling.page_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn skip(&self) -> MutexGuard<'_, Option<Skip>> {
+        self.polling.skip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The position of the next page. `None`: the checkpoint was just re-anchored; read it again.
@@ -390,5 +405,6 @@ fn id_of_text(text: &str) -> String {
     format!("unreadable-{hex}")
 }
 
+mod oversized;
 #[cfg(test)]
 mod tests;

@@ -625,6 +625,7 @@ impl Candidate {
             status_at: None,
             left_at: None,
             returned_at: None,
+            present_addresses: addresses.clone(),
             addresses,
             accounts: denied.iter().map(marked).collect(),
             events: Vec::new(),

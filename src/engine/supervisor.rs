@@ -256,7 +256,7 @@ impl Engine {
         let before = clock::sub(self.clock.now(), self.options.retention);
         while !stop.is_cancelled() {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
-            match self.store.expire(before, 5000).await {
+            match self.store.expire(before, 5000, self.clock.now()).await {
                 Ok(0) => return,
                 Ok(rows) => info!(event = "expired", rows, "removed rows older than the retention"),
                 Err(error) => {

@@ -121,6 +121,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::AdoptAccount).await?;
+        let is_forgotten = self.is_forgotten(&mut tx, owner).await?;
         sqlx::query(
             "INSERT INTO users (okta_user_id, due_seq, settled_seq, cause, since)
              SELECT ?, seq_floor, seq_floor, 'sweep', ? FROM installation WHERE true ON CONFLICT DO NOTHING",
@@ -138,7 +139,7 @@ impl Store {
         )
         .bind(account.as_str())
         .bind(owner.as_str())
-        .bind(email.map(Address::as_str))
+        .bind(email.filter(|_| !is_forgotten).map(Address::as_str))
         .bind(timestamp_text(denied_at))
         .bind(&now_text)
         .execute(&mut *tx)

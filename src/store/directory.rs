@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use super::types::StoredTime;
 use super::write::Write;
 use super::{Store, StoreError};
-use crate::domain::{Address, OktaUser, Timestamp, clock, timestamp_text};
+use crate::domain::{Address, OktaUser, OktaUserId, Timestamp, clock, timestamp_text};
 
 /// Okta's listings lag: what a look read within this time is newer than a page.
 const LAG: std::time::Duration = std::time::Duration::from_secs(60);
@@ -138,7 +138,8 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a page of the listing: its users, their addresses, and where the listing continues. Makes no user due.
+    /// Stores a page of the listing: its users, their addresses, and where the listing continues. Makes no user due, and
+    /// leaves out users who were forgotten.
     ///
     /// Without `next`, the listing is complete, unless Okta listed no user at all. Returns the number of users listed so far.
     ///
@@ -150,11 +151,14 @@ impl Store {
         next: Option<&str>,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let rows: Vec<ListedUser<'_>> = users.iter().map(ListedUser::new).collect();
-        let page = serde_json::to_string(&rows)
-            .map_err(|error| StoreError::Unreadable { what: "a page of users", value: error.to_string() })?;
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::RecordDirectoryPage).await?;
+        let ids: Vec<&OktaUserId> = users.iter().map(|user| &user.id).collect();
+        let forgotten = self.forgotten_among(&mut tx, &ids).await?;
+        let kept = users.iter().filter(|user| !forgotten.contains_key(&user.id));
+        let rows: Vec<ListedUser<'_>> = kept.map(ListedUser::new).collect();
+        let page = serde_json::to_string(&rows)
+            .map_err(|error| StoreError::Unreadable { what: "a page of users", value: error.to_string() })?;
         let looked_after = timestamp_text(clock::sub(now, LAG));
         sqlx::query(STORE_USERS).bind(&page).bind(&now_text).bind(&looked_after).execute(&mut *tx).await?;
         sqlx::query(STORE_ADDRESSES).bind(&page).bind(&now_text).execute(&mut *tx).await?;

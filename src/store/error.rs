@@ -150,6 +150,14 @@ pub enum StoreError {
     /// The decision log fails verification.
     #[error("the decision log was changed: {0}")]
     Tampered(String),
+    /// The operating system has no random bytes.
+    #[error("the operating system returned no random bytes; nothing was changed")]
+    NoRandomness,
+    /// The user left, and their denial is not finished: without their addresses it could not be.
+    #[error(
+        "user {0} left and is not denied yet, so nothing was deleted: without their addresses, their accounts would stay open; finish the denial first (`user {0}` says what it waits for), then run `forget` again"
+    )]
+    Unfinished(OktaUserId),
     /// A value in the database cannot be read.
     #[error("the state holds {what} that cannot be read: {value:?}; it was edited or is damaged: restore a backup")]
     Unreadable {

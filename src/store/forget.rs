@@ -4,7 +4,7 @@ use super::alarms::end_quarantine_alarm;
 use super::looks::Decision;
 use super::write::{COMPACT, COMPONENT, Tx, Write};
 use super::{Store, StoreError};
-use crate::domain::{Cause, DecisionOutcome, OktaUserId, Timestamp, timestamp_text};
+use crate::domain::{Cause, DecisionOutcome, OktaUserId, Timestamp};
 use crate::failpoint::{self, Phase};
 
 /// Every string by which free text may identify the user ?1.
@@ -18,31 +18,37 @@ const NEEDLES: &str = "
         UNION SELECT address_key FROM users JOIN addresses USING (user_seq) WHERE okta_user_id = ?1
         UNION SELECT auth0_user_id FROM accounts WHERE okta_user_id = ?1)";
 
-/// Removes the values of the user ?1, and ?2, the list of [`NEEDLES`], from free text.
-const FORGET_VALUES: [&str; 8] = [
+/// Whether the user left and is not denied yet.
+const IS_UNFINISHED: &str = "
+    SELECT left_seen = 1 AND (due_since IS NOT NULL OR outcome IN ('held', 'failed')) FROM users WHERE okta_user_id = ?";
+
+/// Removes the values of the user ?1, and ?2, the list of [`NEEDLES`], from free text, and the user as the actor of events.
+const FORGET_VALUES: [&str; 9] = [
     // An alarm about the whole installation stays open: it is still true for the others.
     "UPDATE alarms SET detail = 'forgotten'
-     WHERE subject = '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(detail, value))",
-    "DELETE FROM alarms
-     WHERE subject <> '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE subject = value OR instr(detail, value))",
+     WHERE subject = '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(lower(detail), lower(value)))",
+    "DELETE FROM alarms WHERE subject <> '' AND EXISTS (
+         SELECT 1 FROM json_each(?2) WHERE subject = value OR instr(lower(detail), lower(value)))",
     "UPDATE events SET state = 'dismissed', raw = NULL, why = 'forgotten'
-     WHERE state = 'quarantined' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(raw, value))",
+     WHERE state = 'quarantined' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(lower(raw), lower(value)))",
     "UPDATE remotes SET error = 'forgotten'
-     WHERE EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
+     WHERE EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(lower(error), lower(value)))",
     "UPDATE run_log SET error = 'forgotten'
-     WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(error, value))",
+     WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(lower(error), lower(value)))",
+    "UPDATE events SET actor = NULL WHERE lower(actor) IN (SELECT lower(value) FROM json_each(?2))",
     "DELETE FROM addresses WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)",
     "DELETE FROM first_denials WHERE okta_user_id = ?1",
     "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
 ];
 
 /// Removes the user, unless an account still carries a mark for them. A user who stays gets a `due_seq` above every number
-/// that a running look may have claimed.
+/// that a running look may have claimed, and keeps an unsettled reason (a mark to lift), but no recheck.
 const FORGET_USER: [&str; 3] = [
     "DELETE FROM accounts WHERE okta_user_id = ?1 AND denied = 0 AND sessions_owed = 0",
     "UPDATE users SET login = NULL, login_key = NULL, email = NULL, last_error = NULL,
          why = iif(outcome IN ('retry', 'snooze', 'failed'), 'forgotten', why),
-         due_seq = due_seq + 1 + (due_seq > settled_seq), settled_seq = due_seq + 1
+         due_seq = due_seq + 1 + (due_seq > settled_seq), settled_seq = due_seq + 1,
+         due_at = iif(due_seq > settled_seq, due_at, NULL)
      WHERE okta_user_id = ?1",
     "DELETE FROM users WHERE okta_user_id = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE okta_user_id = ?1)",
 ];
@@ -51,15 +57,15 @@ impl Store {
     /// Erases a user's names, addresses, events and the personal part of their decisions. Logs the erasure and its actor as
     /// a decision.
     ///
-    /// Marked accounts keep a row with only Auth0's id, so that the mark is still found. Evidence about other users stays:
-    /// what the user did to them as an administrator, and the user's Okta id where it is the reason for their decision. A
-    /// running look at the user ends with [`StoreError::Gone`] and stores nothing.
+    /// Marked accounts keep a row with only Auth0's id, so that the mark is still found. Decisions about other users lose
+    /// their actor if it is this user, and keep the user's Okta id where it is their reason. A running look at the user ends
+    /// with [`StoreError::Gone`] and stores nothing. A tombstone keeps the state from recording the user again.
     ///
     /// Deleted values are overwritten in place; [`Store::compact`] removes copies that SQLite left in unused parts of the
     /// file.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] when the user is not known.
+    /// [`StoreError::Gone`] when the user is not known, and [`StoreError::Unfinished`] when they left and are not denied yet.
     pub async fn forget(&self, id: &OktaUserId, actor: &str, policy: &str, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin(Write::Forget).await?;
         let due_seq: Option<i64> = sqlx::query_scalar("SELECT due_seq FROM users WHERE okta_user_id = ?")
@@ -67,6 +73,10 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         let due_seq = due_seq.ok_or_else(|| StoreError::gone_user(id))?;
+        if sqlx::query_scalar(IS_UNFINISHED).bind(id).fetch_one(&mut *tx).await? {
+            return Err(StoreError::Unfinished(id.clone()));
+        }
+        self.leave_tombstone(&mut tx, id, now).await?;
         // If the same id returns, it starts above every number that a running look may have claimed.
         sqlx::query("UPDATE installation SET seq_floor = max(seq_floor, ? + 1)")
             .bind(due_seq)
@@ -79,7 +89,7 @@ impl Store {
         }
         self.forget_events(&mut tx, id).await?;
         end_quarantine_alarm(&mut tx, now).await?;
-        self.forget_decisions(&mut tx, id, now).await?;
+        let anonymized = self.redact_decisions(&mut tx, id, &needles, now).await?;
         for sql in FORGET_USER {
             sqlx::query(sql).bind(id).execute(&mut *tx).await?;
         }
@@ -87,6 +97,7 @@ impl Store {
             cause: Cause::Command.as_str().to_owned(),
             actor: Some(actor.to_owned()),
             outcome: DecisionOutcome::Forgotten,
+            why: Some(anonymized),
             ..Decision::default()
         };
         self.append_decisions(&mut tx, &[done], policy, now).await?;
@@ -109,21 +120,6 @@ impl Store {
         .bind(serde_json::Value::from(events).to_string())
         .execute(&mut **tx)
         .await?;
-        Ok(())
-    }
-
-    async fn forget_decisions(&self, tx: &mut Tx, id: &OktaUserId, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await?;
-        sqlx::query(
-            "UPDATE decision_log SET forgotten_at = ?, okta_user_id = NULL, email = NULL, auth0_user_id = NULL, actor = NULL,
-                 event_id = NULL, why = NULL, request_id = NULL
-             WHERE okta_user_id = ?",
-        )
-        .bind(timestamp_text(now))
-        .bind(id.as_str())
-        .execute(&mut **tx)
-        .await?;
-        sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut **tx).await?;
         Ok(())
     }
 

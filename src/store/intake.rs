@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use sqlx::FromRow;
 
+use super::tombstones::Forgotten;
 use super::types::StoredTime;
 use super::write::{Tx, Write};
 use super::{Store, StoreError};
@@ -125,7 +126,7 @@ const INSERT_EVENTS: &str = "
     ON CONFLICT (event_order, event_id) DO NOTHING";
 
 /// Makes the users of new events due. Resets failed looks. Any other outcome stays until a look changes it: a held
-/// user stays held, and a skipped user keeps its `since`.
+/// user stays held, and a skipped user keeps its `since`. An approval given before the user left or returned again ends.
 const QUEUE_USERS: &str = "
     INSERT INTO users (okta_user_id, login, login_key, left_seen, left_at, returned_at, due_seq, settled_seq, due_at, lane,
         cause, due_since, since)
@@ -145,6 +146,7 @@ const QUEUE_USERS: &str = "
         due_since = iif(due_seq > settled_seq, due_since, excluded.due_since),
         due_seq = due_seq + excluded.due_seq - excluded.settled_seq,
         due_at = excluded.due_at, cause = 'event', attempts = 0, recheck_step = 0,
+        approved = iif(excluded.left_at IS NULL AND excluded.returned_at IS NULL, approved, 0),
         since = iif(outcome IN ('retry', 'snooze', 'failed'), excluded.since, since),
         why = iif(outcome IN ('retry', 'snooze', 'failed'), NULL, why),
         outcome = iif(outcome IN ('retry', 'snooze', 'failed'), NULL, outcome)";
@@ -226,7 +228,21 @@ impl Store {
         Ok(sqlx::query_as(sql).fetch_optional(self.reader()).await?)
     }
 
+    /// When the event that arrived last was published.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn last_published(&self) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<StoredTime> =
+            sqlx::query_scalar("SELECT published FROM events WHERE published IS NOT NULL ORDER BY seq DESC LIMIT 1")
+                .fetch_optional(self.reader())
+                .await?;
+        Ok(at.map(Timestamp::from))
+    }
+
     /// Records a page: inserts new entries, makes their users due and moves the checkpoint, in one transaction.
+    ///
+    /// An event without news about a user who was forgotten is recorded without the user.
     ///
     /// Known entries (by Okta's `uuid`) change nothing, so a page may be recorded any number of times.
     ///
@@ -234,12 +250,12 @@ impl Store {
     /// [`StoreError::CheckpointMoved`] when another process recorded a page since `expected_seq` was read; nothing is
     /// stored then.
     pub async fn record_page(&self, page: Page<'_>, now: Timestamp) -> Result<Recorded, StoreError> {
-        let rows = event_rows(&page);
+        let mut tx = self.begin(Write::RecordPage).await?;
+        let forgotten = self.end_tombstones(&mut tx, page.events).await?;
+        let rows = event_rows(&page, &forgotten);
         let some_ignored = rows.iter().any(|row| row.state == IGNORED);
         let json = serde_json::to_string(&rows)
             .map_err(|error| StoreError::Unreadable { what: "a page", value: error.to_string() })?;
-
-        let mut tx = self.begin(Write::RecordPage).await?;
         let rows = PageRows::read(&mut tx, json, now).await?;
         let new_events = rows.execute(&mut tx, INSERT_EVENTS).await?;
         let mut made_due = 0;
@@ -310,20 +326,20 @@ async fn move_checkpoint(tx: &mut Tx, page: &Page<'_>, now: &str) -> Result<(), 
 }
 
 /// The page's entries without duplicates. Of a readable and an unreadable copy, keeps the readable one.
-fn event_rows<'a>(page: &Page<'a>) -> Vec<EventRow<'a>> {
+fn event_rows<'a>(page: &Page<'a>, forgotten: &Forgotten) -> Vec<EventRow<'a>> {
     let mut ids = HashSet::new();
     let mut extra = EXTRA_USERS_MAX;
-    let events = page.events.iter().map(|event| event_row(event, page.creation_matters, &mut extra));
+    let events = page.events.iter().map(|event| event_row(event, page.creation_matters, forgotten, &mut extra));
     let entries = events.chain(page.quarantined.iter().map(quarantined_row));
     entries.filter(|row| ids.insert(row.id)).collect()
 }
 
 /// `extra` is how many more users beyond the first of an event may still be urgent in this page.
-fn event_row<'a>(event: &'a Event, creation_matters: bool, extra: &mut usize) -> EventRow<'a> {
+fn event_row<'a>(event: &'a Event, creation_matters: bool, forgotten: &Forgotten, extra: &mut usize) -> EventRow<'a> {
     let signal = event.signal();
     let published = timestamp_text(event.published);
     let mut users = Vec::with_capacity(event.users.len());
-    for (at, user) in event.users.iter().enumerate() {
+    for (at, user) in event.users.iter().filter(|user| !forgotten.contains_key(&user.id)).enumerate() {
         let lane = if at > 0 && *extra == 0 { Lane::Reconcile } else { signal.lane() };
         *extra -= usize::from(at > 0 && *extra > 0);
         let address = user.address();

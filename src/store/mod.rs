@@ -33,6 +33,7 @@ mod purge;
 mod reconciles;
 mod requests;
 mod runs;
+mod tombstones;
 mod types;
 mod views;
 mod write;

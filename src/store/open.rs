@@ -100,6 +100,7 @@ impl Store {
     pub async fn open(path: &Path, binding: &Binding, now: Timestamp) -> Result<(Self, Opened), StoreError> {
         let (store, opened) = Self::open_with(path, binding, now, &MIGRATIONS).await?;
         store.note_dead_daemon().await?;
+        store.seal_decisions().await?;
         Ok((store, opened))
     }
 

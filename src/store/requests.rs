@@ -54,12 +54,16 @@ pub struct Approval<'a> {
     pub policy: &'a str,
 }
 
-/// Approves the users in ?2, a JSON array of pairs of id and reason. ?1 is the time.
+/// Approves the users in ?2, a JSON array of id, reason and status as the operator saw them. ?1 is the time. The state may
+/// know more by now: a look read another status, or an event arrived that no look has judged.
 const APPROVE: &str = "
-    UPDATE users SET approved = 1, approved_for = why, due_seq = due_seq + 1, due_at = ?1, cause = 'command',
+    UPDATE users SET approved = 1, approved_for = why, approved_status = status, due_seq = due_seq + 1, due_at = ?1, cause = 'command',
         due_since = coalesce(due_since, ?1), lane = min(lane, 1)
     FROM json_each(?2) shown
     WHERE outcome = 'held' AND okta_user_id = shown.value ->> 0 AND why = shown.value ->> 1
+      AND status IS shown.value ->> 2
+      AND NOT EXISTS (SELECT 1 FROM event_users eu
+                       WHERE eu.user_seq = users.user_seq AND eu.due_seq > users.looked_seq AND eu.settled_at IS NULL)
     RETURNING okta_user_id, due_seq, email, status, why";
 
 #[derive(FromRow)]
@@ -122,13 +126,14 @@ impl Store {
 
     /// Approves held users for the reason that the operator saw: their next look skips the check that held them. Logs
     /// each approval and its author as a decision. Returns the approved users, without those who are held for another
-    /// reason by now.
+    /// reason by now, or about whom there is news.
     ///
     /// # Errors
     /// When the state cannot be written.
     pub async fn approve(&self, approval: Approval<'_>, now: Timestamp) -> Result<Vec<Requested>, StoreError> {
         let now_text = timestamp_text(now);
-        let shown: Vec<_> = approval.held.iter().map(|user| (user.id.as_str(), user.why.to_string())).collect();
+        let shown: Vec<_> =
+            approval.held.iter().map(|user| (user.id.as_str(), user.why.to_string(), &user.status)).collect();
         let mut tx = self.begin(Write::Approve).await?;
         let rows: Vec<ApprovedRow> = sqlx::query_as(APPROVE)
             .bind(&now_text)

@@ -1,6 +1,6 @@
 //! The run log and the health of the remotes.
 
-use super::write::{Tx, Write};
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::domain::{Timestamp, timestamp_text};
 
@@ -56,16 +56,11 @@ pub struct RemoteError<'a> {
     pub text: &'a str,
 }
 
-const LAST_EXPIRED_DECISION: &str = "
-    WITH oldest AS MATERIALIZED (SELECT id, at FROM decision_log ORDER BY id LIMIT ?2)
-    SELECT max(id) FROM oldest
-    WHERE id < coalesce((SELECT min(id) FROM oldest WHERE at >= ?1), 9223372036854775807)";
-
-/// Settled events, finished runs and cleared alarms before ?1, at most ?2 of each.
+/// Settled events, finished runs, cleared alarms and tombstones before ?1, at most ?2 of each.
 ///
 /// Also addresses that Okta stopped showing for their user before ?1. Users who left, or may have, keep theirs: an account
 /// with an old address may still appear.
-const EXPIRE: [&str; 4] = [
+const EXPIRE: [&str; 5] = [
     "DELETE FROM events WHERE seq IN (
          SELECT seq FROM events e WHERE received_at < ?1 AND state <> 'quarantined'
            AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = e.seq AND eu.settled_at IS NULL)
@@ -73,6 +68,7 @@ const EXPIRE: [&str; 4] = [
     "DELETE FROM run_log WHERE id IN (
          SELECT id FROM run_log WHERE started_at < ?1 AND finished_at IS NOT NULL LIMIT ?2)",
     "DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ?1 LIMIT ?2)",
+    "DELETE FROM tombstones WHERE digest IN (SELECT digest FROM tombstones WHERE forgotten_at < ?1 LIMIT ?2)",
     "DELETE FROM addresses WHERE (user_seq, address) IN (
          SELECT user_seq, address FROM addresses a JOIN users u USING (user_seq)
          WHERE a.replaced_at < ?1 AND u.left_seen = 0 AND u.due_since IS NULL
@@ -170,37 +166,21 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes settled events, decisions, finished runs and cleared alarms older than `before`, at most `limit` rows of each
-    /// to keep the transaction short. Returns the number of deleted rows; zero when nothing is left to delete.
+    /// Deletes settled events, decisions, finished runs, cleared alarms and tombstones older than `before`, at most `limit`
+    /// rows of each to keep the transaction short. Returns the number of deleted rows; zero when nothing is left to delete.
     ///
     /// Keeps users, their present addresses and accounts (they are current state), and unsettled events of any age.
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn expire(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    pub async fn expire(&self, before: Timestamp, limit: u32, now: Timestamp) -> Result<u64, StoreError> {
         let before = timestamp_text(before);
         let mut tx = self.begin(Write::Expire).await?;
-        let mut gone = expire_decisions(&mut tx, &before, limit).await?;
+        let mut gone = self.expire_decisions(&mut tx, &before, limit, now).await?;
         for sql in EXPIRE {
             gone += sqlx::query(sql).bind(&before).bind(limit).execute(&mut *tx).await?.rows_affected();
         }
         self.commit(tx).await?;
         Ok(gone)
     }
-}
-
-/// Deletes the oldest decisions: only an unbroken prefix, even if a clock was set back in between. The chain value of the
-/// last deleted row becomes the new root.
-async fn expire_decisions(tx: &mut Tx, before: &str, limit: u32) -> Result<u64, StoreError> {
-    let last: Option<i64> =
-        sqlx::query_scalar(LAST_EXPIRED_DECISION).bind(before).bind(limit).fetch_one(&mut **tx).await?;
-    let Some(last) = last else { return Ok(0) };
-    sqlx::query("UPDATE decision_log_gate SET open = 1").execute(&mut **tx).await?;
-    sqlx::query("UPDATE decision_log_root SET last = ?1, chain = (SELECT chain FROM decision_log WHERE id = ?1)")
-        .bind(last)
-        .execute(&mut **tx)
-        .await?;
-    let gone = sqlx::query("DELETE FROM decision_log WHERE id <= ?").bind(last).execute(&mut **tx).await?;
-    sqlx::query("UPDATE decision_log_gate SET open = 0").execute(&mut **tx).await?;
-    Ok(gone.rows_affected())
 }

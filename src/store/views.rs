@@ -401,7 +401,7 @@ impl Store {
     pub async fn kept_decisions(&self) -> Result<KeptDecisions, StoreError> {
         Ok(sqlx::query_as(
             "SELECT (SELECT last FROM decision_log_root) AS expired,
-                    (SELECT at FROM decision_log ORDER BY id LIMIT 1) AS oldest_at",
+                    (SELECT at FROM decision_log WHERE outcome <> 'expired' ORDER BY id LIMIT 1) AS oldest_at",
         )
         .fetch_one(self.reader())
         .await?)

@@ -160,6 +160,29 @@ async fn exempt_users_are_reported_never_denied() {
 }
 
 #[tokio::test]
+async fn former_address_does_not_exempt() {
+    let world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
+    let former = world.person("boss@example.com");
+    let account = world.account("former@example.com");
+    world.sync().await;
+    world.okta().change_profile(&former, "former@example.com", "former@example.com");
+    world.sync().await;
+    // The address is the new boss's now.
+    let boss = world.person("boss@example.com");
+    let bosses = world.account("boss@example.com");
+    world.sync().await;
+    world.leaves(&former).await;
+    world.assert_denied_for(&account, &former);
+    world.okta().delete(&former);
+    world.sync().await;
+    world.reconcile().await;
+    world.assert_denied_for(&account, &former);
+    world.leaves(&boss).await;
+    world.assert_open(&bosses);
+    assert_eq!(world.outcome(&boss).await, "skipped: exempt");
+}
+
+#[tokio::test]
 async fn policy_change_reconciles_at_next_start() {
     let mut world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
     let ann = world.person("ann@example.com");

@@ -254,6 +254,47 @@ async fn reused_address_holds_denied_user() {
     assert!(!world.lets_in(&account));
 }
 
+/// Ann left and returned, and Anna holds her address: whether the account is opened for Ann is asked.
+async fn returned_to_a_reused_address(world: &World) -> (OktaUserId, String) {
+    let ann = world.person("ann@example.com");
+    let account = world.account("ann@example.com");
+    world.leaves(&ann).await;
+    world.passes(DAY);
+    let anna = world.person_called("anna", "ann@example.com");
+    world.returns(&ann).await;
+    assert_eq!(world.outcome(&ann).await, format!("held: address_reused: {anna}"));
+    world.assert_denied_for(&account, &ann);
+    (ann, account)
+}
+
+#[tokio::test]
+async fn approval_does_not_open_for_a_new_leaver() {
+    for polled in ["before the approval", "before the look", "not yet"] {
+        let world = World::new().await;
+        let (ann, account) = returned_to_a_reused_address(&world).await;
+        world.passes(HOUR);
+        match polled {
+            "before the approval" => {
+                world.okta().deactivate(&ann);
+                world.poll().await;
+                assert_eq!(world.approve_without_a_look(Some(&ann)).await, 0, "there is news that no look has judged");
+            }
+            "before the look" => {
+                assert_eq!(world.approve_without_a_look(Some(&ann)).await, 1);
+                world.okta().deactivate(&ann);
+                world.poll().await;
+            }
+            _ => {
+                assert_eq!(world.approve_without_a_look(Some(&ann)).await, 1);
+                world.okta().deactivate(&ann);
+            }
+        }
+        world.settle().await;
+        world.assert_denied_for(&account, &ann);
+        assert!(world.outcome(&ann).await.starts_with("held: address_reused"), "{polled}: asked again");
+    }
+}
+
 #[tokio::test]
 async fn two_held_users_do_not_requeue_each_other() {
     let world = World::new().await;

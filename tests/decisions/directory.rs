@@ -174,7 +174,7 @@ async fn replaced_addresses_of_present_users_expire() {
     world.leaves(&users[1]).await;
     world.passes(401 * DAY);
     let before = okta_auth0_sync::domain::clock::sub(world.now(), 400 * DAY);
-    while world.store().expire(before, 100).await.unwrap() > 0 {}
+    while world.store().expire(before, 100, world.now()).await.unwrap() > 0 {}
     let known = world.store().known(&users).await.unwrap();
     let addresses = |user: &OktaUserId| -> Vec<String> {
         known[user].addresses.iter().map(|address| address.as_str().to_owned()).collect()

@@ -490,6 +490,7 @@ impl Memory {
             left_at: row.left_at,
             returned_at: row.returned_at,
             addresses: row.addresses.clone(),
+            present_addresses: row.addresses.clone(),
             accounts: self.accounts.iter().filter(|(_, of)| of.owner == *id).map(marked).collect(),
             events: row
                 .events
@@ -677,9 +678,7 @@ impl Memory {
             row.approved = None;
             row.events.iter_mut().for_each(|event| event.open = false);
         }
-        if let Outcome::Held(why) = &outcome
-            && row.approved.as_ref() != Some(why)
-        {
+        if matches!(outcome, Outcome::Held(_)) {
             row.approved = None;
         }
         row.outcome = Some(outcome);

@@ -89,6 +89,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         left_at: None,
         returned_at: None,
         addresses: vec![email.clone()],
+        present_addresses: vec![email.clone()],
         accounts: if mark == "for this user" { vec![marked] } else { Vec::new() },
         events: Vec::new(),
     };

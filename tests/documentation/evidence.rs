@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use okta_auth0_sync::domain::{Clock, SystemClock};
 use okta_auth0_sync::store::{Access, Store};
 use okta_auth0_sync_sandbox::{Effect, Fault};
 use serde_json::Value;
@@ -117,7 +118,7 @@ async fn queries_survive_retention_and_forget() {
 
     // Apply retention as if two years had passed.
     let store = Store::open_beside(&harness.state(), Access::Beside).await.unwrap();
-    while store.expire("2100-01-01T00:00:00Z".parse().unwrap(), 1000).await.unwrap() > 0 {}
+    while store.expire("2100-01-01T00:00:00Z".parse().unwrap(), 1000, SystemClock::new().now()).await.unwrap() > 0 {}
     store.close().await;
     assert_eq!(harness.run(&["events"]).await.exits(0).out, "no matching events\n");
     for (who, status) in [("ann@example.com", "DEPROVISIONED"), ("gone@example.com", "DELETED")] {

@@ -114,10 +114,29 @@ async fn page_cut_at_any_size_fails_the_pass() {
     let before = world.pages().len();
     let error = world.try_poll().await.unwrap_err();
     assert!(matches!(&error, PassError::Failed(_)), "{error}");
-    assert_eq!(world.pages().len() - before, 8, "1000, 500, 250, 125, 62, 31, 15 and 10");
+    assert_eq!(world.pages().len() - before, 10, "1000, 500, 250, 125, 62, 31, 15, 7, 3 and 1");
     let before = world.pages().len();
     assert!(world.try_poll().await.is_err());
     assert_eq!(world.pages().len() - before, 1, "the next pass does not begin with the largest page");
     world.okta().faults().clear();
     world.denies(&[ann]).await;
+}
+
+#[tokio::test]
+async fn oversized_event_does_not_stop_the_log() {
+    let world = start().await;
+    world.try_poll().await.unwrap();
+    fill(&world, 20);
+    let huge = "x".repeat(65 << 20);
+    world.okta().push_log_entry(json!({ "uuid": "huge", "eventType": "user.lifecycle.deactivate",
+        "published": "2026-11-23T10:00:00.000Z", "outcome": { "result": "SUCCESS" }, "target": [],
+        "debugContext": { "debugData": { "text": huge } } }));
+    world.clock.advance(s(3600));
+    fill(&world, 20);
+    let ann = world.leaver("ann");
+    world.try_poll().await.unwrap();
+    world.denies(&[ann]).await;
+    let gaps = world.alarms_of_kind("gap").await;
+    assert!(gaps.len() == 1 && gaps[0].detail.contains("too large to read"), "the alarm names the range: {gaps:?}");
+    assert!(world.store().current_reconcile().await.unwrap().is_some_and(|run| run.is_full()));
 }

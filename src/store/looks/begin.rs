@@ -17,7 +17,7 @@ const EVENTS_BACK: Duration = Duration::from_secs(3600);
 
 const USER: &str = "
     SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane, cause, attempts,
-           iif(approved, approved_for, NULL) AS approved,
+           iif(approved AND (approved_for = 'guard' OR approved_status IS status), approved_for, NULL) AS approved,
            recheck_step, outcome, login, email, status, status_at, left_at, returned_at,
            (SELECT first_poll_at FROM installation) AS first_poll_at,
            (SELECT okta_org_id FROM installation) AS okta_org
@@ -110,7 +110,12 @@ impl Store {
         let mut tx = self.reader().begin().await?;
         let subject: Option<SubjectRow> = sqlx::query_as(USER).bind(id).fetch_optional(&mut *tx).await?;
         let SubjectRow { user_seq, settled_seq, mut start } = subject.ok_or_else(|| StoreError::gone_user(id))?;
-        start.addresses = addresses(&mut tx, user_seq).await?;
+        for (address, is_present) in addresses(&mut tx, user_seq).await? {
+            if is_present {
+                start.present_addresses.push(address.clone());
+            }
+            start.addresses.push(address);
+        }
         let accounts: Vec<MarkedRow> = sqlx::query_as(ACCOUNTS).bind(id).fetch_all(&mut *tx).await?;
         start.accounts = accounts.into_iter().map(MarkedAccount::from).collect();
         let events: Vec<EventSeenRow> = sqlx::query_as(EVENTS)
@@ -159,11 +164,13 @@ impl Store {
     }
 }
 
-async fn addresses(connection: &mut SqliteConnection, user_seq: i64) -> Result<Vec<Address>, StoreError> {
-    let texts: Vec<String> =
-        sqlx::query_scalar("SELECT address FROM addresses WHERE user_seq = ? ORDER BY seen_at, address")
-            .bind(user_seq)
-            .fetch_all(connection)
-            .await?;
-    Ok(texts.iter().filter_map(|text| Address::parse(text)).collect())
+/// Every address ever read for a user, and whether it is one of theirs as far as is known.
+async fn addresses(connection: &mut SqliteConnection, user_seq: i64) -> Result<Vec<(Address, bool)>, StoreError> {
+    let rows: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT address, replaced_at IS NULL FROM addresses WHERE user_seq = ? ORDER BY seen_at, address",
+    )
+    .bind(user_seq)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.iter().filter_map(|(text, is_present)| Some((Address::parse(text)?, *is_present))).collect())
 }

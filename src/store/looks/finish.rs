@@ -3,8 +3,10 @@
 use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError, count, json_list};
 use super::due::Selection;
-use super::{AccountChange, Finished, LookFinish};
-use crate::domain::{Address, Cause, Lane, OktaUserId, Outcome, Timestamp, UserRead, clock, timestamp_text};
+use super::{AccountChange, Decision, Finished, LookFinish};
+use crate::domain::{
+    Address, Cause, DecisionOutcome, Lane, OktaUserId, Outcome, Timestamp, UserRead, clock, timestamp_text,
+};
 
 /// Settles the user's events up to the claimed one. Only events after the last settled number can be open.
 const SETTLE_EVENTS: &str = "
@@ -31,7 +33,7 @@ const CLEAR_HIDDEN_ALARM: &str = "
 /// Ends the look. ?1 is the time, ?2 whether it settles, ?3 the user and ?4 the claimed number.
 ///
 /// `due_seq > ?4`: a reason arrived during the look and has set `due_at`. This look's failure neither delays it nor counts
-/// as an attempt. An approval ends when the look meets another reason to hold the user. `?4 BETWEEN settled_seq AND due_seq`: a `forget` during the look must not bring the user back.
+/// as an attempt. An approval ends with a look that holds the user nevertheless. `?4 BETWEEN settled_seq AND due_seq`: a `forget` during the look must not bring the user back.
 const END_LOOK: &str = "
     UPDATE users SET
         settled_seq = iif(?2, max(settled_seq, ?4), settled_seq),
@@ -42,7 +44,7 @@ const END_LOOK: &str = "
         recheck_step = iif(due_seq > ?4, 0, ?6),
         cause = iif(due_seq = ?4 AND ?2 AND ?5 IS NOT NULL, 'recheck', cause),
         attempts = CASE WHEN ?2 OR due_seq > ?4 THEN 0 ELSE attempts + ?7 END,
-        approved = iif(?2 OR (due_seq = ?4 AND ?8 = 'held' AND approved_for IS NOT ?9), 0, approved),
+        approved = iif(?2 OR (due_seq = ?4 AND ?8 = 'held'), 0, approved),
         since = iif(outcome IS ?8 AND why IS ?9, since, ?1),
         why = iif(due_seq > ?4 AND ?8 IN ('retry', 'snooze', 'failed'), NULL, ?9),
         depends_on = ?10,
@@ -58,6 +60,17 @@ const SETTLE_BELATED_EVENT: &str = "
       AND event_seq = (SELECT seq FROM events WHERE event_order = substr(?4, 15, 4) || substr(?4, 10, 4)
                          AND event_id = ?4)";
 
+const ADD_ADDRESSES: &str = "
+    INSERT OR IGNORE INTO addresses (user_seq, address, address_key, seen_at)
+    SELECT user_seq, value ->> 0, value ->> 1, ?3 FROM users, json_each(?2) WHERE okta_user_id = ?1";
+
+/// Notes which addresses of the user ?1 are among ?2, the ones that Okta shows now.
+const REPLACE_ADDRESSES: &str = "
+    WITH held AS MATERIALIZED (SELECT value FROM json_each(?2))
+    UPDATE addresses SET replaced_at = iif(address_key IN (SELECT value FROM held), NULL, ?3)
+    WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)
+      AND (replaced_at IS NULL) <> (address_key IN (SELECT value FROM held))";
+
 impl Store {
     /// Ends a look: stores outcome, decisions and accounts, and settles the user's events up to the claimed one.
     ///
@@ -66,6 +79,7 @@ impl Store {
     pub async fn finish_look(&self, look: LookFinish<'_>, now: Timestamp) -> Result<Finished, StoreError> {
         let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::FinishLook).await?;
+        let is_forgotten = self.is_forgotten(&mut tx, look.user).await?;
         if let Some(read) = look.read {
             self.store_read(&mut tx, look.user, read, &now_text).await?;
         }
@@ -83,9 +97,15 @@ impl Store {
                 .await?;
         }
         for account in look.accounts {
-            self.store_account(&mut tx, look.user, account, &now_text).await?;
+            let named = account.email.as_ref().filter(|_| !is_forgotten);
+            self.store_account(&mut tx, look.user, account, named, &now_text).await?;
         }
-        self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
+        if is_forgotten {
+            let nameless: Vec<Decision> = look.decisions.iter().map(without_names).collect();
+            self.append_decisions(&mut tx, &nameless, look.policy, now).await?;
+        } else {
+            self.append_decisions(&mut tx, look.decisions, look.policy, now).await?;
+        }
         if look.conclusion.forget_guard {
             forget_guard(&mut tx, look.user).await?;
         }
@@ -95,6 +115,9 @@ impl Store {
             if self.raise_in(&mut tx, alarm, now).await? {
                 raised.push(alarm.kind);
             }
+        }
+        if is_forgotten {
+            self.remove_settled(&mut tx, look.user).await?;
         }
         self.commit(tx).await?;
         Ok(Finished { due_again, woken, raised })
@@ -114,7 +137,7 @@ impl Store {
         Ok(count(woken))
     }
 
-    /// Stores what Okta returned for a user, with every address in it.
+    /// Stores what Okta returned for a user, with every address in it. Of a user who was forgotten, only the status.
     pub(super) async fn store_read(
         &self,
         tx: &mut Tx,
@@ -123,19 +146,21 @@ impl Store {
         now_text: &str,
     ) -> Result<(), StoreError> {
         let left = read.status.has_left();
-        let held: Vec<String> = read.held_addresses().iter().map(Address::key).collect();
-        let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
+        if self.is_forgotten(tx, id).await? {
+            let kept = sqlx::query("UPDATE users SET status = ?, status_at = ?, left_seen = ? WHERE okta_user_id = ?")
+                .bind(read.status.as_str())
+                .bind(now_text)
+                .bind(left)
+                .bind(id)
+                .execute(&mut **tx)
+                .await?;
+            return if kept.rows_affected() == 0 { Err(StoreError::gone_user(id)) } else { Ok(()) };
+        }
         // For a deleted user Okta returns 404, without login and email: keep the old ones.
         let kept = sqlx::query(
             "UPDATE users SET login = coalesce(?1, login), login_key = iif(?1 IS NULL, login_key, ?2),
-                 email = coalesce(?3, email), status = ?4, status_at = ?5, left_seen = ?6, address_hidden = ?9
-             WHERE okta_user_id = ?7;
-             INSERT OR IGNORE INTO addresses (user_seq, address, address_key, seen_at)
-             SELECT user_seq, value ->> 0, value ->> 1, ?5 FROM users, json_each(?8) WHERE okta_user_id = ?7;
-             WITH held AS MATERIALIZED (SELECT value FROM json_each(?10))
-             UPDATE addresses SET replaced_at = iif(address_key IN (SELECT value FROM held), NULL, ?5)
-             WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?7) AND EXISTS (SELECT 1 FROM held)
-               AND (replaced_at IS NULL) <> (address_key IN (SELECT value FROM held))",
+                 email = coalesce(?3, email), status = ?4, status_at = ?5, left_seen = ?6, address_hidden = ?7
+             WHERE okta_user_id = ?8",
         )
         .bind(&read.login)
         .bind(read.login.as_deref().map(str::to_lowercase))
@@ -143,16 +168,14 @@ impl Store {
         .bind(read.status.as_str())
         .bind(now_text)
         .bind(left)
-        .bind(id.as_str())
-        .bind(serde_json::json!(addresses).to_string())
         .bind(read.address_hidden)
-        .bind(json_list(held))
+        .bind(id)
         .execute(&mut **tx)
         .await?;
         if kept.rows_affected() == 0 {
-            return Err(StoreError::Gone { what: "user", id: id.to_string() });
+            return Err(StoreError::gone_user(id));
         }
-        Ok(())
+        store_addresses(tx, id, read, now_text).await
     }
 
     async fn store_account(
@@ -160,6 +183,7 @@ impl Store {
         tx: &mut Tx,
         owner: &OktaUserId,
         account: &AccountChange,
+        email: Option<&Address>,
         now_text: &str,
     ) -> Result<(), StoreError> {
         sqlx::query(
@@ -180,7 +204,7 @@ impl Store {
         )
         .bind(account.id.as_str())
         .bind(owner.as_str())
-        .bind(account.email.as_ref().map(Address::as_str))
+        .bind(email.map(Address::as_str))
         .bind(&account.connection)
         .bind(account.denied)
         .bind(account.blocked)
@@ -193,6 +217,33 @@ impl Store {
         .execute(&mut **tx)
         .await?;
         Ok(())
+    }
+}
+
+/// Adds the addresses of a user, and notes which of all are theirs now.
+async fn store_addresses(tx: &mut Tx, id: &OktaUserId, read: &UserRead, now_text: &str) -> Result<(), StoreError> {
+    let addresses: Vec<_> = read.addresses.iter().map(|address| (address.as_str(), address.key())).collect();
+    sqlx::query(ADD_ADDRESSES)
+        .bind(id)
+        .bind(serde_json::json!(addresses).to_string())
+        .bind(now_text)
+        .execute(&mut **tx)
+        .await?;
+    let held: Vec<String> = read.held_addresses().iter().map(Address::key).collect();
+    if !held.is_empty() {
+        sqlx::query(REPLACE_ADDRESSES).bind(id).bind(json_list(held)).bind(now_text).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// A decision about a user who was forgotten: by id alone, and only if it changed an account or could not.
+fn without_names(decision: &Decision) -> Decision {
+    let nameless = Decision { email: None, ..decision.clone() };
+    match decision.outcome {
+        DecisionOutcome::Unchanged | DecisionOutcome::NoAccount | DecisionOutcome::Skipped => {
+            Decision { okta_user_id: None, auth0_user_id: None, event_id: None, why: None, ..nameless }
+        }
+        _ => nameless,
     }
 }
 

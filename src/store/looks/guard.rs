@@ -106,10 +106,11 @@ impl Store {
         intent: Intent<'_>,
         now_text: &str,
     ) -> Result<(), StoreError> {
+        let is_forgotten = self.is_forgotten(tx, user).await?;
         let done = sqlx::query(RECORD_INTENT)
             .bind(intent.account.as_str())
             .bind(user.as_str())
-            .bind(intent.email.map(Address::as_str))
+            .bind(intent.email.filter(|_| !is_forgotten).map(Address::as_str))
             .bind(now_text)
             .bind(intent.owe_sessions)
             .bind(if intent.with_block { 2 } else { 1 })

@@ -62,6 +62,9 @@ pub struct LookStart {
     /// Every address ever read for the user.
     #[sqlx(skip)]
     pub addresses: Vec<Address>,
+    /// Those of them that Okta has not replaced.
+    #[sqlx(skip)]
+    pub present_addresses: Vec<Address>,
     /// Accounts that have or had a mark for the user.
     #[sqlx(skip)]
     pub accounts: Vec<MarkedAccount>,
@@ -84,6 +87,7 @@ impl LookStart {
             left_at: self.left_at,
             returned_at: self.returned_at,
             addresses: self.addresses.clone(),
+            present_addresses: self.present_addresses.clone(),
             accounts: self.accounts.clone(),
             events: self.events.clone(),
         }

@@ -101,7 +101,7 @@ async fn retention_keeps_the_chain_verifiable() {
     let mut steps = 0;
     let mut gone = 0;
     loop {
-        let rows = store.expire(day(5), 2).await.unwrap();
+        let rows = store.expire(day(5), 2, day(10)).await.unwrap();
         assert!(rows <= 8, "at most two of each kind");
         assert_eq!(store.verify_decisions().await.unwrap().forgotten, 0);
         if rows == 0 {
@@ -111,21 +111,21 @@ async fn retention_keeps_the_chain_verifiable() {
     }
     assert_eq!((steps, gone), (5, 10 + 5 + 5 + 1), "ten events, five decisions, five runs, the cleared alarm");
     assert_eq!(store.open_alarms().await.unwrap().len(), 1, "open alarms stay");
-    assert_eq!(store.verify_decisions().await.unwrap().rows, 5);
+    assert_eq!(store.verify_decisions().await.unwrap().rows, 5 + 3, "and a record of each removal");
     assert_eq!(store.due(day(5), 10).await.unwrap(), [DueUser { id: id("u3"), lane: Lane::Deactivation }]);
     assert!(store.recent_events(None, 100).await.unwrap().iter().any(|row| row.event_id == "event-50"));
-    store.expire(Timestamp::MAX, 100).await.unwrap();
-    assert_eq!(store.verify_decisions().await.unwrap(), Verified::default());
+    store.expire(Timestamp::MAX, 100, day(10)).await.unwrap();
+    assert_eq!(store.verify_decisions().await.unwrap(), Verified { rows: 4, ..Verified::default() });
     record_events(&store, &[event(60, "u1", "deactivate")]).await;
     let claimed = store.begin_look(&u1, day(11)).await.unwrap().claimed_seq;
     let decisions = [decision("u1", 1)];
     let end = LookFinish { decisions: &decisions, ..finish(&u1, claimed, &Outcome::Applied) };
     store.finish_look(end, day(11)).await.unwrap();
-    assert_eq!(store.verify_decisions().await.unwrap().rows, 1, "the chain continues from its root");
+    assert_eq!(store.verify_decisions().await.unwrap().rows, 5, "the chain continues from its root");
 }
 
 /// Stores a user with every kind of data. Ids and addresses begin with `name`.
-async fn add_user_with_history(store: &Store, n: u32, name: &str, denied: bool) {
+pub(super) async fn add_user_with_history(store: &Store, n: u32, name: &str, denied: bool) {
     let user = id(name);
     let mut entry = event(n, name, "deactivate");
     entry.id = format!("event-of-{name}");
@@ -207,7 +207,7 @@ async fn forget_leaves_no_byte_in_the_files() {
     store.compact().await.unwrap();
     assert!(!occurs_in_files(dir.path(), "anna"));
     assert!(occurs_in_files(dir.path(), "other7@example.com"));
-    assert_eq!(store.verify_decisions().await.unwrap(), Verified { rows: 121, forgotten: 1 });
+    assert_eq!(store.verify_decisions().await.unwrap(), Verified { rows: 121, forgotten: 1, unproven: 0 });
     assert_eq!(store.find_users("other5anna").await.unwrap(), []);
     assert!(matches!(
         store.forget(&id("other5anna"), "command", "p", noon()).await.unwrap_err(),
@@ -228,7 +228,7 @@ async fn forgotten_users_mark_is_found_by_id() {
     assert_eq!((accounts.len(), accounts[0].email.as_deref(), accounts[0].denied), (1, None, true));
     assert_eq!(store.addresses_of(&id("anna")).await.unwrap(), Vec::<String>::new());
     assert_eq!(store.recent_events(None, 10).await.unwrap(), []);
-    assert_eq!(store.verify_decisions().await.unwrap(), Verified { rows: 1, forgotten: 1 });
+    assert_eq!(store.verify_decisions().await.unwrap(), Verified { rows: 1, forgotten: 1, unproven: 0 });
 }
 
 #[tokio::test]
@@ -237,6 +237,7 @@ async fn forget_keeps_events_of_other_users() {
     let mut both = event(1, "anna", "deactivate");
     both.users.push(EventUser { id: id("ben"), login: None });
     record_events(&store, &[both]).await;
+    look_at(&store, "anna", &Outcome::NoAccount, noon()).await;
     store.forget(&id("anna"), "command", "p", noon()).await.unwrap();
     let rows = store.recent_events(None, 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].okta_user_id.as_deref(), rows[0].outcome.as_str()), (1, Some("ben"), "pending"));
@@ -259,7 +260,8 @@ async fn look_overtaken_by_forget_stores_nothing() {
         let end = || LookFinish { read: Some(&read), ..finish(&look.id, look.claimed_seq, &Outcome::Applied) };
         assert!(matches!(store.finish_look(end(), noon()).await.unwrap_err(), StoreError::Gone { .. }));
         // Nor when the user is known again by then.
-        record_events(&store, &[event(2, "anna", "activate")]).await;
+        let later = clock::add(noon(), Duration::from_secs(1));
+        record_events(&store, &[Event { published: later, ..event(2, "anna", "activate") }]).await;
         assert!(matches!(store.finish_look(end(), noon()).await.unwrap_err(), StoreError::Gone { .. }));
         assert_eq!(store.due(noon(), 10).await.unwrap().len(), 1);
         assert!(user_row(&store, "anna").await.open);

@@ -92,7 +92,7 @@ async fn quarantine_needs_attention_until_dismissed() {
     }
     let status = store.status().await.unwrap().unwrap();
     assert_eq!((status.quarantined, status.needs_attention), (1, true));
-    assert_eq!(store.expire(Timestamp::MAX, 10).await.unwrap(), 0, "retention keeps quarantined events");
+    assert_eq!(store.expire(Timestamp::MAX, 10, noon()).await.unwrap(), 0, "retention keeps quarantined events");
     let rows = store.recent_events(Some("quarantined"), 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].why.as_deref(), rows[0].okta_user_id.as_deref()), (1, Some("no target"), None));
     assert!(store.dismiss_event("x", noon()).await.unwrap());

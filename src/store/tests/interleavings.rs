@@ -68,6 +68,8 @@ struct ModelUser {
     due_at: Option<Timestamp>,
     outcome: Option<&'static str>,
     approved: bool,
+    /// Events that no look has judged: an approval does not cover them.
+    unjudged: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -112,7 +114,11 @@ impl Model {
                     continue;
                 }
                 self.give_reason(user, now, false);
-                self.users.entry(user).or_default().events.insert(format!("event-{number}"));
+                let user = self.users.entry(user).or_default();
+                user.events.insert(format!("event-{number}"));
+                user.unjudged.insert(format!("event-{number}"));
+                // The user left or returned after the approval.
+                user.approved &= number % 3 == 2;
             }
         }
     }
@@ -120,6 +126,7 @@ impl Model {
     fn finish(&mut self, look: &Look, outcome: &Outcome, next_look: Option<Timestamp>) {
         self.last_reason += 1;
         let user = self.users.entry(look.user).or_default();
+        user.unjudged.retain(|event| !look.events.contains(event));
         let arrived = user.reasons.difference(&look.reasons).next().is_some();
         if outcome.settles() {
             user.reasons.retain(|reason| !look.reasons.contains(reason));
@@ -127,6 +134,9 @@ impl Model {
             user.approved = false;
         } else if user.reasons.is_empty() {
             user.reasons.insert(self.last_reason);
+        }
+        if !arrived && matches!(outcome, Outcome::Held(_)) {
+            user.approved = false;
         }
         if !arrived {
             user.due_at = next_look;
@@ -257,6 +267,7 @@ impl World {
                 let made = self.store.approve(approval, self.now).await.unwrap();
                 let mut held = self.with_outcome("held");
                 held.retain(|user| who.is_none_or(|one| one == *user));
+                held.retain(|user| self.model.users[user].unjudged.is_empty());
                 assert_eq!(made.len(), held.len());
                 for user in held {
                     self.model.give_reason(user, self.now, false);

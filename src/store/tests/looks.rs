@@ -110,9 +110,6 @@ async fn approval_counts_for_its_reason_only() {
 
     assert_eq!(approve_held(&store, noon()).await.len(), 1);
     assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().approved, Some(Held::Vanished));
-    look_at(&store, "u1", &Outcome::Held(Held::Vanished), noon()).await;
-    let kept = store.begin_look(&id("u1"), noon()).await.unwrap().approved;
-    assert_eq!(kept, Some(Held::Vanished), "the same reason keeps it");
     look_at(&store, "u1", &Outcome::Held(Held::AddressReused(id("u2"))), noon()).await;
     assert_eq!(store.begin_look(&id("u1"), noon()).await.unwrap().approved, None, "another reason ends it");
 }

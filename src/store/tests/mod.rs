@@ -4,6 +4,7 @@ mod alarms;
 mod backup;
 mod evidence;
 mod files;
+mod forgetting;
 mod full;
 mod intake;
 mod interleavings;

@@ -342,14 +342,13 @@ async fn schema_1_reads_the_same_after_migration() {
              ('x-failed', 'x@example.com', 'x@example.com', 't0'), ('v-done', 'v@example.com', 'v@example.com', 't0');
          INSERT INTO accounts (auth0_user_id, okta_user_id, email, denied, denied_at, event_id, lag_ms, changed_at)
              VALUES ('auth0|v', 'v-done', 'v@example.com', 1, 'd', 'e1', 1500, 'c');
+         INSERT INTO decision_log (at, cause, outcome, version, policy, digest, chain)
+             VALUES ('d', 'event', 'applied', '0', 'p', zeroblob(32), zeroblob(32));
          UPDATE installation SET seq_floor = 5",
     )
     .execute(store.writer())
     .await
     .unwrap();
-    let mut tx = store.begin(Write::FinishLook).await.unwrap();
-    store.append_decisions(&mut tx, &[Decision::default()], "p", noon()).await.unwrap();
-    store.commit(tx).await.unwrap();
     store.begin_run(RunKind::Run, noon()).await.unwrap();
     store.close().await;
     let (store, _) = Store::open_with(&path, &binding(), noon(), &first).await.unwrap();
