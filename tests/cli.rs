@@ -38,12 +38,15 @@ fn configured() -> TempDir {
     fs::write(
         directory.path().join("config.toml"),
         "[okta]\nurl = \"https://example.okta.com\"\n[okta.oauth]\nclient_id = \"0oa1\"\nprivate_key_file = \"okta\"\n\
-         [auth0]\nurl = \"https://example.auth0.com\"\nclient_id = \"abc\"\nclient_secret_file = \"auth0\"\n",
+         [auth0]\nurl = \"https://example.auth0.com\"\nclient_id = \"abc\"\nclient_secret_file = \"auth0\"\n\
+         [store]\npath = \"state/state.db\"\n",
     )
     .unwrap();
+    fs::create_dir(directory.path().join("state")).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let credentials = directory.path().join("credentials");
     fs::create_dir(&credentials).unwrap();
-    for (name, text) in [("okta", "{\"kty\":\"t0psecret\"}\n"), ("auth0", "t0psecret\n")] {
+    for (name, text) in [("okta", key.as_str()), ("auth0", "t0psecret\n")] {
         fs::write(credentials.join(name), text).unwrap();
         fs::set_permissions(credentials.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -167,6 +170,55 @@ fn world_readable_secret_is_refused() {
     let given = directory.path().join("credentials");
     let ran = run(program(directory.path()).args(["check", "--offline"]).env("CREDENTIALS_DIRECTORY", given));
     assert_eq!(ran.code, 0, "systemd sees to its own credentials: {}", ran.out);
+}
+
+/// `run` would refuse these too, after it has opened its log.
+#[test]
+fn offline_check_refuses_unusable_state() {
+    fn state(directory: &Path) -> std::path::PathBuf {
+        directory.join("state/state.db")
+    }
+    type Case = (fn(&Path), &'static str);
+    let cases: [Case; 5] = [
+        (|it| fs::remove_dir(it.join("state")).unwrap(), "cannot open the state at ./state/state.db: No such file"),
+        (|it| fs::write(state(it), "dear diary").unwrap(), "is not a state of okta-auth0-sync"),
+        (|it| fs::create_dir(state(it)).unwrap(), "is not a state of okta-auth0-sync (not a regular file)"),
+        (|it| std::os::unix::fs::symlink("/dev/null", state(it)).unwrap(), "it is a symbolic link to /dev/null"),
+        (
+            |it| fs::set_permissions(it.join("state"), fs::Permissions::from_mode(0o777)).unwrap(),
+            "every user of this machine can write its folder ./state",
+        ),
+    ];
+    for (breaks, expected) in cases {
+        let directory = configured();
+        breaks(directory.path());
+        for arguments in [&["check", "--offline"][..], &["run"]] {
+            let ran = run(program(directory.path()).args(arguments));
+            let printed = ran.out + &ran.err;
+            assert_eq!(ran.code, 78, "{arguments:?}: {printed}");
+            assert!(printed.contains(expected), "{arguments:?}: expected {expected}\n{printed}");
+        }
+    }
+}
+
+/// The unit creates this folder, so a check before the first start passes.
+#[test]
+fn missing_folder_of_unit_is_a_warning() {
+    let directory = configured();
+    let path = ("OKTA_AUTH0_SYNC__STORE__PATH", "/var/lib/okta-auth0-sync/no-such-instance/state.db");
+    let ran = run(program(directory.path()).args(["check", "--offline"]).env(path.0, path.1));
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert!(ran.out.contains("the systemd unit creates it"), "{}", ran.out);
+}
+
+#[test]
+fn offline_check_reads_private_keys() {
+    let directory = configured();
+    fs::write(directory.path().join("credentials/okta"), "{\"kty\":\"t0psecret\"}\n").unwrap();
+    let ran = run(program(directory.path()).args(["check", "--offline"]));
+    assert_eq!(ran.code, 78);
+    assert!(ran.out.contains("./credentials/okta: "), "{}", ran.out);
+    assert!(!ran.out.contains("t0psecret"), "{}", ran.out);
 }
 
 #[test]

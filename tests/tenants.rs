@@ -113,7 +113,7 @@ async fn each_check_line_can_fail() {
     fn date(text: &str) -> Effect {
         Effect::ReplaceHeader { name: "date".to_owned(), value: Some(text.to_owned()) }
     }
-    let cases: [Case; 16] = [
+    let cases: [Case; 17] = [
         (
             "no answer at okta.url",
             |it| it.configure(it.sandbox.okta().url(), "http://127.0.0.1:9"),
@@ -226,6 +226,16 @@ async fn each_check_line_can_fail() {
             1,
             "Auth0 clock",
             "enable NTP",
+        ),
+        (
+            "a refusal with a clock far off",
+            |it| {
+                it.sandbox.auth0().set_client_secret("another");
+                it.sandbox.auth0().faults().add(Fault::everywhere(date("Mon, 01 Jan 2024 00:00:00 GMT")));
+            },
+            1,
+            "Auth0 token",
+            "correct the clock first",
         ),
         (
             "another org",

@@ -52,7 +52,7 @@ pub enum Command {
     User(UserArgs),
 
     /// Check configuration, credentials, scopes, roles, clock and Action, with a remedy for each problem
-    #[command(after_help = "Example:\n  okta-auth0-sync check --offline    check the configuration only")]
+    #[command(after_help = "Example:\n  okta-auth0-sync check --offline    check configuration and state only")]
     Check(CheckArgs),
 
     /// Show the current state and what needs an operator, whether or not the daemon is running
@@ -172,7 +172,7 @@ pub struct UserArgs {
 /// `check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Check the configuration only; use neither network nor state
+    /// Check configuration and state, without the network
     #[arg(long)]
     pub offline: bool,
 

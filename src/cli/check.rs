@@ -5,12 +5,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Exit, screen, wiring};
+use super::{Error, Exit, screen, wiring};
 use crate::config::{Auth0Credentials, Config, Environment, Listen, OktaCredentials, Problem, Schedule};
 use crate::domain::{Timestamp, escape, timestamp_text};
 
 mod limits;
 pub(super) mod online;
+mod state;
 
 /// Upcoming runs shown per schedule.
 const RUNS_SHOWN: usize = 3;
@@ -134,13 +135,22 @@ impl Report {
     }
 }
 
-/// `check --offline`: checks the configuration only, without network or state.
+/// `check --offline`: checks the configuration and the state, without the network.
 ///
 /// # Errors
 /// If standard output cannot be written.
-pub fn offline(file: Option<&Path>, environment: &Environment, now: Timestamp, as_json: bool) -> io::Result<Exit> {
+pub(super) async fn offline(
+    file: Option<&Path>,
+    environment: &Environment,
+    now: Timestamp,
+    as_json: bool,
+) -> Result<Exit, Error> {
     let report = match Config::load(file, environment) {
-        Ok(config) => of_config(&config, now),
+        Ok(config) => {
+            let mut report = of_config(&config, now);
+            state::check(&mut report, &config, None).await;
+            report
+        }
         Err(error) => {
             let mut report = Report::default();
             for problem in error.problems {
@@ -149,12 +159,12 @@ pub fn offline(file: Option<&Path>, environment: &Environment, now: Timestamp, a
             report
         }
     };
-    report.print(as_json)?;
+    report.print(as_json).map_err(Error::Output)?;
     Ok(if report.failed() { Exit::Config } else { Exit::Done })
 }
 
 /// The checks that need neither network nor state.
-pub fn of_config(config: &Config, now: Timestamp) -> Report {
+fn of_config(config: &Config, now: Timestamp) -> Report {
     let mut report = Report::default();
     let file = config.file.as_ref().map_or_else(|| "environment".to_owned(), |file| file.display().to_string());
     report.pass("configuration", file);
@@ -215,9 +225,14 @@ fn secrets(report: &mut Report, config: &Config) {
         _ => String::new(),
     };
     for (name, secret) in config.secrets() {
-        match secret.read() {
-            Ok(_) => report.pass(name, format!("{}{}", secret.origin(), how(name))),
-            Err(problem) => report.fail(name, problem.to_string()),
+        let usable = if name.ends_with("private key") {
+            wiring::signing_key(secret).map(|_| ()).map_err(|error| error.to_string())
+        } else {
+            secret.read().map(|_| ()).map_err(|problem| problem.to_string())
+        };
+        match usable {
+            Ok(()) => report.pass(name, format!("{}{}", secret.origin(), how(name))),
+            Err(message) => report.fail(name, message),
         }
     }
     if matches!(config.okta.credentials, OktaCredentials::ApiToken(_)) {

@@ -96,7 +96,7 @@ fn dispatch(cli: Cli, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
     let file = cli.config.as_deref();
     match cli.command {
         Command::Check(arguments) if arguments.offline => {
-            check::offline(file, &environment, clock.now(), arguments.json).map_err(Error::Output)
+            block_on(check::offline(file, &environment, clock.now(), arguments.json))
         }
         Command::Check(arguments) => block_on(check::online::run(file, &environment, clock, arguments.json)),
         Command::Completions(arguments) => {

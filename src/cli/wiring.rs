@@ -131,7 +131,11 @@ fn auth0_credentials(config: &Config) -> Result<auth0::Credentials, Error> {
     })
 }
 
-fn signing_key(key: &config::Secret) -> Result<SigningKey, Error> {
+/// Reads a private key.
+///
+/// # Errors
+/// When the secret cannot be read, or is not a key that we can sign with.
+pub(crate) fn signing_key(key: &config::Secret) -> Result<SigningKey, Error> {
     use secrecy::ExposeSecret;
     let text = key.read().map_err(secret)?;
     SigningKey::parse(text.expose_secret()).map_err(|error| Error::Setup(format!("{}: {error}", key.origin())))

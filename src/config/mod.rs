@@ -393,8 +393,8 @@ fn first_existing(paths: &[&Path]) -> Result<Option<(PathBuf, String)>, Error> {
 }
 
 fn missing(path: &Path) -> Problem {
-    let message =
-        "cannot be read: No such file or directory; name the file with --config FILE or OKTA_AUTH0_SYNC_CONFIG";
+    let error = io::Error::from(rustix::io::Errno::NOENT);
+    let message = format!("cannot be read: {error}; name the file with --config FILE or {FILE_VARIABLE}");
     Problem::new(path.display().to_string(), message)
 }
 

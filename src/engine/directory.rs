@@ -44,7 +44,7 @@ impl Engine {
     /// # Errors
     /// When Okta or the state fails. The next call resumes after the last stored page.
     pub async fn list_directory(&self, stop: &CancellationToken) -> Result<Listed, PassError> {
-        self.bind_org("directory").await?;
+        let org = self.org("directory").await?;
         let mut directory = self.store.directory().await?;
         if directory.started_at.is_none() {
             self.store.begin_directory(self.now()).await?;
@@ -65,6 +65,7 @@ impl Engine {
                 }
                 Err(error) => return Err(error.into()),
             };
+            self.bind_org(org).await?;
             limit.note_good();
             next = page.next;
             users = self.store.record_directory_page(&page.users, next.as_deref(), self.now()).await?;

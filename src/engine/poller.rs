@@ -62,6 +62,7 @@ pub struct Pass {
 #[derive(Debug)]
 pub(super) struct Polling {
     /// Set once the org that answers is known to be the one that the state belongs to.
+    org: OnceCell<String>,
     org_bound: OnceCell<()>,
     /// The size of the next page of the log.
     page_limit: Mutex<PageLimit>,
@@ -75,6 +76,7 @@ impl Default for Polling {
     fn default() -> Self {
         // A previous run may have raised the alarm.
         Self {
+            org: OnceCell::new(),
             org_bound: OnceCell::new(),
             page_limit: Mutex::new(PageLimit::between(LIMIT_MIN, okta::LIMIT_MAX)),
             skip: Mutex::new(None),
@@ -117,7 +119,7 @@ impl Engine {
                 return Ok(());
             }
             // Before the position, which needs the time of Okta's clock.
-            self.bind_org("poller").await?;
+            let org = self.org("poller").await?;
             let checkpoint = self.store.checkpoint().await?;
             let Some((position, expected_seq)) = self.position(checkpoint.as_ref(), &fingerprint).await? else {
                 continue;
@@ -151,6 +153,7 @@ impl Engine {
                 Err(error) => return Err(error),
             };
             refused_once = false;
+            self.bind_org(org).await?;
             self.note_good_page();
             let from = Start { checkpoint: checkpoint.as_ref(), position: &position, expected_seq };
             let (is_unlinked, is_last) = (page.is_unlinked(), page.is_last());
@@ -251,18 +254,23 @@ impl Engine {
             .map_err(PassError::from)
     }
 
-    /// Checks once per process that the state belongs to this org. A custom domain may be moved to another org. `asker` is
-    /// the loop that waits for it.
-    pub(super) async fn bind_org(&self, asker: &str) -> Result<(), PassError> {
-        self.polling
-            .org_bound
-            .get_or_try_init(|| async {
-                let org =
-                    self.okta_breaker.call(okta::endpoints::ORG, Priority::Live, asker, || self.okta.org_id()).await?;
-                self.store.bind_org(&org).await.map_err(PassError::Store)
-            })
-            .await
-            .copied()
+    /// The id of this org, after checking once per process that the state does not belong to another one: a custom domain may
+    /// be moved. `asker` is the loop that waits for it.
+    pub(super) async fn org(&self, asker: &str) -> Result<&str, PassError> {
+        let known = self.polling.org.get_or_try_init(|| async {
+            let org =
+                self.okta_breaker.call(okta::endpoints::ORG, Priority::Live, asker, || self.okta.org_id()).await?;
+            self.store.require_org(&org).await.map_err(PassError::Store)?;
+            Ok(org)
+        });
+        known.await.map(String::as_str)
+    }
+
+    /// Binds the state to `org`. Called after this org has accepted our credential: anyone can ask any org for its id, so
+    /// that a mistyped address would bind the state for good.
+    pub(super) async fn bind_org(&self, org: &str) -> Result<(), PassError> {
+        let bind = || async { self.store.bind_org(org).await.map_err(PassError::Store) };
+        self.polling.org_bound.get_or_try_init(bind).await.copied()
     }
 
     async fn record(

@@ -88,7 +88,7 @@ pub enum StoreError {
     },
     /// The state belongs to another org or tenant.
     #[error(
-        "the state {path} belongs to {what} {bound}, but the configuration names {configured}; a state is for one Okta org and one Auth0 tenant: set [store] path to a separate file for each pair, or fix the configuration"
+        "the state {path} belongs to {what} {bound}, but the configuration names {configured}; a state is for one Okta org and one Auth0 tenant: set [store] path to a separate file for each pair, or fix the configuration; if the configuration was wrong when this state was created, lift its marks with the old configuration (`purge`), then move {path} and the files beside it away: the next start creates a new one"
     )]
     OtherTenant {
         /// The file.

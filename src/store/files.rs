@@ -39,7 +39,7 @@ fn place(path: &Path) -> impl Fn(io::Error) -> StoreError + Copy {
 ///
 /// # Errors
 /// [`StoreError::Unsafe`], and [`StoreError::Place`] when the folder does not exist.
-pub fn check_folder(path: &Path) -> Result<bool, StoreError> {
+pub(super) fn check_folder(path: &Path) -> Result<bool, StoreError> {
     let mode = fs::metadata(folder(path)).map_err(place(path))?.permissions().mode();
     if mode & 0o002 != 0 {
         let folder = folder(path).display();
@@ -130,14 +130,7 @@ pub(super) async fn create_if_missing(path: &Path) -> Result<bool, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(place(path)(source)),
     }
-    let wal = sibling(path, "-wal");
-    if fs::symlink_metadata(&wal).is_ok_and(|metadata| metadata.len() > 0) {
-        return Err(StoreError::Unsafe {
-            path: path.to_owned(),
-            what: format!("the file is missing, but its write-ahead log {} is there", wal.display()),
-            remedy: "restore a backup; to start with a new state, remove the log".to_owned(),
-        });
-    }
+    require_log_of_state(path)?;
     let new = sibling(path, NEW);
     for suffix in [""].iter().chain(&SQLITE_FILES) {
         // Left by a process that died here.
@@ -150,6 +143,19 @@ pub(super) async fn create_if_missing(path: &Path) -> Result<bool, StoreError> {
     pool.close().await;
     file.sync_all().and_then(|()| fs::rename(&new, path)).map_err(place(path))?;
     Ok(true)
+}
+
+/// Refuses a write-ahead log whose state is missing.
+pub(super) fn require_log_of_state(path: &Path) -> Result<(), StoreError> {
+    let wal = sibling(path, "-wal");
+    if fs::symlink_metadata(&wal).is_ok_and(|metadata| metadata.len() > 0) {
+        return Err(StoreError::Unsafe {
+            path: path.to_owned(),
+            what: format!("the file is missing, but its write-ahead log {} is there", wal.display()),
+            remedy: "restore a backup; to start with a new state, remove the log".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// A file that root creates belongs to the owner of its folder, so that the service can use it. SQLite does the same.

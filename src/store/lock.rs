@@ -1,8 +1,10 @@
 //! The lock on the state: one process uses it at a time.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write as _};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::StoreError;
 use super::files::{give_to_folder_owner, open_plain, sibling, tighten};
@@ -15,8 +17,7 @@ const ATTEMPTS: u32 = 20_000;
 ///
 /// The lock on the state's inode decides: it holds whatever name leads to the file. It is a `flock`, which is independent
 /// of the locks that SQLite takes with `fcntl`. The lock on `state.db.lock` covers the time in which the state does not
-/// exist yet, or another file was moved to its name, and answers [`is_in_use`]: a process must not open and close the state
-/// only to ask, because closing any descriptor of a file releases all `fcntl` locks of the process on it.
+/// exist yet, or another file was moved to its name.
 #[derive(Debug)]
 pub(super) struct Lock {
     /// The state. Must stay open for as long as SQLite has the file open.
@@ -33,19 +34,57 @@ pub(super) struct NameLock {
 /// Is another process using the state at `path`? Changes nothing.
 ///
 /// # Errors
-/// When the lock file cannot be opened.
+/// When the lock file or the state cannot be opened.
 pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
     let lock = sibling(path, ".lock");
-    match open_plain(&lock, false, false) {
-        Err(StoreError::Place { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(StoreError::Place { source, .. }) => Err(StoreError::unreadable(path, source)),
-        Err(error) => Err(error),
-        // Shared, so that two processes that test at once do not see each other as the user.
-        Ok(file) => match file.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(source)) => Err(StoreError::unreadable(path, source)),
-        },
+    if let Some(file) = open_if_present(&lock, path)?
+        && is_locked(path, &file)?
+    {
+        return Ok(true);
+    }
+    // The lock file may have been removed or replaced. The lock on the state decides.
+    let mut probes = PROBES.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(state) = probe(&mut probes, path)? else { return Ok(false) };
+    is_locked(path, state)
+}
+
+/// States that [`is_in_use`] has opened. They stay open until the process ends: closing one would release SQLite's locks
+/// on it.
+static PROBES: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// The descriptor of the state at `path`, opened if none of `probes` is of this file.
+fn probe<'a>(probes: &'a mut Vec<File>, path: &Path) -> Result<Option<&'a File>, StoreError> {
+    let Ok(wanted) = fs::symlink_metadata(path) else { return Ok(None) };
+    let is_wanted = |file: &File| {
+        file.metadata().is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    let index = match probes.iter().position(is_wanted) {
+        Some(index) => index,
+        None => {
+            let Some(file) = open_if_present(path, path)? else { return Ok(None) };
+            probes.push(file);
+            probes.len() - 1
+        }
+    };
+    Ok(probes.get(index))
+}
+
+/// Opens `file`, which belongs to `state`, to read it. `None`: it is missing.
+fn open_if_present(file: &Path, state: &Path) -> Result<Option<File>, StoreError> {
+    match open_plain(file, false, false) {
+        Err(StoreError::Place { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(StoreError::Place { source, .. }) => Err(StoreError::unreadable(state, source)),
+        other => other.map(Some),
+    }
+}
+
+/// Does another process hold the lock on `file`?
+fn is_locked(path: &Path, file: &File) -> Result<bool, StoreError> {
+    // Shared, so that two processes that test at once do not see each other as the user.
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| false).map_err(|source| StoreError::unreadable(path, source)),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => Err(StoreError::unreadable(path, source)),
     }
 }
 

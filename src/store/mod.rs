@@ -15,6 +15,7 @@
 mod alarms;
 mod audit;
 mod backup;
+mod check;
 mod compare;
 mod connect;
 mod copies;
@@ -43,12 +44,12 @@ mod tests;
 
 pub use alarms::{Alarm, AlarmKind, AlarmRow, PendingNotification};
 pub use audit::Verified;
+pub use check::CheckedState;
 pub use compare::Known;
 pub use copies::{copies_of, remove_copy};
 pub use directory::Directory;
 pub use enforcement::Enforcement;
 pub use error::{StoreError, name_state};
-pub use files::check_folder;
 pub use health::{ActionState, Evaluation, ObligationFact};
 pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use lock::is_in_use;

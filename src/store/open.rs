@@ -76,13 +76,23 @@ pub struct Store {
     lock: Mutex<Option<Lock>>,
 }
 
-/// Stores the binding. [`inspect`] has checked the org and the tenant.
+/// Stores the binding. [`inspect`] has checked the org and the tenant, unless the state is not bound yet.
 const BIND: &str = "
     INSERT INTO installation (id, okta_url, auth0_url, auth0_audience, enforce, policy, swept_policy, version,
         first_run_at)
     VALUES (1, ?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7)
-    ON CONFLICT (id) DO UPDATE SET auth0_url = excluded.auth0_url, enforce = excluded.enforce,
-        policy = excluded.policy, version = excluded.version";
+    ON CONFLICT (id) DO UPDATE SET okta_url = excluded.okta_url, auth0_url = excluded.auth0_url,
+        auth0_audience = excluded.auth0_audience, enforce = excluded.enforce, policy = excluded.policy,
+        version = excluded.version";
+
+/// What a state is bound to, and whether it is. A look at a single user needs no org id, but stores the user.
+const BOUND: &str = "
+    SELECT okta_url, auth0_audience, okta_org_id, okta_org_id IS NOT NULL OR EXISTS (SELECT 1 FROM users), policy,
+        EXISTS (SELECT 1 FROM accounts WHERE denied)
+    FROM installation";
+
+/// How messages name the org that answers.
+const ORG: &str = "the Okta org with id";
 
 /// Ends the runs of dead processes: we hold the lock, so none of them is alive.
 const END_DEAD_RUNS: &str = "
@@ -196,7 +206,18 @@ impl Store {
         Ok(Self { path: path.to_owned(), writer, readers, lock: Mutex::default() })
     }
 
-    /// Binds the state to the Okta org that answered.
+    /// Refuses an Okta org that the state does not belong to.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherTenant`] when it is bound to another org.
+    pub async fn require_org(&self, org_id: &str) -> Result<(), StoreError> {
+        match self.okta_org().await? {
+            Some(bound) => require_bound(&self.path, ORG, &bound, org_id),
+            None => Ok(()),
+        }
+    }
+
+    /// Binds the state to the Okta org that has accepted our credential.
     ///
     /// # Errors
     /// [`StoreError::OtherTenant`] when it is bound to another org.
@@ -205,13 +226,13 @@ impl Store {
         let bound: Option<String> =
             sqlx::query_scalar("SELECT okta_org_id FROM installation").fetch_one(&mut *tx).await?;
         if let Some(bound) = bound {
-            return require_bound(&self.path, "the Okta org with id", &bound, org_id);
+            return require_bound(&self.path, ORG, &bound, org_id);
         }
         sqlx::query("UPDATE installation SET okta_org_id = ?").bind(org_id).execute(&mut *tx).await?;
         self.commit(tx).await
     }
 
-    /// The id of the Okta org that the state belongs to; `None` before the first call to it.
+    /// The id of the Okta org that the state belongs to; `None` until it has accepted our credential.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -262,7 +283,7 @@ async fn bind(tx: &mut Tx, binding: &Binding, now: Timestamp) -> Result<(), Stor
 }
 
 /// Refuses a state that is missing, unreadable or not an SQLite database.
-fn require_present(path: &Path) -> Result<(), StoreError> {
+pub(super) fn require_present(path: &Path) -> Result<(), StoreError> {
     if let Err(error) = fs::symlink_metadata(path)
         && error.kind() == io::ErrorKind::NotFound
     {
@@ -307,15 +328,16 @@ async fn inspect(path: &Path, binding: &Binding, migrations: &Migrator) -> Resul
     let pool = connect(path, if has_journal { options(path) } else { reading(path) }, 1).await?;
     let result = inspect_with(&pool, path, binding, migrations).await;
     pool.close().await;
-    result
+    result.map(|_| ())
 }
 
-async fn inspect_with(
+/// As [`inspect`]. Returns the org that the state is bound to.
+pub(super) async fn inspect_with(
     pool: &SqlitePool,
     path: &Path,
     binding: &Binding,
     migrations: &Migrator,
-) -> Result<(), StoreError> {
+) -> Result<Option<String>, StoreError> {
     require_sqlite(pool, path).await?;
     require_ours(pool, path).await?;
     let (found, known) = (schema(pool, path).await?, known_schema(migrations));
@@ -323,20 +345,16 @@ async fn inspect_with(
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }
     if found == 0 {
-        return Ok(());
+        return Ok(None);
     }
-    let bound: Option<(String, String, String, bool)> = sqlx::query_as(
-        "SELECT okta_url, auth0_audience, policy, EXISTS (SELECT 1 FROM accounts WHERE denied) FROM installation",
-    )
-    .fetch_optional(pool)
-    .await
-    .map_err(StoreError::at(path))?;
-    if let Some((okta_url, audience, policy, denies)) = bound {
-        require_bound(path, "the Okta org", &okta_url, &binding.okta_url)?;
-        require_bound(path, "the Auth0 tenant", &audience, &binding.auth0_audience)?;
-        if denies {
-            require_known_key(&policy, binding)?;
-        }
+    let bound: Option<(String, String, Option<String>, bool, String, bool)> =
+        sqlx::query_as(BOUND).fetch_optional(pool).await.map_err(StoreError::at(path))?;
+    // Until Okta has accepted our credential, no user was looked at: a mistyped address can be corrected.
+    let Some((okta_url, audience, org, true, policy, denies)) = bound else { return Ok(None) };
+    require_bound(path, "the Okta org", &okta_url, &binding.okta_url)?;
+    require_bound(path, "the Auth0 tenant", &audience, &binding.auth0_audience)?;
+    if denies {
+        require_known_key(&policy, binding)?;
     }
-    Ok(())
+    Ok(org)
 }

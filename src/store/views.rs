@@ -291,16 +291,6 @@ impl Store {
         .await?)
     }
 
-    /// The id of the Okta org, once known.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub async fn org_id(&self) -> Result<Option<String>, StoreError> {
-        let row: Option<Option<String>> =
-            sqlx::query_scalar("SELECT okta_org_id FROM installation").fetch_optional(self.reader()).await?;
-        Ok(row.flatten())
-    }
-
     /// The health of both remotes.
     ///
     /// # Errors

@@ -66,6 +66,23 @@ async fn state_of_other_tenants_is_refused() {
     assert_eq!((one.writes(), other.writes()), (0, 0));
 }
 
+/// Any org tells its id; only one that accepts the credential is ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn mistyped_address_can_be_corrected() {
+    let (right, wrong) = (Harness::start().await, Harness::start().await);
+    let (ann, account) = right.person("ann");
+    right.sandbox.okta().deactivate(&ann);
+    let mut command = right.program(&["sync"]);
+    wrong.sandbox.okta().revoke_token();
+    command.env("OKTA_AUTH0_SYNC__OKTA__URL", wrong.sandbox.okta().url());
+    let ran = finish(command).await;
+    assert!(ran.exits(1).all().contains("E0000011"), "{}", ran.all());
+    let asked = wrong.sandbox.okta().journal().count("GET", "/.well-known/okta-organization");
+    assert_eq!(asked, 1, "it knows the id of the wrong org");
+    right.sync().await;
+    assert!(!right.mark(&account).is_null());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_org_at_same_address_is_refused() {
     let harness = Harness::start().await;

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::super::{Error, Exit, action, wiring};
 use super::limits::{self, Cost};
-use super::{Report, of_config};
+use super::{Report, of_config, state};
 use crate::auth0::{self, AccountQuery, Auth0, Fields};
 use crate::config::{Config, Environment, OktaCredentials};
 use crate::domain::account::Identifier;
@@ -20,7 +20,6 @@ use crate::engine::deploy::Deployment;
 use crate::http::pacing::{Bucket, Pacer};
 use crate::http::{Call, Failure, Http, Kind, Remote, headers};
 use crate::okta::{self, CredentialReport, LogFilter, LogPosition, Okta, SCOPES};
-use crate::store::{Access, Store, StoreError, check_folder, is_in_use, name_state};
 
 /// Timeout of name resolution.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,8 +69,14 @@ pub(crate) async fn run(
                 return finish(&report, as_json, Exit::Config);
             }
         };
-    let mut check =
-        Online { config: &config, clock: clock.as_ref(), http, report, behind_proxy: config.proxies.https.is_some() };
+    let mut check = Online {
+        config: &config,
+        clock: clock.as_ref(),
+        http,
+        report,
+        behind_proxy: config.proxies.https.is_some(),
+        wrong_clock: None,
+    };
     let mut org = None;
     if check.reach(Remote::Okta, "Okta", &config.okta.url, "/.well-known/okta-organization").await {
         org = check.okta(&clients.okta.0, &clients.okta.1).await;
@@ -80,7 +85,7 @@ pub(crate) async fn run(
         check.auth0(&clients.auth0.0, &clients.auth0.1).await;
     }
     check.promise(&clients.okta.1, &clients.auth0.1);
-    check.state(org.as_deref()).await;
+    state::check(&mut check.report, &config, org.as_deref()).await;
     finish(&check.report, as_json, Exit::Failed)
 }
 
@@ -95,12 +100,24 @@ struct Online<'a> {
     http: Http,
     report: Report,
     behind_proxy: bool,
+    /// By how much our clock differs from that of the remote being checked, if it is too much.
+    wrong_clock: Option<String>,
 }
 
 impl Online<'_> {
     /// Returns a success, and reports a failure.
     fn expect<T>(&mut self, name: &str, answer: Result<T, Failure>) -> Option<T> {
-        answer.map_err(|failure| self.report.fail(name, failure.to_string())).ok()
+        answer.map_err(|failure| self.report.fail(name, self.explain(&failure))).ok()
+    }
+
+    /// The failure, with the clock as its probable cause.
+    fn explain(&self, failure: &Failure) -> String {
+        match &self.wrong_clock {
+            Some(clock) if matches!(failure.kind, Kind::Unauthorized | Kind::Forbidden | Kind::Rejected) => {
+                format!("{failure}; {clock}, which alone makes signed requests fail: correct the clock first")
+            }
+            _ => failure.to_string(),
+        }
     }
 
     /// Checks name, connection, certificate and clock. Returns `false` if the remote is unreachable.
@@ -149,6 +166,7 @@ impl Online<'_> {
 
     fn skew(&mut self, name: &str, headers: &HeaderMap, took: Duration) {
         let line = format!("{name} clock");
+        self.wrong_clock = None;
         let Some(theirs) = headers::date(headers) else {
             self.report.warn(line, "the response has no Date header; cannot compare the clocks");
             return;
@@ -158,6 +176,7 @@ impl Online<'_> {
         // The Date header has whole seconds and was set at some point during the call.
         let skew = apart.saturating_sub(took).saturating_sub(Duration::from_secs(1));
         let detail = format!("this machine's clock differs from {name}'s by {} s", skew.as_secs());
+        self.wrong_clock = (skew > SKEW_WARNED).then(|| detail.clone());
         if skew > SKEW_MAX {
             self.report
                 .fail(line, format!("{detail}; signed requests are refused: enable NTP (timedatectl set-ntp true)"));
@@ -281,7 +300,7 @@ impl Online<'_> {
                 true
             }
             Err(failure) => {
-                self.report.fail(line, failure.to_string());
+                self.report.fail(line, self.explain(&failure));
                 false
             }
         }
@@ -459,83 +478,6 @@ impl Online<'_> {
                 .warn("promise", "the rate limits are too low for one user per minute; raise the limits or our shares");
         } else {
             self.report.pass("promise", detail);
-        }
-    }
-
-    async fn state(&mut self, org: Option<&str>) {
-        let path = &self.config.store.path;
-        name_state(path);
-        let line = "state";
-        match check_folder(path) {
-            Ok(true) => self.report.warn(
-                line,
-                format!(
-                    "{}: a group can write its folder; `chmod g-w` it, so that no other user can replace the state",
-                    path.display()
-                ),
-            ),
-            Err(error @ StoreError::Unsafe { .. }) => {
-                self.report.fail(line, error.to_string());
-                return;
-            }
-            Ok(false) | Err(_) => {}
-        }
-        let store = match Store::open_beside(path, Access::Read).await {
-            Ok(store) => store,
-            Err(StoreError::Missing { .. }) => {
-                match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-                    Some(folder) => self.report.warn(
-                        line,
-                        format!(
-                            "no state yet, and no directory {0}; the systemd unit creates it. To run `sync` before that, as root: \
-                             install -d -m 0700 {0}",
-                            folder.display()
-                        ),
-                    ),
-                    None => self.report.pass(line, format!("{}: does not exist yet; the first run creates it", path.display())),
-                }
-                return;
-            }
-            Err(error) => {
-                self.report.fail(line, error.to_string());
-                return;
-            }
-        };
-        let facts = async { Ok::<_, StoreError>((store.status().await?, store.org_id().await?)) }.await;
-        store.close().await;
-        let (status, bound) = match facts {
-            Ok(facts) => facts,
-            Err(error) => {
-                self.report.fail(line, error.to_string());
-                return;
-            }
-        };
-        let binding = wiring::binding(self.config);
-        if let Some(status) = status.filter(|status| status.okta_url != binding.okta_url) {
-            let detail = format!(
-                "{} belongs to {}, but the configuration names {}",
-                path.display(),
-                status.okta_url,
-                binding.okta_url
-            );
-            self.report.warn(line, format!("{detail}; ignore this if both are addresses of the same org"));
-        }
-        match (org, bound.as_deref()) {
-            (Some(org), Some(bound)) if org != bound => self.report.fail(
-                line,
-                format!(
-                    "{} belongs to the org {bound}, but okta.url is {org}; set store.path to another file",
-                    path.display()
-                ),
-            ),
-            _ => {
-                let used = match is_in_use(path) {
-                    Ok(true) => "in use by a running daemon",
-                    Ok(false) => "not in use; no daemon is running",
-                    Err(_) => "cannot determine whether it is in use",
-                };
-                self.report.pass(line, format!("{}: {used}", path.display()));
-            }
         }
     }
 }

@@ -33,6 +33,85 @@ async fn state_has_one_process_and_one_tenant_pair() {
     store.close().await;
 }
 
+/// The lock on the state itself remains.
+#[tokio::test]
+async fn removed_lock_file_leaves_state_in_use() {
+    let (dir, store) = store().await;
+    let path = dir.path().join("state.db");
+    fs::remove_file(beside(&path, ".lock")).unwrap();
+    assert!(is_in_use(&path).unwrap(), "removed");
+    assert!(matches!(refused(&path).await, StoreError::Busy { .. }));
+    assert!(is_in_use(&path).unwrap(), "replaced by a process that was refused");
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
+    store.close().await;
+    while is_in_use(&path).unwrap() {
+        std::thread::yield_now();
+    }
+}
+
+/// A mistyped address must not bind a state that has done nothing yet.
+#[tokio::test]
+async fn state_is_bound_only_once_org_accepts_us() {
+    let (dir, store) = store().await;
+    let path = dir.path().join("state.db");
+    store.require_org("00o1").await.unwrap();
+    store.close().await;
+    let right = Binding {
+        okta_url: "https://right.okta.com".to_owned(),
+        auth0_audience: "https://right.eu.auth0.com/api/v2/".to_owned(),
+        ..binding()
+    };
+    let (store, _) = Store::open(&path, &right, noon()).await.unwrap();
+    record_events(&store, &[event(1, "u1", "deactivate")]).await;
+    store.close().await;
+    assert!(matches!(refused(&path).await, StoreError::OtherTenant { .. }), "it knows a user of the org");
+    let (store, _) = Store::open(&path, &right, noon()).await.unwrap();
+    store.bind_org("00o2").await.unwrap();
+    assert!(matches!(store.require_org("00o1").await.unwrap_err(), StoreError::OtherTenant { .. }));
+    store.close().await;
+    let error = refused(&path).await;
+    assert!(matches!(error, StoreError::OtherTenant { .. }), "{error}");
+    assert!(error.to_string().contains("then move"), "{error}");
+    Store::open(&path, &right, noon()).await.unwrap().0.close().await;
+}
+
+#[tokio::test]
+async fn check_refuses_what_open_refuses() {
+    let (_dir, path) = closed().await;
+    let found = Store::check(&path, &binding()).await.unwrap();
+    assert_eq!((found.exists, found.migrates, found.group_can_write), (true, None, false));
+    let (free, dir) = (beside(&path, ".free"), path.parent().unwrap().to_owned());
+    assert!(!Store::check(&free, &binding()).await.unwrap().exists);
+    let check = async |path: &Path| Store::check(path, &binding()).await.unwrap_err();
+    assert!(matches!(check(&dir.join("none/state.db")).await, StoreError::Place { .. }));
+    fs::hard_link(&path, beside(&path, ".link")).unwrap();
+    assert!(check(&path).await.to_string().contains("hard links"));
+    fs::remove_file(beside(&path, ".link")).unwrap();
+    fs::write(&free, "not a database at all").unwrap();
+    assert!(matches!(check(&free).await, StoreError::NotOurs { .. }));
+    fs::write(&free, "").unwrap();
+    assert!(check(&free).await.to_string().contains("it is empty"));
+    fs::remove_file(&free).unwrap();
+    fs::write(beside(&free, "-wal"), "x").unwrap();
+    assert!(check(&free).await.to_string().contains("write-ahead log"));
+    fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
+    assert!(check(&path).await.to_string().contains("every user of this machine"));
+    fs::set_permissions(&dir, Permissions::from_mode(0o770)).unwrap();
+    assert!(Store::check(&path, &binding()).await.unwrap().group_can_write);
+}
+
+#[tokio::test]
+async fn check_refuses_unwritable_folder() {
+    if !runs_unprivileged("check_refuses_unwritable_folder") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o500)).unwrap();
+    let error = Store::check(&dir.path().join("state.db"), &binding()).await.unwrap_err();
+    assert!(error.to_string().contains("Permission denied") && error.is_configuration(), "{error}");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+}
+
 const UNPRIVILEGED: &str = "OKTA_AUTH0_SYNC_TEST_UNPRIVILEGED";
 
 /// Root ignores permissions. As root, runs the named test again in a process of an ordinary user and returns false.
@@ -240,7 +319,11 @@ async fn newer_schema_is_refused_unchanged() {
         .unwrap();
     connection.close().await.unwrap();
     let before = fs::read(&path).unwrap();
-    for error in [refused(&path).await, Store::open_beside(&path, Access::Beside).await.unwrap_err()] {
+    for error in [
+        refused(&path).await,
+        Store::open_beside(&path, Access::Beside).await.unwrap_err(),
+        Store::check(&path, &binding()).await.unwrap_err(),
+    ] {
         assert!(matches!(error, StoreError::Newer { found: 9998, .. }), "{error}");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
@@ -408,10 +491,9 @@ async fn unreadable_state_suggests_root() {
         let error = Store::open_beside(&path, Access::Read).await.unwrap_err();
         assert!(matches!(error, StoreError::Forbidden { .. }) && !error.is_configuration(), "{error}");
         assert!(error.to_string().ends_with("run this command as root"), "{error}");
-        // Only the folder's permissions hide the lock; a hidden lock does not count as free.
+        // A hidden lock does not count as free.
         let in_use = is_in_use(&path);
-        let hidden = matches!(in_use, Err(StoreError::Forbidden { .. }));
-        assert!(if shut == &path { matches!(in_use, Ok(false)) } else { hidden }, "{in_use:?}");
+        assert!(matches!(in_use, Err(StoreError::Forbidden { .. })), "{in_use:?}");
         fs::set_permissions(shut, Permissions::from_mode(open)).unwrap();
     }
 }

@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test]
 async fn org_id_is_known_once_bound() {
     let (_dir, store) = store().await;
-    assert_eq!(store.org_id().await.unwrap(), None);
+    assert_eq!(store.okta_org().await.unwrap(), None);
     store.bind_org("00o1").await.unwrap();
-    assert_eq!(store.org_id().await.unwrap().as_deref(), Some("00o1"));
+    assert_eq!(store.okta_org().await.unwrap().as_deref(), Some("00o1"));
 }
 
 #[tokio::test]
