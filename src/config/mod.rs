@@ -378,7 +378,7 @@ fn read(path: &Path) -> Result<Option<String>, Problem> {
         Err(error) => return Err(Problem::new(name, format!("cannot be read: {error}"))),
     }
     match files::read_text(file, LENGTH_MAX) {
-        Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))),
+        Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
         Err(message) => Err(Problem::new(name, message)),
     }
 }
