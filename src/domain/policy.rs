@@ -122,7 +122,9 @@ impl Policy {
     pub fn identifiers(&self, id: &OktaUserId, addresses: &[Address]) -> Vec<Identifier> {
         let in_scope = self.in_scope(addresses);
         let is_in_scope = !in_scope.is_empty() || (addresses.is_empty() && self.email_domains.is_empty());
-        let by_address = in_scope.into_iter().filter(|_| self.match_by.email).cloned().map(Identifier::Address);
+        // An exempt address is another user's by now: this user is not exempt. Its accounts are never denied.
+        let is_match = |address: &&Address| self.match_by.email && !self.exempt.contains(&address.key());
+        let by_address = in_scope.into_iter().filter(is_match).cloned().map(Identifier::Address);
         let by_id = (is_in_scope && self.match_by.okta_id).then(|| Identifier::OktaId(id.clone()));
         by_address.chain(by_id).collect()
     }
