@@ -135,6 +135,19 @@ impl Health {
         }
     }
 
+    /// A process holds the state, so a daemon without a recent sign of life runs, and cannot store one.
+    pub fn daemon_is_silent(&mut self) {
+        let daemon = self.obligations.iter_mut().find(|one| one.name == "daemon");
+        if let Some(daemon) = daemon.filter(|one| one.met == Some(false) && one.detail.starts_with("last sign")) {
+            daemon.detail = format!(
+                "a process holds the state and has stored no sign of life since {}: it cannot write the state, or it hangs",
+                daemon.since.as_deref().unwrap_or("its start")
+            );
+            "check free space and permissions in the folder of the state, and read the log (`journalctl -u okta-auth0-sync`)"
+                .clone_into(&mut daemon.remedy);
+        }
+    }
+
     /// Has a poll succeeded since `start`? The state stores milliseconds, so a poll within the millisecond of `start`
     /// counts.
     pub fn has_polled_since(&self, start: Timestamp) -> bool {

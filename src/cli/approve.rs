@@ -83,10 +83,11 @@ async fn named(
                     user.okta_user_id
                 ))?,
             },
-            UserMatch::None if dismiss(config, who, clock).await? => {
-                print(&format!("dismissed event {who} and deleted its text"))?;
-            }
-            no_match => return user_match::report_no_match(who, &no_match, clock.now()).map(|_| None),
+            UserMatch::None => match dismiss(config, who, clock).await? {
+                Some(users) => print(&dismissed(who, users.len()))?,
+                None => return user_match::report_no_match(who, &UserMatch::None, clock.now()).map(|_| None),
+            },
+            several => return user_match::report_no_match(who, &several, clock.now()).map(|_| None),
         }
     }
     Ok(Some(chosen))
@@ -160,9 +161,22 @@ fn print(text: &str) -> Result<(), Error> {
     screen::out(&screen::paragraph("", text, screen::terminal_width())).map_err(Error::Output)
 }
 
-/// Dismisses the quarantined event with this id; returns whether there was one. A single statement, so it is safe while
+/// What dismissing an event did, and what follows.
+fn dismissed(event_id: &str, users: usize) -> String {
+    let looks = match users {
+        0 => "it names no user that can be read".to_owned(),
+        1 => "the user that it names is queued".to_owned(),
+        count => format!("the {count} users that it names are queued"),
+    };
+    format!(
+        "dismissed event {event_id} and deleted its text; {looks}, and the daemon runs a reconcile to find users who left \
+         unnoticed (`okta-auth0-sync status` shows it)"
+    )
+}
+
+/// Dismisses the quarantined event with this id; returns the users that it names. A single transaction, so it is safe while
 /// a daemon is running.
-async fn dismiss(config: &Config, event_id: &str, clock: &Arc<dyn Clock>) -> Result<bool, Error> {
+async fn dismiss(config: &Config, event_id: &str, clock: &Arc<dyn Clock>) -> Result<Option<Vec<OktaUserId>>, Error> {
     let store = Store::open_beside(&config.store.path, Access::Beside).await?;
     let dismissed = store.dismiss_event(event_id.trim(), clock.now()).await;
     store.close().await;

@@ -26,18 +26,25 @@ pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timest
             let mut health = Health::read(&store, now).await?;
             store.close().await;
             // A killed daemon leaves its last sign of life behind. Without the lock file nothing is known.
-            if matches!(crate::store::is_in_use(&config.store.path), Ok(false)) {
-                health.daemon_is_gone();
+            match crate::store::is_in_use(&config.store.path) {
+                Ok(false) => health.daemon_is_gone(),
+                Ok(true) => health.daemon_is_silent(),
+                Err(_) => {}
             }
             health
         }
-        Err(Error::Store(StoreError::Missing { .. })) => Health::default(),
+        Err(Error::Store(StoreError::Missing { path })) => {
+            if matches!(crate::store::is_in_use(&path), Ok(true)) {
+                return Err(StoreError::Displaced { path }.into());
+            }
+            Health::default()
+        }
         Err(error) => return Err(error),
     };
     let text = if as_json {
         screen::json(&format!("{:#}\n", to_json(&health, now)?))
     } else if check {
-        violations_text(&health)
+        check_text(&health, now)
     } else {
         to_text(&health, now, screen::terminal_width())
     };
@@ -46,14 +53,15 @@ pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timest
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// One line per violated health rule.
-fn violations_text(health: &Health) -> String {
+/// One line per violated health rule, or the headline if there is none: users may be waiting within their deadlines.
+fn check_text(health: &Health, now: Timestamp) -> String {
     let violations = health.violations();
     if violations.is_empty() {
-        // The views `unmatched` and `skipped` list them.
-        return health
-            .left_open_text()
-            .map_or("all well\n".to_owned(), |text| format!("nothing is overdue, but {text}\n"));
+        let headline = health.headline(now);
+        return match headline.level {
+            Level::Good => "all well\n".to_owned(),
+            Level::Working | Level::Bad => format!("{}\n", escape(&headline.text)),
+        };
     }
     violations.iter().map(|violation| format!("{}: {}\n", violation.rule, escape(&violation.detail))).collect()
 }
@@ -111,8 +119,8 @@ pub fn to_text(health: &Health, now: Timestamp, width: Option<u16>) -> String {
         text.push('\n');
         text.push_str(&screen::paragraph(
             "",
-            "No reconcile yet: run `okta-auth0-sync reconcile --all` once, to deny users that were deactivated before the \
-             first poll.",
+            "No reconcile yet: the daemon runs one of all users at its first start, to deny users that were deactivated before \
+             the first poll. Without the daemon, run `okta-auth0-sync reconcile --all` once.",
             width,
         ));
     }

@@ -3,6 +3,8 @@
 //! An event is a ping, not a command: it says that a user changed, never what to do. Its [`Signal`] only decides how
 //! urgent the look is, and whether Okta's current response seems older than the log.
 
+use serde_json::Value;
+
 use super::{Address, Lane, OktaUserId, Status, Timestamp};
 
 /// A parsed event of the System Log.
@@ -27,6 +29,33 @@ impl Event {
     pub fn signal(&self) -> Signal {
         Signal::of(&self.event_type).if_succeeded(self.succeeded)
     }
+}
+
+/// The most users taken from one unreadable event.
+const NAMED_MAX: usize = 100;
+
+/// The users that the text of an unreadable event names: the id of every object of type `User`, but for the actor. Empty if it is
+/// not even JSON.
+pub fn users_named_in(raw: &str) -> Vec<OktaUserId> {
+    let mut users = Vec::new();
+    let mut open: Vec<Value> = serde_json::from_str(raw).into_iter().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(values) => open.extend(values),
+            Value::Object(fields) => {
+                let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
+                if let ("User", Some(id)) = (text("type"), OktaUserId::parse(text("id")))
+                    && !users.contains(&id)
+                    && users.len() < NAMED_MAX
+                {
+                    users.push(id);
+                }
+                open.extend(fields.into_iter().filter(|(name, _)| name != "actor").map(|(_, value)| value));
+            }
+            _ => {}
+        }
+    }
+    users
 }
 
 /// A user that an event is about.

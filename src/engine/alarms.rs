@@ -3,6 +3,7 @@
 //! The sentences are here and nowhere else, so that one reader can check them against each other. Each `detail` says what
 //! happened, each `remedy` what the operator can do.
 
+use super::breaker::Limit;
 use crate::auth0::Standing;
 use crate::domain::clock::timestamp_text;
 use crate::domain::{AccountId, Held, OktaUserId, Timestamp};
@@ -75,8 +76,8 @@ impl Alarm {
             AlarmKind::Quarantined,
             INSTALLATION,
             format!("{} of the System Log could not be read{first}", counted(count, "event")),
-            "`events --state quarantined` lists them; run `user <who> --sync` for the users that they name, then \
-             `approve <event id>`; please report the format",
+            "`events --state quarantined` lists them; `approve <event id>` dismisses one, looks at the users it names, and has the \
+             others reconciled; please report the format",
         )
     }
 
@@ -177,6 +178,29 @@ impl Alarm {
             format!("check the network and the status page of {remote}; work resumes automatically when it is back")
         });
         Self::new(kind, subject, failure.to_string(), remedy)
+    }
+
+    /// A remote has refused a kind of call with 429 for minutes.
+    pub(super) fn limited(remote: Remote, limit: &Limit, denials: i64) -> Self {
+        let waiting = match denials {
+            0 => "no denial is waiting for it yet".to_owned(),
+            1 => "1 denial is waiting".to_owned(),
+            count => format!("{count} denials are waiting"),
+        };
+        Self::new(
+            AlarmKind::RemoteDown,
+            limit.bucket.as_str(),
+            format!(
+                "{}; it has limited these calls since {}, the next call is made at {}; {waiting}",
+                limit.why,
+                timestamp_text(limit.since),
+                timestamp_text(limit.next_call_at)
+            ),
+            format!(
+                "find the client that uses up the limits of {remote}, or have them raised; a call tests the limit from time to \
+                 time, and work resumes as soon as it is over"
+            ),
+        )
     }
 
     /// The `next` link of the System Log names a host other than the configured one.

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::domain::backoff::PROBES;
 use crate::domain::{Clock, Timestamp, clock};
-use crate::http::pacing::{Pacer, Permit, Priority};
+use crate::http::pacing::{Bucket, Pacer, Permit, Priority};
 use crate::http::{Endpoint, Failure, Kind, Remote};
 use crate::store::{Alarm, AlarmKind, RemoteError, Store};
 
@@ -24,8 +24,12 @@ use super::calls::{RATE_LIMITED, Retryable, with_retries};
 use super::error::CallError;
 use super::heartbeat::Heartbeats;
 use circuit::{Circuit, WAIT_MIN};
+use limits::Limits;
+
+pub use limits::Limit;
 
 mod circuit;
+mod limits;
 
 /// Time between probes after a refusal (401, 403).
 const REFUSED_PROBE: Duration = Duration::from_secs(60);
@@ -77,7 +81,10 @@ struct State {
     down_since: Option<Duration>,
     /// Calls that failed since then.
     failures: u64,
-    noted: Option<(Kind, Duration)>,
+    /// The error that is stored, what it concerns, and when it was stored.
+    noted: Option<(Kind, Option<Bucket>, Duration)>,
+    /// Kinds of calls that the remote refuses with 429.
+    limits: Limits,
     alarms: BTreeSet<&'static str>,
     /// The error and the alarms that a previous run left in the store were cleared, by the first success.
     cleared_previous_run: bool,
@@ -85,6 +92,17 @@ struct State {
 }
 
 impl State {
+    /// Whether an error is to be stored: another one than the last, or the same after a while.
+    fn should_note(&mut self, kind: Kind, bucket: Option<Bucket>, now: Duration) -> bool {
+        let is_known = self
+            .noted
+            .is_some_and(|(known, its, at)| (known, its) == (kind, bucket) && now.saturating_sub(at) < NOTE_EVERY);
+        if !is_known {
+            self.noted = Some((kind, bucket, now));
+        }
+        !is_known
+    }
+
     /// The circuit that a failure opens. `None`: it says nothing about other calls.
     fn scope_of(&mut self, endpoint: Endpoint, subject: &Subject<'_>, failure: &Failure) -> Option<Scope> {
         match failure.kind {
@@ -139,6 +157,13 @@ enum Recovery {
     None,
     /// The remote was down and answers again, but refuses an endpoint.
     Answers,
+    /// It answers again, but limits another kind of call.
+    Limited {
+        /// Since when it failed, and how many calls did.
+        over: Option<(Timestamp, u64)>,
+        /// The alarms that were raised.
+        alarms: BTreeSet<&'static str>,
+    },
     /// Nothing is refused any more.
     Full {
         /// Since when it failed, and how many calls did.
@@ -259,9 +284,7 @@ impl CircuitBreaker {
                 Ok(value)
             }
             Err(failure) if failure.kind == Kind::RateLimited => {
-                debug!(endpoint = failure.endpoint, "rate limited; waiting for the reset");
-                // Report it now: the wait for the reset may be long, and `status` has to show its cause.
-                self.report(&failure, false).await;
+                self.report_limit(endpoint, &failure).await;
                 Err(Attempt::RateLimited(failure))
             }
             Err(failure) => Err(Attempt::Ended(self.failed(endpoint, subject, failure).await)),
@@ -340,10 +363,11 @@ impl CircuitBreaker {
 
     /// A response that shows a working remote closes the circuits that it passed.
     async fn mark_healthy(&self, endpoint: Endpoint) {
-        let (over, first, alarms) = match self.close_circuits(endpoint) {
+        let (over, first, alarms, is_limited) = match self.close_circuits(endpoint) {
             Recovery::None => return,
             Recovery::Answers => return self.end_down_alarm().await,
-            Recovery::Full { over, first, alarms } => (over, first, alarms),
+            Recovery::Limited { over, alarms } => (over, false, alarms, true),
+            Recovery::Full { over, first, alarms } => (over, first, alarms, false),
         };
         let now = self.clock.now();
         if let Some((since, failures)) = over {
@@ -353,7 +377,11 @@ impl CircuitBreaker {
             );
         }
         let written = async {
-            self.store.note_remote_ok(self.name(), now).await?;
+            if is_limited {
+                self.store_limit(now).await?;
+            } else {
+                self.store.note_remote_ok(self.name(), now).await?;
+            }
             for kind in [AlarmKind::RemoteDown, AlarmKind::RemoteRefuses] {
                 if first || alarms.contains(kind.as_str()) {
                     self.store.clear_alarm(kind, self.name(), now).await?;
@@ -371,6 +399,7 @@ impl CircuitBreaker {
         state.suspects.clear();
         state.refused.remove(endpoint.name);
         state.last_unreachable.remove(endpoint.name);
+        state.limits.end(endpoint.bucket);
         state.circuits.remove(&Scope::Remote);
         state.circuits.remove(&Scope::Endpoint(endpoint.name));
         state.down_since = None;
@@ -378,6 +407,16 @@ impl CircuitBreaker {
         if !state.circuits.is_empty() {
             let was_down = state.alarms.remove(AlarmKind::RemoteDown.as_str());
             return if was_down { Recovery::Answers } else { Recovery::None };
+        }
+        // Nor while it limits another kind of call: the work that waits for that one would wait unseen.
+        if let Some(bucket) = state.limits.oldest().map(|limit| limit.bucket) {
+            let is_noted = matches!(state.noted, Some((Kind::RateLimited, Some(noted), _)) if noted == bucket);
+            if is_noted && state.failing_since.is_none() {
+                return Recovery::None;
+            }
+            state.noted = Some((Kind::RateLimited, Some(bucket), self.clock.monotonic()));
+            let over = state.failing_since.take().map(|since| (since, std::mem::take(&mut state.failures)));
+            return Recovery::Limited { over, alarms: std::mem::take(&mut state.alarms) };
         }
         let first = !state.cleared_previous_run;
         if !first && state.failing_since.is_none() && state.noted.is_none() {
@@ -401,6 +440,10 @@ impl CircuitBreaker {
             self.mark_healthy(endpoint).await;
             return CallError::Failed(failure);
         }
+        if failure.kind == Kind::RateLimited {
+            let wait = self.limit_wait(endpoint, &failure).max(WAIT_MIN);
+            return CallError::Paused { wait, why: failure.to_string() };
+        }
         let (wait, first) = self.trip(endpoint, subject, &failure);
         // A user whom the remote refuses is that user's failed attempt, not the remote's state.
         if wait.is_some() || failure.kind != Kind::Forbidden {
@@ -408,10 +451,6 @@ impl CircuitBreaker {
         }
         match wait {
             Some(wait) => CallError::Paused { wait, why: failure.to_string() },
-            None if failure.kind == Kind::RateLimited => CallError::Paused {
-                wait: failure.retry_after.unwrap_or(Duration::from_secs(5)).max(WAIT_MIN),
-                why: failure.to_string(),
-            },
             None => CallError::Failed(failure),
         }
     }
@@ -449,11 +488,7 @@ impl CircuitBreaker {
         let (note, alarm) = {
             let mut state = self.lock();
             let monotonic = self.clock.monotonic();
-            let note =
-                state.noted.is_none_or(|(kind, at)| kind != failure.kind || monotonic.saturating_sub(at) >= NOTE_EVERY);
-            if note {
-                state.noted = Some((failure.kind, monotonic));
-            }
+            let note = state.should_note(failure.kind, None, monotonic);
             let lasting = state.down_since.is_some_and(|since| monotonic.saturating_sub(since) >= ALARM_AFTER);
             let kind = if refused { AlarmKind::RemoteRefuses } else { AlarmKind::RemoteDown };
             let alarm = ((refused || lasting) && state.alarms.insert(kind.as_str())).then_some(kind);
@@ -462,7 +497,8 @@ impl CircuitBreaker {
         let written = async {
             if note {
                 let text = failure.to_string();
-                let error = RemoteError { remote: self.name(), kind: failure.kind.as_str(), text: &text };
+                let error =
+                    RemoteError { remote: self.name(), kind: failure.kind.as_str(), text: &text, next_call_at: None };
                 self.store.note_remote_error(error, now).await?;
             }
             if let Some(kind) = alarm {

@@ -23,8 +23,11 @@ const EVERY: Duration = Duration::from_secs(10);
 const EVERY_AT_FIRST: Duration = Duration::from_secs(1);
 /// An older response says nothing about the clock now: it may have been set since.
 const DEVIATION_AGE_MAX: Duration = Duration::from_secs(600);
-/// The name of the obligation that the write-ahead log and failed writes concern.
+/// A rate limit that has lasted for this long is an alarm, so that it is raised within five minutes.
+const LIMIT_LASTS: Duration = Duration::from_secs(240);
+/// The obligation that the file, its write-ahead log and failed writes concern.
 const STATE: &str = "state";
+const DAEMON: &str = "daemon";
 
 /// What the evaluation remembers.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ struct Memory {
     write_error: Option<String>,
     /// A reader held the write-ahead log above its bound at the last evaluation.
     wal_held: bool,
+    /// The file at the path was another one at the last evaluation.
+    displaced: bool,
 }
 
 impl HealthWatch {
@@ -103,14 +108,16 @@ impl Engine {
             fact.deadline_s = deadlines.of(fact, now);
         }
         let timed: Vec<bool> = facts.iter().map(|fact| fact.judged == "timed").collect();
-        let judged = self.watch.lock().watches.judge_all(facts, now, self.clock.monotonic());
+        let mut judged = self.watch.lock().watches.judge_all(facts, now, self.clock.monotonic());
         let late = |one: &Obligation, timed: bool| if timed && !one.is_met() { one.since.clone() } else { None };
         found.deadlines =
             judged.iter().zip(timed).map(|(one, timed)| (one.name.clone(), one.deadline_s, late(one, timed))).collect();
         if found.deadlines != before {
             self.store.note_evaluation(&found, now).await?;
         }
+        self.judge_file(&mut judged);
         self.update_alarms(&judged, now).await?;
+        self.update_limits(now).await?;
         self.check_directory_age().await?;
         Ok(judged)
     }
@@ -123,11 +130,59 @@ impl Engine {
         let facts = self.store.obligation_facts().await?;
         let mut judged = self.watch.lock().watches.judge_all(facts, self.now(), self.clock.monotonic());
         let write_error = self.watch.lock().write_error.clone();
-        if let (Some(error), Some(state)) = (write_error, judged.iter_mut().find(|one| one.name == STATE)) {
-            state.met = Some(false);
-            state.detail = format!("the state cannot be written: {error}");
+        if let Some(error) = write_error {
+            for one in &mut judged {
+                match one.name.as_str() {
+                    STATE => {
+                        one.met = Some(false);
+                        one.detail = format!("the state cannot be written: {error}");
+                    }
+                    // Its sign of life is a write; this process is alive.
+                    DAEMON if self.stuck_loop().is_none() => one.met = Some(true),
+                    _ => {}
+                }
+            }
         }
+        self.judge_file(&mut judged);
         Health::with(&self.store, judged).await
+    }
+
+    /// The state itself does not say whether it is still the file at its path.
+    fn judge_file(&self, judged: &mut [Obligation]) {
+        let displaced = self.store.displacement();
+        if std::mem::replace(&mut self.watch.lock().displaced, displaced.is_some()) != displaced.is_some() {
+            match displaced {
+                Some(what) => error!(event = "state_displaced", "{what}; restore it, then restart the daemon"),
+                None => info!(event = "state_in_place", "the file of the state is at its path again"),
+            }
+        }
+        if let (Some(what), Some(state)) = (displaced, judged.iter_mut().find(|one| one.name == STATE)) {
+            state.met = Some(false);
+            state.detail = format!("{what}: nothing that it writes now is kept at {}", self.store.path().display());
+            "stop the daemon, put the file back (or a backup of it, `okta-auth0-sync backup`), and start the daemon"
+                .clone_into(&mut state.remedy);
+        }
+    }
+
+    /// Raises an alarm for each kind of call that a remote has limited for minutes, and ends those that are over.
+    async fn update_limits(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut lasting = Vec::new();
+        for remote in [Remote::Okta, Remote::Auth0] {
+            for limit in self.breaker(remote).lasting_limits(LIMIT_LASTS).await? {
+                let alarm = Alarm::limited(remote, &limit, self.store.denials_waiting().await?);
+                if self.store.raise_alarm(&alarm, now).await? {
+                    self.log_raised(alarm.kind, &alarm.subject);
+                }
+                lasting.push(limit.bucket.as_str());
+            }
+        }
+        for open in self.store.open_alarms().await? {
+            let is_limit = open.kind == AlarmKind::RemoteDown.as_str() && !is_remote(&open.subject);
+            if is_limit && !lasting.contains(&open.subject.as_str()) {
+                self.store.clear_alarm(AlarmKind::RemoteDown, &open.subject, now).await?;
+            }
+        }
+        Ok(())
     }
 
     fn stuck_loop(&self) -> Option<String> {
@@ -194,6 +249,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The subject of an alarm about a whole remote, and not about a kind of its calls.
+fn is_remote(subject: &str) -> bool {
+    matches!(subject, "okta" | "auth0")
 }
 
 /// The alarm that this evaluation raises and ends. The check of the Action itself reports what it sees.

@@ -35,7 +35,7 @@ use crate::domain::{
 use crate::http::Failure;
 use crate::http::pacing::Priority;
 use crate::okta::{self, UserPage, UserQuery};
-use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError};
+use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError, Unchecked};
 
 use parts::Listed;
 
@@ -135,6 +135,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Begins the reconcile that is missing, if one is: after a first start, and after an event was dismissed unread. Returns
+    /// what it is for.
+    pub(super) async fn begin_missing(&self, tried: Option<&Unchecked>) -> Result<Option<Unchecked>, StoreError> {
+        let Some(unchecked) = self.store.unchecked().await?.filter(|unchecked| Some(unchecked) != tried) else {
+            return Ok(None);
+        };
+        let since = clock::sub(self.clock.now(), USUAL_SPAN);
+        self.begin_reconcile(if unchecked.all { Scope::All } else { Scope::Since(since) }, &unchecked.why).await?;
+        Ok(Some(unchecked))
+    }
+
     /// Begins the nightly reconcile.
     pub(super) async fn begin_nightly(&self) -> Result<(), StoreError> {
         let since = clock::sub(self.clock.now(), USUAL_SPAN);
@@ -171,6 +182,7 @@ impl Engine {
     }
 
     async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
+        self.bind_org("reconciler").await?;
         while let Some(run) = self.store.current_reconcile().await? {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if stop.is_cancelled() {

@@ -23,6 +23,8 @@ use crate::health::Deadlines;
 const STAMP_EVERY: Duration = Duration::from_secs(1);
 /// How often rows older than the retention are removed.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
+/// How soon a missing reconcile that was incomplete is begun again.
+const MISSING_AGAIN: Duration = Duration::from_secs(3600);
 /// Keeps installations with the same schedule from polling in the same instant.
 const JITTER_MAX_MS: u64 = 1000;
 
@@ -201,8 +203,8 @@ impl Engine {
         }
     }
 
-    /// Reconciles at each tick, catches up at the start if ticks were missed, resumes a reconcile that a restart interrupted,
-    /// and removes old rows, whatever the reconcile does.
+    /// Reconciles at each tick, after a first start, and after an event was dismissed unread; catches up at the start if ticks
+    /// were missed, resumes a reconcile that a restart interrupted, and removes old rows, whatever the reconcile does.
     async fn reconcile_loop(self: &Arc<Self>, period: Duration, stop: &CancellationToken) -> Result<(), Fatal> {
         let mut under_way = self.store.current_reconcile().await?.is_some();
         if !under_way && decide::is_reconcile_overdue(self.store.last_reconcile_or_start().await?, period, self.now()) {
@@ -210,12 +212,21 @@ impl Engine {
             under_way = true;
         }
         let (mut failures, mut retry_at, mut tidy_at) = (0_u32, Duration::ZERO, Duration::ZERO);
+        let (mut tried, mut forget_at) = (None, Duration::ZERO);
         loop {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             failpoint::hang("reconciler").await;
             if self.clock.monotonic() >= tidy_at {
                 self.tidy(stop).await;
                 tidy_at = self.clock.monotonic().saturating_add(TIDY_EVERY);
+            }
+            if self.clock.monotonic() >= forget_at {
+                tried = None;
+            }
+            if !under_way && let Some(begun) = self.begin_missing(tried.as_ref()).await? {
+                // One that skips something does not count, and is not begun again at once.
+                (tried, forget_at) = (Some(begun), self.clock.monotonic().saturating_add(MISSING_AGAIN));
+                under_way = true;
             }
             if under_way && self.clock.monotonic() >= retry_at {
                 match self.reconcile_noting(failures == 0, stop).await {

@@ -25,8 +25,17 @@ pub struct Headline {
 }
 
 impl Health {
-    /// The worst true thing.
+    /// The worst true thing. It is bad only if `status --check` fails.
     pub fn headline(&self, now: Timestamp) -> Headline {
+        let headline = self.worst(now);
+        match headline.level {
+            // A remote that fails inside its deadline.
+            Level::Bad if self.violations().is_empty() => Headline { level: Level::Working, ..headline },
+            _ => headline,
+        }
+    }
+
+    fn worst(&self, now: Timestamp) -> Headline {
         let bad = |text: String| Headline { text, level: Level::Bad };
         let working = |text: String| Headline { text, level: Level::Working };
         let Some(status) = &self.status else { return working("Never ran".to_owned()) };
@@ -130,7 +139,9 @@ fn outage(remote: &RemoteRow, now: Timestamp) -> String {
         _ => "answers with errors",
     };
     let since = remote.failing_since.as_deref().or(remote.error_at.as_deref()).unwrap_or_default();
-    format!("{} {what} since {}", display_name(&remote.remote), moment(since, now))
+    let next =
+        remote.next_call_at.as_deref().map_or_else(String::new, |at| format!(", next call at {}", moment(at, now)));
+    format!("{} {what} since {}{next}", display_name(&remote.remote), moment(since, now))
 }
 
 /// `20:46` today, `2026-11-23 20:46` otherwise; UTC.

@@ -61,6 +61,7 @@ fn remote(name: &str, error_kind: Option<&str>) -> RemoteRow {
         error_kind: error_kind.map(str::to_owned),
         error: error_kind.map(|_| "no".to_owned()),
         failing_since: error_kind.map(|_| "2026-11-23T11:46:30.000Z".to_owned()),
+        next_call_at: None,
     }
 }
 
@@ -155,6 +156,48 @@ fn headline_is_the_worst_true_thing() {
     assert_eq!(headline(&with("clock", Some(false))).0, "Clock detail");
     let gap = Health { alarms: vec![alarm("gap", "")], ..healthy() };
     assert_eq!(headline(&gap).0, "1 issue needs attention");
+}
+
+#[test]
+fn headline_readiness_and_check_agree() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..2000 {
+        let mut health = healthy();
+        for one in &mut health.obligations {
+            one.met = random.choice([Some(true), Some(true), Some(true), Some(true), Some(false), None]).unwrap();
+        }
+        let kinds = [None, None, Some("unreachable"), Some("rate limited"), Some("forbidden")];
+        health.remotes = vec![remote("okta", None), remote("auth0", random.choice(kinds).unwrap())];
+        if random.u8(0..4) == 0 {
+            health.alarms.push(alarm(random.choice(["gap", "exempt_left", "poll_late"]).unwrap(), ""));
+        }
+        let mut some = || i64::from(random.u8(0..8) == 0);
+        let counts = (some(), some(), some(), some());
+        let status = health.status.as_mut().unwrap();
+        (status.failed, status.held, status.quarantined, status.pending) = counts;
+        let (passes, shown) = (health.violations().is_empty(), health.headline(NOON.parse().unwrap()));
+        match shown.level {
+            Level::Good => assert!(passes && shown.text == "All well" && counts.3 == 0, "{health:#?}"),
+            Level::Working => {
+                let is_unknown = health.obligations.iter().any(|one| one.met.is_none());
+                assert!(passes || is_unknown, "{shown:?} {health:#?}");
+            }
+            Level::Bad => assert!(!passes, "{shown:?} {health:#?}"),
+        }
+    }
+}
+
+#[test]
+fn running_daemon_that_cannot_write_is_not_gone() {
+    let mut health = with("daemon", Some(false));
+    health.obligations[0].detail = format!("last sign of the daemon at {NOON}");
+    health.obligations[0].since = Some(NOON.to_owned());
+    health.daemon_is_silent();
+    let text = headline(&health).0;
+    assert!(text.contains("cannot write the state") && !text.contains("not running"), "{text}");
+    assert!(health.attention()[0].remedy.contains("free space"), "{:?}", health.attention());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! | path | answers |
 //! |---|---|
 //! | `/healthz` | 200 while every loop makes progress; 503 names the loop that is stuck, and for how long |
-//! | `/readyz` | 200 once this process has polled the System Log and while it meets its obligations; 503 lists what is missing |
+//! | `/readyz` | 200 once this process has polled the System Log, and while `status --check` would pass; 503 lists why not |
 //! | `/metrics` | OpenMetrics text ([`exposition`]) |
 //!
 //! A restart does not fix an outage of a remote, so an outage shows in the metrics and never in `/healthz`.
@@ -197,14 +197,15 @@ async fn readiness(State(shared): State<Shared>) -> Response {
     }
 }
 
-/// One line for each reason. A daemon that enforces nothing does what its operator asked for.
+/// One line for each reason: the rules of `status --check`, and that this process has not polled. A daemon that enforces
+/// nothing does what its operator asked for.
 fn not_ready(health: &Health, started_at: Timestamp) -> String {
     let mut lines = String::new();
     if !health.has_polled_since(started_at) {
         lines.push_str("the System Log has not been polled since the start\n");
     }
-    for one in health.obligations.iter().filter(|one| !one.is_met() && one.name != "enforcement") {
-        lines.push_str(&format!("{}: {}\n", one.name, escape(&one.detail)));
+    for violation in health.violations().iter().filter(|violation| violation.rule != "enforcement") {
+        lines.push_str(&format!("{}: {}\n", violation.rule, escape(&violation.detail)));
     }
     lines
 }

@@ -123,6 +123,16 @@ pub enum StoreError {
         /// The step that was read before the request.
         expected: i64,
     },
+    /// There is no file at the path, but a running process has the state open.
+    #[error(
+        "there is no state at {}, but a running process has it open: its file was moved or deleted; stop the daemon, put the file \
+         back (or a backup of it), and start the daemon",
+        path.display()
+    )]
+    Displaced {
+        /// The path.
+        path: PathBuf,
+    },
     /// A required row is missing.
     #[error("the state has no {what} {id}: it was removed during the operation")]
     Gone {

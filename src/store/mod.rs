@@ -58,7 +58,7 @@ pub use looks::{
 };
 pub use open::{Access, Binding, Opened, Store};
 pub use purge::MarkedByUs;
-pub use reconciles::ReconcileRun;
+pub use reconciles::{ReconcileRun, Unchecked};
 pub use requests::{Approval, HeldUser, Requested, Who};
 pub use runs::{RemoteError, RunCounts, RunKind};
 pub use views::{

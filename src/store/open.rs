@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -243,6 +244,22 @@ impl Store {
     /// A read-only store over an existing pool.
     pub(super) fn over(path: &Path, readers: SqlitePool) -> Self {
         Self { path: path.to_owned(), writer: readers.clone(), readers, lock: Mutex::default() }
+    }
+
+    /// What happened to the file at the path, if it is no longer the one that is open: all that is written then is lost with
+    /// the end of the process, or goes to a file of another name.
+    pub fn displacement(&self) -> Option<&'static str> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = lock.as_ref()?.state.metadata().ok()?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(named) if (named.dev(), named.ino()) == (open.dev(), open.ino()) => None,
+            Ok(_) => Some("the file of the state was replaced while the daemon uses it"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("the file of the state was moved or deleted while the daemon uses it")
+            }
+            // Says nothing about the file.
+            Err(_) => None,
+        }
     }
 
     /// The path of the file.

@@ -26,6 +26,28 @@ pub struct ReconcileRun {
     pub finished_at: Option<String>,
 }
 
+/// Users may have left unnoticed, until a reconcile has covered them.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Unchecked {
+    /// Why.
+    #[sqlx(rename = "unchecked")]
+    pub why: String,
+    /// Since when. Only a reconcile that begins later covers them.
+    #[sqlx(rename = "unchecked_since")]
+    pub since: String,
+    /// Only a reconcile of all users covers them.
+    #[sqlx(rename = "unchecked_all")]
+    pub all: bool,
+}
+
+/// Ends what the complete reconcile in `sweep` covered. One of the last 80 days covers an event that the log still had.
+const END_UNCHECKED: &str = "
+    UPDATE installation SET unchecked = NULL, unchecked_since = NULL, unchecked_all = 0
+    FROM sweep
+    WHERE unchecked IS NOT NULL AND sweep.started_at >= unchecked_since
+      AND (sweep.scope = 'all'
+           OR (unchecked_all = 0 AND sweep.scope <= strftime('%Y-%m-%dT%H:%M:%fZ', unchecked_since, '-80 days')))";
+
 impl ReconcileRun {
     /// The scope of a reconcile without a time limit.
     pub const ALL: &str = "all";
@@ -77,6 +99,18 @@ impl Store {
         self.commit(tx).await
     }
 
+    /// Why a reconcile is missing, if one is.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn unchecked(&self) -> Result<Option<Unchecked>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT unchecked, unchecked_since, unchecked_all FROM installation WHERE unchecked IS NOT NULL",
+        )
+        .fetch_optional(self.reader())
+        .await?)
+    }
+
     /// Stores the progress of the reconcile.
     ///
     /// # Errors
@@ -119,6 +153,9 @@ impl Store {
         .bind(timestamp_text(now))
         .execute(&mut *tx)
         .await?;
+        if complete {
+            sqlx::query(END_UNCHECKED).execute(&mut *tx).await?;
+        }
         sqlx::query("UPDATE sweep SET finished_at = ? WHERE finished_at IS NULL")
             .bind(timestamp_text(now))
             .execute(&mut *tx)

@@ -6,7 +6,7 @@ use super::alarms::end_quarantine_alarm;
 use super::looks::{Decision, Selection};
 use super::write::{Tx, Write};
 use super::{Store, StoreError, count, json_list};
-use crate::domain::{Cause, DecisionOutcome, Held, Lane, OktaUserId, OutcomeKind, Timestamp, timestamp_text};
+use crate::domain::{Cause, DecisionOutcome, Held, Lane, OktaUserId, OutcomeKind, Timestamp, event, timestamp_text};
 
 /// The users that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,15 @@ const APPROVE: &str = "
       AND NOT EXISTS (SELECT 1 FROM event_users eu
                        WHERE eu.user_seq = users.user_seq AND eu.due_seq > users.looked_seq AND eu.settled_at IS NULL)
     RETURNING okta_user_id, due_seq, email, status, why";
+
+/// The text of a quarantined event.
+const QUARANTINED: &str = "
+    SELECT raw FROM events
+    WHERE event_order = substr(?1, 15, 4) || substr(?1, 10, 4) AND event_id = ?1 AND state = 'quarantined'";
+
+/// A reconcile is missing, because of ?1, since ?2.
+const MISS_RECONCILE: &str = "
+    UPDATE installation SET unchecked = iif(unchecked_all, unchecked, ?1), unchecked_since = ?2";
 
 #[derive(FromRow)]
 struct ApprovedRow {
@@ -146,13 +155,30 @@ impl Store {
         Ok(rows.into_iter().map(|row| row.made).collect())
     }
 
-    /// Dismisses a quarantined event and deletes its text. Returns whether there was one.
+    /// Dismisses a quarantined event and deletes its text. Returns the users that it names; `None` if there is no such event.
+    ///
+    /// It may have said that a user left. So the users that it names are due for a look, and a reconcile is missing until one
+    /// has covered the others.
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn dismiss_event(&self, event_id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn dismiss_event(&self, event_id: &str, now: Timestamp) -> Result<Option<Vec<OktaUserId>>, StoreError> {
+        let now_text = timestamp_text(now);
         let mut tx = self.begin(Write::DismissEvent).await?;
-        let done = sqlx::query(
+        let raw: Option<Option<String>> =
+            sqlx::query_scalar(QUARANTINED).bind(event_id).fetch_optional(&mut *tx).await?;
+        let Some(raw) = raw else { return Ok(None) };
+        let users = raw.as_deref().map(event::users_named_in).unwrap_or_default();
+        for id in &users {
+            self.add_if_unknown(&mut tx, id, &now_text).await?;
+            self.make_due_in(&mut tx, Selection::One(id), Lane::Deactivation, Cause::Command, &now_text).await?;
+        }
+        sqlx::query(MISS_RECONCILE)
+            .bind(format!("event {event_id} was dismissed unread, so a user who left may still be open"))
+            .bind(&now_text)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
             "UPDATE events SET state = 'dismissed', raw = NULL
              WHERE event_order = substr(?1, 15, 4) || substr(?1, 10, 4) AND event_id = ?1 AND state = 'quarantined'",
         )
@@ -161,7 +187,7 @@ impl Store {
         .await?;
         end_quarantine_alarm(&mut tx, now).await?;
         self.commit(tx).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(Some(users))
     }
 
     /// Makes these users due for a reconcile, unless they are already due. Adds unknown users.

@@ -54,6 +54,8 @@ pub struct RemoteError<'a> {
     pub kind: &'static str,
     /// The error message.
     pub text: &'a str,
+    /// When the next call is made that a rate limit holds back.
+    pub next_call_at: Option<Timestamp>,
 }
 
 /// Settled events, finished runs, cleared alarms and tombstones before ?1, at most ?2 of each.
@@ -139,13 +141,14 @@ impl Store {
         self.write(
             Write::NoteRemoteError,
             sqlx::query(
-                "UPDATE remotes SET error_at = ?1, error_kind = ?2, error = ?3,
+                "UPDATE remotes SET error_at = ?1, error_kind = ?2, error = ?3, next_call_at = ?5,
                  failing_since = coalesce(failing_since, ?1) WHERE remote = ?4",
             )
             .bind(timestamp_text(now))
             .bind(failure.kind)
             .bind(failure.text)
-            .bind(failure.remote),
+            .bind(failure.remote)
+            .bind(failure.next_call_at.map(timestamp_text)),
         )
         .await?;
         Ok(())
@@ -158,7 +161,7 @@ impl Store {
     pub async fn note_remote_ok(&self, remote: &'static str, now: Timestamp) -> Result<(), StoreError> {
         self.write(
             Write::NoteRemoteOk,
-            sqlx::query("UPDATE remotes SET ok_at = ?, failing_since = NULL WHERE remote = ?")
+            sqlx::query("UPDATE remotes SET ok_at = ?, failing_since = NULL, next_call_at = NULL WHERE remote = ?")
                 .bind(timestamp_text(now))
                 .bind(remote),
         )

@@ -61,6 +61,8 @@ pub struct RemoteRow {
     pub error: Option<String>,
     /// When the present outage began.
     pub failing_since: Option<String>,
+    /// When the next call is made that a rate limit holds back.
+    pub next_call_at: Option<String>,
 }
 
 impl RemoteRow {
@@ -297,7 +299,7 @@ impl Store {
     /// When the state cannot be read.
     pub async fn remotes(&self) -> Result<Vec<RemoteRow>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT remote, ok_at, error_at, error_kind, error, failing_since FROM remotes ORDER BY remote DESC",
+            "SELECT remote, ok_at, error_at, error_kind, error, failing_since, next_call_at FROM remotes ORDER BY remote DESC",
         )
         .fetch_all(self.reader())
         .await?)

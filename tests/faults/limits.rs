@@ -37,7 +37,12 @@ fn refusals(now: Timestamp) -> Vec<(&'static str, Effect, u64, u64)> {
         ("a reset in the past", Effect::RateLimited(RateLimited::ResetInThePast), 1000, 6500),
         ("a reset in 40 s", reset(40), 40_000, 45_000),
         ("a reset next year", reset(31_000_000), 60_000, 78_000),
-        ("a Retry-After of a year", refusal(&[("retry-after", "31000000".to_owned())]), 3_600_000, 3_970_000),
+        (
+            "a Retry-After of a year, which is probed",
+            refusal(&[("retry-after", "31000000".to_owned())]),
+            60_000,
+            67_000,
+        ),
         (
             "nonsense",
             refusal(&[("x-rate-limit-reset", "soon".to_owned()), ("retry-after", "-5".to_owned())]),

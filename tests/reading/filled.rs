@@ -84,11 +84,13 @@ impl Folder {
         store
     }
 
-    /// A state with one successful poll just now.
+    /// A state with one successful poll and one reconcile of all users just now.
     pub(crate) async fn quiet() -> Self {
         let folder = Self::empty();
         let store = folder.open().await;
         page(&store, &[], &[], now()).await;
+        store.begin_reconcile("all", "the test", "known", now()).await.unwrap();
+        store.finish_reconcile(true, now()).await.unwrap();
         store.close().await;
         folder
     }

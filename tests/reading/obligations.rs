@@ -43,7 +43,8 @@ fn value(random: &mut fastrand::Rng, column: &str, now: Timestamp) -> String {
                 ["NULL", "'verified'", "'not_first'", "'other_code'", "'missing'", "'no_scope'", "'not_needed'"];
             random.choice(states).unwrap().to_owned()
         }
-        "last_poll_ok_at" | "last_reconcile_ok_at" if random.u8(0..3) == 0 => "NULL".to_owned(),
+        "unchecked" => random.choice(["NULL", "NULL", "'not known'"]).unwrap().to_owned(),
+        "last_poll_ok_at" | "last_reconcile_ok_at" | "unchecked_since" if random.u8(0..3) == 0 => "NULL".to_owned(),
         "evaluated_at" | "clock_checked_at" if random.u8(0..5) == 0 => "NULL".to_owned(),
         _ => time(random),
     }
@@ -80,9 +81,12 @@ async fn view_agrees_with_the_program() {
                     "action_detail",
                 ][..],
             ),
-            ("installation", &["enforce", "last_poll_ok_at", "last_reconcile_ok_at", "first_run_at"]),
+            (
+                "installation",
+                &["enforce", "last_poll_ok_at", "last_reconcile_ok_at", "first_run_at", "unchecked", "unchecked_since"],
+            ),
             ("users", &["due_since"]),
-            ("remotes", &["failing_since"]),
+            ("remotes", &["failing_since", "next_call_at"]),
         ] {
             let column = random.choice(columns).unwrap();
             let condition = match *column {

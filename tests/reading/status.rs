@@ -38,7 +38,6 @@ async fn idle_daemon_is_healthy() {
     let ran = folder.run(&["status"]);
     assert_eq!(ran.code, 0);
     assert!(ran.out.starts_with("All well\n"), "{}", ran.out);
-    assert!(ran.out.contains("reconcile --all"), "first start without a reconcile: {}", ran.out);
 
     let copy = Folder::empty();
     let target = copy.state().display().to_string();
@@ -73,6 +72,34 @@ async fn stopped_daemon_is_not_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silent_daemon_that_holds_the_state_is_not_gone() {
+    let folder = Folder::quiet().await;
+    let daemon = folder.daemon().await;
+    daemon.note_evaluation(&Evaluation::default(), ago(600)).await.unwrap();
+    let ran = folder.run(&["status"]);
+    assert!(ran.out.starts_with("A process holds the state and has stored no sign of life since "), "{}", ran.out);
+    assert!(ran.out.contains("free space"), "{}", ran.out);
+    let away = folder.state().with_extension("away");
+    fs::rename(folder.state(), &away).unwrap();
+    let ran = folder.run(&["status", "--check"]);
+    assert!(ran.code == 1 && ran.err.contains("moved or deleted"), "{}{}", ran.out, ran.err);
+    daemon.close().await;
+    let ran = folder.run(&["status"]);
+    assert!(ran.out.starts_with("Never ran\n"), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_outage_is_not_called_well() {
+    let folder = Folder::quiet().await;
+    let daemon = folder.daemon().await;
+    let error = RemoteError { remote: "auth0", kind: "unreachable", text: "no connection", next_call_at: None };
+    daemon.note_remote_error(error, now()).await.unwrap();
+    let ran = folder.run(&["status", "--check"]);
+    daemon.close().await;
+    assert!(ran.code == 0 && ran.out.starts_with("Auth0 unreachable since "), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn disabled_enforcement_is_not_well() {
     let folder = Folder::quiet().await;
     let daemon = folder.daemon().await;
@@ -103,7 +130,7 @@ async fn each_problem_is_listed_with_remedy() {
     }
     let ran = folder.run(&["status", "--check"]);
     let rules: Vec<&str> = ran.out.lines().filter_map(|line| line.split(": ").next()).collect();
-    let expected = ["daemon", "action", "clock", "state", "alarm", "failed", "held", "quarantined"];
+    let expected = ["daemon", "reconcile", "action", "clock", "state", "alarm", "failed", "held", "quarantined"];
     assert_eq!((ran.code, rules), (1, expected.to_vec()));
 }
 
@@ -134,7 +161,7 @@ fn strip(text: &str) -> String {
 async fn status_json_has_every_view_column() {
     let folder = Folder::troubled().await;
     let store = folder.open().await;
-    let refusal = RemoteError { remote: "auth0", kind: "forbidden", text: "insufficient_scope" };
+    let refusal = RemoteError { remote: "auth0", kind: "forbidden", text: "insufficient_scope", next_call_at: None };
     store.note_remote_error(refusal, ago(5)).await.unwrap();
     store.close().await;
     let ran = folder.run(&["status", "--json", "--check"]);

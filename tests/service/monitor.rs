@@ -49,7 +49,7 @@ fn outage_is_live_but_not_ready() {
     let ready = get(address, "/readyz", &address.to_string());
     assert_eq!(status(&ready), "503");
     assert!(ready.contains("\r\n\r\nthe System Log has not been polled since the start\n"), "{ready}");
-    assert!(ready.contains("\npoll: the System Log has not been polled yet"), "{ready}");
+    assert!(ready.contains("\nnever_ran: never ran: the System Log has not been polled yet"), "{ready}");
     let figures = get(address, "/metrics", "[::1]:80");
     let (head, body) = figures.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");

@@ -397,7 +397,7 @@ async fn refused_endpoint_keeps_remote_unhealthy() {
 #[tokio::test]
 async fn first_success_clears_errors_of_previous_run() {
     let harness = BreakerHarness::new().await;
-    let error = RemoteError { remote: "okta", kind: "timed out", text: "left behind" };
+    let error = RemoteError { remote: "okta", kind: "timed out", text: "left behind", next_call_at: None };
     harness.store.note_remote_error(error, harness.clock.now()).await.unwrap();
     let alarm = |kind| Alarm {
         momentary: false,

@@ -6,6 +6,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 
 use super::super::heartbeat::Heartbeats;
+use super::super::reconciler::Scope;
 use super::super::stage::{CapturedLogs, Stage, create_user, soon, start_time, until};
 use super::*;
 use crate::domain::Clock;
@@ -327,13 +328,62 @@ async fn restart_resumes_reconcile_then_expires_rows() {
 }
 
 #[tokio::test]
+async fn first_start_finds_users_who_left_before() {
+    let mut daemon = Daemon::start(async |stage| {
+        let user = create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
+        stage.sandbox.auth0().create_user(json!({ "email": "ann@example.com", "email_verified": true }));
+        stage.sandbox.okta().deactivate(&user);
+        // Longer ago than the first start looks back, and than a nightly reconcile does.
+        stage.clock.advance(200 * DAY);
+    })
+    .await;
+    assert_eq!(daemon.pass().await, None);
+    let store = daemon.stage.engine.store().clone();
+    soon(async {
+        while store.status().await.unwrap().unwrap().denied == 0 || store.unchecked().await.unwrap().is_some() {
+            daemon.stage.clock.advance(Duration::from_secs(1));
+            a_while().await;
+        }
+    })
+    .await;
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn incomplete_first_reconcile_is_repeated_later() {
+    let logs = CapturedLogs::new();
+    let mut daemon = Daemon::start(async |stage| {
+        create_user(stage.sandbox.okta(), "ann@example.com", "ann@example.com");
+        stage.sandbox.auth0().faults().add(Fault::status("GET", "/api/v2/users", 400));
+    })
+    .await;
+    assert_eq!(daemon.pass().await, None);
+    let store = daemon.stage.engine.store().clone();
+    let advance_until = async |daemon: &Daemon, event: &str, count: usize| {
+        soon(async {
+            while logs.count(event) < count {
+                daemon.stage.clock.advance(Duration::from_secs(10));
+                a_while().await;
+            }
+        })
+        .await;
+    };
+    advance_until(&daemon, "reconcile_done", 1).await;
+    let done_at = daemon.stage.clock.monotonic();
+    assert!(store.unchecked().await.unwrap().is_some(), "it skipped something");
+    advance_until(&daemon, "reconcile_began", 2).await;
+    assert!(daemon.stage.clock.monotonic() - done_at > Duration::from_secs(1800), "not at once");
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn missed_reconcile_is_caught_up_at_start() {
     for (missed, expected) in [(3 * DAY, true), (DAY, false)] {
         let logs = CapturedLogs::new();
         let mut daemon = Daemon::start(async |stage| {
             let (engine, stop) = (&stage.engine, CancellationToken::new());
             engine.poll(&stop).await.unwrap();
-            engine.begin_nightly().await.unwrap();
+            engine.begin_reconcile(Scope::All, "the test").await.unwrap();
             engine.reconcile(&stop).await.unwrap();
             stage.clock.advance(missed);
         })

@@ -4,6 +4,17 @@ use std::time::Duration;
 
 use super::Bucket;
 
+/// The first pause after a 429 with a long `Retry-After`; doubles with each further 429.
+const FIRST_PROBE: Duration = Duration::from_secs(60);
+
+/// The pause number `pauses` in a row, if the `Retry-After` of its 429 is `asked`.
+///
+/// Neither remote documents `Retry-After` for its limits on calls, which are over within a minute, and a wrong value would stop
+/// all denials. So one call probes a longer pause early; if it is right, the probes cost a call each, at doubling distances.
+pub(super) fn probed(asked: Duration, pauses: u32) -> Duration {
+    asked.min(FIRST_PROBE.saturating_mul(1 << pauses.saturating_sub(1).min(6)))
+}
+
 /// The meter that counts a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum MeterId {

@@ -9,8 +9,9 @@
 //!
 //! A share of each limit is left to other clients. Live calls go before those of a reconcile, which get a part of our share.
 //!
-//! A 429 pauses its meter for as long as the remote asks, so that it does not start a retry storm. Every pause is
-//! bounded, even if the reset is wrong.
+//! A 429 pauses its meter for as long as the remote asks, so that it does not start a retry storm. If the remote asks for more
+//! than a minute, one call probes the limit after a minute, then at doubling distances: a wrong header must not stop all
+//! denials. Every pause is bounded, even if the reset is wrong.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -192,6 +193,11 @@ impl Pacer {
     pub fn start_request(&self, bucket: Bucket, clock: &dyn Clock) -> InFlight {
         let start = self.shared.lock().start_request(bucket, clock.monotonic());
         InFlight { shared: self.shared.clone(), start: Some(start), bucket }
+    }
+
+    /// How long no call of this bucket may be made, if that is known.
+    pub fn wait(&self, bucket: Bucket, clock: &dyn Clock) -> Option<Duration> {
+        self.shared.lock().pause(bucket, clock.monotonic())
     }
 
     /// All buckets used so far.

@@ -250,6 +250,14 @@ impl State {
         }
     }
 
+    pub(super) fn pause(&self, bucket: Bucket, now: Duration) -> Option<Duration> {
+        let until = match self.meters.get(&self.meter_id(bucket))? {
+            Meter::Window(window) => window.paused_until(),
+            Meter::Tokens(tokens) => tokens.paused_until(),
+        };
+        until.checked_sub(now).filter(|span| !span.is_zero())
+    }
+
     pub(super) fn snapshot(&self, now: Duration) -> Vec<BucketSnapshot> {
         self.counters
             .iter()

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::meter::{Readiness, RequestStart};
+use super::meter::{Readiness, RequestStart, probed};
 use super::rate_limit_headers::RateLimitHeaders;
 use super::{BucketSnapshot, Priority, Shares};
 
@@ -118,6 +118,8 @@ pub(super) struct Tokens {
     called_at: Duration,
     paused_until: Duration,
     refusals: u32,
+    /// Pauses in a row after a 429.
+    pauses: u32,
 }
 
 impl Tokens {
@@ -139,6 +141,7 @@ impl Tokens {
             called_at: Duration::ZERO,
             paused_until: Duration::ZERO,
             refusals: 0,
+            pauses: 0,
         }
     }
 
@@ -299,6 +302,7 @@ impl Tokens {
             self.refuse(headers, spread, now);
         } else {
             self.refusals = 0;
+            self.pauses = 0;
         }
     }
 
@@ -340,12 +344,16 @@ impl Tokens {
         };
     }
 
-    /// Handles a 429: pauses as asked and halves the estimates.
+    /// Handles a 429: pauses as asked, or until a probe, and halves the estimates.
     pub(super) fn refuse(&mut self, headers: RateLimitHeaders, spread: f64, now: Duration) {
         self.refusals = self.refusals.saturating_add(1);
+        // Calls that were in flight together are refused together.
+        if now >= self.paused_until {
+            self.pauses = self.pauses.saturating_add(1);
+        }
         let doubled = |span: Duration| span.saturating_mul(1 << self.refusals.saturating_sub(1).min(6)).min(PAUSE_MAX);
         let pause = if let Some(span) = headers.retry_after {
-            span.max(PAUSE_MIN)
+            probed(span.max(PAUSE_MIN), self.pauses)
         } else {
             // The reset is that of the next token, which other clients want too, so repeated 429s back off.
             doubled(headers.reset_in.filter(|span| !span.is_zero()).unwrap_or_default().max(PAUSE_MIN))
@@ -358,6 +366,11 @@ impl Tokens {
         }
         self.anchors.clear();
         self.phase = Phase::Learning { floor: 0.0, since: now, calls: 0, unthrottled: Unthrottled::default() };
+    }
+
+    /// Until when no call may be made because of a 429.
+    pub(super) fn paused_until(&self) -> Duration {
+        self.paused_until
     }
 
     pub(super) fn describe(&self, snapshot: &mut BucketSnapshot, now: Duration) {

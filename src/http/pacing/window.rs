@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::meter::Readiness;
+use super::meter::{Readiness, probed};
 use super::rate_limit_headers::RateLimitHeaders;
 use super::{BucketSnapshot, Priority, Shares};
 
@@ -30,6 +30,8 @@ pub(super) struct Window {
     reconcile_calls: u32,
     /// Consecutive 429s.
     refusals: u32,
+    /// Pauses in a row after a 429 that says nothing about concurrency: one call at a time finds out whether it is over.
+    pauses: u32,
 }
 
 impl Window {
@@ -43,6 +45,7 @@ impl Window {
             in_flight: 0,
             reconcile_calls: 0,
             refusals: 0,
+            pauses: 0,
         }
     }
 
@@ -76,6 +79,9 @@ impl Window {
         if now < self.paused_until {
             return Readiness::After(self.paused_until - now);
         }
+        if self.pauses > 0 && self.in_flight > 0 {
+            return Readiness::NextResponse;
+        }
         self.roll_over(now);
         let until_end = self.ends_at.map_or(WINDOW_MAX, |end| end.saturating_sub(now));
         let Some(limit) = self.limit else {
@@ -104,12 +110,17 @@ impl Window {
         self.roll_over(now);
         if headers.refused {
             self.refusals = self.refusals.saturating_add(1);
+            // Calls that were in flight together are refused together.
+            if headers.limit != Some(0) && now >= self.paused_until {
+                self.pauses = self.pauses.saturating_add(1);
+            }
             self.pause(headers, spread, now);
             if headers.limit == Some(0) {
                 return;
             }
         } else {
             self.refusals = 0;
+            self.pauses = 0;
         }
         let (Some(limit), Some(remaining)) = (headers.limit.filter(|limit| *limit > 0), headers.remaining) else {
             return;
@@ -156,7 +167,7 @@ impl Window {
                 .unwrap_or_default()
                 .max(Duration::from_millis(500) + Duration::from_millis(1500).mul_f64(spread))
         } else if let Some(span) = headers.retry_after {
-            span.max(Duration::from_secs(1))
+            probed(span.max(Duration::from_secs(1)), self.pauses)
         } else if let Some(span) = headers.reset_in.filter(|span| !span.is_zero()) {
             (span + ROUNDING).min(WINDOW_MAX)
         } else {
@@ -165,6 +176,11 @@ impl Window {
             PAUSE_UNNAMED.saturating_mul(1 << doublings).mul_f64(1.0 + spread / 4.0).min(WINDOW_MAX)
         };
         self.paused_until = self.paused_until.max(now + pause);
+    }
+
+    /// Until when no call may be made because of a 429.
+    pub(super) fn paused_until(&self) -> Duration {
+        self.paused_until
     }
 
     pub(super) fn describe(&self, snapshot: &mut BucketSnapshot, now: Duration) {

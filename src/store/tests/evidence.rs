@@ -191,7 +191,7 @@ async fn forget_leaves_no_byte_in_the_files() {
     };
     let seq = store.checkpoint().await.unwrap().unwrap().seq;
     store.record_page(Page { quarantined: &[raw], ..page(seq, &[]) }, noon()).await.unwrap();
-    let said = RemoteError { remote: "okta", kind: "x", text: "GET /api/v1/users/other5anna: 500" };
+    let said = RemoteError { remote: "okta", kind: "x", text: "GET /api/v1/users/other5anna: 500", next_call_at: None };
     store.note_remote_error(said, noon()).await.unwrap();
     for n in 60..120 {
         add_user_with_history(&store, n, &format!("other{n}"), true).await;

@@ -95,8 +95,8 @@ async fn quarantine_needs_attention_until_dismissed() {
     assert_eq!(store.expire(Timestamp::MAX, 10, noon()).await.unwrap(), 0, "retention keeps quarantined events");
     let rows = store.recent_events(Some("quarantined"), 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].why.as_deref(), rows[0].okta_user_id.as_deref()), (1, Some("no target"), None));
-    assert!(store.dismiss_event("x", noon()).await.unwrap());
-    assert!(!store.dismiss_event("x", noon()).await.unwrap());
+    assert!(store.dismiss_event("x", noon()).await.unwrap().is_some());
+    assert!(store.dismiss_event("x", noon()).await.unwrap().is_none());
     let raw: Option<String> = sqlx::query_scalar("SELECT raw FROM events").fetch_one(store.reader()).await.unwrap();
     assert_eq!(raw, None);
     assert!(!store.status().await.unwrap().unwrap().needs_attention);

@@ -79,7 +79,7 @@ async fn status_view_shows_lag_and_attention() {
     assert_eq!((status.lag_p50_s, status.lag_p99_s, status.lag_max_s), (Some(50.0), Some(99.0), Some(100.0)));
     assert!(!status.needs_attention);
 
-    let refused = RemoteError { remote: "okta", kind: "forbidden", text: "E0000006" };
+    let refused = RemoteError { remote: "okta", kind: "forbidden", text: "E0000006", next_call_at: None };
     store.note_remote_error(refused, noon()).await.unwrap();
     let status = store.status().await.unwrap().unwrap();
     assert!(status.needs_attention);
@@ -166,7 +166,7 @@ async fn illegal_rows_are_rejected() {
         "INSERT INTO run_log (kind, started_at, ok) VALUES ('run', 'now', 1)",
         "INSERT INTO remotes (remote) VALUES ('github')",
         "UPDATE remotes SET error_at = 'now'",
-        "INSERT INTO installation SELECT 2, okta_url, okta_org_id, auth0_url, auth0_audience, enforce, policy, swept_policy, seq_floor, version, first_run_at, first_poll_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, enforcement, enforcement_checked_at FROM installation",
+        "INSERT INTO installation SELECT 2, okta_url, okta_org_id, auth0_url, auth0_audience, enforce, policy, swept_policy, seq_floor, version, first_run_at, first_poll_at, last_poll_at, last_poll_ok_at, last_apply_ok_at, last_reconcile_ok_at, enforcement, enforcement_checked_at, NULL, NULL, 0 FROM installation",
         "UPDATE installation SET enforcement = 'perhaps', enforcement_checked_at = 'now'",
         "UPDATE installation SET enforcement = 'missing'",
         "UPDATE installation SET enforce = 2",

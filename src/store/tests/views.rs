@@ -19,7 +19,7 @@ async fn remote_fails_until_later_answer() {
         remotes.iter().map(RemoteRow::is_failing).collect::<Vec<_>>()
     };
     assert_eq!(failing().await, [false, false]);
-    let error = RemoteError { remote: "auth0", kind: "timed out", text: "no answer" };
+    let error = RemoteError { remote: "auth0", kind: "timed out", text: "no answer", next_call_at: None };
     store.note_remote_error(error, noon()).await.unwrap();
     assert_eq!(failing().await, [false, true]);
     // An answer within the same millisecond counts too.
