@@ -543,7 +543,10 @@ impl FromStr for LogFilter {
 /// Does this filter have neither a level for everything nor one for a module of this program?
 fn hides_us(filter: &str) -> bool {
     const US: &str = "okta_auth0_sync";
-    // Directives for spans and fields are not understood here, and are not typos either.
+    // Directives for spans and fields (`[look]=debug`) are not understood here, and are not typos either.
+    if filter.contains(['[', '{']) {
+        return false;
+    }
     let Ok(targets) = filter.parse::<Targets>() else { return false };
     let is_ours = |target: &str| target.starts_with(US) || US.starts_with(target);
     targets.default_level().is_none() && !targets.iter().any(|(target, _)| is_ours(target))
