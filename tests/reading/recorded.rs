@@ -158,6 +158,14 @@ async fn forget_asks_and_works_beside_daemon() {
     assert!(ran.code == 1 && ran.err.contains("use --yes"), "{}{}", ran.out, ran.err);
     assert_eq!(folder.run(&["user", "bob@example.com"]).code, 0, "nothing was forgotten");
 
+    let ran = folder.run(&["forget", "bob@example.com", "--yes"]);
+    assert!(ran.code == 1 && ran.err.contains("is not denied yet"), "{}{}", ran.out, ran.err);
+    assert_eq!(folder.run(&["user", "bob@example.com"]).code, 0, "nothing was forgotten");
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", folder.state().display())).await.unwrap();
+    let settled = "UPDATE users SET outcome = 'no_account', why = NULL, settled_seq = due_seq, due_since = NULL";
+    sqlx::query(settled).execute(&pool).await.unwrap();
+    pool.close().await;
+
     let working = folder.open().await;
     let ran = folder.run(&["forget", "bob@example.com", "--yes"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
@@ -167,7 +175,7 @@ async fn forget_asks_and_works_beside_daemon() {
     std::fs::write(&copy, "ann@example.com").unwrap();
     let ran = folder.run(&["forget", "ann@example.com", "--yes"]);
     assert!(ran.out.contains("schema-1.bak") && !copy.exists(), "{}{}", ran.out, ran.err);
-    assert!(ran.code == 0 && ran.out.contains("Auth0 id only: 1"), "{}{}", ran.out, ran.err);
+    assert!(ran.code == 0 && ran.out.contains("Okta id only: 1"), "{}{}", ran.out, ran.err);
     let ran = folder.run(&["audit", "verify"]);
     assert!(ran.code == 0 && ran.out.contains("1 more are anonymized"), "{}", ran.out);
     let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
