@@ -182,7 +182,7 @@ impl Engine {
     }
 
     async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
-        self.bind_org("reconciler").await?;
+        self.org("reconciler").await?;
         while let Some(run) = self.store.current_reconcile().await? {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
