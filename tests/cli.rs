@@ -186,7 +186,7 @@ fn offline_check_refuses_unusable_state() {
         (|it| std::os::unix::fs::symlink("/dev/null", state(it)).unwrap(), "it is a symbolic link to /dev/null"),
         (
             |it| fs::set_permissions(it.join("state"), fs::Permissions::from_mode(0o777)).unwrap(),
-            "every user of this machine can write its folder ./state",
+            "every local user can write to its folder ./state",
         ),
     ];
     for (breaks, expected) in cases {

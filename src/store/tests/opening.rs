@@ -95,7 +95,7 @@ async fn check_refuses_what_open_refuses() {
     fs::write(beside(&free, "-wal"), "x").unwrap();
     assert!(check(&free).await.to_string().contains("write-ahead log"));
     fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
-    assert!(check(&path).await.to_string().contains("every user of this machine"));
+    assert!(check(&path).await.to_string().contains("every local user"));
     fs::set_permissions(&dir, Permissions::from_mode(0o770)).unwrap();
     assert!(Store::check(&path, &binding()).await.unwrap().group_can_write);
 }
