@@ -10,7 +10,7 @@ use super::{Error, Exit, screen, wiring};
 use crate::config::Config;
 use crate::domain::clock::timestamp_text;
 use crate::domain::{Timestamp, escape};
-use crate::health::{Attention, Health, Level, Obligation, display_name};
+use crate::health::{Attention, Health, Level, Obligation, Violation, display_name};
 use crate::store::{StatusRow, StoreError};
 
 /// Items listed per kind.
@@ -63,7 +63,9 @@ fn check_text(health: &Health, now: Timestamp) -> String {
             Level::Working | Level::Bad => format!("{}\n", escape(&headline.text)),
         };
     }
-    violations.iter().map(|violation| format!("{}: {}\n", violation.rule, escape(&violation.detail))).collect()
+    let width = screen::terminal_width();
+    let line = |violation: &Violation| screen::paragraph(&format!("{}: ", violation.rule), &violation.detail, width);
+    violations.iter().map(line).collect()
 }
 
 /// The object of `status --json`, documented in `docs/json.md`.

@@ -658,7 +658,7 @@ mod files {
         let base = tempfile::tempdir().unwrap();
         let (one, other) = (base.path().join("one.toml"), base.path().join("other.toml"));
         write(&one, MINIMAL, 0o644);
-        write(&other, &MINIMAL.replace("acme.okta", "other.okta"), 0o600);
+        write(&other, MINIMAL.replace("acme.okta", "other.okta"), 0o600);
         let environment: Environment = [(FILE_VARIABLE, other.as_os_str())].into_iter().collect();
         let config = Config::load(None, &environment).unwrap();
         assert_eq!(config.okta.url.as_str(), "https://other.okta.com/");

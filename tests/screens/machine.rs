@@ -87,6 +87,8 @@ fn log_lines(log: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_log_and_webhook_messages() {
     let (harness, [ann, ..]) = furnished().await;
+    // Otherwise the daemon begins with a reconcile, which retries Zoe for minutes.
+    harness.run(&["reconcile", "--all"]).await;
     let messages: Arc<Mutex<Vec<Value>>> = Arc::default();
     let taken = messages.clone();
     let hook = move |Json(message): Json<Value>| async move { taken.lock().unwrap().push(message) };

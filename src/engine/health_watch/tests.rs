@@ -406,7 +406,7 @@ async fn dismissed_event_is_unknown_until_reconciled() {
     assert_eq!(store.dismiss_event("named", stage.engine.now()).await.unwrap(), Some(vec![ann.clone()]));
     assert_eq!(store.dismiss_event("unnamed", stage.engine.now()).await.unwrap(), Some(Vec::new()));
     assert_eq!(store.dismiss_event("unnamed", stage.engine.now()).await.unwrap(), None);
-    soon(stage.engine.look_at(&[ann.clone()])).await.unwrap();
+    soon(stage.engine.look_at(std::slice::from_ref(&ann))).await.unwrap();
     assert_eq!(store.status().await.unwrap().unwrap().denied, 1, "the one that it names is looked at");
     stage.check().await;
     let reconcile = stage.judged("reconcile").await;
