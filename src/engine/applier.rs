@@ -72,6 +72,7 @@ impl Engine {
         let mut ahead: VecDeque<DueUser> = VecDeque::new();
         // When a look last ended with an outcome other than a snooze.
         let mut progress = self.clock.monotonic();
+        let mut has_ended_waits = false;
         loop {
             self.heartbeats.applier.stamp(self.clock.as_ref());
             crate::failpoint::hang("applier").await;
@@ -134,7 +135,8 @@ impl Engine {
                 }
                 () = self.wakes.apply.notified() => ahead.clear(),
                 () = self.clock.sleep(wait) => ahead.clear(),
-                () = stop.cancelled(), if !stop.is_cancelled() => {
+                () = stop.cancelled(), if !has_ended_waits => {
+                    has_ended_waits = true;
                     self.okta_breaker.end_waits();
                     self.auth0_breaker.end_waits();
                 }
