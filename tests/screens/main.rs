@@ -22,7 +22,7 @@ use pty_process::blocking::Command;
 use terminal::{Seen, on_terminal};
 
 /// What differs from run to run, and its replacement of the same length where columns depend on it.
-const FILTERS: [(&str, &str); 13] = [
+const FILTERS: [(&str, &str); 14] = [
     (r"\d+ looks", "4 looks"),
     (r"127\.0\.0\.1:\d{5}", "127.0.0.1:50000"),
     (r"/tmp/\.tmp\w{6}", "/tmp/.tmpFOLDER"),
@@ -31,6 +31,11 @@ const FILTERS: [(&str, &str); 13] = [
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "5e0e1c0a-6d5d-11ee-8c99-0242ac120002"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
     (r"just now|\d+ (s|min) ago", "just now"),
+    // Where this sentence is wrapped depends on the age before it.
+    (
+        r"no reconcile of all users\s+has\s+finished\s+yet,\s+so\s+users\s+who\s+left\s+before\s+the\s+first\s+start\s+looked\s+back\s+may\s+still\s+be\s+open",
+        "no reconcile of all users has finished yet, so users who left before the first start looked back may still be open",
+    ),
     (r"(p50|p99|max) [\d.]+ s", "$1 0.1 s"),
     (r"_s\x22: [\d.]+", "_s\": 0.1"),
     (r"in \d+ (ms|s)\b", "in 5 $1"),
