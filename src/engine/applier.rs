@@ -72,7 +72,6 @@ impl Engine {
         let mut ahead: VecDeque<DueUser> = VecDeque::new();
         // When a look last ended with an outcome other than a snooze.
         let mut progress = self.clock.monotonic();
-        let mut has_ended_waits = false;
         loop {
             self.heartbeats.applier.stamp(self.clock.as_ref());
             crate::failpoint::hang("applier").await;
@@ -91,8 +90,14 @@ impl Engine {
                     }
                 }
             }
+            let stopping = stop.is_cancelled();
+            if stopping {
+                // Before the return, too: other loops may wait for a limit.
+                self.okta_breaker.end_waits();
+                self.auth0_breaker.end_waits();
+            }
             if running.is_empty() {
-                if stop.is_cancelled() {
+                if stopping {
                     return Ok(done);
                 }
                 if let Until::Idle(patience) = until {
@@ -135,11 +140,7 @@ impl Engine {
                 }
                 () = self.wakes.apply.notified() => ahead.clear(),
                 () = self.clock.sleep(wait) => ahead.clear(),
-                () = stop.cancelled(), if !has_ended_waits => {
-                    has_ended_waits = true;
-                    self.okta_breaker.end_waits();
-                    self.auth0_breaker.end_waits();
-                }
+                () = stop.cancelled(), if !stopping => {}
             }
         }
     }

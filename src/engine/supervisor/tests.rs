@@ -14,7 +14,7 @@ use crate::domain::mark::MarkOptions;
 use crate::domain::{ManualClock, timestamp_text};
 use crate::http::Remote;
 use crate::store::StoreError;
-use okta_auth0_sync_sandbox::{Effect, Fault, NewUser};
+use okta_auth0_sync_sandbox::{Effect, Fault, NewUser, RateLimited};
 use serde_json::json;
 
 const PLAIN: MarkOptions = MarkOptions { mirror: true, block: false };
@@ -413,9 +413,11 @@ async fn missed_reconcile_is_caught_up_at_start() {
         })
         .await;
         assert_eq!(daemon.pass().await, None);
-        a_while().await;
         // One before the machine was off, and one after.
-        assert_eq!(logs.count("reconcile_began"), 1 + usize::from(expected), "{}", logs.text());
+        let begun = 1 + usize::from(expected);
+        until(|| logs.count("reconcile_began") >= begun).await;
+        a_while().await;
+        assert_eq!(logs.count("reconcile_began"), begun, "{}", logs.text());
         daemon.end().await.unwrap();
     }
 }
@@ -445,5 +447,38 @@ async fn interrupted_reconcile_is_logged_once() {
         a_while().await;
     }
     until(|| logs.count("reconcile_resumed") > 0).await;
+    daemon.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn stop_does_not_wait_for_a_rate_limit() {
+    let limit = Effect::RateLimited(RateLimited::RetryAfter(Duration::from_secs(3600)));
+    let mut daemon = Daemon::start(async |stage: &Stage| {
+        stage.sandbox.auth0().faults().add(Fault::new("PATCH", "/api/v2/users", limit));
+    })
+    .await;
+    assert_eq!(daemon.pass().await, None);
+    // The first reconcile waits between its attempts, by the clock.
+    soon(async {
+        while daemon.stage.engine.store().unchecked().await.unwrap().is_some() {
+            daemon.stage.clock.advance(Duration::from_millis(10));
+            a_while().await;
+        }
+    })
+    .await;
+    let okta = daemon.stage.sandbox.okta().clone();
+    let ann = create_user(&okta, "ann@example.com", "ann@example.com");
+    daemon.stage.sandbox.auth0().create_user(json!({ "email": "ann@example.com" }));
+    okta.deactivate(&ann);
+    assert_eq!(daemon.pass_again().await, None);
+    let journal = daemon.stage.sandbox.auth0().journal().clone();
+    soon(async {
+        while journal.count("PATCH", "/api/v2/users") == 0 {
+            daemon.stage.clock.advance(Duration::from_millis(10));
+            a_while().await;
+        }
+    })
+    .await;
+    // Without another second on the clock.
     daemon.end().await.unwrap();
 }
