@@ -32,7 +32,7 @@ fn tell(what: &str, items: usize, span: Duration) {
 /// A page of the sandbox's log.
 async fn page_text() -> String {
     let sandbox = Sandbox::start(Options::default(), ACTION_SOURCE).await.unwrap();
-    sandbox.populate(Population { people: ENTRIES, leavers: ENTRIES, history: 0 });
+    sandbox.populate(Population { users: ENTRIES, leavers: ENTRIES, history: 0 });
     let entries = sandbox.okta().log_entries();
     sandbox.stop().await;
     serde_json::to_string(&entries).unwrap()
@@ -68,13 +68,13 @@ fn mixed(number: usize) -> u64 {
 }
 
 /// The page with new event ids, and with users out of `people`. One event a second.
-fn renewed(template: &[Event], page: usize, people: usize, log: Log) -> Vec<Event> {
+fn renewed(template: &[Event], page: usize, users: usize, log: Log) -> Vec<Event> {
     let of = |(at, event): (usize, &Event)| {
         let number = page * ENTRIES + at;
-        let known = number >= people && log != Log::AsItIs;
-        let person = if known { usize::try_from(mixed(number) >> 8).unwrap() } else { number } % people;
+        let known = number >= users && log != Log::AsItIs;
+        let user = if known { usize::try_from(mixed(number) >> 8).unwrap() } else { number } % users;
         let id =
-            OktaUserId::parse(&format!("00u{:017}", (person as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 8)).unwrap();
+            OktaUserId::parse(&format!("00u{:017}", (user as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 8)).unwrap();
         // 100 ns units since 1582, at the end of 2026, and the sandbox's node id.
         let time = 0x1F1_C000_0000_0000_u64 + number as u64 * 10_000_000;
         let uuid = if log == Log::Scattered {
@@ -89,7 +89,7 @@ fn renewed(template: &[Event], page: usize, people: usize, log: Log) -> Vec<Even
             )
         };
         // The order of addresses must not follow the order of users.
-        let login = format!("{:x}.person{person}@example.com", mixed(person) & 0xFFFF);
+        let login = format!("{:x}.person{user}@example.com", mixed(user) & 0xFFFF);
         Event { id: uuid.to_string(), users: vec![EventUser { id, login: Some(login) }], ..event.clone() }
     };
     template.iter().enumerate().map(of).collect()

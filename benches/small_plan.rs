@@ -20,13 +20,13 @@ use std::process::ExitCode;
 /// The required use of our share.
 const RATIO_MIN: f64 = 0.95;
 /// Enough for half an hour, in which the pacer learns the limits a second time.
-const PEOPLE: usize = 900;
+const USERS: usize = 900;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let drained = drain::drain(PEOPLE).await;
+    let drained = drain::drain(USERS).await;
     println!(
-        "{PEOPLE} people denied in {:.0} simulated seconds ({} not), {} calls refused for the rate\n\
+        "{USERS} users denied in {:.0} simulated seconds ({} not), {} calls refused for the rate\n\
          Auth0: {:.3} calls a second achieved, {:.3} are our share: {:.1} %",
         drained.span.as_secs_f64() + 60.0,
         drained.undenied,

@@ -17,7 +17,7 @@ use world::{DAY, MINUTE, World};
 mod world;
 
 /// Users in the tenant, active or deactivated.
-const PEOPLE: usize = 300;
+const USERS: usize = 300;
 /// Users who leave each day; as many return.
 const LEAVERS: u32 = 36;
 /// SQLite restarts its write-ahead log after 1,000 pages of 4 KiB; an open transaction may delay that.
@@ -52,7 +52,7 @@ impl Held {
     }
 }
 
-struct Person {
+struct User {
     id: OktaUserId,
     account: String,
     left: bool,
@@ -67,10 +67,10 @@ async fn resources_stay_flat_over_days() {
     // A third of the days: the state stops growing in the second third.
     let retention = DAY * u32::try_from(days / 3).unwrap();
     let world = World::with(|setup| setup.options.rules.end_sessions = true).await;
-    let mut people: Vec<Person> = (0..PEOPLE)
+    let mut users: Vec<User> = (0..USERS)
         .map(|number| {
             let address = format!("p{number}@example.com");
-            Person { id: world.person(&address), account: world.account(&address), left: false }
+            User { id: world.user(&address), account: world.account(&address), left: false }
         })
         .collect();
     world.sync().await;
@@ -83,22 +83,22 @@ async fn resources_stay_flat_over_days() {
             if poll % (polls / (2 * LEAVERS)) == 0 {
                 // The users leave in turn, and each returns ten users later.
                 let (leaves, leaver) = (turn % 2 == 0, turn / 2);
-                let person = &mut people[if leaves { leaver } else { leaver + PEOPLE - 10 } % PEOPLE];
+                let user = &mut users[if leaves { leaver } else { leaver + USERS - 10 } % USERS];
                 turn += 1;
-                if person.left != leaves {
+                if user.left != leaves {
                     match leaves {
-                        true => world.okta().deactivate(&person.id),
-                        false => world.okta().activate(&person.id),
+                        true => world.okta().deactivate(&user.id),
+                        false => world.okta().activate(&user.id),
                     }
-                    person.left = leaves;
+                    user.left = leaves;
                 }
             }
             world.sync().await;
             world.passes(interval - Duration::from_secs(2));
         }
         // At night an import removes unknown metadata, a reconcile runs, and old rows expire.
-        if let Some(person) = people.iter().find(|person| person.left) {
-            world.auth0().set_user(&person.account, |user| user["app_metadata"] = json!({}));
+        if let Some(user) = users.iter().find(|user| user.left) {
+            world.auth0().set_user(&user.account, |user| user["app_metadata"] = json!({}));
         }
         world.let_pass(MINUTE).await;
         world.reconcile().await;
@@ -107,14 +107,14 @@ async fn resources_stay_flat_over_days() {
 
         let beside = Store::open_beside(&path, Access::Read).await.unwrap();
         let status = beside.status().await.unwrap().unwrap();
-        let left = people.iter().filter(|person| person.left).count();
+        let left = users.iter().filter(|user| user.left).count();
         assert_eq!(status.denied, i64::try_from(left).unwrap(), "day {day}");
         beside.close().await;
         samples.push(Held::now(&path));
         println!("day {day}: {left} denied, {:?}", samples[day]);
     }
-    for person in &people {
-        assert_eq!(world.lets_in(&person.account), !person.left, "{}", person.id);
+    for user in &users {
+        assert_eq!(world.lets_in(&user.account), !user.left, "{}", user.id);
     }
     world.store().verify_decisions().await.unwrap();
 

@@ -55,26 +55,26 @@ pub(crate) async fn run(clock: Arc<dyn Clock>) -> Result<Exit, Error> {
         .map_err(setup("cannot create a directory for the state"))?
         .keep();
     let stage = Stage { sandbox, clock, folder };
-    let mut people = stage.people();
-    let before: Vec<Vec<String>> = people.iter().map(|person| stage.seen(person)).collect();
+    let mut users = stage.users();
+    let before: Vec<Vec<String>> = users.iter().map(|user| stage.seen(user)).collect();
     screen::remark("An Okta org and an Auth0 tenant on loopback; six users, all able to log in.");
 
-    let told = stage.play(&mut people).await?;
+    let told = stage.play(&mut users).await?;
     if let Some(failed) = told {
         screen::remark(&format!("{}: {failed}", screen::paint(screen::BAD, "failed")));
         screen::remark(&format!("The daemon's log: {}", stage.folder.join("daemon.log").display()));
         return Ok(Exit::Failed);
     }
-    let (text, verified) = stage.ending(&people, &before);
+    let (text, verified) = stage.ending(&users, &before);
     screen::out(&text).map_err(Error::Output)?;
     Ok(if verified { Exit::Done } else { Exit::Failed })
 }
 
 impl Stage {
     /// Creates six users in both tenants: one with two accounts, one with none.
-    fn people(&self) -> Vec<DemoUser> {
+    fn users(&self) -> Vec<DemoUser> {
         let (okta, auth0) = (self.sandbox.okta(), self.sandbox.auth0());
-        let person = |name: &'static str, lets_in: bool, accounts: &[(&str, &str)]| {
+        let user = |name: &'static str, lets_in: bool, accounts: &[(&str, &str)]| {
             let email = format!("{}@example.com", name.to_lowercase());
             let id = okta.create_user(&NewUser::new(&email, &email).named(name, "Example"));
             let accounts = accounts
@@ -87,18 +87,18 @@ impl Stage {
         };
         const DATABASE: &str = "Username-Password-Authentication";
         vec![
-            person("Ann", false, &[(DATABASE, "ann@example.com")]),
-            person("Bob", false, &[(DATABASE, "bob@example.com"), ("google-oauth2", "Bob@Example.com")]),
-            person("Carol", false, &[]),
-            person("Dan", true, &[(DATABASE, "dan@example.com")]),
-            person("Eve", true, &[(DATABASE, "eve@example.com")]),
-            person("Grace", false, &[(DATABASE, "grace@example.com")]),
+            user("Ann", false, &[(DATABASE, "ann@example.com")]),
+            user("Bob", false, &[(DATABASE, "bob@example.com"), ("google-oauth2", "Bob@Example.com")]),
+            user("Carol", false, &[]),
+            user("Dan", true, &[(DATABASE, "dan@example.com")]),
+            user("Eve", true, &[(DATABASE, "eve@example.com")]),
+            user("Grace", false, &[(DATABASE, "grace@example.com")]),
         ]
     }
 
     /// Runs the steps. Returns the failed step, if any.
-    async fn play(&self, people: &mut [DemoUser]) -> Result<Option<String>, Error> {
-        let [ann, bob, carol, dan, _eve, grace] = people else { return Ok(Some("six users are needed".to_owned())) };
+    async fn play(&self, users: &mut [DemoUser]) -> Result<Option<String>, Error> {
+        let [ann, bob, carol, dan, _eve, grace] = users else { return Ok(Some("six users are needed".to_owned())) };
         let okta = self.sandbox.okta();
         let mut daemon = self.start_daemon().await?;
 
@@ -209,18 +209,12 @@ impl Stage {
         came
     }
 
-    async fn all_denied(&self, people: &[&DemoUser]) -> bool {
-        people
-            .iter()
-            .flat_map(|person| &person.accounts)
-            .all(|account| !self.sandbox.auth0().login(account).is_granted())
+    async fn all_denied(&self, users: &[&DemoUser]) -> bool {
+        users.iter().flat_map(|user| &user.accounts).all(|account| !self.sandbox.auth0().login(account).is_granted())
     }
 
-    async fn all_let_in(&self, people: &[&DemoUser]) -> bool {
-        people
-            .iter()
-            .flat_map(|person| &person.accounts)
-            .all(|account| self.sandbox.auth0().login(account).is_granted())
+    async fn all_let_in(&self, users: &[&DemoUser]) -> bool {
+        users.iter().flat_map(|user| &user.accounts).all(|account| self.sandbox.auth0().login(account).is_granted())
     }
 
     /// Does the state say that every user is settled? Reads it while the daemon is running.
@@ -232,26 +226,25 @@ impl Stage {
     }
 
     /// One word per account of a user: its mark in Auth0.
-    fn seen(&self, person: &DemoUser) -> Vec<String> {
-        person.accounts.iter().map(|account| marked(self.sandbox.auth0().user(account).as_ref())).collect()
+    fn seen(&self, user: &DemoUser) -> Vec<String> {
+        user.accounts.iter().map(|account| marked(self.sandbox.auth0().user(account).as_ref())).collect()
     }
 
     /// The final table, and whether every login ended as expected.
-    fn ending(&self, people: &[DemoUser], before: &[Vec<String>]) -> (String, bool) {
+    fn ending(&self, users: &[DemoUser], before: &[Vec<String>]) -> (String, bool) {
         let mut verified = true;
         let mut rows = Vec::new();
-        for (person, before) in people.iter().zip(before) {
-            let status =
-                self.sandbox.okta().user(&person.id).and_then(|user| user["status"].as_str().map(str::to_owned));
+        for (user, before) in users.iter().zip(before) {
+            let status = self.sandbox.okta().user(&user.id).and_then(|user| user["status"].as_str().map(str::to_owned));
             let status = status.unwrap_or_else(|| "(deleted)".to_owned());
-            if person.accounts.is_empty() {
-                rows.push([person.name.to_owned(), status, "no account".to_owned(), String::new(), "-".to_owned()]);
+            if user.accounts.is_empty() {
+                rows.push([user.name.to_owned(), status, "no account".to_owned(), String::new(), "-".to_owned()]);
                 continue;
             }
-            for (account, before) in person.accounts.iter().zip(before) {
+            for (account, before) in user.accounts.iter().zip(before) {
                 let after = marked(self.sandbox.auth0().user(account).as_ref());
                 let login = self.sandbox.auth0().login(account);
-                let right = login.is_granted() == person.lets_in;
+                let right = login.is_granted() == user.lets_in;
                 verified &= right;
                 let login = match login {
                     Login::Granted => "granted".to_owned(),
@@ -259,7 +252,7 @@ impl Stage {
                 };
                 let wrong = if right { "" } else { "  <- WRONG" };
                 rows.push([
-                    person.name.to_owned(),
+                    user.name.to_owned(),
                     status.clone(),
                     account.clone(),
                     format!("{before} → {after}"),

@@ -13,8 +13,8 @@ use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Options, Population
 /// # Errors
 /// If a port cannot be bound.
 pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Result<Exit, Error> {
-    let (people, leavers, history) = (arguments.people, arguments.leavers, arguments.history);
-    if leavers > people || (history > 0 && leavers == people) {
+    let (users, leavers, history) = (arguments.users, arguments.leavers, arguments.history);
+    if leavers > users || (history > 0 && leavers == users) {
         let why =
             "--people must be at least --leavers, and greater with --history: its entries need users who stay active";
         return Err(Error::Setup(why.to_owned()));
@@ -31,7 +31,7 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
     let sandbox = Sandbox::start(options, ACTION_SOURCE)
         .await
         .map_err(|error| Error::Setup(format!("cannot start the sandbox: {error}; choose other ports or omit them")))?;
-    sandbox.populate(Population { people, leavers, history });
+    sandbox.populate(Population { users, leavers, history });
     if let Some(span) = arguments.latency {
         for faults in [sandbox.okta().faults(), sandbox.auth0().faults()] {
             faults.add(Fault::everywhere(Effect::Delay(span)));

@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 50;
 /// Everything that the state knows about a user.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Story {
-    pub(crate) person: UserRow,
+    pub(crate) user: UserRow,
     pub(crate) addresses: Vec<String>,
     pub(crate) accounts: Vec<AccountRow>,
     /// Newest first.
@@ -36,8 +36,8 @@ impl Story {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub(crate) async fn read(store: &Store, person: UserRow) -> Result<Self, Error> {
-        let id: OktaUserId = user_match::id_of(&person)?;
+    pub(crate) async fn read(store: &Store, user: UserRow) -> Result<Self, Error> {
+        let id: OktaUserId = user_match::id_of(&user)?;
         let mut decisions: Vec<DecisionRow> = Vec::new();
         for _ in 0..DECISION_PAGES_MAX {
             let after = decisions.last().map_or(0, |decision| decision.id);
@@ -54,7 +54,7 @@ impl Story {
             alarms: store.open_alarms_of(&id).await?,
             decisions_kept: store.kept_decisions().await?,
             decisions,
-            person,
+            user,
         })
     }
 
@@ -68,7 +68,7 @@ impl Story {
 
     /// Renders the history for a terminal of `width` columns.
     pub(crate) fn to_text(&self, now: Timestamp, width: Option<u16>) -> String {
-        let name = screen::paragraph("", user_match::name_of(&self.person), width);
+        let name = screen::paragraph("", user_match::name_of(&self.user), width);
         let mut text = format!("{}\n\n", screen::paint(screen::STRONG, name.trim_end()));
         text.push_str(&screen::pairs(self.facts(now), width));
         let mut section = |head: &str, body: String| {
@@ -95,40 +95,40 @@ impl Story {
     }
 
     fn facts(&self, now: Timestamp) -> Vec<(&'static str, String)> {
-        let person = &self.person;
+        let user = &self.user;
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        let status = match &person.status {
-            Some(status) => format!("{status}, read {}", screen::relative_text(person.status_at.as_deref(), now)),
+        let status = match &user.status {
+            Some(status) => format!("{status}, read {}", screen::relative_text(user.status_at.as_deref(), now)),
             None => "never read".to_owned(),
         };
         let mut facts = vec![
-            ("Okta id", person.okta_user_id.clone()),
-            ("login", shown(&person.login)),
-            ("e-mail", shown(&person.email)),
+            ("Okta id", user.okta_user_id.clone()),
+            ("login", shown(&user.login)),
+            ("e-mail", shown(&user.email)),
             ("addresses", if self.addresses.is_empty() { "-".to_owned() } else { self.addresses.join(", ") }),
             ("status in Okta", status),
             ("last look", self.outcome(now)),
             ("next look", self.next_look(now)),
         ];
-        if let Some(error) = &person.last_error {
+        if let Some(error) = &user.last_error {
             facts.push(("last error", error.clone()));
         }
         facts
     }
 
     fn outcome(&self, now: Timestamp) -> String {
-        let person = &self.person;
-        let Some(outcome) = &person.outcome else { return "not processed yet".to_owned() };
-        let why = person.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        let since = screen::relative_text(Some(&person.since), now);
+        let user = &self.user;
+        let Some(outcome) = &user.outcome else { return "not processed yet".to_owned() };
+        let why = user.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let since = screen::relative_text(Some(&user.since), now);
         format!("{} since {since}{why}", outcome.as_str().replace('_', " "))
     }
 
     /// When the next look is due, and why.
     fn next_look(&self, now: Timestamp) -> String {
-        let person = &self.person;
-        let id = &person.okta_user_id;
-        let reason = match person.cause.as_str() {
+        let user = &self.user;
+        let id = &user.okta_user_id;
+        let reason = match user.cause.as_str() {
             "event" => "an event",
             "recheck" => "a recheck, as Okta and its log disagreed or another user has the address",
             "sweep" => "a reconcile",
@@ -137,12 +137,12 @@ impl Story {
             "policy" => "a configuration change",
             other => other,
         };
-        let attempts = match person.attempts {
+        let attempts = match user.attempts {
             0 => String::new(),
             1 => ", after 1 failed attempt".to_owned(),
             many => format!(", after {many} failed attempts"),
         };
-        match (&person.due_at, person.outcome) {
+        match (&user.due_at, user.outcome) {
             (None, Some(OutcomeKind::Held)) => {
                 format!("none until an operator decides: okta-auth0-sync approve {id} (or retry {id})")
             }
@@ -307,7 +307,7 @@ mod tests {
         }
     }
 
-    fn person() -> UserRow {
+    fn user() -> UserRow {
         UserRow {
             okta_user_id: "00ud384zryL1GFAg30h7".to_owned(),
             login: Some("ann@example.com".to_owned()),
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn story_fits_80_columns_and_escapes_text() {
         let story = Story {
-            person: person(),
+            user: user(),
             addresses: vec!["ann@example.com".to_owned(), "ann.the.first@a.long.domain.example.com".to_owned()],
             accounts: Vec::new(),
             events: Vec::new(),
@@ -389,10 +389,10 @@ mod tests {
             due_at: Some("2026-11-24T11:00:00.000Z".to_owned()),
             attempts: 12,
             last_error: Some("Auth0 PATCH /api/v2/users/{id}: server error (500)".to_owned()),
-            ..person()
+            ..user()
         };
-        let held = UserRow { outcome: Some(OutcomeKind::Held), why: Some("guard".to_owned()), ..person() };
-        let fresh = UserRow { outcome: None, status: None, due_at: Some(person().since), ..person() };
+        let held = UserRow { outcome: Some(OutcomeKind::Held), why: Some("guard".to_owned()), ..user() };
+        let fresh = UserRow { outcome: None, status: None, due_at: Some(user().since), ..user() };
         let alarm = AlarmRow {
             id: 1,
             kind: "failed".to_owned(),
@@ -404,7 +404,7 @@ mod tests {
         };
         let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
         let whole = Story {
-            person: failing,
+            user: failing,
             addresses: vec!["ann@example.com".to_owned(), "ann.the.first@example.com".to_owned()],
             accounts: vec![account],
             events: vec![event.clone(), EventRow { settled_at: None, outcome: "pending".to_owned(), ..event }],
@@ -416,8 +416,8 @@ mod tests {
             decisions_kept: KeptDecisions { expired: 3, oldest_at: Some("2026-11-01T00:00:00.000Z".to_owned()) },
             alarms: vec![alarm],
         };
-        let bare = |person| Story {
-            person,
+        let bare = |user| Story {
+            user,
             addresses: Vec::new(),
             accounts: Vec::new(),
             events: Vec::new(),
@@ -429,7 +429,7 @@ mod tests {
         for width in [80, 200] {
             insta::assert_snapshot!(format!("whole@{width}"), plain(whole.to_text(now, Some(width))));
         }
-        let others = [held, fresh].map(|person| plain(bare(person).to_text(now, Some(80))));
+        let others = [held, fresh].map(|user| plain(bare(user).to_text(now, Some(80))));
         insta::assert_snapshot!("held_and_never_looked_at", others.join("\n----\n"));
     }
 
@@ -437,10 +437,10 @@ mod tests {
     fn next_look_states_its_reason() {
         let now = parse_timestamp("2026-11-23T12:00:00Z").unwrap();
         let told = |change: fn(&mut UserRow)| {
-            let mut person = person();
-            change(&mut person);
+            let mut user = user();
+            change(&mut user);
             let story = Story {
-                person,
+                user,
                 addresses: Vec::new(),
                 accounts: Vec::new(),
                 events: Vec::new(),
@@ -451,14 +451,14 @@ mod tests {
             story.next_look(now)
         };
         assert!(told(|_| {}).starts_with("not due"));
-        assert!(told(|person| person.outcome = Some(OutcomeKind::Held)).contains("approve 00ud384zryL1GFAg30h7"));
+        assert!(told(|user| user.outcome = Some(OutcomeKind::Held)).contains("approve 00ud384zryL1GFAg30h7"));
         assert_eq!(
-            told(|person| {
-                person.due_at = Some("2026-11-23T11:59:59.000Z".to_owned());
-                person.attempts = 2;
+            told(|user| {
+                user.due_at = Some("2026-11-23T11:59:59.000Z".to_owned());
+                user.attempts = 2;
             }),
             "now, because of an event, after 2 failed attempts"
         );
-        assert!(told(|person| person.due_at = Some("2026-11-23T12:05:00.000Z".to_owned())).starts_with("in 5 min, "));
+        assert!(told(|user| user.due_at = Some("2026-11-23T12:05:00.000Z".to_owned())).starts_with("in 5 min, "));
     }
 }

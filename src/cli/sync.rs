@@ -49,7 +49,7 @@ pub(crate) async fn show(first: &'static str, mut heard: mpsc::UnboundedReceiver
     let mut reports: BTreeMap<_, Report> = BTreeMap::new();
     while let Some(note) = heard.recv().await {
         match note {
-            Note::Page { new_events: more } | Note::Swept { listed: more, .. } => {
+            Note::Page { new_events: more } | Note::ReconcilePage { listed: more, .. } => {
                 listed += more;
                 progress.at(listed);
             }
@@ -93,9 +93,9 @@ fn tally(reports: &[Report]) -> BTreeMap<&'static str, usize> {
 }
 
 fn head(done: &Done) -> String {
-    let begun = match &done.compared {
-        Some(compared) => {
-            let (listed, made_due) = (compared.listed, compared.made_due);
+    let begun = match &done.reconcile {
+        Some(reconcile) => {
+            let (listed, made_due) = (reconcile.listed, reconcile.made_due);
             format!("{listed} users compared, {made_due} queued")
         }
         None => {

@@ -110,7 +110,7 @@ pub enum Note {
     /// A look ended.
     Look(sync_user::Report),
     /// A reconcile finished a page of users.
-    Swept {
+    ReconcilePage {
         /// Users listed.
         listed: u64,
         /// Users queued for a look.

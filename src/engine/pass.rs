@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::applier::{Applied, Until};
 use super::poller::Pass;
-use super::reconciler::Compared;
+use super::reconciler::ReconcileProgress;
 use super::{Engine, Note, PassError};
 use crate::store::{RunCounts, RunKind, StoreError};
 
@@ -22,7 +22,7 @@ pub struct Done {
     /// What the polls read.
     pub polled: Pass,
     /// What a reconcile listed; `None` for `sync`.
-    pub compared: Option<Compared>,
+    pub reconcile: Option<ReconcileProgress>,
     /// The looks.
     pub applied: Applied,
     /// Why the log, or a listing, could not be read to its end.
@@ -119,8 +119,8 @@ pub async fn reconcile(engine: &Arc<Engine>, stop: &CancellationToken) -> Result
     if engine.options.directory {
         read(engine, stop, &mut done, || engine.list_directory(stop)).await?;
     }
-    let compared = read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
-    done.compared = Some(compared.unwrap_or_default());
+    let reconcile = read(engine, stop, &mut done, || engine.reconcile(stop)).await?;
+    done.reconcile = Some(reconcile.unwrap_or_default());
     done.applied = apply(engine, stop).await?;
     done.stopped = stop.is_cancelled();
     Ok(done)

@@ -61,7 +61,7 @@ pub enum Scope {
 
 /// The result of a reconcile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compared {
+pub struct ReconcileProgress {
     /// Users checked.
     pub listed: u64,
     /// Users queued for a look.
@@ -156,7 +156,7 @@ impl Engine {
     ///
     /// # Errors
     /// When a remote or the state fails. The next call resumes after the last stored page.
-    pub async fn reconcile(self: &Arc<Self>, stop: &CancellationToken) -> Result<Compared, PassError> {
+    pub async fn reconcile(self: &Arc<Self>, stop: &CancellationToken) -> Result<ReconcileProgress, PassError> {
         self.reconcile_noting(true, stop).await
     }
 
@@ -165,23 +165,23 @@ impl Engine {
         self: &Arc<Self>,
         notes_error: bool,
         stop: &CancellationToken,
-    ) -> Result<Compared, PassError> {
+    ) -> Result<ReconcileProgress, PassError> {
         let started = self.clock.now();
-        let mut compared = Compared::default();
-        let result = self.compare_pages(&mut compared, stop).await;
+        let mut progress = ReconcileProgress::default();
+        let result = self.compare_pages(&mut progress, stop).await;
         let error = match &result {
             Err(error) => Some(error.to_string()),
-            Ok(()) => (compared.skipped > 0).then(|| format!("{} skipped; the log names them", compared.skipped)),
+            Ok(()) => (progress.skipped > 0).then(|| format!("{} skipped; the log names them", progress.skipped)),
         };
-        if compared.listed > 0 || (notes_error && error.is_some()) {
+        if progress.listed > 0 || (notes_error && error.is_some()) {
             let run = self.store.begin_run(RunKind::Reconcile, started).await?;
-            let counts = RunCounts { looks: compared.made_due, ..RunCounts::default() };
+            let counts = RunCounts { looks: progress.made_due, ..RunCounts::default() };
             self.store.finish_run(run, counts, error.as_deref(), self.clock.now()).await?;
         }
-        result.map(|()| compared)
+        result.map(|()| progress)
     }
 
-    async fn compare_pages(&self, compared: &mut Compared, stop: &CancellationToken) -> Result<(), PassError> {
+    async fn compare_pages(&self, progress: &mut ReconcileProgress, stop: &CancellationToken) -> Result<(), PassError> {
         self.org("reconciler").await?;
         while let Some(run) = self.store.current_reconcile().await? {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
@@ -189,15 +189,15 @@ impl Engine {
                 return Ok(());
             }
             let span = info_span!("reconcile_page", stage = %run.stage, listed = run.listed);
-            let step = self.compare_page(&run, compared).instrument(span).await?;
+            let step = self.compare_page(&run, progress).instrument(span).await?;
             note_skipped(&step.skipped);
-            compared.skipped += step.skipped.len() as u64;
-            compared.listed += step.listed;
-            compared.made_due += step.made_due;
+            progress.skipped += step.skipped.len() as u64;
+            progress.listed += step.listed;
+            progress.made_due += step.made_due;
             if step.made_due > 0 {
                 self.wakes.apply.notify_one();
             }
-            self.note(Note::Swept { listed: step.listed, made_due: step.made_due });
+            self.note(Note::ReconcilePage { listed: step.listed, made_due: step.made_due });
             match step.stage {
                 Some(stage) => {
                     self.store
@@ -206,7 +206,7 @@ impl Engine {
                 }
                 None => {
                     let now = self.clock.now();
-                    let complete = compared.skipped == 0;
+                    let complete = progress.skipped == 0;
                     self.store.finish_reconcile(complete, now).await?;
                     if run.is_full() && complete {
                         self.store.clear_alarm(AlarmKind::Gap, "", now).await?;
@@ -215,24 +215,24 @@ impl Engine {
                         event = "reconcile_done",
                         listed = run.listed,
                         made_due = run.made_due,
-                        skipped = compared.skipped,
+                        skipped = progress.skipped,
                         "reconcile finished: {} users checked, {} queued, {} skipped",
                         run.listed,
                         run.made_due,
-                        compared.skipped
+                        progress.skipped
                     );
                 }
             }
         }
-        compared.done = true;
+        progress.done = true;
         Ok(())
     }
 
-    async fn compare_page(&self, run: &ReconcileRun, compared: &mut Compared) -> Result<Step, PassError> {
+    async fn compare_page(&self, run: &ReconcileRun, progress: &mut ReconcileProgress) -> Result<Step, PassError> {
         match Stage::parse(&run.stage) {
             Stage::Known => self.compare_known(run).await,
-            Stage::Deniable => self.compare_deniable(run, compared).await,
-            Stage::Marked => self.compare_marked(run, compared).await,
+            Stage::Deniable => self.compare_deniable(run, progress).await,
+            Stage::Marked => self.compare_marked(run, progress).await,
         }
     }
 
@@ -296,14 +296,14 @@ impl Engine {
     }
 
     /// Checks a page of users that Okta lists in a denying status.
-    async fn compare_deniable(&self, run: &ReconcileRun, compared: &mut Compared) -> Result<Step, PassError> {
+    async fn compare_deniable(&self, run: &ReconcileRun, progress: &mut ReconcileProgress) -> Result<Step, PassError> {
         let changed_since = if run.is_full() { None } else { parse_timestamp(&run.scope).ok() };
         let statuses: Vec<Status> = self.options.rules.policy.deny_statuses.iter().cloned().collect();
         let query = UserQuery::Status { statuses, changed_since };
         let cursor = run.next.as_deref();
-        let page = match self.listed_page(&query, cursor, compared).await {
+        let page = match self.listed_page(&query, cursor, progress).await {
             Ok(page) => page,
-            Err(CallError::Failed(failure)) => return Ok(past_failed_page(cursor, &failure, compared)),
+            Err(CallError::Failed(failure)) => return Ok(past_failed_page(cursor, &failure, progress)),
             Err(paused) => return Err(paused.into()),
         };
         if page.unreadable > 0 {
@@ -342,7 +342,7 @@ impl Engine {
 
     /// Adopts accounts with our mark that the state does not know as denied. Auth0 shows the first 1,000 hits, so the accounts
     /// are listed in the order of their creation, in ranges.
-    async fn compare_marked(&self, run: &ReconcileRun, compared: &mut Compared) -> Result<Step, PassError> {
+    async fn compare_marked(&self, run: &ReconcileRun, progress: &mut ReconcileProgress) -> Result<Step, PassError> {
         let since = run.next.as_deref();
         let query = since.map_or(AccountQuery::Marked, AccountQuery::MarkedSince);
         let mut skipped = Vec::new();
@@ -356,7 +356,7 @@ impl Engine {
         };
         let mut due = BTreeSet::new();
         for record in &listed.records {
-            self.adopt(record, since, &mut due, &mut skipped, compared).await?;
+            self.adopt(record, since, &mut due, &mut skipped, progress).await?;
         }
         for (id, failure) in &listed.unread {
             skipped.push(format!("{id} ({failure})"));
@@ -374,8 +374,8 @@ impl Engine {
             );
             skipped.push(format!("{} accounts with a mark that the search does not show", listed.total - listed.hits));
         }
-        self.report_other_org(compared.other_org).await?;
-        if let Err(error) = self.report_foreign_flags(compared.ownerless).await {
+        self.report_other_org(progress.other_org).await?;
+        if let Err(error) = self.report_foreign_flags(progress.ownerless).await {
             match error {
                 PassError::Failed(failure) => skipped.push(format!("the accounts with a flag ({failure})")),
                 other => return Err(other),
@@ -391,7 +391,7 @@ impl Engine {
         since: Option<&str>,
         due: &mut BTreeSet<OktaUserId>,
         skipped: &mut Vec<String>,
-        compared: &mut Compared,
+        progress: &mut ReconcileProgress,
     ) -> Result<(), PassError> {
         let (account, now) = (&record.account, self.clock.now());
         if account.unread {
@@ -405,11 +405,11 @@ impl Engine {
         // The previous range ended with the accounts of this moment, so it has counted them.
         let again = since.is_some() && record.created_at.as_deref() == since;
         if mark.other_org(self.store.okta_org().await?.as_deref()).is_some() {
-            compared.other_org += u64::from(!account.former_mark && !again);
+            progress.other_org += u64::from(!account.former_mark && !again);
             return Ok(());
         }
         let Some(owner) = &mark.okta_user_id else {
-            compared.ownerless += u64::from(!again);
+            progress.ownerless += u64::from(!again);
             return Ok(());
         };
         let known = self.store.known(std::slice::from_ref(owner)).await?;
@@ -568,9 +568,9 @@ impl Engine {
         &self,
         query: &UserQuery,
         cursor: Option<&str>,
-        compared: &mut Compared,
+        progress: &mut ReconcileProgress,
     ) -> Result<UserPage, CallError> {
-        let limit = compared.page_limit.get_or_insert(PageLimit::between(1, okta::USERS_MAX));
+        let limit = progress.page_limit.get_or_insert(PageLimit::between(1, okta::USERS_MAX));
         loop {
             match self.tried(|| self.list(query.clone(), cursor, limit.get())).await {
                 Err(error) if error.asks_for_less() && limit.shrink() => {}
@@ -591,8 +591,8 @@ impl Engine {
 
 /// Where to continue after a page of Okta's listing that cannot be read: at its start, since Okta may refuse an old cursor,
 /// and the second time with the next stage.
-fn past_failed_page(cursor: Option<&str>, failure: &Failure, compared: &mut Compared) -> Step {
-    if cursor.is_some() && !std::mem::replace(&mut compared.restarted, true) {
+fn past_failed_page(cursor: Option<&str>, failure: &Failure, progress: &mut ReconcileProgress) -> Step {
+    if cursor.is_some() && !std::mem::replace(&mut progress.restarted, true) {
         info!(event = "listing_restarted", "{failure}; listing the users of Okta from the start");
         return Step { stage: Some(Stage::Deniable), next: None, listed: 0, made_due: 0, skipped: Vec::new() };
     }

@@ -165,7 +165,7 @@ impl Harness {
     }
 
     /// Creates a user whose login is their e-mail.
-    pub(super) fn person(&self, email: &str) -> OktaUserId {
+    pub(super) fn user(&self, email: &str) -> OktaUserId {
         create_user(self.okta(), email, email)
     }
 

@@ -230,12 +230,12 @@ impl Engine {
             }
             if under_way && self.clock.monotonic() >= retry_at {
                 match self.reconcile_noting(failures == 0, stop).await {
-                    Ok(compared) => {
+                    Ok(progress) => {
                         if failures > 0 {
                             info!(event = "reconcile_resumed", failures, "the reconcile continues");
                         }
                         failures = 0;
-                        under_way = !compared.done;
+                        under_way = !progress.done;
                     }
                     Err(error) => {
                         failures = failures.saturating_add(1);

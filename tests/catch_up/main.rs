@@ -51,11 +51,11 @@ async fn turn(world: &World) {
 async fn drill(gone: Gone, span: Duration) {
     let what = format!("{gone:?} for {span:?}");
     let mut world = World::new().await;
-    let (before, before_account) = (world.person("before@example.com"), world.account("before@example.com"));
-    let (during, during_account) = (world.person("during@example.com"), world.account("during@example.com"));
-    let (returns, returns_account) = (world.person("returns@example.com"), world.account("returns@example.com"));
+    let (before, before_account) = (world.user("before@example.com"), world.account("before@example.com"));
+    let (during, during_account) = (world.user("during@example.com"), world.account("during@example.com"));
+    let (returns, returns_account) = (world.user("returns@example.com"), world.account("returns@example.com"));
     let stays = world.account("stays@example.com");
-    world.person("stays@example.com");
+    world.user("stays@example.com");
     world.leaves(&before).await;
     world.leaves(&returns).await;
     world.assert_denied_for(&before_account, &before);

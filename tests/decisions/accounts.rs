@@ -10,7 +10,7 @@ use super::world::{DAY, World};
 #[tokio::test]
 async fn denies_and_restores_every_account() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let accounts: Vec<String> = ["Username-Password-Authentication", "google-oauth2", "acme-saml", "acme-okta"]
         .into_iter()
         .map(|connection| world.auth0().create_user(json!({ "connection": connection, "email": "ann@example.com" })))
@@ -26,7 +26,7 @@ async fn denies_and_restores_every_account() {
 #[tokio::test]
 async fn marks_primary_of_linked_accounts() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let primary = world.account("ann@example.com");
     let social = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "ann@example.com" }));
     assert!(world.auth0().link(&primary, &social));
@@ -38,7 +38,7 @@ async fn marks_primary_of_linked_accounts() {
 #[tokio::test]
 async fn denied_account_linked_later_moves_to_primary() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let primary = world.account("ann@example.com");
     let social = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "ann@example.com" }));
     world.leaves(&ann).await;
@@ -53,7 +53,7 @@ async fn denied_account_linked_later_moves_to_primary() {
 #[tokio::test]
 async fn only_configured_connections() {
     let world = World::with(|setup| setup.options.rules.connections = vec!["acme-okta".to_owned()]).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let inside = world.auth0().create_user(json!({ "connection": "acme-okta", "email": "ann@example.com" }));
     let outside = world.account("ann@example.com");
     world.leaves(&ann).await;
@@ -68,7 +68,7 @@ async fn only_configured_connections() {
 #[tokio::test]
 async fn narrowed_connections_keep_denials() {
     let mut world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.restart(|options| options.rules.connections = vec!["acme-okta".to_owned()]).await;
@@ -85,7 +85,7 @@ async fn narrowed_connections_keep_denials() {
 #[tokio::test]
 async fn only_verified_addresses_if_required() {
     let world = World::with(|setup| setup.options.rules.require_verified_email = true).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let verified = world.account("ann@example.com");
     let squatter = world.auth0().create_user(json!({
         "connection": "google-oauth2", "email": "ann@example.com", "email_verified": false,
@@ -102,7 +102,7 @@ async fn trusted_connection_needs_no_verified_address() {
         setup.options.rules.trusted_connections = vec!["acme-saml".to_owned()];
     })
     .await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     // Auth0 does not verify addresses of enterprise connections.
     let unverified = |connection: &str| {
         let account = json!({ "connection": connection, "email": "ann@example.com", "email_verified": false });
@@ -120,7 +120,7 @@ async fn only_configured_domains() {
         setup.options.rules.policy.email_domains = BTreeSet::from(["example.com".to_owned()]);
     })
     .await;
-    let (ann, eve) = (world.person("ann@EXAMPLE.com"), world.person("eve@example.com.evil.example"));
+    let (ann, eve) = (world.user("ann@EXAMPLE.com"), world.user("eve@example.com.evil.example"));
     let (anns, eves) = (world.account("ann@example.com"), world.account("eve@example.com.evil.example"));
     world.leaves(&ann).await;
     world.leaves(&eve).await;
@@ -136,7 +136,7 @@ fn exempting(names: &[&str]) -> Policy {
 #[tokio::test]
 async fn exempt_users_are_reported_never_denied() {
     let mut world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
-    let (boss, deputy) = (world.person("Boss@Example.com"), world.person("deputy@example.com"));
+    let (boss, deputy) = (world.user("Boss@Example.com"), world.user("deputy@example.com"));
     let (bosses, deputies) = (world.account("boss@example.com"), world.account("deputy@example.com"));
     world.leaves(&boss).await;
     world.leaves(&deputy).await;
@@ -162,13 +162,13 @@ async fn exempt_users_are_reported_never_denied() {
 #[tokio::test]
 async fn former_address_does_not_exempt() {
     let world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
-    let former = world.person("boss@example.com");
+    let former = world.user("boss@example.com");
     let account = world.account("former@example.com");
     world.sync().await;
     world.okta().change_profile(&former, "former@example.com", "former@example.com");
     world.sync().await;
     // The address is the new boss's now.
-    let boss = world.person("boss@example.com");
+    let boss = world.user("boss@example.com");
     let bosses = world.account("boss@example.com");
     world.sync().await;
     world.leaves(&former).await;
@@ -185,7 +185,7 @@ async fn former_address_does_not_exempt() {
 #[tokio::test]
 async fn policy_change_reconciles_at_next_start() {
     let mut world = World::with(|setup| setup.options.rules.policy = exempting(&["boss@example.com"])).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     world.account("ann@example.com");
     world.leaves(&ann).await;
     let decisions = world.store().decisions(None, None, 0, 100).await.unwrap();
@@ -198,7 +198,7 @@ async fn policy_change_reconciles_at_next_start() {
 #[tokio::test]
 async fn account_created_later_is_denied() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     world.leaves(&ann).await;
     assert_eq!(world.outcome(&ann).await, "no_account");
     world.passes(30 * DAY);
@@ -210,7 +210,7 @@ async fn account_created_later_is_denied() {
 #[tokio::test]
 async fn enforcement_off_only_delays_writes() {
     let mut world = World::with(|setup| setup.options.enforce = false).await;
-    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (ann, bob) = (world.user("ann@example.com"), world.user("bob@example.com"));
     let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
     let reports = world.leaves(&ann).await;
     world.leaves(&bob).await;

@@ -8,7 +8,7 @@ use super::world::{DAY, HOUR, MINUTE, World};
 #[tokio::test]
 async fn old_address_counts_if_ever_seen() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let (old, new) = (world.account("ann@example.com"), world.account("ann.smith@example.com"));
     world.sync().await;
     world.okta().change_profile(&ann, "ann.smith@example.com", "ann.smith@example.com");
@@ -23,7 +23,7 @@ async fn old_address_counts_if_ever_seen() {
 #[tokio::test]
 async fn address_change_while_denied_keeps_denial() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.auth0().set_user(&account, |user| user["email"] = json!("elsewhere@example.net"));
@@ -39,7 +39,7 @@ async fn address_change_while_denied_keeps_denial() {
 #[tokio::test]
 async fn reassigned_account_is_skipped_not_denied() {
     let world = World::new().await;
-    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (ann, bob) = (world.user("ann@example.com"), world.user("bob@example.com"));
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.auth0().set_user(&account, |user| {
@@ -55,7 +55,7 @@ async fn reassigned_account_is_skipped_not_denied() {
 #[tokio::test]
 async fn address_change_after_return_stays_open() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.okta().activate(&ann);
@@ -67,8 +67,8 @@ async fn address_change_after_return_stays_open() {
 #[tokio::test]
 async fn login_without_at_sign_is_not_searched() {
     let world = World::new().await;
-    let ann = world.person_called("ann", "ann@example.com");
-    let nobody = world.person_called("svc-backup", "not an address");
+    let ann = world.user_called("ann", "ann@example.com");
+    let nobody = world.user_called("svc-backup", "not an address");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.leaves(&nobody).await;
@@ -79,7 +79,7 @@ async fn login_without_at_sign_is_not_searched() {
 #[tokio::test]
 async fn searches_login_and_email() {
     let world = World::new().await;
-    let ann = world.person_called("ann@corp.example", "ann@example.com");
+    let ann = world.user_called("ann@corp.example", "ann@example.com");
     let accounts = [world.account("ann@corp.example"), world.account("ann@example.com")];
     world.leaves(&ann).await;
     for account in &accounts {
@@ -90,7 +90,7 @@ async fn searches_login_and_email() {
 #[tokio::test]
 async fn address_match_ignores_case() {
     let world = World::new().await;
-    let ann = world.person("Ann.Smith@Example.com");
+    let ann = world.user("Ann.Smith@Example.com");
     // A database keeps lower case; a social connection keeps what its provider wrote.
     let database = world.account("ANN.SMITH@example.com");
     let social = |id: &str, email: &str| {
@@ -104,7 +104,7 @@ async fn address_match_ignores_case() {
         world.assert_denied_for(account, &ann);
     }
     let world = World::with(|setup| setup.options.search = false).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let odd = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": "Ann@Example.com" }));
     world.leaves(&ann).await;
     world.assert_open(&odd);
@@ -135,7 +135,7 @@ async fn query_syntax_in_addresses_is_escaped() {
     .into_iter()
     .enumerate()
     {
-        let ann = world.person(address);
+        let ann = world.user(address);
         let account = world.auth0().create_user(json!({
             "user_id": format!("acme-saml|{number}"), "connection": "acme-saml", "email": address,
         }));
@@ -151,8 +151,8 @@ async fn query_syntax_in_addresses_is_escaped() {
 
 /// Two users with one e-mail and one account.
 async fn pair(world: &World) -> (OktaUserId, OktaUserId, String) {
-    let ann = world.person_called("ann", "team@example.com");
-    let bob = world.person_called("bob", "TEAM@example.com");
+    let ann = world.user_called("ann", "team@example.com");
+    let bob = world.user_called("bob", "TEAM@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
     // Long enough that the activation does not contradict the events that follow.
@@ -234,11 +234,11 @@ async fn skipped_user_is_rechecked() {
 #[tokio::test]
 async fn reused_address_holds_denied_user() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
-    let anna = world.person_called("anna", "ann@example.com");
+    let anna = world.user_called("anna", "ann@example.com");
     world.sync().await;
     assert_eq!(world.outcome(&ann).await, format!("held: address_reused: {anna}"));
     world.assert_denied_for(&account, &ann);
@@ -256,11 +256,11 @@ async fn reused_address_holds_denied_user() {
 
 /// Ann left and returned, and Anna holds her address: whether the account is opened for Ann is asked.
 async fn returned_to_a_reused_address(world: &World) -> (OktaUserId, String) {
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
-    let anna = world.person_called("anna", "ann@example.com");
+    let anna = world.user_called("anna", "ann@example.com");
     world.returns(&ann).await;
     assert_eq!(world.outcome(&ann).await, format!("held: address_reused: {anna}"));
     world.assert_denied_for(&account, &ann);
@@ -298,8 +298,8 @@ async fn approval_does_not_open_for_a_new_leaver() {
 #[tokio::test]
 async fn two_held_users_do_not_requeue_each_other() {
     let world = World::new().await;
-    let ann = world.person_called("ann@example.com", "ann@example.com");
-    let bob = world.person_called("bob@example.com", "bob@example.com");
+    let ann = world.user_called("ann@example.com", "ann@example.com");
+    let bob = world.user_called("bob@example.com", "bob@example.com");
     let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
     world.okta().deactivate(&ann);
     world.okta().deactivate(&bob);
@@ -362,16 +362,16 @@ async fn skipped_user_denied_when_other_holder_leaves() {
 #[tokio::test]
 async fn other_holder_known_from_log_despite_lag() {
     let world = World::with(|setup| setup.sandbox.okta.search_lag = DAY).await;
-    let ann = world.person_called("ann", "team@example.com");
+    let ann = world.user_called("ann", "team@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
     world.passes(2 * DAY);
     // Two more users have just taken the address; one of them has left again.
-    let gone = world.person("team@example.com");
+    let gone = world.user("team@example.com");
     world.sync().await;
     world.okta().change_profile(&gone, "gone@example.com", "gone@example.com");
     world.leaves(&gone).await;
-    let bob = world.person("team@example.com");
+    let bob = world.user("team@example.com");
     world.sync().await;
     world.leaves(&ann).await;
     world.assert_open(&account);

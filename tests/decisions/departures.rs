@@ -23,7 +23,7 @@ impl World {
 async fn failed_deactivation_proves_nothing() {
     for result in ["FAILURE", "SKIPPED", "UNKNOWN"] {
         let world = World::new().await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         world.sync().await;
         // Our role loses sight of Ann, and somebody fails to deactivate her.
@@ -40,7 +40,7 @@ async fn failed_deactivation_proves_nothing() {
 #[tokio::test]
 async fn newest_evidence_wins() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.assert_denied_for(&account, &ann);
@@ -68,7 +68,7 @@ async fn newest_evidence_wins() {
 #[tokio::test]
 async fn late_event_does_not_outweigh_newer_one() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.okta().hide(&ann);
@@ -91,7 +91,7 @@ async fn late_event_does_not_outweigh_newer_one() {
 #[tokio::test]
 async fn configured_status_is_followed_in_the_log() {
     let world = World::with(|setup| _ = setup.options.rules.policy.deny_statuses.insert(Status::LockedOut)).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.okta().set_status(&ann, "LOCKED_OUT", None);
@@ -120,35 +120,35 @@ async fn denied_staged_user_is_followed_in_the_log() {
 #[tokio::test]
 async fn one_refused_user_delays_no_other() {
     let world = World::new().await;
-    let people = ["ann", "bob", "cyd", "dan"].map(|name| world.person(&format!("{name}@example.com")));
+    let users = ["ann", "bob", "cyd", "dan"].map(|name| world.user(&format!("{name}@example.com")));
     let accounts = ["ann", "bob", "cyd", "dan"].map(|name| world.account(&format!("{name}@example.com")));
     world.sync().await;
     let body = json!({ "errorCode": "E0000006", "errorSummary": "You do not have permission" });
     let effect = Effect::Status { code: 403, body, headers: Vec::new() };
-    let path = PathMatch::Exact(format!("/api/v1/users/{}", people[0]));
+    let path = PathMatch::Exact(format!("/api/v1/users/{}", users[0]));
     world.okta().faults().add(Fault { path, ..Fault::new("GET", "/api/v1/users", effect) });
-    for who in &people {
+    for who in &users {
         world.okta().deactivate(who);
     }
     world.sync().await;
-    for (who, account) in people.iter().zip(&accounts).skip(1) {
+    for (who, account) in users.iter().zip(&accounts).skip(1) {
         world.assert_denied_for(account, who);
     }
-    assert!(world.outcome(&people[0]).await.starts_with("retry: "));
+    assert!(world.outcome(&users[0]).await.starts_with("retry: "));
     assert!(world.alarms().await.is_empty(), "the endpoint works for all others");
     world.let_pass(12 * HOUR).await;
-    assert!(world.outcome(&people[0]).await.starts_with("failed: "));
-    assert_eq!(world.alarms().await, [format!("failed of {}", people[0])]);
+    assert!(world.outcome(&users[0]).await.starts_with("failed: "));
+    assert_eq!(world.alarms().await, [format!("failed of {}", users[0])]);
     world.okta().faults().clear();
     world.let_pass(25 * HOUR + MINUTE + Duration::from_secs(1)).await;
-    world.assert_denied_for(&accounts[0], &people[0]);
+    world.assert_denied_for(&accounts[0], &users[0]);
     assert!(world.alarms().await.is_empty());
 }
 
 #[tokio::test]
 async fn wider_scope_starts_a_full_reconcile() {
     let mut world = World::with(|setup| setup.options.rules.connections = vec!["other".to_owned()]).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     assert!(world.lets_in(&account), "out of scope");

@@ -10,9 +10,9 @@ use super::world::{DAY, MINUTE, World};
 const USERS: &str = "/api/v1/users";
 
 /// A world in which the log no longer names the users: they were created before the log is first read.
-async fn after_years(people: &[&str]) -> (World, Vec<OktaUserId>) {
+async fn after_years(users: &[&str]) -> (World, Vec<OktaUserId>) {
     let world = World::new().await;
-    let users = people.iter().map(|email| world.person(email)).collect();
+    let users = users.iter().map(|email| world.user(email)).collect();
     world.passes(30 * DAY);
     world.poll().await;
     (world, users)
@@ -82,7 +82,7 @@ async fn old_address_of_another_user_is_not_denied() {
     world.list_directory().await;
     world.okta().change_profile(&users[0], "ann.lee@example.com", "ann.lee@example.com");
     let renamed = world.account("ann.lee@example.com");
-    let namesake = world.person("ann@example.com");
+    let namesake = world.user("ann@example.com");
     world.list_directory().await;
     world.leaves(&users[0]).await;
     world.assert_denied_for(&renamed, &users[0]);
@@ -115,7 +115,7 @@ async fn listing_costs_one_call_per_200_users() {
     let mut users = 0;
     for (count, calls) in [(1_000, 5), (10_000, 50)] {
         for number in users..count {
-            world.person(&format!("user{number}@example.com"));
+            world.user(&format!("user{number}@example.com"));
         }
         users = count;
         world.clear_journals();
@@ -142,7 +142,7 @@ async fn profile_update_of_present_user_is_cheap() {
 async fn interrupted_listing_resumes_after_restart() {
     let mut world = World::new().await;
     for number in 0..450 {
-        world.person(&format!("user{number}@example.com"));
+        world.user(&format!("user{number}@example.com"));
     }
     world.passes(30 * DAY);
     world.poll().await;
@@ -186,24 +186,24 @@ async fn replaced_addresses_of_present_users_expire() {
 #[tokio::test]
 async fn hidden_addresses_raise_alarm_and_are_unmatched() {
     let world = World::new().await;
-    let people: Vec<OktaUserId> =
-        ["ann", "bob"].iter().map(|name| world.person_called(name, &format!("{name}@example.com"))).collect();
+    let users: Vec<OktaUserId> =
+        ["ann", "bob"].iter().map(|name| world.user_called(name, &format!("{name}@example.com"))).collect();
     let account = world.account("ann@example.com");
     world.okta().hide_names(true);
-    for who in &people {
+    for who in &users {
         world.leaves(who).await;
     }
     world.assert_open(&account);
-    assert_eq!(unmatched(&world).await, people.iter().map(|who| format!("{who}: address_hidden")).collect::<Vec<_>>());
+    assert_eq!(unmatched(&world).await, users.iter().map(|who| format!("{who}: address_hidden")).collect::<Vec<_>>());
     assert_eq!(world.alarms().await, ["role_too_narrow of addresses"]);
     // Nothing is forgotten: the reconcile denies once the role is wide enough.
     world.reconcile().await;
     assert_eq!(world.alarms().await, ["role_too_narrow of addresses"]);
     world.okta().hide_names(false);
     world.reconcile().await;
-    world.assert_denied_for(&account, &people[0]);
+    world.assert_denied_for(&account, &users[0]);
     assert_eq!(world.alarms().await, [""; 0]);
-    assert_eq!(unmatched(&world).await, [format!("{}: no_account", people[1])]);
+    assert_eq!(unmatched(&world).await, [format!("{}: no_account", users[1])]);
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn role_without_users_raises_alarm() {
     assert_eq!(world.list_directory().await, 0);
     assert_eq!(world.alarms().await, [""; 0], "the org may be empty");
     // The log names a user.
-    world.okta().hide(world.person("bob@example.com"));
+    world.okta().hide(world.user("bob@example.com"));
     world.poll().await;
     assert_eq!(world.list_directory().await, 0);
     assert_eq!(world.alarms().await, ["role_too_narrow of users"]);

@@ -6,7 +6,7 @@ use super::world::{DAY, HOUR, MINUTE, SECOND, World};
 
 /// Deactivated, and Okta still answers with the user as they were.
 async fn stale(world: &World) -> (okta_auth0_sync::domain::OktaUserId, String) {
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.passes(DAY);
     world.sync().await;
@@ -50,7 +50,7 @@ async fn late_denial_names_original_event() {
 #[tokio::test]
 async fn stale_denial_lifts_once_okta_catches_up() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
@@ -66,7 +66,7 @@ async fn stale_denial_lifts_once_okta_catches_up() {
 #[tokio::test]
 async fn contradicting_hold_is_rechecked() {
     let mut world = World::with(|setup| setup.options.guard.denials_max = 0).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
@@ -87,7 +87,7 @@ async fn contradicting_hold_is_rechecked() {
 async fn flapping_import_ends_as_okta_does() {
     for ends_active in [true, false] {
         let world = World::new().await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         world.passes(DAY);
         world.sync().await;
@@ -114,7 +114,7 @@ async fn flapping_import_ends_as_okta_does() {
 #[tokio::test]
 async fn unordered_events_change_nothing() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.okta().hold_log();

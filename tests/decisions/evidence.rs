@@ -38,7 +38,7 @@ fn states(row: &DecisionRow) -> (&str, &str) {
 #[tokio::test]
 async fn decision_links_okta_event_to_auth0_log() {
     let world = World::with(|setup| setup.options.rules.mark.block = true).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     for (kind, outcome, before, after, status, verdict) in [
@@ -73,7 +73,7 @@ async fn decision_links_okta_event_to_auth0_log() {
 #[tokio::test]
 async fn eventless_write_correlates_by_user() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.auth0().set_user(&account, |user| user["app_metadata"] = json!({}));
@@ -98,7 +98,7 @@ async fn skipped_accounts_have_reasons() {
         setup.options.rules.require_verified_email = true;
     })
     .await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let outside = world.auth0().create_user(json!({
         "connection": "google-oauth2", "email": "ann@example.com", "email_verified": true,
     }));
@@ -124,7 +124,7 @@ async fn skipped_accounts_have_reasons() {
 #[tokio::test]
 async fn correct_account_is_unchanged() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.request(&ann).await;
@@ -142,7 +142,7 @@ async fn correct_account_is_unchanged() {
 #[tokio::test]
 async fn unknown_mark_is_confirmed() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     world.sync().await;
     world.okta().deactivate(&ann);
     let event = logged(&world, &ann, "user.lifecycle.deactivate");
@@ -182,7 +182,7 @@ async fn runs(world: &World) -> Vec<(String, i64, i64, i64, bool, Option<String>
 #[tokio::test]
 async fn pass_with_work_records_counts() {
     let world = World::new().await;
-    let people: Vec<_> = (0..3).map(|number| world.person(&format!("p{number}@example.com"))).collect();
+    let users: Vec<_> = (0..3).map(|number| world.user(&format!("p{number}@example.com"))).collect();
     world.sync().await;
     let before = runs(&world).await.len();
     world.sync().await;
@@ -193,7 +193,7 @@ async fn pass_with_work_records_counts() {
         "a quiet pass records no run, and neither does a reconcile that did not start"
     );
     world.passes(DAY);
-    for who in &people[..2] {
+    for who in &users[..2] {
         world.okta().deactivate(who);
     }
     world.sync().await;
@@ -203,7 +203,7 @@ async fn pass_with_work_records_counts() {
     // One user left unseen: the reconcile queues one look.
     world.passes(DAY);
     world.account("p2@example.com");
-    world.okta().deactivate_silently(&people[2]);
+    world.okta().deactivate_silently(&users[2]);
     world.reconcile().await;
     let row = runs(&world).await.pop().unwrap();
     assert_eq!((row.0.as_str(), row.3, row.4), ("reconcile", 1, true));

@@ -5,16 +5,16 @@ use okta_auth0_sync_sandbox::Fault;
 
 use super::world::{DAY, HOUR, World};
 
-async fn guarded(denials_max: u64, people: usize) -> (World, Vec<OktaUserId>) {
+async fn guarded(denials_max: u64, users: usize) -> (World, Vec<OktaUserId>) {
     let world = World::with(|setup| setup.options.guard.denials_max = denials_max).await;
-    let people: Vec<OktaUserId> = (0..people)
+    let users: Vec<OktaUserId> = (0..users)
         .map(|number| {
             let address = format!("p{number}@example.com");
             world.account(&address);
-            world.person(&address)
+            world.user(&address)
         })
         .collect();
-    (world, people)
+    (world, users)
 }
 
 fn denied(world: &World) -> usize {
@@ -23,8 +23,8 @@ fn denied(world: &World) -> usize {
 
 #[tokio::test]
 async fn denials_over_limit_held_until_approved() {
-    let (mut world, people) = guarded(2, 5).await;
-    people.iter().for_each(|who| world.okta().deactivate(who));
+    let (mut world, users) = guarded(2, 5).await;
+    users.iter().for_each(|who| world.okta().deactivate(who));
     world.sync().await;
     assert_eq!(denied(&world), 2);
     assert_eq!(world.alarms().await, ["guard"]);
@@ -41,47 +41,47 @@ async fn denials_over_limit_held_until_approved() {
 
 #[tokio::test]
 async fn approval_rechecks_and_releases_active_users() {
-    let (world, people) = guarded(0, 3).await;
-    people.iter().for_each(|who| world.okta().deactivate(who));
+    let (world, users) = guarded(0, 3).await;
+    users.iter().for_each(|who| world.okta().deactivate(who));
     world.sync().await;
-    world.returns(&people[0]).await;
-    assert_eq!(world.outcome(&people[0]).await, "unchanged", "Allow clears it");
-    world.okta().set_status(&people[1], "ACTIVE", None);
+    world.returns(&users[0]).await;
+    assert_eq!(world.outcome(&users[0]).await, "unchanged", "Allow clears it");
+    world.okta().set_status(&users[1], "ACTIVE", None);
     world.approve_without_a_look(None).await;
     world.settle().await;
     assert_eq!(denied(&world), 1);
     // A user who was released is guarded again the next time.
-    world.leaves(&people[0]).await;
-    assert_eq!(world.outcome(&people[0]).await, "held: guard");
+    world.leaves(&users[0]).await;
+    assert_eq!(world.outcome(&users[0]).await, "held: guard");
 }
 
 #[tokio::test]
 async fn failures_do_not_use_up_guard() {
-    let (mut world, people) = guarded(0, 1).await;
-    world.leaves(&people[0]).await;
-    assert_eq!(world.outcome(&people[0]).await, "held: guard");
+    let (mut world, users) = guarded(0, 1).await;
+    world.leaves(&users[0]).await;
+    assert_eq!(world.outcome(&users[0]).await, "held: guard");
     world.restart(|options| options.guard.denials_max = 1).await;
     world.auth0().faults().add(Fault::status("GET", "/api/v2/users-by-email", 500).times(2));
-    world.request(&people[0]).await;
-    assert!(world.outcome(&people[0]).await.starts_with("retry"));
+    world.request(&users[0]).await;
+    assert!(world.outcome(&users[0]).await.starts_with("retry"));
     world.let_pass(HOUR).await;
-    assert_eq!(world.outcome(&people[0]).await, "held: guard");
+    assert_eq!(world.outcome(&users[0]).await, "held: guard");
     assert_eq!(denied(&world), 0);
     // Approved while Auth0 fails: the approval is kept until it is used.
     world.auth0().faults().add(Fault::status("GET", "/api/v2/users-by-email", 500).times(2));
-    world.approve(&people[0]).await;
+    world.approve(&users[0]).await;
     world.let_pass(HOUR).await;
     assert_eq!(denied(&world), 1);
 }
 
 #[tokio::test]
 async fn event_and_reconcile_limits_differ() {
-    let (world, people) = guarded(2, 6).await;
+    let (world, users) = guarded(2, 6).await;
     world.sync().await;
-    people[..3].iter().for_each(|who| world.okta().deactivate(who));
+    users[..3].iter().for_each(|who| world.okta().deactivate(who));
     world.sync().await;
     assert_eq!(denied(&world), 2);
-    people[3..].iter().for_each(|who| world.okta().deactivate_silently(who));
+    users[3..].iter().for_each(|who| world.okta().deactivate_silently(who));
     world.reconcile().await;
     assert_eq!(denied(&world), 4);
     world.passes(2 * HOUR);
@@ -92,8 +92,8 @@ async fn event_and_reconcile_limits_differ() {
 
 #[tokio::test]
 async fn new_window_admits_and_repairs_do_not_count() {
-    let (world, people) = guarded(1, 3).await;
-    world.leaves(&people[0]).await;
+    let (world, users) = guarded(1, 3).await;
+    world.leaves(&users[0]).await;
     for user in world.auth0().users() {
         world.auth0().set_user(user["user_id"].as_str().unwrap(), |user| {
             user["app_metadata"] = serde_json::json!({});
@@ -101,22 +101,22 @@ async fn new_window_admits_and_repairs_do_not_count() {
     }
     world.reconcile().await;
     assert_eq!(denied(&world), 1);
-    world.leaves(&people[1]).await;
-    assert_eq!(world.outcome(&people[1]).await, "held: guard");
+    world.leaves(&users[1]).await;
+    assert_eq!(world.outcome(&users[1]).await, "held: guard");
     world.passes(2 * HOUR);
-    world.leaves(&people[2]).await;
+    world.leaves(&users[2]).await;
     assert_eq!(denied(&world), 2);
-    assert_eq!(world.outcome(&people[1]).await, "held: guard");
+    assert_eq!(world.outcome(&users[1]).await, "held: guard");
 }
 
 #[tokio::test]
 async fn user_without_account_uses_no_guard() {
-    let (world, people) = guarded(1, 1).await;
+    let (world, users) = guarded(1, 1).await;
     for number in 0..5 {
-        let nobody = world.person(&format!("nobody{number}@example.com"));
+        let nobody = world.user(&format!("nobody{number}@example.com"));
         world.leaves(&nobody).await;
         assert_eq!(world.outcome(&nobody).await, "no_account");
     }
-    world.leaves(&people[0]).await;
+    world.leaves(&users[0]).await;
     assert_eq!(denied(&world), 1);
 }

@@ -132,7 +132,7 @@ impl History {
             } else {
                 format!("shared{address}@example.com")
             };
-            let id = self.world.person_called(&format!("login{number}"), &email);
+            let id = self.world.user_called(&format!("login{number}"), &email);
             self.log_step(format!("{id} is {email}"));
             self.users.push((id, email));
         }

@@ -18,7 +18,7 @@ fn linked(world: &World) -> String {
 #[tokio::test]
 async fn linked_corporate_identity_denies_primary() {
     let world = World::new().await;
-    let ann = world.person(CORPORATE);
+    let ann = world.user(CORPORATE);
     let primary = linked(&world);
     world.leaves(&ann).await;
     world.assert_denied_for(&primary, &ann);
@@ -31,7 +31,7 @@ async fn linked_corporate_identity_denies_primary() {
 #[tokio::test]
 async fn linked_spelling_is_found() {
     let world = World::new().await;
-    let ann = world.person("Ann@Example.com");
+    let ann = world.user("Ann@Example.com");
     let primary = world.auth0().create_user(json!({ "connection": "google-oauth2", "email": PRIVATE }));
     let saml = world.auth0().create_user(json!({ "connection": "acme-saml", "email": "Ann@Example.com" }));
     assert!(world.auth0().link(&primary, &saml));
@@ -42,7 +42,7 @@ async fn linked_spelling_is_found() {
 #[tokio::test]
 async fn reconcile_finds_account_linked_after_leaving() {
     let world = World::new().await;
-    let ann = world.person(CORPORATE);
+    let ann = world.user(CORPORATE);
     world.leaves(&ann).await;
     let primary = linked(&world);
     world.reconcile().await;
@@ -52,7 +52,7 @@ async fn reconcile_finds_account_linked_after_leaving() {
 #[tokio::test]
 async fn leavers_of_a_batch_are_found_by_identity() {
     let world = World::new().await;
-    let people: Vec<_> = (0..5).map(|number| world.person(&format!("user{number}@example.com"))).collect();
+    let users: Vec<_> = (0..5).map(|number| world.user(&format!("user{number}@example.com"))).collect();
     let primaries: Vec<String> = (0..5)
         .map(|number| {
             let email = format!("user{number}@home.example");
@@ -62,16 +62,16 @@ async fn leavers_of_a_batch_are_found_by_identity() {
             primary
         })
         .collect();
-    people.iter().for_each(|user| world.okta().deactivate(user));
+    users.iter().for_each(|user| world.okta().deactivate(user));
     world.sync().await;
-    people.iter().zip(&primaries).for_each(|(user, primary)| world.assert_denied_for(primary, user));
+    users.iter().zip(&primaries).for_each(|(user, primary)| world.assert_denied_for(primary, user));
 }
 
 #[tokio::test]
 async fn okta_id_matches_whatever_the_address() {
     for id in ["okta|{}", "okta|acme-okta|{}", "oidc|acme-okta|{}"] {
         let world = World::with(|setup| setup.options.rules.trusted_connections = vec!["acme-okta".to_owned()]).await;
-        let ann = world.person(CORPORATE);
+        let ann = world.user(CORPORATE);
         let account = world.auth0().create_user(json!({
             "connection": "acme-okta", "user_id": id.replace("{}", ann.as_str()), "email": "maiden@old.example",
         }));
@@ -87,7 +87,7 @@ async fn okta_id_matches_whatever_the_address() {
 #[tokio::test]
 async fn hidden_address_is_matched_by_okta_id() {
     let world = World::new().await;
-    let ann = world.person_called("ann", CORPORATE);
+    let ann = world.user_called("ann", CORPORATE);
     let account = world.auth0().create_user(json!({
         "connection": "acme-okta", "user_id": format!("okta|{ann}"), "email": CORPORATE,
     }));
@@ -99,8 +99,8 @@ async fn hidden_address_is_matched_by_okta_id() {
 #[tokio::test]
 async fn active_holder_of_primary_address_keeps_access() {
     let world = World::new().await;
-    let ann = world.person(CORPORATE);
-    let bob = world.person(PRIVATE);
+    let ann = world.user(CORPORATE);
+    let bob = world.user(PRIVATE);
     let primary = linked(&world);
     world.leaves(&ann).await;
     world.assert_open(&primary);
@@ -112,7 +112,7 @@ async fn active_holder_of_primary_address_keeps_access() {
 #[tokio::test]
 async fn active_holder_of_linked_address_keeps_access() {
     let world = World::new().await;
-    let (ann, bob) = (world.person(PRIVATE), world.person(CORPORATE));
+    let (ann, bob) = (world.user(PRIVATE), world.user(CORPORATE));
     let primary = linked(&world);
     world.leaves(&ann).await;
     world.assert_open(&primary);
@@ -122,12 +122,12 @@ async fn active_holder_of_linked_address_keeps_access() {
 #[tokio::test]
 async fn reused_address_opens_no_okta_account() {
     let world = World::new().await;
-    let ann = world.person(CORPORATE);
+    let ann = world.user(CORPORATE);
     let account = world.auth0().create_user(json!({
         "connection": "acme-okta", "user_id": format!("okta|{ann}"), "email": CORPORATE,
     }));
     world.okta().change_profile(&ann, "former@example.com", "former@example.com");
-    world.person(CORPORATE);
+    world.user(CORPORATE);
     world.leaves(&ann).await;
     world.assert_denied_for(&account, &ann);
 }
@@ -136,7 +136,7 @@ async fn reused_address_opens_no_okta_account() {
 async fn unverified_linked_address_is_out_of_scope() {
     for verified in [false, true] {
         let world = World::with(|setup| setup.options.rules.require_verified_email = true).await;
-        let ann = world.person(CORPORATE);
+        let ann = world.user(CORPORATE);
         let primary = world.auth0().create_user(json!({
             "connection": "google-oauth2", "email": PRIVATE, "email_verified": !verified,
         }));
@@ -150,7 +150,7 @@ async fn unverified_linked_address_is_out_of_scope() {
 #[tokio::test]
 async fn denied_account_linked_later_denies_its_primary() {
     let world = World::new().await;
-    let ann = world.person(CORPORATE);
+    let ann = world.user(CORPORATE);
     let account = world.account(CORPORATE);
     world.leaves(&ann).await;
     // Its owner changes the address before linking: only the store and the identity's id lead to it.
@@ -168,7 +168,7 @@ async fn denied_account_linked_later_denies_its_primary() {
 #[tokio::test]
 async fn deleted_denied_account_is_recorded_as_gone() {
     let world = World::new().await;
-    let ann = world.person(CORPORATE);
+    let ann = world.user(CORPORATE);
     let account = world.account(CORPORATE);
     world.leaves(&ann).await;
     assert!(world.auth0().delete_user(&account));

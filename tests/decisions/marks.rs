@@ -8,7 +8,7 @@ use super::world::{DAY, HOUR, World};
 #[tokio::test]
 async fn our_block_follows_the_mark() {
     let mut world = World::with(|setup| setup.options.rules.mark.block = true).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.assert_denied_for(&account, &ann);
@@ -27,7 +27,7 @@ async fn our_block_follows_the_mark() {
 #[tokio::test]
 async fn enabling_block_updates_denied_accounts() {
     let mut world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.restart(|options| options.rules.mark.block = true).await;
@@ -40,7 +40,7 @@ async fn enabling_block_updates_denied_accounts() {
 #[tokio::test]
 async fn foreign_block_is_kept() {
     let world = World::with(|setup| setup.options.rules.mark.block = true).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let before = world.auth0().create_user(json!({ "email": "ann@example.com", "blocked": true }));
     world.leaves(&ann).await;
     assert_eq!(world.mark(&before)["blocked"], Value::Null);
@@ -62,7 +62,7 @@ async fn foreign_block_is_kept() {
 async fn our_block_is_lifted_after_metadata_wipe() {
     for restored_first in [true, false] {
         let world = World::with(|setup| setup.options.rules.mark.block = true).await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         world.leaves(&ann).await;
         world.auth0().set_user(&account, |user| {
@@ -81,8 +81,8 @@ async fn our_block_is_lifted_after_metadata_wipe() {
 #[tokio::test]
 async fn our_block_survives_owner_change() {
     let world = World::with(|setup| setup.options.rules.mark.block = true).await;
-    let ann = world.person_called("ann", "team@example.com");
-    let bob = world.person_called("bob", "team@example.com");
+    let ann = world.user_called("ann", "team@example.com");
+    let bob = world.user_called("bob", "team@example.com");
     let account = world.account("team@example.com");
     world.sync().await;
     world.passes(HOUR);
@@ -114,7 +114,7 @@ async fn our_block_survives_owner_change() {
 #[tokio::test]
 async fn sibling_metadata_is_kept() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.auth0().create_user(json!({
         "email": "ann@example.com",
         "app_metadata": { "plan": "gold", "roles": ["a", "b"] },
@@ -145,7 +145,7 @@ async fn odd_metadata_is_denied_and_preserved() {
     .enumerate()
     {
         let world = World::new().await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.auth0().create_user(json!({
             "email": "ann@example.com", "app_metadata": app, "user_metadata": user,
         }));
@@ -170,7 +170,7 @@ async fn refused_mirror_falls_back_to_mark_only() {
     for status in [400, 413] {
         let world =
             World::with(|setup| setup.sandbox.auth0.profile_limit = Some(ProfileLimit { bytes: 1200, status })).await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.auth0().create_user(json!({ "email": "ann@example.com" }));
         let fault = Effect::Status {
             code: status,
@@ -201,7 +201,7 @@ async fn refused_mirror_falls_back_to_mark_only() {
 #[tokio::test]
 async fn refused_update_does_not_stop_other_accounts() {
     let world = World::with(|setup| setup.options.max_attempts = 3).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let good = [
         world.account("ann@example.com"),
         world.auth0().create_user(
@@ -229,7 +229,7 @@ async fn refused_update_does_not_stop_other_accounts() {
 #[tokio::test]
 async fn response_without_mark_is_not_trusted() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     let other = world.auth0().create_user(
         json!({ "user_id": "google-oauth2|9", "connection": "google-oauth2", "email": "ann@example.com" }),
@@ -249,7 +249,7 @@ async fn response_without_mark_is_not_trusted() {
 #[tokio::test]
 async fn account_deleted_before_write_does_not_fail() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     let other = world.auth0().create_user(
         json!({ "user_id": "google-oauth2|9", "connection": "google-oauth2", "email": "ann@example.com" }),
@@ -278,7 +278,7 @@ async fn account_deleted_before_write_does_not_fail() {
 async fn lost_response_is_undone_when_user_returns() {
     for enforced_sessions in [false, true] {
         let mut world = World::with(|setup| setup.options.rules.end_sessions = enforced_sessions).await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         world.sync().await;
         let dropped = Effect::AfterEffect(Box::new(Effect::Drop));
@@ -297,7 +297,7 @@ async fn lost_response_is_undone_when_user_returns() {
 #[tokio::test]
 async fn ownerless_mark_is_adopted_never_lifted() {
     let world = World::new().await;
-    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (ann, bob) = (world.user("ann@example.com"), world.user("bob@example.com"));
     let seed = |email: &str| {
         world.auth0().create_user(json!({ "email": email, "user_metadata": { "okta": { "deactivated": "true" } } }))
     };
@@ -324,7 +324,7 @@ async fn ownerless_mark_is_adopted_never_lifted() {
 #[tokio::test]
 async fn removed_mark_is_restored_then_alarms() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     for round in 1..=3 {
@@ -344,7 +344,7 @@ async fn removed_mark_is_restored_then_alarms() {
 #[tokio::test]
 async fn correct_account_gets_no_write() {
     let world = World::with(|setup| setup.options.rules.mark.block = true).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     world.account("ann@example.com");
     world.leaves(&ann).await;
     assert_eq!(world.writes(), 1);
@@ -363,7 +363,7 @@ async fn correct_account_gets_no_write() {
 #[tokio::test]
 async fn forgotten_user_mark_is_kept_then_lifted() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     let policy = world.options.rules.fingerprint();

@@ -22,7 +22,7 @@ async fn two(block: bool, key: &str) -> (World, World) {
     let ours = World::with(|setup| setup.options.rules.mark.block = block).await;
     let theirs = ours.other_installation(OTHER_ORG, key).await;
     // Each stand-in counts its ids from the start; real ids are unique across orgs.
-    theirs.person("first@example.com");
+    theirs.user("first@example.com");
     if key != "okta_sync" {
         bind_action(ours.auth0(), key);
     }
@@ -34,7 +34,7 @@ async fn denied_by_two_orgs_until_both_admit() {
     for block in [false, true] {
         let (ours, theirs) = two(block, "other_sync").await;
         let account = ours.account("ann@example.com");
-        let (here, there) = (ours.person("ann@example.com"), theirs.person("ann@example.com"));
+        let (here, there) = (ours.user("ann@example.com"), theirs.user("ann@example.com"));
         assert_ne!(here, there);
         ours.leaves(&here).await;
         theirs.leaves(&there).await;
@@ -61,7 +61,7 @@ async fn purge_and_reconcile_leave_others_marks() {
     for key in ["other_sync", "okta_sync"] {
         let (ours, theirs) = two(true, key).await;
         let account = ours.account("zoe@example.com");
-        let zoe = theirs.person("zoe@example.com");
+        let zoe = theirs.user("zoe@example.com");
         theirs.leaves(&zoe).await;
         assert!(!ours.lets_in(&account));
         ours.sync().await;
@@ -80,7 +80,7 @@ async fn purge_and_reconcile_leave_others_marks() {
 async fn shared_metadata_key_is_an_alarm() {
     let (ours, theirs) = two(false, "okta_sync").await;
     let account = ours.account("ann@example.com");
-    let (here, there) = (ours.person("ann@example.com"), theirs.person("ann@example.com"));
+    let (here, there) = (ours.user("ann@example.com"), theirs.user("ann@example.com"));
     theirs.leaves(&there).await;
     ours.leaves(&here).await;
     assert_eq!(ours.outcome(&here).await, "unchanged");
@@ -107,8 +107,8 @@ fn changed() -> MetadataKeys {
 async fn changed_key_denies_throughout_and_is_rewritten() {
     let mut world = World::new().await;
     let emails = ["ann", "bob", "eve"].map(|name| format!("{name}@example.com"));
-    let people: Vec<_> = emails.iter().map(|email| (world.person(email), world.account(email))).collect();
-    for (user, _) in &people {
+    let users: Vec<_> = emails.iter().map(|email| (world.user(email), world.account(email))).collect();
+    for (user, _) in &users {
         world.leaves(user).await;
     }
     // The order that the documentation gives: the Action for the new key beside the old one, then the restart.
@@ -116,21 +116,21 @@ async fn changed_key_denies_throughout_and_is_rewritten() {
     world.keys = changed();
     world.restart_with(Network::default()).await;
     // Before the reconcile: a user who returns is admitted, whatever key the mark is under.
-    let (bob, account) = &people[1];
+    let (bob, account) = &users[1];
     world.returns(bob).await;
     assert!(world.lets_in(account));
     world.reconcile().await;
-    for (_, account) in [&people[0], &people[2]] {
+    for (_, account) in [&users[0], &users[2]] {
         let metadata = world.auth0().user(account).unwrap()["app_metadata"].clone();
         assert_eq!((&metadata["okta_sync"], &metadata["acme_sync"]["deactivated"]), (&Value::Null, &json!("true")));
     }
     assert!(world.auth0().action().remove("okta-auth0-sync"));
     world.keys = MetadataKeys::only("acme_sync");
     world.restart_with(Network::default()).await;
-    for (index, (_, account)) in people.iter().enumerate() {
+    for (index, (_, account)) in users.iter().enumerate() {
         assert_eq!(world.lets_in(account), index == 1, "{account}");
     }
-    let (ann, account) = &people[0];
+    let (ann, account) = &users[0];
     world.returns(ann).await;
     assert!(world.lets_in(account));
 }
@@ -138,7 +138,7 @@ async fn changed_key_denies_throughout_and_is_rewritten() {
 #[tokio::test]
 async fn purge_removes_marks_under_former_keys() {
     let mut world = World::new().await;
-    let (ann, account) = (world.person("ann@example.com"), world.account("ann@example.com"));
+    let (ann, account) = (world.user("ann@example.com"), world.account("ann@example.com"));
     world.leaves(&ann).await;
     world.keys = changed();
     world.restart_with(Network::default()).await;
@@ -156,7 +156,7 @@ async fn key_once_shared_keeps_marks_of_other_org() {
     let (theirs, mut ours) = two(false, "okta_sync").await;
     let (shared, own) = (ours.keys.clone(), theirs.account("ann@example.com"));
     assert_eq!(shared, MetadataKeys::only("okta_sync"));
-    let (there, here) = (theirs.person("ann@example.com"), ours.person("ann@example.com"));
+    let (there, here) = (theirs.user("ann@example.com"), ours.user("ann@example.com"));
     theirs.leaves(&there).await;
     ours.leaves(&here).await;
     ours.keys = changed();
@@ -180,7 +180,7 @@ async fn key_once_shared_keeps_marks_of_other_org() {
 #[tokio::test]
 async fn changed_key_without_the_former_one_is_refused() {
     let mut world = World::new().await;
-    let (ann, _) = (world.person("ann@example.com"), world.account("ann@example.com"));
+    let (ann, _) = (world.user("ann@example.com"), world.account("ann@example.com"));
     world.leaves(&ann).await;
     world.keys = MetadataKeys::only("acme_sync");
     let error = world.try_restart().await.unwrap_err();

@@ -38,7 +38,7 @@ async fn with_limit(status: u16) -> World {
 #[tokio::test]
 async fn own_oversized_metadata_does_not_prevent_denial() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.auth0().set_user(&account, |user| user["user_metadata"] = filler(TOO_MUCH));
     world.leaves(&ann).await;
@@ -57,7 +57,7 @@ async fn own_oversized_metadata_does_not_prevent_denial() {
 #[tokio::test]
 async fn oversized_neighbour_account_does_not_prevent_denial() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     let second = world.auth0().create_user(json!({
         "email": "ann@example.com", "connection": "google-oauth2", "user_metadata": filler(TOO_MUCH),
@@ -73,7 +73,7 @@ async fn oversized_neighbour_account_does_not_prevent_denial() {
 #[tokio::test]
 async fn oversized_app_metadata_is_denied_unread() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.auth0().create_user(json!({ "email": "ann@example.com", "app_metadata": filler(TOO_MUCH) }));
     world.leaves(&ann).await;
     assert!(!world.lets_in(&account));
@@ -92,7 +92,7 @@ async fn oversized_app_metadata_is_denied_unread() {
 async fn full_profile_gets_a_minimal_mark() {
     for status in [400, 413] {
         let world = with_limit(status).await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         fill(&world, &account, 180);
         world.leaves(&ann).await;
@@ -112,7 +112,7 @@ async fn full_profile_gets_a_minimal_mark() {
 async fn full_profile_is_blocked_alone_and_undone() {
     for status in [400, 413] {
         let world = with_limit(status).await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         fill(&world, &account, 40);
         world.leaves(&ann).await;
@@ -142,7 +142,7 @@ async fn full_profile_is_blocked_alone_and_undone() {
 #[tokio::test]
 async fn block_alone_is_purged() {
     let world = with_limit(413).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     fill(&world, &account, 40);
     world.leaves(&ann).await;
@@ -155,7 +155,7 @@ async fn block_alone_is_purged() {
 #[tokio::test]
 async fn block_of_others_is_kept_on_full_profile() {
     let world = with_limit(413).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.auth0().set_user(&account, |user| user["blocked"] = json!(true));
     fill(&world, &account, 40);
@@ -168,7 +168,7 @@ async fn block_of_others_is_kept_on_full_profile() {
 /// Accounts with a mark of a lost state, for users who are active.
 fn stale_marks(world: &World, count: usize) -> Vec<String> {
     let one = |number: usize| {
-        let who = world.person(&format!("active{number}@example.com"));
+        let who = world.user(&format!("active{number}@example.com"));
         world.auth0().create_user(marked(&who, &format!("active{number}@example.com")))
     };
     (0..count).map(one).collect()
@@ -188,7 +188,7 @@ async fn oversized_account_does_not_stop_reconcile() {
         let leavers: Vec<(OktaUserId, String)> = (0..6)
             .map(|number| {
                 let address = format!("leaver{number}@example.com");
-                (world.person(&address), world.account(&address))
+                (world.user(&address), world.account(&address))
             })
             .collect();
         for (who, _) in &leavers {
@@ -221,35 +221,35 @@ async fn many_large_accounts_do_not_stop_reconcile() {
 #[tokio::test]
 async fn purge_clears_and_names_oversized_accounts() {
     let world = World::new().await;
-    let people = ["ann", "bob", "carol"].map(|name| {
+    let users = ["ann", "bob", "carol"].map(|name| {
         let address = format!("{name}@example.com");
-        (world.person(&address), world.account(&address))
+        (world.user(&address), world.account(&address))
     });
-    for (who, _) in &people {
+    for (who, _) in &users {
         world.okta().deactivate(who);
     }
     world.sync().await;
     // Found by the search only, beside an account of which nothing can be read.
     let lost = stale_marks(&world, 2);
-    world.auth0().set_user(&people[1].1, |user| user["user_metadata"]["filler"] = json!("x".repeat(TOO_MUCH)));
+    world.auth0().set_user(&users[1].1, |user| user["user_metadata"]["filler"] = json!("x".repeat(TOO_MUCH)));
     world.auth0().set_user(&lost[0], |user| user["app_metadata"]["filler"] = json!("x".repeat(TOO_MUCH)));
     world.passes(DAY);
     let done = purge(&world).await;
-    for account in [&people[0].1, &people[2].1, &lost[0], &lost[1]] {
+    for account in [&users[0].1, &users[2].1, &lost[0], &lost[1]] {
         assert!(world.lets_in(account), "{account}: {done:?}");
         assert_eq!(world.mark(account), Value::Null, "{account}");
     }
-    assert_eq!(world.mark(&people[1].1), Value::Null, "the mark is removed");
+    assert_eq!(world.mark(&users[1].1), Value::Null, "the mark is removed");
     // A mirror that cannot be read may still deny.
     let left: Vec<&str> = done.left.iter().map(|(id, _)| id.as_str()).collect();
-    assert_eq!((left, done.incomplete), (vec![people[1].1.as_str(), lost[0].as_str()], None));
+    assert_eq!((left, done.incomplete), (vec![users[1].1.as_str(), lost[0].as_str()], None));
     assert!(done.left[0].1.contains("user_metadata"), "{:?}", done.left);
 }
 
 #[tokio::test]
 async fn accountless_leaver_is_searched_without_limit() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     world.leaves(&ann).await;
     world.let_pass(2 * DAY).await;
     assert_eq!(world.outcome(&ann).await, "no_account");
@@ -262,7 +262,7 @@ async fn accountless_leaver_is_searched_without_limit() {
 #[tokio::test]
 async fn returned_user_is_found_by_mark() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     world.okta().deactivate_silently(&ann);
     world.sync().await;
     // Marked before the backup that this state was restored from, and renamed since.
@@ -277,7 +277,7 @@ async fn reconcile_pages_2500_marks() {
     let world = World::with(|setup| setup.options.guard.denials_max = 10_000).await;
     let accounts: Vec<String> = (0..2500)
         .map(|number| {
-            let who = world.person(&format!("p{number}@example.com"));
+            let who = world.user(&format!("p{number}@example.com"));
             let mut account = marked(&who, &format!("p{number}@example.com"));
             // Some in the same millisecond, across a range's end too.
             let at = world.now() + jiff::SignedDuration::from_millis(i64::from(number / 7 * 3));

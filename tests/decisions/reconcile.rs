@@ -10,57 +10,57 @@ use super::world::{DAY, HOUR, World};
 #[tokio::test]
 async fn reconcile_repairs_ours_and_reports_foreign() {
     let world = World::with(|setup| setup.options.rules.mark.block = true).await;
-    let people: Vec<(OktaUserId, String)> = ["user", "import", "tool", "scim", "fine"]
+    let users: Vec<(OktaUserId, String)> = ["user", "import", "tool", "scim", "fine"]
         .into_iter()
         .map(|name| {
             let address = format!("{name}@example.com");
-            (world.person(&address), world.account(&address))
+            (world.user(&address), world.account(&address))
         })
         .collect();
     let active = world.account("active@example.com");
-    world.person("active@example.com");
+    world.user("active@example.com");
     world.sync().await;
     world.passes(DAY);
-    let scim = people[3].1.clone();
+    let scim = users[3].1.clone();
     // Blocked by SCIM before our mark.
     world.auth0().set_user(&scim, |user| user["blocked"] = json!(true));
-    for (who, _) in &people {
+    for (who, _) in &users {
         world.okta().deactivate(who);
     }
     world.sync().await;
-    people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+    users.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
 
     // The user clears what they can edit, an import wipes all metadata, a tool sets the flag to false, SCIM blocks an
     // account without an Okta user, and the former flow flags another.
     let auth0 = world.auth0();
-    auth0.set_user(&people[0].1, |user| user["user_metadata"] = json!({ "okta": { "deactivated": "false" } }));
-    auth0.set_user(&people[1].1, |user| {
+    auth0.set_user(&users[0].1, |user| user["user_metadata"] = json!({ "okta": { "deactivated": "false" } }));
+    auth0.set_user(&users[1].1, |user| {
         user["app_metadata"] = json!({});
         user["user_metadata"] = json!({});
         user["blocked"] = json!(false);
     });
-    auth0.set_user(&people[2].1, |user| user["app_metadata"]["okta_sync"]["deactivated"] = json!("false"));
+    auth0.set_user(&users[2].1, |user| user["app_metadata"]["okta_sync"]["deactivated"] = json!("false"));
     auth0.set_user(&active, |user| user["blocked"] = json!(true));
     let flagged = auth0.create_user(json!({
         "email": "flagged@example.com", "user_metadata": { "okta": { "deactivated": "true" } },
     }));
     world.passes(DAY);
     let repaired: Vec<OktaUserId> = world.reconcile().await.into_iter().map(|report| report.user).collect();
-    let mut expected: Vec<OktaUserId> = people[..3].iter().map(|(who, _)| who.clone()).collect();
+    let mut expected: Vec<OktaUserId> = users[..3].iter().map(|(who, _)| who.clone()).collect();
     expected.sort();
     assert_eq!(repaired, expected, "exactly those that drifted were looked at");
-    people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+    users.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
     let decisions = world.store().decisions(None, None, 0, 1000).await.unwrap();
     let restored: Vec<_> = decisions.iter().filter(|row| row.outcome == "restored").collect();
     assert_eq!(restored.len(), 2, "a lost mirror does not count as a lost mark");
     assert_eq!(world.alarms().await, ["foreign_flag"]);
     assert!(!world.lets_in(&flagged) && !world.lets_in(&active));
 
-    for (who, _) in &people {
+    for (who, _) in &users {
         world.okta().activate(who);
     }
     world.sync().await;
-    for (_, account) in people.iter().filter(|(_, account)| *account != scim) {
+    for (_, account) in users.iter().filter(|(_, account)| *account != scim) {
         world.assert_open(account);
     }
     assert_eq!(world.auth0().user(&scim).unwrap()["blocked"], true, "SCIM's block is SCIM's");
@@ -70,17 +70,17 @@ async fn reconcile_repairs_ours_and_reports_foreign() {
 #[tokio::test]
 async fn reconcile_resumes_after_stop() {
     let mut world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
-    let people: Vec<_> = (0..120)
+    let users: Vec<_> = (0..120)
         .map(|number| {
             let address = format!("p{number}@example.com");
             world.account(&address);
-            let who = world.person(&address);
+            let who = world.user(&address);
             world.okta().deactivate_silently(&who);
             who
         })
         .collect();
     world.reconcile().await;
-    assert_eq!(world.writes(), people.len());
+    assert_eq!(world.writes(), users.len());
     world.passes(DAY);
     for user in world.auth0().users() {
         world.auth0().set_user(user["user_id"].as_str().unwrap(), |user| user["app_metadata"] = json!({}));
@@ -98,13 +98,13 @@ async fn reconcile_resumes_after_stop() {
     // Two of three pages by id, and the list of users who may be denied: the first page is not requested again.
     assert_eq!(world.okta().journal().count("GET", "/api/v1/users"), 3);
     world.settle().await;
-    assert_eq!(world.writes(), people.len());
+    assert_eq!(world.writes(), users.len());
 }
 
 #[tokio::test]
 async fn adopts_lost_marks_lifts_active_users() {
     let world = World::new().await;
-    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (ann, bob) = (world.user("ann@example.com"), world.user("bob@example.com"));
     let marked = |who: &OktaUserId, email: &str| {
         world.auth0().create_user(json!({
             "email": email,
@@ -125,7 +125,7 @@ async fn adopts_lost_marks_lifts_active_users() {
 async fn ownerless_marks_raise_one_alarm() {
     // The search is an hour behind.
     let world = World::with(|setup| setup.sandbox.auth0.search_lag = HOUR).await;
-    let bob = world.person("bob@example.com");
+    let bob = world.user("bob@example.com");
     let marked = |email: &str, owner: Option<&OktaUserId>| {
         let mark = json!({ "deactivated": "true", "okta_user_id": owner.map(OktaUserId::as_str) });
         world.auth0().create_user(json!({ "email": email, "app_metadata": { "okta_sync": mark } }))
@@ -152,7 +152,7 @@ async fn reconcile_at_scale_repairs_only_drift() {
     let mut leavers = Vec::new();
     for number in 0..everybody {
         let address = format!("p{number}@example.com");
-        let who = world.person(&address);
+        let who = world.user(&address);
         let account = world.account(&address);
         if leavers.len() < denied {
             world.okta().deactivate_silently(&who);
@@ -191,34 +191,34 @@ async fn reconcile_at_scale_repairs_only_drift() {
 #[tokio::test]
 async fn user_missing_from_listing_is_rechecked() {
     let world = World::new().await;
-    let people: Vec<(OktaUserId, String)> = ["deleted", "hidden", "there"]
+    let users: Vec<(OktaUserId, String)> = ["deleted", "hidden", "there"]
         .into_iter()
         .map(|name| {
             let address = format!("{name}@example.com");
-            (world.person(&address), world.account(&address))
+            (world.user(&address), world.account(&address))
         })
         .collect();
     world.sync().await;
     world.passes(DAY);
-    for (who, _) in &people {
+    for (who, _) in &users {
         world.okta().deactivate(who);
     }
     world.sync().await;
     world.passes(DAY);
-    world.okta().delete(&people[0].0);
+    world.okta().delete(&users[0].0);
     world.sync().await;
     assert!(world.reconcile().await.is_empty(), "all of it is known");
-    world.okta().hide(&people[1].0);
+    world.okta().hide(&users[1].0);
     let looked: Vec<OktaUserId> = world.reconcile().await.into_iter().map(|report| report.user).collect();
-    assert_eq!(looked, [people[1].0.clone()]);
-    people.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
+    assert_eq!(looked, [users[1].0.clone()]);
+    users.iter().for_each(|(who, account)| world.assert_denied_for(account, who));
 }
 
 /// Leavers without an event in the log, each with an account.
 fn silent_leavers(world: &World, count: usize) -> Vec<String> {
     let one = |number: usize| {
         let address = format!("p{number}@example.com");
-        let who = world.person(&address);
+        let who = world.user(&address);
         world.okta().deactivate_silently(&who);
         world.account(&address)
     };

@@ -7,7 +7,7 @@ use super::world::{DAY, MINUTE, World};
 const SESSIONS: &str = "DELETE";
 
 async fn logged_in(world: &World) -> (okta_auth0_sync::domain::OktaUserId, String) {
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     assert!(world.lets_in(&account));
     assert_ne!(world.auth0().open_sessions(&account), (0, 0));
@@ -53,19 +53,19 @@ async fn refused_revocation_alarms_once() {
         setup.sandbox.auth0.has_session_api = false;
     })
     .await;
-    let people: Vec<_> = (0..20)
+    let users: Vec<_> = (0..20)
         .map(|number| {
             let address = format!("p{number}@example.com");
-            (world.person(&address), world.account(&address))
+            (world.user(&address), world.account(&address))
         })
         .collect();
     world.sync().await;
     world.passes(DAY);
-    for (who, _) in &people {
+    for (who, _) in &users {
         world.okta().deactivate(who);
     }
     world.sync().await;
-    for (who, account) in &people {
+    for (who, account) in &users {
         world.assert_denied_for(account, who);
         assert_eq!(world.outcome(who).await, "applied");
     }
@@ -84,7 +84,7 @@ async fn refused_revocation_alarms_once() {
     world.reconcile().await;
     assert!(!world.alarms().await.contains(&"sessions_unavailable".to_owned()));
     world.passes(DAY);
-    assert_eq!(world.reconcile().await.len(), people.len() - 1);
+    assert_eq!(world.reconcile().await.len(), users.len() - 1);
     world.passes(DAY);
     assert!(world.reconcile().await.is_empty());
 }

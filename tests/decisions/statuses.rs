@@ -8,7 +8,7 @@ use super::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
 #[tokio::test]
 async fn every_status_reaches_its_verdict() {
     let world = World::new().await;
-    let (ann, bob) = (world.person("ann@example.com"), world.person("bob@example.com"));
+    let (ann, bob) = (world.user("ann@example.com"), world.user("bob@example.com"));
     let (anns, bobs) = (world.account("ann@example.com"), world.account("bob@example.com"));
     for (status, denied_stays, open_stays) in [
         ("ACTIVE", false, true),
@@ -45,7 +45,7 @@ async fn suspension_denies_if_configured() {
             Policy { deny_statuses: [Status::Suspended, Status::Deprovisioned].into(), ..Policy::default() };
     })
     .await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.okta().suspend(&ann);
     world.sync().await;
@@ -59,7 +59,7 @@ async fn suspension_denies_if_configured() {
 #[tokio::test]
 async fn transitioning_status_decides_and_rechecks() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.okta().set_status(&ann, "ACTIVE", Some("DEPROVISIONED"));
@@ -78,7 +78,7 @@ async fn transitioning_status_decides_and_rechecks() {
 #[tokio::test]
 async fn vanished_user_is_held_until_approved() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.okta().hide(&ann);
@@ -101,7 +101,7 @@ async fn vanished_user_is_held_until_approved() {
 #[tokio::test]
 async fn narrowed_okta_role_denies_no_user() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
@@ -119,7 +119,7 @@ async fn narrowed_okta_role_denies_no_user() {
 #[tokio::test]
 async fn deleted_deactivated_user_stays_denied() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;
     world.passes(DAY);
@@ -135,7 +135,7 @@ async fn deleted_deactivated_user_stays_denied() {
 async fn unknown_deleted_user_denied_by_event_address() {
     for order in [DeleteOrder::DeactivateFirst, DeleteOrder::InitiatedFirst] {
         let world = World::with(|setup| setup.sandbox.okta.delete_order = order).await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         // The first poll comes after all of it.
         world.passes(MINUTE);
@@ -150,7 +150,7 @@ async fn unknown_deleted_user_denied_by_event_address() {
 #[tokio::test]
 async fn deletion_is_denied_once_log_confirms() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.okta().hold_log();
@@ -168,7 +168,7 @@ async fn new_user_costs_one_call_to_each() {
     world.account("ann@example.com");
     world.sync().await;
     world.clear_journals();
-    world.person("ann@example.com");
+    world.user("ann@example.com");
     world.poll().await;
     let polled = world.calls();
     world.let_pass(2 * HOUR).await;
@@ -179,7 +179,7 @@ async fn new_user_costs_one_call_to_each() {
 #[tokio::test]
 async fn newly_denying_status_reaches_existing_users() {
     let mut world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.okta().suspend(&ann);
     world.sync().await;
@@ -199,7 +199,7 @@ async fn newly_denying_status_reaches_existing_users() {
 async fn log_departure_outweighs_stale_active() {
     for (back, held) in [(None, false), (Some(HOUR / 2), true)] {
         let world = World::new().await;
-        let ann = world.person("ann@example.com");
+        let ann = world.user("ann@example.com");
         let account = world.account("ann@example.com");
         world.sync().await;
         world.passes(DAY);
@@ -225,7 +225,7 @@ async fn log_departure_outweighs_stale_active() {
 #[tokio::test]
 async fn late_poll_does_not_hold_departed_user() {
     let world = World::new().await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.passes(DAY);

@@ -169,7 +169,7 @@ async fn decision_table_rows_hold() {
         let [verdict, mark, held_by_another, outcome, then] = row[..] else { panic!("{row:?}") };
         played.insert((verdict, mark, held_by_another));
         let world = World::new().await;
-        let ann = world.person_called("ann", "team@example.com");
+        let ann = world.user_called("ann", "team@example.com");
         let account = world.account("team@example.com");
         world.sync().await;
         world.passes(DAY);
@@ -187,7 +187,7 @@ async fn decision_table_rows_hold() {
             _ => {}
         });
         if held_by_another == "yes" {
-            world.person_called("bob", "TEAM@example.com");
+            world.user_called("bob", "TEAM@example.com");
         }
         let status = match verdict {
             "deny" => "DEPROVISIONED",

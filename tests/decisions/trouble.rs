@@ -7,12 +7,12 @@ use super::world::{DAY, HOUR, MINUTE, World};
 #[tokio::test]
 async fn failing_user_does_not_stop_others() {
     let world = World::new().await;
-    let poison = world.person("poison@example.com");
+    let poison = world.user("poison@example.com");
     world.account("poison@example.com");
     let others: Vec<_> = (0..5)
         .map(|number| {
             let address = format!("p{number}@example.com");
-            (world.person(&address), world.account(&address))
+            (world.user(&address), world.account(&address))
         })
         .collect();
     world.sync().await;
@@ -31,7 +31,7 @@ async fn failing_user_does_not_stop_others() {
 #[tokio::test]
 async fn failed_user_retries_daily_or_on_event() {
     let mut world = World::with(|setup| setup.options.max_attempts = 4).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     let path = format!("/api/v1/users/{ann}");
@@ -58,7 +58,7 @@ async fn failed_user_retries_daily_or_on_event() {
 #[tokio::test]
 async fn waiting_for_remote_is_not_an_attempt() {
     let world = World::with(|setup| setup.options.max_attempts = 2).await;
-    let ann = world.person("ann@example.com");
+    let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.sync().await;
     world.auth0().faults().add(Fault::everywhere(Effect::Drop));
@@ -76,7 +76,7 @@ async fn waiting_for_remote_is_not_an_attempt() {
 #[tokio::test]
 async fn failing_address_does_not_block_others() {
     let world = World::new().await;
-    let ann = world.person_called("a@example.com", "b@example.com");
+    let ann = world.user_called("a@example.com", "b@example.com");
     let account = world.account("a@example.com");
     let other = world.account("b@example.com");
     world.sync().await;

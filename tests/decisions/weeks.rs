@@ -303,7 +303,7 @@ impl History {
             return;
         }
         let login = format!("login{}", self.users.len());
-        let id = self.world.person_called(&login, &email);
+        let id = self.world.user_called(&login, &email);
         self.log_step(format!("{id} is created as {email}"));
         self.unread.insert(id.clone());
         self.users.push((id, email));

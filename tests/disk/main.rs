@@ -30,9 +30,9 @@ async fn harness_with_users() -> (Harness, BTreeSet<String>) {
     let harness = Harness::start().await;
     let mut left = BTreeSet::new();
     for number in 0..8 {
-        let (person, account) = harness.person(&format!("person{number}"));
+        let (user, account) = harness.user(&format!("person{number}"));
         if number % 2 == 0 {
-            harness.sandbox.okta().deactivate(&person);
+            harness.sandbox.okta().deactivate(&user);
             left.insert(account);
         }
     }
@@ -202,8 +202,8 @@ async fn read_only_disk_is_reported_and_readable() {
 
     run(&["sync"], &[]).await.exits(0);
     assert_eq!(harness.shut_out(), left);
-    let (person, account) = harness.person("late");
-    harness.sandbox.okta().deactivate(&person);
+    let (user, account) = harness.user("late");
+    harness.sandbox.okta().deactivate(&user);
     let whole = fs::read(folder.join("state.db")).unwrap();
     for arguments in [
         &["sync"][..],
@@ -231,8 +231,8 @@ async fn read_only_disk_is_reported_and_readable() {
 async fn locked_state_is_reported_loses_no_user() {
     let (harness, left) = harness_with_users().await;
     harness.sync().await;
-    let (person, account) = harness.person("late");
-    harness.sandbox.okta().deactivate(&person);
+    let (user, account) = harness.user("late");
+    harness.sandbox.okta().deactivate(&user);
     let mut other = SqliteConnectOptions::new().filename(harness.state()).connect().await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let ran = harness.run(&["sync"]).await;
@@ -279,11 +279,11 @@ async fn damaged_page_never_panics_or_empties_state() {
                 "backup" => {
                     let options = SqliteConnectOptions::new().filename(&copy).immutable(true).read_only(true);
                     let mut copied = options.connect().await.unwrap();
-                    let people: i64 = sqlx::query_scalar("SELECT count(*) FROM accounts WHERE denied = 1")
+                    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM accounts WHERE denied = 1")
                         .fetch_one(&mut copied)
                         .await
                         .unwrap();
-                    assert_eq!(usize::try_from(people).unwrap(), left.len(), "{story}");
+                    assert_eq!(usize::try_from(users).unwrap(), left.len(), "{story}");
                     copied.close().await.unwrap();
                 }
                 "sync" => unnoticed += 1,
@@ -329,12 +329,12 @@ async fn crash_state_opens_with_and_without_wal() {
 async fn restored_backup_loses_no_user() {
     let (harness, mut left) = harness_with_users().await;
     let okta = harness.sandbox.okta();
-    let (returns, open) = harness.person("returns");
+    let (returns, open) = harness.user("returns");
     okta.deactivate(&returns);
     harness.sync().await;
     harness.run(&["backup", "yesterday.db"]).await.exits(0);
     // After the backup, one user is deactivated and one reactivated.
-    let (leaves, account) = harness.person("leaves");
+    let (leaves, account) = harness.user("leaves");
     okta.deactivate(&leaves);
     okta.activate(&returns);
     harness.sync().await;
@@ -343,7 +343,7 @@ async fn restored_backup_loses_no_user() {
     // After the restore, another user is deactivated before the program runs again.
     delete_state(&harness);
     fs::copy(harness.folder().join("yesterday.db"), harness.state()).unwrap();
-    let (leaves, account) = harness.person("leaves-then");
+    let (leaves, account) = harness.user("leaves-then");
     okta.deactivate(&leaves);
     left.insert(account);
     let writes = harness.writes();

@@ -33,8 +33,8 @@ fn asked(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn copied_state_answers_and_shows_edits() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
-    let (gone, _) = harness.person("gone");
+    let (ann, account) = harness.user("ann");
+    let (gone, _) = harness.user("gone");
     harness.sync().await;
     // Auth0 gives its responses an id.
     let (name, value) = ("x-auth0-requestid".to_owned(), Some("request-1".to_owned()));
@@ -97,12 +97,12 @@ async fn copied_state_answers_and_shows_edits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_survive_retention_and_forget() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
-    let (gone, _) = harness.person("gone");
-    let (bob, bobs) = harness.person("bob");
+    let (ann, account) = harness.user("ann");
+    let (gone, _) = harness.user("gone");
+    let (bob, bobs) = harness.user("bob");
     harness.sync().await;
-    for person in [&ann, &gone, &bob] {
-        harness.sandbox.okta().deactivate(person);
+    for user in [&ann, &gone, &bob] {
+        harness.sandbox.okta().deactivate(user);
     }
     harness.sync().await;
     harness.sandbox.okta().delete(&gone);

@@ -137,10 +137,10 @@ fn furnish(harness: &Harness) -> PathBuf {
     let file = home.join("etc/okta-auth0-sync/config.toml");
     fs::write(&file, config).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    harness.person("bob");
+    harness.user("bob");
     for name in ["ann", "test.person"] {
-        let (person, _) = harness.person(name);
-        harness.sandbox.okta().deactivate(&person);
+        let (user, _) = harness.user(name);
+        harness.sandbox.okta().deactivate(&user);
     }
     harness.sandbox.auth0().create_user(json!({ "email": "ann@example.com", "connection": "google-oauth2" }));
     home

@@ -49,8 +49,8 @@ async fn awkward() -> (Harness, String) {
     harness.account("漢字漢字漢字@例え.example.com");
     let hostile = okta.create_user(&NewUser::new("\u{1b}]0;t\u{7}@example.com", "plain@example.com"));
     harness.account("plain@example.com");
-    for person in [&long, &wide, &hostile] {
-        okta.deactivate(person);
+    for user in [&long, &wide, &hostile] {
+        okta.deactivate(user);
     }
     okta.push_log_entry(json!({ "uuid": "\u{1b}]0;t\u{7}", "published": "never", "eventType":
         "user.lifecycle.deactivate", "displayMessage": "\u{1b}]0;t\u{7}", "target": null }));
@@ -173,10 +173,10 @@ async fn prompts_accept_no_eof_and_interrupt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_bar_only_on_terminal() {
     let harness = Harness::start().await;
-    let people: Vec<_> = (0..6).map(|number| harness.person(&format!("p{number}")).0).collect();
+    let users: Vec<_> = (0..6).map(|number| harness.user(&format!("p{number}")).0).collect();
     harness.sync().await;
-    for person in &people[..3] {
-        harness.sandbox.okta().deactivate(person);
+    for user in &users[..3] {
+        harness.sandbox.okta().deactivate(user);
     }
     let told = harness.sync().await;
     for line in [
@@ -188,8 +188,8 @@ async fn progress_bar_only_on_terminal() {
         assert!(told.err.contains(line), "{line:?} is missing:\n{}", told.err);
     }
     assert!(!told.out.contains("looking at") && !told.err.contains(['\r', '\u{1b}', '⠁']), "{told:?}");
-    for person in &people[3..] {
-        harness.sandbox.okta().deactivate(person);
+    for user in &users[3..] {
+        harness.sandbox.okta().deactivate(user);
     }
     let folder = harness.folder().to_owned();
     tokio::task::spawn_blocking(move || {
@@ -216,7 +216,7 @@ async fn progress_bar_only_on_terminal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn long_lists_are_truncated_with_notice() {
     let harness = Harness::start().await;
-    let (ann, _) = harness.person("ann");
+    let (ann, _) = harness.user("ann");
     harness.sync().await;
     for _ in 0..30 {
         harness.sandbox.okta().deactivate(&ann);

@@ -84,7 +84,7 @@ fn about_the_guard<'a>(messages: &'a [Value], event: &str) -> Vec<&'a Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn alarm_webhook_retries_and_delivers_once() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
+    let (ann, account) = harness.user("ann");
     let mut receiver = Receiver::listen(2).await;
     harness.sandbox.okta().deactivate(&ann);
     let mut daemon = daemon(&harness, &receiver);

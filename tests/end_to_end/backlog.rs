@@ -39,7 +39,7 @@ async fn backlog_marks_exactly_right_accounts() {
         }
         okta.deactivate(&leaver);
         if number % LEAVERS_PER_STAYER == 0 {
-            let (stayer, _) = harness.person(&format!("stayer{number}"));
+            let (stayer, _) = harness.user(&format!("stayer{number}"));
             others += 2;
             match number % 3 {
                 0 => {

@@ -83,7 +83,7 @@ async fn harness() -> Harness {
     harness.sandbox.okta().set_limits(Limits::default());
     harness.sandbox.auth0().set_bucket(Bucket::default());
     harness.configure(LOUDEST);
-    let (ann, _) = harness.person("ann");
+    let (ann, _) = harness.user("ann");
     harness.sandbox.okta().deactivate(&ann);
     harness
 }
@@ -117,7 +117,7 @@ async fn trace_level_pass_shows_no_secret() {
         all_silent(&arguments.join(" "), &harness, &harness.run(arguments).await);
     }
 
-    let (bob, account) = harness.person("bob");
+    let (bob, account) = harness.user("bob");
     harness.sandbox.okta().deactivate(&bob);
     let auth0 = harness.sandbox.auth0();
     let mut daemon = harness.daemon();

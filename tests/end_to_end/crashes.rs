@@ -19,7 +19,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::harness::{Harness, patches, within};
 
-const PEOPLE: usize = 30;
+const USERS: usize = 30;
 /// Random runs after a crash at every point, and in the usual test.
 const RUNS: u32 = 40;
 const FEW_RUNS: u32 = 8;
@@ -37,7 +37,7 @@ const NOT_PASSED: [(&str, &str); 3] = [
 ];
 
 /// A user and their account.
-struct Person {
+struct User {
     id: OktaUserId,
     email: String,
     account: String,
@@ -130,7 +130,7 @@ fn scenario_of(point: &str) -> Scenario {
 struct Tenants {
     harness: Harness,
     webhook: String,
-    people: Vec<Person>,
+    users: Vec<User>,
     random: fastrand::Rng,
     run: u32,
     reached: BTreeSet<String>,
@@ -151,7 +151,7 @@ impl Tenants {
         let mut tenants = Self {
             harness,
             webhook,
-            people: Vec::new(),
+            users: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
             run: 0,
             reached: BTreeSet::new(),
@@ -159,16 +159,16 @@ impl Tenants {
             writes: 0,
             bound: true,
         };
-        for _ in 0..PEOPLE {
+        for _ in 0..USERS {
             tenants.join();
         }
         tenants
     }
 
     fn join(&mut self) -> usize {
-        let name = format!("person{}", self.people.len());
-        let (id, account) = self.harness.person(&name);
-        self.people.push(Person {
+        let name = format!("person{}", self.users.len());
+        let (id, account) = self.harness.user(&name);
+        self.users.push(User {
             id,
             email: format!("{name}@example.com"),
             account,
@@ -180,44 +180,44 @@ impl Tenants {
             writes_cut_off: 0,
             changes: 0,
         });
-        self.people.len() - 1
+        self.users.len() - 1
     }
 
     fn leave(&mut self, who: usize) {
-        let person = &mut self.people[who];
-        self.harness.sandbox.okta().deactivate(&person.id);
-        (person.left, person.ever_left) = (true, true);
-        person.changes += 1;
+        let user = &mut self.users[who];
+        self.harness.sandbox.okta().deactivate(&user.id);
+        (user.left, user.ever_left) = (true, true);
+        user.changes += 1;
     }
 
     /// Lets a few users leave, return or be deleted. Returns which.
     fn change_users(&mut self, count: usize) -> Vec<usize> {
         let mut changed = Vec::new();
         for _ in 0..count {
-            let who = self.random.usize(..self.people.len());
-            let person = &mut self.people[who];
-            if person.deleted || person.forgotten {
+            let who = self.random.usize(..self.users.len());
+            let user = &mut self.users[who];
+            if user.deleted || user.forgotten {
                 continue;
             }
-            if !person.left {
+            if !user.left {
                 self.leave(who);
             } else if self.random.u32(..20) == 0 {
-                self.harness.sandbox.okta().delete(&person.id);
-                person.deleted = true;
+                self.harness.sandbox.okta().delete(&user.id);
+                user.deleted = true;
                 // Another user takes their place.
                 self.join();
             } else {
-                self.harness.sandbox.okta().activate(&person.id);
-                person.left = false;
-                person.changes += 1;
+                self.harness.sandbox.okta().activate(&user.id);
+                user.left = false;
+                user.changes += 1;
             }
             changed.push(who);
         }
         changed
     }
 
-    fn is_marked(&self, person: &Person) -> bool {
-        self.harness.mark(&person.account)["deactivated"] == "true"
+    fn is_marked(&self, user: &User) -> bool {
+        self.harness.mark(&user.account)["deactivated"] == "true"
     }
 
     /// Runs the program once, ends it, and checks what it left.
@@ -228,10 +228,10 @@ impl Tenants {
         okta.journal().clear();
         auth0.journal().clear();
         let may_write: BTreeMap<String, usize> = self
-            .people
+            .users
             .iter()
             // A purge removes even marks that deny no user.
-            .map(|person| (person.account.clone(), arguments[0] == "purge" || self.is_marked(person) != person.left))
+            .map(|user| (user.account.clone(), arguments[0] == "purge" || self.is_marked(user) != user.left))
             .map(|(account, may)| (account, usize::from(may)))
             .collect();
         let log = fs::File::create(self.harness.folder().join("run.log")).unwrap();
@@ -316,7 +316,7 @@ impl Tenants {
     /// No write was needless, and no user who never left has a mark.
     fn check_writes(&mut self, mut may_write: BTreeMap<String, usize>, changed: &[usize], end: End, context: &str) {
         for who in changed {
-            *may_write.entry(self.people[*who].account.clone()).or_default() += 1;
+            *may_write.entry(self.users[*who].account.clone()).or_default() += 1;
         }
         let mut written: BTreeMap<String, usize> = BTreeMap::new();
         for patch in patches(&self.harness.sandbox.auth0().journal().requests()) {
@@ -325,18 +325,18 @@ impl Tenants {
             }
         }
         for (account, count) in &written {
-            let person = self.people.iter_mut().find(|person| person.account == *account);
-            let person = person.unwrap_or_else(|| panic!("{account} belongs to no user"));
+            let user = self.users.iter_mut().find(|user| user.account == *account);
+            let user = user.unwrap_or_else(|| panic!("{account} belongs to no user"));
             let may = may_write.get(account).copied().unwrap_or(0);
             assert!(*count <= may, "{account} was written {count} times for {may} changes\n{context}");
-            person.writes += count;
+            user.writes += count;
             if !matches!(end, End::Exited(_)) {
-                person.writes_cut_off += count;
+                user.writes_cut_off += count;
             }
             self.writes += count;
         }
-        for person in &self.people {
-            assert!(person.ever_left || !self.is_marked(person), "{} never left\n{context}", person.email);
+        for user in &self.users {
+            assert!(user.ever_left || !self.is_marked(user), "{} never left\n{context}", user.email);
         }
     }
 
@@ -376,9 +376,9 @@ impl Tenants {
         let to_come = self.log_from(next).await;
         for entry in self.harness.sandbox.okta().log_entries() {
             let uuid = entry["uuid"].as_str().unwrap();
-            let mut forgotten = self.people.iter().filter(|person| person.forgotten);
+            let mut forgotten = self.users.iter().filter(|user| user.forgotten);
             let is_asked_for = entry["eventType"].as_str().unwrap().starts_with("user.lifecycle.")
-                && !forgotten.any(|person| entry.to_string().contains(person.id.as_str()));
+                && !forgotten.any(|user| entry.to_string().contains(user.id.as_str()));
             assert!(
                 !is_asked_for || recorded.contains(uuid) || to_come.contains(uuid),
                 "the cursor has passed {uuid}, which is not stored\n{context}"
@@ -439,19 +439,19 @@ impl Tenants {
             Scenario::Adopt => {
                 // The mark of a user whom the state does not know: the log has no event about them.
                 let who = self.join();
-                let person = &mut self.people[who];
-                okta.deactivate_silently(&person.id);
-                (person.left, person.ever_left, person.changes) = (true, true, 1);
-                let mark = json!({ "deactivated": "true", "okta_user_id": person.id.as_str(), "status": "DEPROVISIONED",
+                let user = &mut self.users[who];
+                okta.deactivate_silently(&user.id);
+                (user.left, user.ever_left, user.changes) = (true, true, 1);
+                let mark = json!({ "deactivated": "true", "okta_user_id": user.id.as_str(), "status": "DEPROVISIONED",
                                    "at": "2026-01-01T00:00:00.000Z" });
-                auth0.set_user(&person.account, |user| {
+                auth0.set_user(&user.account, |user| {
                     user["app_metadata"] = json!({ "okta_sync": mark });
                     user["user_metadata"] = json!({ "okta": { "deactivated": "true" } });
                 });
                 self.run_program(&["reconcile", "--all"], &[], kill_at).await;
             }
             Scenario::Look => {
-                let email = self.people[0].email.clone();
+                let email = self.users[0].email.clone();
                 self.run_program(&["user", &email, "--sync"], &[], kill_at).await;
             }
             Scenario::Check => {
@@ -504,8 +504,8 @@ impl Tenants {
                 let who = self.join();
                 self.leave(who);
                 self.run_to_end(&["sync"], &[]).await;
-                self.people[who].forgotten = true;
-                let email = self.people[who].email.clone();
+                self.users[who].forgotten = true;
+                let email = self.users[who].email.clone();
                 self.run_program(&["forget", &email, "--yes"], &[], kill_at).await;
             }
         }
@@ -519,7 +519,7 @@ impl Tenants {
         let end = self.run_to_end(&["reconcile", "--all"], &[]).await;
         assert_eq!(end, End::Exited(0), "{}", fs::read_to_string(self.harness.folder().join("run.log")).unwrap());
         let denied: BTreeSet<String> =
-            self.people.iter().filter(|person| person.left).map(|person| person.account.clone()).collect();
+            self.users.iter().filter(|user| user.left).map(|user| user.account.clone()).collect();
         assert_eq!(self.harness.shut_out(), denied, "exactly the users who left are denied");
 
         let store = self.harness.store().await;
@@ -529,32 +529,32 @@ impl Tenants {
         store.close().await;
         assert_eq!((status.pending, status.failed, status.held, status.quarantined), (0, 0, 0, 0));
         assert_eq!(usize::try_from(status.denied).unwrap(), denied.len());
-        for person in self.people.iter().filter(|person| !person.forgotten) {
+        for user in self.users.iter().filter(|user| !user.forgotten) {
             // Without enforcement a decision says what would have been written.
             let mine: Vec<_> = decisions
                 .iter()
-                .filter(|decision| decision.auth0_user_id.as_deref() == Some(person.account.as_str()))
+                .filter(|decision| decision.auth0_user_id.as_deref() == Some(user.account.as_str()))
                 .filter(|decision| decision.outcome != "not_enforced")
                 .collect();
             let last = mine.last().and_then(|decision| decision.after.as_deref()).unwrap_or("open");
-            assert_eq!(last == "denied", person.left, "{}: the last decision says {last}", person.email);
+            assert_eq!(last == "denied", user.left, "{}: the last decision says {last}", user.email);
             // A decision starts from what the one before it left, unless a run was cut off between a write and its decision.
             let gaps = mine.windows(2).filter(|pair| pair[0].after != pair[1].before).count();
             assert!(
-                gaps <= person.writes_cut_off,
+                gaps <= user.writes_cut_off,
                 "{}: {gaps} writes have no decision, but only {} were cut off: {mine:#?}",
-                person.email,
-                person.writes_cut_off
+                user.email,
+                user.writes_cut_off
             );
-            assert!(person.writes <= person.changes + person.writes_cut_off, "{}", person.email);
+            assert!(user.writes <= user.changes + user.writes_cut_off, "{}", user.email);
         }
-        let cut_off = self.people.iter().map(|person| person.writes_cut_off).sum::<usize>();
+        let cut_off = self.users.iter().map(|user| user.writes_cut_off).sum::<usize>();
         eprintln!(
             "{} runs ({:?}), {} people, {} changes, {} writes ({cut_off} in runs that were cut off), {} decisions proven",
             self.run,
             self.ends,
-            self.people.len(),
-            self.people.iter().map(|person| person.changes).sum::<usize>(),
+            self.users.len(),
+            self.users.iter().map(|user| user.changes).sum::<usize>(),
             self.writes,
             verified.rows
         );
@@ -565,7 +565,7 @@ impl Tenants {
         for point in failpoints().iter().filter(|point| point.contains("::purged::")) {
             self.purge_until(&KillAt::Point(point.clone(), 1)).await;
         }
-        let left: Vec<String> = self.people.iter().map(|person| person.account.clone()).collect();
+        let left: Vec<String> = self.users.iter().map(|user| user.account.clone()).collect();
         self.purge_until(&KillAt::None).await;
         for account in left {
             assert_ne!(self.harness.mark(&account)["deactivated"], "true", "{account}");
@@ -574,7 +574,7 @@ impl Tenants {
 
     async fn purge_until(&mut self, kill_at: &KillAt) {
         // From now on no mark may deny a user.
-        self.people.iter_mut().for_each(|person| person.left = false);
+        self.users.iter_mut().for_each(|user| user.left = false);
         self.run_program(&["purge", "--yes"], &[], kill_at).await;
     }
 }

@@ -27,11 +27,11 @@ struct Cast {
 impl Cast {
     fn enter(harness: &Harness) -> Self {
         Self {
-            denied: harness.person("denied"),
-            returned: harness.person("returned"),
+            denied: harness.user("denied"),
+            returned: harness.user("returned"),
             without_account: harness.okta_user("without-account@example.com"),
-            unknown_status: harness.person("unknown-status").0,
-            stays: harness.person("stays"),
+            unknown_status: harness.user("unknown-status").0,
+            stays: harness.user("stays"),
         }
     }
 }
@@ -70,7 +70,7 @@ async fn write(file: &Path) {
     harness.run(&["backup", file.to_str().unwrap()]).await.exits(0);
 }
 
-fn person(story: &str) -> Value {
+fn user(story: &str) -> Value {
     serde_json::from_str::<Value>(story).unwrap()["person"].clone()
 }
 
@@ -99,7 +99,7 @@ async fn golden_states_of_each_schema_open() {
         let status: Value = serde_json::from_str(&status.exits(0).out).unwrap();
         assert_eq!((&status["denied"], &status["quarantined"]), (&1.into(), &1.into()), "{number}: {status:#}");
         let story = harness.run(&["user", "denied@example.com", "--json"]).await;
-        let told = person(&story.exits(0).out);
+        let told = user(&story.exits(0).out);
         assert_eq!((&told["okta_user_id"], &told["status"]), (&cast.denied.0.as_str().into(), &"DEPROVISIONED".into()));
         assert!(story.out.contains(&cast.denied.1), "{number}: {}", story.out);
         let proven = harness.run(&["audit", "verify"]).await;

@@ -42,7 +42,7 @@ async fn asked(harness: &Harness, arguments: &[&str], format: &str) -> Ran {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_profile_fields_do_nothing() {
     let harness = Harness::start().await;
-    let (victim, open) = harness.person("victim");
+    let (victim, open) = harness.user("victim");
     let mut theirs = Vec::new();
     for text in HOSTILE {
         let id = harness.sandbox.okta().create_user(&NewUser::new(text, text));
@@ -104,7 +104,7 @@ async fn huge_events_do_not_block_later_users() {
     okta.push_log_entry(entry("long", &format!("{}@example.com", "x".repeat(10 << 20)), Value::Null));
     okta.push_log_entry(json!({ "uuid": "y".repeat(1 << 20), "published": "z".repeat(1 << 20), "target": deep(500),
                                 "eventType": "user.lifecycle.deactivate" }));
-    let (behind, account) = harness.person("behind");
+    let (behind, account) = harness.user("behind");
     okta.deactivate(&behind);
     let ran = harness.run(&["sync"]).await;
     assert!(matches!(ran.code, Some(0 | 1)), "{}", ran.all());

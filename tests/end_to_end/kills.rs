@@ -38,12 +38,12 @@ async fn kills_lose_no_user() {
     let okta = harness.sandbox.okta();
     let mut expected = BTreeSet::new();
     for number in 0..leavers {
-        let (leaver, account) = harness.person(&format!("leaver{number}"));
+        let (leaver, account) = harness.user(&format!("leaver{number}"));
         okta.deactivate(&leaver);
         expected.insert(account);
     }
     for number in 0..stayers {
-        let (stayer, _) = harness.person(&format!("stayer{number}"));
+        let (stayer, _) = harness.user(&format!("stayer{number}"));
         if number % 2 == 0 {
             okta.deactivate(&stayer);
             okta.activate(&stayer);

@@ -125,11 +125,11 @@ fn parsed(id: &str) -> OktaUserId {
 /// The last outcome of a user, and the last verdict.
 async fn ending(harness: &Harness, id: &str) -> (Option<String>, Option<String>) {
     let store = harness.store().await;
-    let person = store.find_users(id).await.unwrap().into_iter().next().expect("the user is known");
+    let user = store.find_users(id).await.unwrap().into_iter().next().expect("the user is known");
     let decisions = store.decisions(Some(&parsed(id)), None, 0, 1000).await.unwrap();
     store.close().await;
     (
-        person.outcome.map(|outcome| outcome.as_str().to_owned()),
+        user.outcome.map(|outcome| outcome.as_str().to_owned()),
         decisions.last().and_then(|decision| decision.verdict.clone()),
     )
 }

@@ -48,7 +48,7 @@ async fn foreign_file_as_state_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn state_of_other_tenants_is_refused() {
     let (one, other) = (Harness::start().await, Harness::start().await);
-    let (ann, account) = one.person("ann");
+    let (ann, account) = one.user("ann");
     one.sync().await;
     one.sandbox.okta().deactivate(&ann);
     let foreign = other.account("ann@example.com");
@@ -70,7 +70,7 @@ async fn state_of_other_tenants_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mistyped_address_can_be_corrected() {
     let (right, wrong) = (Harness::start().await, Harness::start().await);
-    let (ann, account) = right.person("ann");
+    let (ann, account) = right.user("ann");
     right.sandbox.okta().deactivate(&ann);
     let mut command = right.program(&["sync"]);
     wrong.sandbox.okta().revoke_token();
@@ -86,7 +86,7 @@ async fn mistyped_address_can_be_corrected() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_org_at_same_address_is_refused() {
     let harness = Harness::start().await;
-    let (ann, _) = harness.person("ann");
+    let (ann, _) = harness.user("ann");
     harness.sync().await;
     let body = json!({ "id": "00oAnotherOrg0000000", "pipeline": "idx" });
     let other = Effect::Status { code: 200, body, headers: Vec::new() };
@@ -100,7 +100,7 @@ async fn other_org_at_same_address_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_report_and_lose_nothing() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
+    let (ann, account) = harness.user("ann");
     harness.sandbox.okta().deactivate(&ann);
 
     harness.sandbox.okta().revoke_token();
@@ -134,7 +134,7 @@ async fn unresolvable_host_is_reported() {
     for (section, host) in [("OKTA", "https://no-such-org.invalid"), ("AUTH0", "https://no-such-tenant.invalid")] {
         runs.spawn(async move {
             let harness = Harness::start().await;
-            let (ann, account) = harness.person("ann");
+            let (ann, account) = harness.user("ann");
             harness.sandbox.okta().deactivate(&ann);
             let mut command = harness.program(&["sync"]);
             command.env(format!("OKTA_AUTH0_SYNC__{section}__URL"), host);
@@ -150,7 +150,7 @@ async fn unresolvable_host_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn state_in_use_is_refused() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
+    let (ann, account) = harness.user("ann");
     let (okta, auth0) = (harness.sandbox.okta(), harness.sandbox.auth0());
     let mut daemon = harness.daemon();
     daemon.until("its first request", okta.journal().wait_for(|requests| !requests.is_empty())).await;
@@ -182,7 +182,7 @@ async fn newer_state_is_refused() {
     .unwrap();
     connection.close().await.unwrap();
 
-    let (ann, account) = harness.person("ann");
+    let (ann, account) = harness.user("ann");
     harness.sandbox.okta().deactivate(&ann);
     let asked = harness.sandbox.okta().journal().total();
     for arguments in [&["sync"][..], &["run"], &["status"]] {
@@ -201,7 +201,7 @@ async fn newer_state_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_survives_revoked_credential() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
+    let (ann, account) = harness.user("ann");
     let (okta, auth0) = (harness.sandbox.okta(), harness.sandbox.auth0());
     let mut daemon = harness.daemon();
     let read = |request: &Recorded| request.path.starts_with("/api/v1/logs") && request.status == Some(200);

@@ -60,7 +60,7 @@ async fn settled(harness: &Harness, daemon: &mut Daemon, account: &str, denied: 
 #[tokio::test(flavor = "multi_thread")]
 async fn deactivation_during_look_is_not_lost() {
     let harness = Harness::start().await;
-    let (ann, account) = harness.person("ann");
+    let (ann, account) = harness.user("ann");
     let held = hold(&harness, Middle::Read, &ann);
     let mut daemon = harness.daemon();
     daemon.until("the look at a user who is active", held.arrived()).await;
@@ -83,7 +83,7 @@ async fn deactivation_during_look_is_not_lost() {
 async fn reactivation_during_denial_is_not_lost() {
     for middle in [Middle::Read, Middle::BeforeWrite, Middle::AfterWrite] {
         let harness = Harness::start().await;
-        let (ann, account) = harness.person("ann");
+        let (ann, account) = harness.user("ann");
         harness.sandbox.okta().deactivate(&ann);
         let held = hold(&harness, middle, &ann);
         let mut daemon = harness.daemon();
@@ -109,7 +109,7 @@ async fn reactivation_during_denial_is_not_lost() {
 async fn second_deactivation_during_lift_is_not_lost() {
     for middle in [Middle::Read, Middle::BeforeWrite, Middle::AfterWrite] {
         let harness = Harness::start().await;
-        let (ann, account) = harness.person("ann");
+        let (ann, account) = harness.user("ann");
         harness.sandbox.okta().deactivate(&ann);
         harness.sync().await;
         harness.sandbox.okta().activate(&ann);

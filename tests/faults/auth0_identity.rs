@@ -33,8 +33,8 @@ async fn one_token_serves_all_with_secret_or_key() {
             }
         })
         .await;
-        let people = [world.leaver("ann"), world.leaver("bob")];
-        world.denies(&people).await;
+        let users = [world.leaver("ann"), world.leaver("bob")];
+        world.denies(&users).await;
         assert_eq!(statuses(&world, TOKEN), [200]);
     }
 }
@@ -60,8 +60,8 @@ async fn expired_or_revoked_token_costs_one_call() {
 
     world.auth0().journal().clear();
     world.auth0().revoke_tokens();
-    let people = [world.leaver("cyd"), world.leaver("dan"), world.leaver("eve"), world.leaver("fay")];
-    world.denies(&people).await;
+    let users = [world.leaver("cyd"), world.leaver("dan"), world.leaver("eve"), world.leaver("fay")];
+    world.denies(&users).await;
     assert_eq!(statuses(&world, TOKEN), [200], "four concurrent looks fetch one token");
     let refused = statuses(&world, "/").into_iter().filter(|status| *status == 401).count();
     assert!((1..=4).contains(&refused), "{refused}");
@@ -209,7 +209,7 @@ async fn assert_waits_then_resumes(refusal: &Refusal) {
 #[tokio::test]
 async fn long_refusal_probes_once_a_minute() {
     let world = start().await;
-    let people: Vec<_> = ["ann", "bob", "cyd"].map(|name| world.leaver(name)).into();
+    let users: Vec<_> = ["ann", "bob", "cyd"].map(|name| world.leaver(name)).into();
     always(
         &world,
         "POST",
@@ -219,11 +219,11 @@ async fn long_refusal_probes_once_a_minute() {
     world.try_poll().await.unwrap();
     for _ in 0..6 * 60 {
         world.clock.advance(s(60));
-        snoozed(world.look(&people[0]).await);
+        snoozed(world.look(&users[0]).await);
     }
     assert!(statuses(&world, TOKEN).len() <= 6 * 60, "{}", statuses(&world, TOKEN).len());
     assert_eq!(statuses(&world, BY_EMAIL).len(), 0);
     clear_faults(&world);
     world.clock.advance(REFUSED_FOR);
-    world.denies(&people).await;
+    world.denies(&users).await;
 }

@@ -35,13 +35,13 @@ fn refused_cursor() -> Fault {
 async fn short_pages_are_read_to_the_end() {
     let world = start().await;
     world.okta().set_log_page_max(Some(6));
-    let mut people = Vec::new();
+    let mut users = Vec::new();
     for number in 0..11 {
-        people.push(world.leaver(&format!("user{number}")));
+        users.push(world.leaver(&format!("user{number}")));
     }
     let pass = world.try_poll().await.unwrap();
     assert_eq!(missing(&world).await, 0, "one pass reads the whole log: {pass:?}");
-    world.denies(&people).await;
+    world.denies(&users).await;
 }
 
 #[tokio::test]

@@ -102,11 +102,11 @@ async fn unusable_page_is_fetched_again() {
         let elsewhere = Elsewhere::new().await;
         for begun in [false, true] {
             let world = start().await;
-            let mut people = vec![world.leaver("ann")];
+            let mut users = vec![world.leaver("ann")];
             if begun {
                 world.try_poll().await.unwrap();
             }
-            people.push(world.leaver("bob"));
+            users.push(world.leaver("bob"));
             for effect in effects(&elsewhere.origin) {
                 world.okta_fault("GET", LOGS, effect, 2);
             }
@@ -117,7 +117,7 @@ async fn unusable_page_is_fetched_again() {
                 world.clock.advance(s(31));
             }
             assert_eq!(world.pages().len() - before, 2, "{name}: one request a pass");
-            world.denies(&people).await;
+            world.denies(&users).await;
         }
         assert_eq!(elsewhere.visits(), 0, "{name}");
     }
@@ -133,16 +133,16 @@ async fn partly_read_page_is_requested_smaller() {
     ] {
         for begun in [false, true] {
             let world = start().await;
-            let mut people = vec![world.leaver("ann")];
+            let mut users = vec![world.leaver("ann")];
             if begun {
                 world.try_poll().await.unwrap();
             }
-            people.push(world.leaver("bob"));
+            users.push(world.leaver("bob"));
             let before = world.pages().len();
             for effect in effects.clone() {
                 world.okta_fault("GET", LOGS, effect, 2);
             }
-            world.denies(&people).await;
+            world.denies(&users).await;
             let asked = world.pages().split_off(before);
             let limits: Vec<bool> = [1000, 500, 250]
                 .iter()
@@ -228,16 +228,16 @@ async fn next_link_parses_in_any_form() {
 async fn next_link_host_is_ignored() {
     let elsewhere = Elsewhere::new().await;
     let world = start().await;
-    let mut people = vec![world.leaver("ann")];
+    let mut users = vec![world.leaver("ann")];
     world.okta_fault("GET", LOGS, Effect::NextLinkOrigin(elsewhere.origin.clone()), 4);
     for name in ["bob", "cyd"] {
-        world.denies(&people).await;
-        people.push(world.leaver(name));
+        world.denies(&users).await;
+        users.push(world.leaver(name));
     }
     let alarms = world.alarms_of_kind("foreign_next").await;
     assert_eq!(alarms.len(), 1, "told once");
     assert_eq!(alarms[0].subject, "127.0.0.1");
-    world.denies(&people).await;
+    world.denies(&users).await;
     world.try_poll().await.unwrap();
     assert_eq!(elsewhere.visits(), 0, "no credential, no connection");
     assert!(world.alarms_of_kind("foreign_next").await.is_empty(), "over");
@@ -275,7 +275,7 @@ async fn empty_page_ends_the_pass() {
 #[tokio::test]
 async fn unknown_events_are_stored() {
     let world = start().await;
-    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    let (ann, bob) = (world.member("ann"), world.member("bob"));
     world.denies(&[]).await;
     world.okta().deactivate_silently(&ann.okta);
     world.okta().deactivate_silently(&bob.okta);
@@ -320,24 +320,24 @@ fn refused_cursor(code: &str) -> Fault {
 async fn refused_cursor_restarts_by_time() {
     for code in ["E0000001", "E0000031", "E0000053"] {
         let world = start().await;
-        let mut people = vec![world.leaver("ann")];
-        world.denies(&people).await;
-        people.push(world.leaver("bob"));
+        let mut users = vec![world.leaver("ann")];
+        world.denies(&users).await;
+        users.push(world.leaver("bob"));
         // A single refusal keeps the cursor.
         world.okta().faults().add(refused_cursor(code).times(1));
         let before = world.pages().len();
         world.try_poll().await.unwrap();
         assert!(world.pages()[before..].iter().all(|page| page.query.contains("after=")), "{code}");
         world.okta().faults().add(refused_cursor(code).times(2));
-        people.push(world.leaver("cyd"));
+        users.push(world.leaver("cyd"));
         let before = world.pages().len();
-        world.denies(&people).await;
+        world.denies(&users).await;
         let asked = &world.pages()[before..];
         assert_eq!(asked.len(), 4, "{code}: twice by the cursor, once by time, and an empty page");
         assert!(asked[2].query.contains("since=") && !asked[2].query.contains("after="), "{code}");
         world.okta().faults().clear();
-        people.push(world.leaver("dan"));
-        world.denies(&people).await;
+        users.push(world.leaver("dan"));
+        world.denies(&users).await;
     }
 }
 
@@ -374,9 +374,9 @@ async fn refused_start_retries_once_per_pass() {
 #[tokio::test]
 async fn fully_refused_log_drops_cursor_once() {
     let world = start().await;
-    let mut people = vec![world.leaver("ann")];
-    world.denies(&people).await;
-    people.push(world.leaver("bob"));
+    let mut users = vec![world.leaver("ann")];
+    world.denies(&users).await;
+    users.push(world.leaver("bob"));
     world.okta_fault("GET", LOGS, answer(400, json!({ "errorCode": "E0000001", "errorSummary": "refused" })), 6);
     let before = world.pages().len();
     let mut anchors = Vec::new();
@@ -387,14 +387,14 @@ async fn fully_refused_log_drops_cursor_once() {
         anchors.push(world.store().checkpoint().await.unwrap().unwrap().anchor_at);
     }
     assert_eq!(anchors[0], anchors[1]);
-    world.denies(&people).await;
+    world.denies(&users).await;
 }
 
 #[tokio::test]
 async fn cursor_of_other_filter_is_dropped() {
     let world = start().await;
-    let mut people = vec![world.leaver("ann")];
-    world.denies(&people).await;
+    let mut users = vec![world.leaver("ann")];
+    world.denies(&users).await;
     // As stored by a version with another filter, which is part of the link.
     let store = world.store();
     let checkpoint = store.checkpoint().await.unwrap().unwrap();
@@ -410,9 +410,9 @@ async fn cursor_of_other_filter_is_dropped() {
         is_good: true,
     };
     store.record_page(page, world.now()).await.unwrap();
-    people.push(world.leaver("bob"));
+    users.push(world.leaver("bob"));
     let before = world.pages().len();
-    world.denies(&people).await;
+    world.denies(&users).await;
     let asked = &world.pages()[before..];
     assert!(asked.len() == 2 && asked[0].query.contains("since="), "{asked:?}");
 }
@@ -435,8 +435,8 @@ async fn different_org_is_refused_by_its_id() {
 #[tokio::test]
 async fn month_old_cursor_is_replaced() {
     let world = start().await;
-    let mut people = vec![world.leaver("ann")];
-    world.denies(&people).await;
+    let mut users = vec![world.leaver("ann")];
+    world.denies(&users).await;
     for _ in 0..29 {
         world.clock.advance(s(DAY));
         world.try_poll().await.unwrap();
@@ -444,8 +444,8 @@ async fn month_old_cursor_is_replaced() {
     assert!(world.pages()[1..].iter().all(|page| page.query.contains("after=")));
     world.clock.advance(s(2 * DAY));
     let before = world.pages().len();
-    people.push(world.leaver("bob"));
-    world.denies(&people).await;
+    users.push(world.leaver("bob"));
+    world.denies(&users).await;
     let asked = &world.pages()[before..];
     assert!(asked.len() == 2 && asked[0].query.contains("since="), "{asked:?}");
     assert!(world.alarms_of_kind("gap").await.is_empty());
@@ -474,8 +474,8 @@ async fn log_gap_starts_full_reconcile() {
         let stop = CancellationToken::new();
         while !world.engine().reconcile(&stop).await.unwrap().done {}
         world.process_queue().await;
-        for person in [&ann, &bob, &cyd] {
-            assert!(world.denied(person), "{days} days: {}", person.account);
+        for user in [&ann, &bob, &cyd] {
+            assert!(world.denied(user), "{days} days: {}", user.account);
         }
         assert!(world.alarms_of_kind("gap").await.is_empty(), "{days} days: the alarm is cleared");
     }

@@ -52,19 +52,18 @@ pub(crate) async fn drain(count: usize) -> Drained {
         setup.sandbox.auth0.bucket = Bucket::FREE;
     })
     .await;
-    let people: Vec<_> = (0..count).map(|number| world.leaver(&format!("person{number}"))).collect();
+    let users: Vec<_> = (0..count).map(|number| world.leaver(&format!("person{number}"))).collect();
     world.try_poll().await.unwrap();
     // Four workers. Only the pacing advances the clock.
     let mut workers = tokio::task::JoinSet::new();
-    for chunk in people.chunks(people.len().div_ceil(4)) {
-        let (engine, ids) =
-            (world.engine().clone(), chunk.iter().map(|person| person.okta.clone()).collect::<Vec<_>>());
+    for chunk in users.chunks(users.len().div_ceil(4)) {
+        let (engine, ids) = (world.engine().clone(), chunk.iter().map(|user| user.okta.clone()).collect::<Vec<_>>());
         workers.spawn(async move { engine.look_at(&ids).await.unwrap() });
     }
     while let Some(reports) = workers.join_next().await {
         reports.unwrap();
     }
-    let undenied = people.iter().filter(|person| !world.denied(person)).count();
+    let undenied = users.iter().filter(|user| !world.denied(user)).count();
     let (okta, auth0) = (world.okta().journal().requests(), world.auth0().journal().requests());
     let refused = okta.iter().chain(&auth0).filter(|request| request.status == Some(429)).count();
     let mut calls: Vec<_> =

@@ -45,7 +45,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Setup)) -> World {
 }
 
 /// A user with an account in both tenants.
-pub(crate) struct Person {
+pub(crate) struct User {
     pub(crate) okta: OktaUserId,
     pub(crate) account: String,
 }
@@ -59,16 +59,16 @@ impl World {
     }
 
     /// A user with an account in both tenants.
-    pub(crate) fn user(&self, name: &str) -> Person {
+    pub(crate) fn member(&self, name: &str) -> User {
         let email = format!("{name}@example.com");
-        Person { okta: self.person(&email), account: self.auth0().create_user(json!({ "email": email })) }
+        User { okta: self.user(&email), account: self.auth0().create_user(json!({ "email": email })) }
     }
 
     /// A user with an account in both tenants, just deactivated.
-    pub(crate) fn leaver(&self, name: &str) -> Person {
-        let person = self.user(name);
-        self.okta().deactivate(&person.okta);
-        person
+    pub(crate) fn leaver(&self, name: &str) -> User {
+        let user = self.member(name);
+        self.okta().deactivate(&user.okta);
+        user
     }
 
     pub(crate) async fn try_poll(&self) -> Result<Pass, PassError> {
@@ -80,21 +80,21 @@ impl World {
         self.engine().apply(Until::Idle(s(3600)), &CancellationToken::new()).await.unwrap();
     }
 
-    pub(crate) async fn look(&self, person: &Person) -> Outcome {
-        let ids = std::slice::from_ref(&person.okta);
+    pub(crate) async fn look(&self, user: &User) -> Outcome {
+        let ids = std::slice::from_ref(&user.okta);
         self.engine().look_at(ids).await.unwrap().remove(0).outcome
     }
 
-    pub(crate) fn denied(&self, person: &Person) -> bool {
-        self.mark(&person.account)["deactivated"] == "true"
+    pub(crate) fn denied(&self, user: &User) -> bool {
+        self.mark(&user.account)["deactivated"] == "true"
     }
 
     /// Polls, processes the queue, and checks that all these users are denied.
-    pub(crate) async fn denies(&self, people: &[Person]) {
+    pub(crate) async fn denies(&self, users: &[User]) {
         self.try_poll().await.unwrap();
         self.process_queue().await;
-        for person in people {
-            assert!(self.denied(person), "{} is not denied", person.account);
+        for user in users {
+            assert!(self.denied(user), "{} is not denied", user.account);
         }
     }
 

@@ -168,10 +168,10 @@ async fn leavers_go_before_reconcile() {
         setup.sandbox.auth0.bucket = sandbox::Bucket::UNLIMITED;
     })
     .await;
-    let compared: Vec<_> = (0..8).map(|number| world.user(&format!("sweep{number}"))).collect();
+    let compared: Vec<_> = (0..8).map(|number| world.member(&format!("compared{number}"))).collect();
     world.try_poll().await.unwrap();
     world.process_queue().await;
-    let ids: Vec<_> = compared.iter().map(|person| person.okta.clone()).collect();
+    let ids: Vec<_> = compared.iter().map(|user| user.okta.clone()).collect();
     world.store().queue_for_reconcile(&ids, world.now()).await.unwrap();
     let zed = world.leaver("zed");
     world.clock.advance(s(61));

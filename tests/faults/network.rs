@@ -20,7 +20,7 @@ async fn private_ca_works_only_if_configured() {
     let (root, tls) = private_ca();
     let mut world = start().await;
     let (okta, auth0) = (Relay::tls(world.okta().url(), tls.clone()).await, Relay::tls(world.auth0().url(), tls).await);
-    let person = world.leaver("ann");
+    let user = world.leaver("ann");
     let [okta_url, auth0_url] = [&okta, &auth0].map(|relay| format!("https://localhost:{}", relay.port));
     let (another, _) = private_ca();
     for (roots, works) in [(None, false), (Some(another), false), (Some(root), true)] {
@@ -35,7 +35,7 @@ async fn private_ca_works_only_if_configured() {
             })
             .await;
         if works {
-            world.denies(std::slice::from_ref(&person)).await;
+            world.denies(std::slice::from_ref(&user)).await;
         } else {
             let why = paused(world.try_poll().await);
             assert!(why.contains("unreachable") && why.contains("certificate"), "{why}");

@@ -17,13 +17,13 @@ pub(crate) async fn furnished() -> (Harness, [OktaUserId; 5]) {
     // Looks end in the order in which they began, so that the rows of the evidence are the same each time.
     harness.configure("[engine]\nconcurrency = 1\n");
     let okta = harness.sandbox.okta();
-    let people = ["ann", "bob", "zoe"].map(|name| harness.person(name));
+    let users = ["ann", "bob", "zoe"].map(|name| harness.user(name));
     let eve = harness.okta_user_called("eve@example.com", "shared@example.com");
     harness.okta_user_called("kim@example.com", "shared@example.com");
     harness.account("shared@example.com");
     let max = harness.okta_user("max@example.com");
     harness.sync().await;
-    let [(ann, _), (bob, account), (zoe, _)] = people;
+    let [(ann, _), (bob, account), (zoe, _)] = users;
     for user in [&ann, &bob, &eve, &max] {
         okta.deactivate(user);
     }

@@ -143,7 +143,7 @@ impl Harness {
     }
 
     /// A user in Okta with an account in Auth0 of the same address.
-    pub(crate) fn person(&self, name: &str) -> (OktaUserId, String) {
+    pub(crate) fn user(&self, name: &str) -> (OktaUserId, String) {
         let email = format!("{name}@example.com");
         (self.okta_user(&email), self.account(&email))
     }

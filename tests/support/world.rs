@@ -265,12 +265,12 @@ impl World {
     }
 
     /// An active user whose login is their e-mail address.
-    pub(crate) fn person(&self, email: &str) -> OktaUserId {
-        self.person_called(email, email)
+    pub(crate) fn user(&self, email: &str) -> OktaUserId {
+        self.user_called(email, email)
     }
 
     /// An active user with this login.
-    pub(crate) fn person_called(&self, login: &str, email: &str) -> OktaUserId {
+    pub(crate) fn user_called(&self, login: &str, email: &str) -> OktaUserId {
         let id = self.okta().create_user(&NewUser::new(login, email));
         OktaUserId::parse(id.as_str()).unwrap()
     }

@@ -12,7 +12,7 @@ use super::{Auth0Tenant, NewUser, OktaTenant, UserId};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Population {
     /// Active users, without events in the log.
-    pub people: usize,
+    pub users: usize,
     /// How many of them are deactivated immediately, each with its event.
     pub leavers: usize,
     /// The number of earlier events in the log, all about active users.
@@ -21,7 +21,7 @@ pub struct Population {
 
 impl Population {
     pub(super) fn settle(self, okta: &OktaTenant, auth0: &Auth0Tenant) {
-        let people: Vec<UserId> = (0..self.people)
+        let users: Vec<UserId> = (0..self.users)
             .map(|number| {
                 let address = format!("person{number}@example.com");
                 let account = match number % 100 {
@@ -35,7 +35,7 @@ impl Population {
                 okta.create_preexisting_user(&NewUser::new(&address, &address))
             })
             .collect();
-        let (leavers, stayers) = people.split_at(self.leavers.min(people.len()));
+        let (leavers, stayers) = users.split_at(self.leavers.min(users.len()));
         for id in stayers.iter().cycle().take(self.history) {
             okta.remember_activation(id);
         }

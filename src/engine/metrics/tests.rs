@@ -24,7 +24,7 @@ fn figures(metrics: &Metrics) -> Vec<String> {
 #[tokio::test]
 async fn denial_counts_look_write_and_lag() {
     let harness = Harness::with(|_| ()).await;
-    let (ann, bob) = (harness.person("ann@example.com"), harness.person("bob@example.com"));
+    let (ann, bob) = (harness.user("ann@example.com"), harness.user("bob@example.com"));
     harness.account("ann@example.com");
     harness.poll().await;
     harness.passes(DAY).await;

@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A deactivated user without an event in the log.
 fn silent_leaver(harness: &Harness, email: &str) -> OktaUserId {
-    let who = harness.person(email);
+    let who = harness.user(email);
     harness.okta().deactivate_silently(&who);
     who
 }
@@ -122,13 +122,13 @@ async fn nightly_reconcile_spans_log_retention() {
 #[tokio::test]
 async fn account_created_much_later_is_denied() {
     let harness = Harness::with(|_| ()).await;
-    let people = ["ann@example.com", "bob@example.com"].map(|email| harness.person(email));
+    let users = ["ann@example.com", "bob@example.com"].map(|email| harness.user(email));
     harness.passes(DAY).await;
-    for who in &people {
+    for who in &users {
         harness.okta().deactivate(who);
     }
     harness.poll().await;
-    harness.engine().look_at(&people).await.unwrap();
+    harness.engine().look_at(&users).await.unwrap();
     harness.passes(80 * DAY).await;
     let anns = harness.account("ann@example.com");
     compare(&harness).await;
@@ -137,7 +137,7 @@ async fn account_created_much_later_is_denied() {
     harness.passes(20 * DAY).await;
     harness.account("bob@example.com");
     harness.passes(400 * DAY).await;
-    assert_eq!(compare(&harness).await, std::slice::from_ref(&people[1]), "searched for without a limit");
+    assert_eq!(compare(&harness).await, std::slice::from_ref(&users[1]), "searched for without a limit");
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn out_of_scope_accounts_queue_no_looks() {
 #[tokio::test]
 async fn changed_denying_status_queues_one_look() {
     let harness = Harness::with(|options| _ = options.rules.policy.deny_statuses.insert(Status::Suspended)).await;
-    let ann = harness.person("ann@example.com");
+    let ann = harness.user("ann@example.com");
     harness.account("ann@example.com");
     harness.okta().suspend(&ann);
     harness.passes(DAY).await;

@@ -26,9 +26,14 @@ async fn nightly_reconcile_lists_recent_changes() {
     assert!(stage.engine.store().current_reconcile().await.unwrap().is_none());
     let now = stage.engine.clock().now();
     stage.engine.begin_nightly().await.unwrap();
-    let sweep = stage.engine.store().current_reconcile().await.unwrap().unwrap();
-    let since = clock::parse_timestamp(&sweep.scope).unwrap();
-    assert!(clock::add(since, DAY) < now, "overlaps the reconcile before: {} at {}", sweep.scope, timestamp_text(now));
+    let reconcile = stage.engine.store().current_reconcile().await.unwrap().unwrap();
+    let since = clock::parse_timestamp(&reconcile.scope).unwrap();
+    assert!(
+        clock::add(since, DAY) < now,
+        "overlaps the reconcile before: {} at {}",
+        reconcile.scope,
+        timestamp_text(now)
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Harness {
-    fn person_called(&self, login: &str, email: &str) -> OktaUserId {
+    fn user_called(&self, login: &str, email: &str) -> OktaUserId {
         create_user(self.okta(), login, email)
     }
 
@@ -69,7 +69,7 @@ impl Harness {
 
     /// Two users with one address and its account. The first has left and is skipped because of the second.
     async fn skipped_sharer(&self) -> (OktaUserId, OktaUserId, String) {
-        let (ann, bob) = (self.person_called("ann", "team@example.com"), self.person_called("bob", "TEAM@example.com"));
+        let (ann, bob) = (self.user_called("ann", "team@example.com"), self.user_called("bob", "TEAM@example.com"));
         let account = self.account("team@example.com");
         self.sync().await;
         // Long enough that the activation does not contradict the deactivation, and for the later looks.
@@ -86,7 +86,7 @@ impl Harness {
 #[tokio::test]
 async fn returned_then_deleted_user_is_denied() {
     let harness = Harness::with(|_| ()).await;
-    let ann = harness.person_called("ann", "ann@example.com");
+    let ann = harness.user_called("ann", "ann@example.com");
     let account = harness.account("ann@example.com");
     harness.sync().await;
     harness.okta().deactivate(&ann);
@@ -121,7 +121,7 @@ async fn returned_then_deleted_user_is_denied() {
 #[tokio::test]
 async fn restored_mark_is_not_attributed_to_the_event() {
     let harness = Harness::with(|_| ()).await;
-    let ann = harness.person_called("ann", "ann@example.com");
+    let ann = harness.user_called("ann", "ann@example.com");
     let account = harness.account("ann@example.com");
     harness.okta().deactivate(&ann);
     harness.sync().await;
@@ -140,17 +140,17 @@ async fn restored_mark_is_not_attributed_to_the_event() {
 async fn guard_raises_one_alarm_without_names() {
     let harness = Harness::with(|options| options.guard.denials_max = 0).await;
     let logs = CapturedLogs::new();
-    let people = ["ann", "bob"].map(|name| {
+    let users = ["ann", "bob"].map(|name| {
         let address = format!("{name}@example.com");
         harness.account(&address);
-        harness.person_called(name, &address)
+        harness.user_called(name, &address)
     });
-    people.iter().for_each(|who| harness.okta().deactivate(who));
+    users.iter().for_each(|who| harness.okta().deactivate(who));
     harness.sync().await;
     let alarms = harness.engine().store.open_alarms().await.unwrap();
     assert_eq!(alarms.iter().map(|alarm| alarm.kind.as_str()).collect::<Vec<_>>(), ["guard"]);
     assert!(alarms[0].detail.contains("max_denials"), "{alarms:?}");
-    for who in &people {
+    for who in &users {
         assert_eq!(harness.outcome(who).await, "held: guard");
         assert!(!alarms[0].detail.contains(who.as_str()), "{alarms:?}");
     }
@@ -166,9 +166,9 @@ async fn look_logs_one_line_without_addresses() {
     })
     .await;
     let logs = CapturedLogs::new();
-    let ann = harness.person_called("ann", "ann@example.com");
+    let ann = harness.user_called("ann", "ann@example.com");
     harness.account("ann@example.com");
-    let eve = harness.person_called("eve", exempt);
+    let eve = harness.user_called("eve", exempt);
     harness.sync().await;
     assert_eq!(logs.text().matches(ann.as_str()).count(), 0, "an active user is not logged: {}", logs.text());
     harness.okta().deactivate(&ann);
@@ -177,13 +177,13 @@ async fn look_logs_one_line_without_addresses() {
     assert_eq!((logs.count("applied"), logs.count("skipped"), logs.count("alarm")), (1, 1, 1), "{}", logs.text());
 
     // Okta no longer finds the user, but the log does not say that they left.
-    let gil = harness.person_called("gil", "gil@example.com");
+    let gil = harness.user_called("gil", "gil@example.com");
     harness.sync().await;
     harness.okta().hide(&gil);
     harness.reconcile_look(&gil).await;
     assert_eq!(harness.outcome(&gil).await, "held: vanished");
     // Okta fails to return the user.
-    let fay = harness.person_called("fay", "fay@example.com");
+    let fay = harness.user_called("fay", "fay@example.com");
     harness.okta().faults().add(Fault::status("GET", &format!("/api/v1/users/{fay}"), 500));
     harness.sync().await;
     harness.passes(DAY / 2).await;
@@ -198,7 +198,7 @@ async fn look_logs_one_line_without_addresses() {
 #[tokio::test]
 async fn each_look_but_a_snooze_records_a_decision() {
     let harness = Harness::with(|_| ()).await;
-    let ann = harness.person_called("ann", "ann@example.com");
+    let ann = harness.user_called("ann", "ann@example.com");
     harness.poll().await;
     harness.okta().revoke_token();
     let outcomes = async || harness.decisions(&ann).await.into_iter().map(|row| row.outcome).collect::<Vec<_>>();
@@ -217,7 +217,7 @@ async fn each_look_but_a_snooze_records_a_decision() {
 #[tokio::test]
 async fn unchanged_recheck_keeps_event_outcome() {
     let harness = Harness::with(|_| ()).await;
-    let ann = harness.person_called("ann", "ann@example.com");
+    let ann = harness.user_called("ann", "ann@example.com");
     harness.account("ann@example.com");
     harness.sync().await;
     harness.passes(DAY).await;
@@ -280,7 +280,7 @@ async fn returning_holder_of_denied_account_is_held() {
 async fn unchanged_look_queues_dependants_only() {
     let harness = Harness::with(|_| ()).await;
     let (ann, bob, _) = harness.skipped_sharer().await;
-    let carl = harness.person_called("carl", "Team@Example.com");
+    let carl = harness.user_called("carl", "Team@Example.com");
     harness.sync().await;
     harness.passes(DAY).await;
     harness.settle().await;
@@ -301,7 +301,7 @@ async fn unchanged_look_queues_dependants_only() {
 #[tokio::test]
 async fn reason_during_look_wakes_applier() {
     let harness = Harness::with(|_| ()).await;
-    let ann = harness.person_called("ann", "ann@example.com");
+    let ann = harness.user_called("ann", "ann@example.com");
     harness.sync().await;
     harness.is_applier_woken();
     let engine = harness.engine();
@@ -320,21 +320,21 @@ async fn reason_during_look_wakes_applier() {
 
 #[tokio::test]
 async fn reconcile_keeps_to_its_share_of_the_limits() {
-    for (sweeps, waits) in [(false, false), (true, true)] {
+    for (reconciles, waits) in [(false, false), (true, true)] {
         let harness = Harness::with(|_| ()).await;
         let user = Limit::per_minute(20);
         harness.okta().set_limits(Limits { user, ..Limits::unlimited() });
-        let people: Vec<_> =
-            (0..12).map(|number| harness.person_called(&format!("p{number}"), "list@example.com")).collect();
+        let users: Vec<_> =
+            (0..12).map(|number| harness.user_called(&format!("p{number}"), "list@example.com")).collect();
         let (store, began) = (&harness.engine().store, harness.engine().clock.monotonic());
-        for who in &people {
-            if sweeps {
+        for who in &users {
+            if reconciles {
                 store.queue_for_reconcile(std::slice::from_ref(who), harness.engine().now()).await.unwrap();
             } else {
                 store.request_look(Who::User(who), harness.engine().now()).await.unwrap();
             }
         }
-        harness.engine().look_at(&people).await.unwrap();
+        harness.engine().look_at(&users).await.unwrap();
         let took = harness.engine().clock.monotonic() - began;
         assert_eq!(took > 30 * SECOND, waits, "{took:?}");
     }
@@ -343,9 +343,9 @@ async fn reconcile_keeps_to_its_share_of_the_limits() {
 #[tokio::test]
 async fn any_departing_holder_requeues_skipped_users() {
     let harness = Harness::with(|_| ()).await;
-    let ann = harness.person_called("ann@example.com", "team@example.com");
+    let ann = harness.user_called("ann@example.com", "team@example.com");
     let accounts = [harness.account("ann@example.com"), harness.account("team@example.com")];
-    let others = [harness.person_called("bob", "ann@example.com"), harness.person_called("carl", "team@example.com")];
+    let others = [harness.user_called("bob", "ann@example.com"), harness.user_called("carl", "team@example.com")];
     harness.sync().await;
     harness.passes(DAY).await;
     harness.okta().deactivate(&ann);

@@ -71,8 +71,8 @@ async fn guard_counts_user_once_per_window() {
         Admission::Refused(0),
         "a held user stays held"
     );
-    let swept = ask_guard(&store, "u4", true, false, guard, noon()).await;
-    assert_eq!(swept, Admission::Admitted, "counted apart");
+    let reconciled = ask_guard(&store, "u4", true, false, guard, noon()).await;
+    assert_eq!(reconciled, Admission::Admitted, "counted apart");
     assert_eq!(ask_guard(&store, "u3", false, true, guard, noon()).await, Admission::Admitted);
     assert_eq!(ask_guard(&store, "u3", false, false, guard, later).await, Admission::Admitted);
 }

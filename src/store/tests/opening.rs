@@ -609,8 +609,11 @@ async fn configuration_change_survives_crash() {
 
     let (store, opened) = Store::open(&path, &strict, noon()).await.unwrap();
     assert!(!opened.policy_changed, "the running reconcile resumes");
-    let sweep = store.current_reconcile().await.unwrap().unwrap();
-    assert_eq!((sweep.scope.as_str(), sweep.stage.as_str(), sweep.listed, sweep.made_due), ("all", "known", 200, 3));
+    let reconcile = store.current_reconcile().await.unwrap().unwrap();
+    assert_eq!(
+        (reconcile.scope.as_str(), reconcile.stage.as_str(), reconcile.listed, reconcile.made_due),
+        ("all", "known", 200, 3)
+    );
     store.finish_reconcile(true, noon()).await.unwrap();
     assert_eq!(store.last_reconcile_ok_at().await.unwrap(), Some(noon()));
     assert!(matches!(store.advance_reconcile("x", None, 0, 0).await.unwrap_err(), StoreError::Gone { .. }));

@@ -89,8 +89,8 @@ async fn users_are_listed_by_outcome_longest_first() {
     look_at(&store, "u1", &Outcome::NoAccount, later).await;
     look_at(&store, "u3", &Outcome::Applied, noon()).await;
     let ids = async |limit| {
-        let people = store.users_with_outcome(crate::domain::OutcomeKind::NoAccount, limit).await.unwrap();
-        people.into_iter().map(|row| row.okta_user_id).collect::<Vec<_>>()
+        let users = store.users_with_outcome(crate::domain::OutcomeKind::NoAccount, limit).await.unwrap();
+        users.into_iter().map(|row| row.okta_user_id).collect::<Vec<_>>()
     };
     assert_eq!(ids(10).await, ["u2", "u1"]);
     assert_eq!(ids(1).await, ["u2"]);

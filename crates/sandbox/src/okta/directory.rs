@@ -13,7 +13,7 @@ use okta_auth0_sync_clock::{Timestamp, timestamp_text};
 
 /// A user as Okta stores it.
 #[derive(Clone, Debug)]
-pub(super) struct Person {
+pub(super) struct User {
     pub(super) id: Arc<str>,
     pub(super) status: Arc<str>,
     pub(super) transitioning: Option<Arc<str>>,
@@ -33,7 +33,7 @@ pub(super) struct Person {
     pub(super) hidden: bool,
 }
 
-impl Person {
+impl User {
     /// First and last name, the `displayName` of log entries.
     pub(super) fn name(&self) -> String {
         let parts: Vec<&str> = [&self.first_name, &self.last_name].into_iter().flatten().map(AsRef::as_ref).collect();
@@ -148,7 +148,7 @@ pub(super) struct View {
     pub(super) names_hidden: bool,
 }
 
-impl Attributes for Person {
+impl Attributes for User {
     fn values(&self, attribute: &str) -> Vec<Cow<'_, str>> {
         let time = |at: Timestamp| Some(Cow::Owned(timestamp_text(at)));
         let text = |text: &Option<Box<str>>| text.as_ref().map(|text| Cow::Owned(text.to_string()));
@@ -181,7 +181,7 @@ impl Attributes for Person {
 }
 
 /// Values of profile attributes, compared case-sensitively, as `filter` does.
-pub(super) struct CaseSensitive<'a>(pub(super) &'a Person);
+pub(super) struct CaseSensitive<'a>(pub(super) &'a User);
 
 impl Attributes for CaseSensitive<'_> {
     fn values(&self, attribute: &str) -> Vec<Cow<'_, str>> {
@@ -197,7 +197,7 @@ impl Attributes for CaseSensitive<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     /// In order of creation. A deleted user leaves an empty slot.
-    people: Vec<Lagged<Arc<Person>>>,
+    users: Vec<Lagged<Arc<User>>>,
     by_id: HashMap<Arc<str>, usize>,
     /// Lower-case login → slot: unique.
     by_login: HashMap<String, usize>,
@@ -214,17 +214,17 @@ impl Directory {
     }
 
     /// Adds a user whose login is not taken.
-    pub(super) fn insert(&mut self, person: Person, now: Duration) {
-        let place = self.people.len();
-        self.by_id.insert(person.id.clone(), place);
-        self.index(place, &person);
-        self.people.push(Lagged::born(Arc::new(person), now, self.lag));
+    pub(super) fn insert(&mut self, user: User, now: Duration) {
+        let place = self.users.len();
+        self.by_id.insert(user.id.clone(), place);
+        self.index(place, &user);
+        self.users.push(Lagged::born(Arc::new(user), now, self.lag));
     }
 
-    fn index(&mut self, place: usize, person: &Person) {
-        let login = person.login.to_lowercase();
+    fn index(&mut self, place: usize, user: &User) {
+        let login = user.login.to_lowercase();
         self.by_login.insert(login.clone(), place);
-        for key in person.email.iter().map(|email| email.to_lowercase()).chain([login]) {
+        for key in user.email.iter().map(|email| email.to_lowercase()).chain([login]) {
             let places = self.hints.entry(key).or_default();
             if !places.contains(&place) {
                 places.push(place);
@@ -233,48 +233,48 @@ impl Directory {
     }
 
     /// The user with this id.
-    pub(super) fn get(&self, id: &str) -> Option<&Arc<Person>> {
-        self.people.get(*self.by_id.get(id)?)?.current()
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<User>> {
+        self.users.get(*self.by_id.get(id)?)?.current()
     }
 
     /// The user with this id or login.
-    pub(super) fn find(&self, id_or_login: &str) -> Option<&Arc<Person>> {
+    pub(super) fn find(&self, id_or_login: &str) -> Option<&Arc<User>> {
         self.get(id_or_login).or_else(|| {
             let place = *self.by_login.get(&id_or_login.to_lowercase())?;
-            self.people[place].current()
+            self.users[place].current()
         })
     }
 
     /// Changes a user, and returns the new state.
-    pub(super) fn change(&mut self, id: &str, now: Duration, change: impl FnOnce(&mut Person)) -> Option<Arc<Person>> {
+    pub(super) fn change(&mut self, id: &str, now: Duration, change: impl FnOnce(&mut User)) -> Option<Arc<User>> {
         let place = *self.by_id.get(id)?;
-        let before = self.people[place].current()?.clone();
-        let mut person = (*before).clone();
-        change(&mut person);
-        let person = Arc::new(person);
-        *self.people[place].change(now, self.lag) = Some(person.clone());
-        if before.login != person.login {
+        let before = self.users[place].current()?.clone();
+        let mut user = (*before).clone();
+        change(&mut user);
+        let user = Arc::new(user);
+        *self.users[place].change(now, self.lag) = Some(user.clone());
+        if before.login != user.login {
             self.by_login.remove(&before.login.to_lowercase());
         }
-        if before.login != person.login || before.email != person.email {
-            self.index(place, &person);
+        if before.login != user.login || before.email != user.email {
+            self.index(place, &user);
         }
-        Some(person)
+        Some(user)
     }
 
     /// Removes a user permanently.
     pub(super) fn remove(&mut self, id: &str, now: Duration) {
         if let Some(place) = self.by_id.remove(id) {
-            let gone = self.people[place].change(now, self.lag).take();
-            if let Some(person) = gone {
-                self.by_login.remove(&person.login.to_lowercase());
+            let gone = self.users[place].change(now, self.lag).take();
+            if let Some(user) = gone {
+                self.by_login.remove(&user.login.to_lowercase());
             }
         }
     }
 
     /// All existing users in order of creation.
-    pub(super) fn current(&self) -> impl Iterator<Item = &Arc<Person>> {
-        self.people.iter().filter_map(Lagged::current)
+    pub(super) fn current(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.users.iter().filter_map(Lagged::current)
     }
 
     /// The users in the search index with their slots, from the slot `from` on.
@@ -285,16 +285,16 @@ impl Directory {
         expression: Option<&Expression>,
         from: usize,
         now: Duration,
-    ) -> impl Iterator<Item = (usize, &Arc<Person>)> {
+    ) -> impl Iterator<Item = (usize, &Arc<User>)> {
         let places: Box<dyn Iterator<Item = usize>> = match expression.and_then(|of| self.candidates(of)) {
             Some(mut few) => {
                 few.sort_unstable();
                 few.dedup();
                 Box::new(few.into_iter().filter(move |place| *place >= from))
             }
-            None => Box::new(from..self.people.len()),
+            None => Box::new(from..self.users.len()),
         };
-        places.filter_map(move |place| Some((place, self.people[place].indexed(now, self.lag)?)))
+        places.filter_map(move |place| Some((place, self.users[place].indexed(now, self.lag)?)))
     }
 
     /// The only slots at which the expression can hold, if it determines them.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use okta_auth0_sync_clock::sub;
 use okta_auth0_sync_clock::{Clock, Timestamp};
 
-use super::directory::Person;
+use super::directory::User;
 use super::entry::{Content, Entry, Facts, Kind};
 use super::org::Org;
 use super::problem::Problem;
@@ -28,7 +28,7 @@ const DEACTIVATED_BEFORE: Duration = Duration::from_millis(205);
 const INITIATED_BEFORE: Duration = Duration::from_millis(23);
 
 impl Org {
-    fn record(&mut self, clock: &dyn Clock, of: &Person, kind: Kind, transaction: &Arc<str>, published: Timestamp) {
+    fn record(&mut self, clock: &dyn Clock, of: &User, kind: Kind, transaction: &Arc<str>, published: Timestamp) {
         let facts = Facts {
             kind,
             uuid: self.ids.entry_uuid(published).into(),
@@ -52,14 +52,14 @@ impl Org {
         profile: &Map<String, Value>,
         activate: bool,
         has_password: bool,
-    ) -> Result<Arc<Person>, Problem> {
-        let person = self.add(clock, profile, activate, has_password)?;
+    ) -> Result<Arc<User>, Problem> {
+        let user = self.add(clock, profile, activate, has_password)?;
         let transaction = self.transaction();
         let kinds: &[Kind] = if activate { &[Kind::Activate, Kind::Create] } else { &[Kind::Create] };
         for kind in kinds {
-            self.record(clock, &person, *kind, &transaction, person.created);
+            self.record(clock, &user, *kind, &transaction, user.created);
         }
-        Ok(person)
+        Ok(user)
     }
 
     /// Adds a user without an event.
@@ -69,7 +69,7 @@ impl Org {
         profile: &Map<String, Value>,
         activate: bool,
         has_password: bool,
-    ) -> Result<Arc<Person>, Problem> {
+    ) -> Result<Arc<User>, Problem> {
         let login = profile.get("login").and_then(Value::as_str).filter(|login| !login.is_empty());
         let Some(login) = login else {
             return Err(Problem::validation("login", "login: The field cannot be left blank"));
@@ -81,7 +81,7 @@ impl Org {
             (true, true) => "ACTIVE",
             (true, false) => "PROVISIONED",
         };
-        let mut person = Person {
+        let mut user = User {
             id: format!("00u{}", self.ids.base62(17)).into(),
             status: status.into(),
             transitioning: None,
@@ -97,16 +97,16 @@ impl Org {
             has_password,
             hidden: false,
         };
-        person.merge_profile(profile);
-        self.directory.insert(person.clone(), clock.monotonic());
-        Ok(Arc::new(person))
+        user.merge_profile(profile);
+        self.directory.insert(user.clone(), clock.monotonic());
+        Ok(Arc::new(user))
     }
 
     /// Logs an activation of a user without changing the user.
     pub(super) fn remember_activation(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
+        let user = self.known(id)?;
         let transaction = self.transaction();
-        self.record(clock, &person, Kind::Activate, &transaction, clock.now());
+        self.record(clock, &user, Kind::Activate, &transaction, clock.now());
         Ok(())
     }
 
@@ -121,44 +121,44 @@ impl Org {
     }
 
     /// The user with this id or login, unless hidden.
-    pub(super) fn visible(&self, id_or_login: &str) -> Result<Arc<Person>, Problem> {
+    pub(super) fn visible(&self, id_or_login: &str) -> Result<Arc<User>, Problem> {
         match self.directory.find(id_or_login) {
-            Some(person) if !person.hidden => Ok(person.clone()),
+            Some(user) if !user.hidden => Ok(user.clone()),
             _ => Err(Problem::not_found(id_or_login)),
         }
     }
 
     /// The user with this id or login, hidden or not.
-    fn known(&self, id_or_login: &str) -> Result<Arc<Person>, Problem> {
+    fn known(&self, id_or_login: &str) -> Result<Arc<User>, Problem> {
         self.directory.find(id_or_login).cloned().ok_or_else(|| Problem::not_found(id_or_login))
     }
 
     /// Changes the status of a user, and logs the event (if `kind` is one).
-    fn enter(&mut self, clock: &dyn Clock, person: &Person, status: &str, kinds: &[Kind]) {
+    fn enter(&mut self, clock: &dyn Clock, user: &User, status: &str, kinds: &[Kind]) {
         let now = clock.now();
         let transaction = self.transaction();
         let activated = matches!(status, "ACTIVE" | "PROVISIONED") && kinds.contains(&Kind::Activate);
-        self.directory.change(&person.id, clock.monotonic(), |person| {
-            person.status = status.into();
-            person.transitioning = None;
-            person.status_changed = Some(now);
-            person.last_updated = now;
+        self.directory.change(&user.id, clock.monotonic(), |user| {
+            user.status = status.into();
+            user.transitioning = None;
+            user.status_changed = Some(now);
+            user.last_updated = now;
             if activated {
-                person.activated = Some(now);
+                user.activated = Some(now);
             }
         });
         for kind in kinds {
-            self.record(clock, person, *kind, &transaction, now);
+            self.record(clock, user, *kind, &transaction, now);
         }
     }
 
     /// `POST …/lifecycle/activate`. The event is `activate` also after a manual deactivation.
     pub(super) fn activate(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
-        match &*person.status {
+        let user = self.known(id)?;
+        match &*user.status {
             "STAGED" | "DEPROVISIONED" => {
-                let status = if person.has_password { "ACTIVE" } else { "PROVISIONED" };
-                self.enter(clock, &person, status, &[Kind::Activate]);
+                let status = if user.has_password { "ACTIVE" } else { "PROVISIONED" };
+                self.enter(clock, &user, status, &[Kind::Activate]);
                 Ok(())
             }
             "ACTIVE" => Err(Problem::already_active()),
@@ -168,46 +168,46 @@ impl Org {
 
     /// Activation by an import: `reactivate`, then `activate`, in one transaction.
     pub(super) fn import_activate(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
-        self.enter(clock, &person, "ACTIVE", &[Kind::Reactivate, Kind::Activate]);
+        let user = self.known(id)?;
+        self.enter(clock, &user, "ACTIVE", &[Kind::Reactivate, Kind::Activate]);
         Ok(())
     }
 
     /// `POST …/lifecycle/deactivate`. No effect if the user is already deactivated.
     pub(super) fn deactivate(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
-        if &*person.status != "DEPROVISIONED" {
-            self.enter(clock, &person, "DEPROVISIONED", &[Kind::Deactivate]);
+        let user = self.known(id)?;
+        if &*user.status != "DEPROVISIONED" {
+            self.enter(clock, &user, "DEPROVISIONED", &[Kind::Deactivate]);
         }
         Ok(())
     }
 
     /// `POST …/lifecycle/suspend`.
     pub(super) fn suspend(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
-        if &*person.status != "ACTIVE" {
+        let user = self.known(id)?;
+        if &*user.status != "ACTIVE" {
             return Err(Problem::validation("suspendUser", "Cannot suspend a user that is not active"));
         }
-        self.enter(clock, &person, "SUSPENDED", &[Kind::Suspend, Kind::SessionClear]);
+        self.enter(clock, &user, "SUSPENDED", &[Kind::Suspend, Kind::SessionClear]);
         Ok(())
     }
 
     /// `POST …/lifecycle/unsuspend`.
     pub(super) fn unsuspend(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
-        if &*person.status != "SUSPENDED" {
+        let user = self.known(id)?;
+        if &*user.status != "SUSPENDED" {
             return Err(Problem::validation("unsuspendUser", "Cannot unsuspend a user that is not suspended"));
         }
-        self.enter(clock, &person, "ACTIVE", &[Kind::Unsuspend]);
+        self.enter(clock, &user, "ACTIVE", &[Kind::Unsuspend]);
         Ok(())
     }
 
     /// `POST …/lifecycle/reactivate`: sends the activation mail again.
     pub(super) fn reactivate(&mut self, clock: &dyn Clock, id: &str) -> Result<(), Problem> {
-        let person = self.known(id)?;
-        match &*person.status {
+        let user = self.known(id)?;
+        match &*user.status {
             status @ ("PROVISIONED" | "RECOVERY") => {
-                self.enter(clock, &person, status, &[Kind::Reactivate]);
+                self.enter(clock, &user, status, &[Kind::Reactivate]);
                 Ok(())
             }
             _ => Err(Problem::wrong_status()),
@@ -221,21 +221,21 @@ impl Org {
         id: &str,
         profile: &Map<String, Value>,
         replace: bool,
-    ) -> Result<Arc<Person>, Problem> {
-        let person = self.known(id)?;
-        if &*person.status == "DEPROVISIONED" {
+    ) -> Result<Arc<User>, Problem> {
+        let user = self.known(id)?;
+        if &*user.status == "DEPROVISIONED" {
             return Err(Problem::wrong_status());
         }
         if let Some(login) = profile.get("login").and_then(Value::as_str) {
-            self.check_login_is_free(login, Some(&person.id))?;
+            self.check_login_is_free(login, Some(&user.id))?;
         }
         let now = clock.now();
-        let changed = self.directory.change(&person.id, clock.monotonic(), |person| {
+        let changed = self.directory.change(&user.id, clock.monotonic(), |user| {
             if replace {
-                (person.email, person.first_name, person.last_name, person.more) = (None, None, None, None);
+                (user.email, user.first_name, user.last_name, user.more) = (None, None, None, None);
             }
-            person.merge_profile(profile);
-            person.last_updated = now;
+            user.merge_profile(profile);
+            user.last_updated = now;
         });
         let changed = changed.ok_or_else(|| Problem::not_found(id))?;
         let transaction = self.transaction();
@@ -246,21 +246,21 @@ impl Org {
     /// Deletes a user permanently, after deactivating it if necessary. The login is renamed before anything else is
     /// logged: the last events do not contain the address.
     pub(super) fn delete(&mut self, clock: &dyn Clock, id: &str, order: DeleteOrder) -> Result<(), Problem> {
-        let person = self.known(id)?;
+        let user = self.known(id)?;
         let now = clock.now();
         let transaction = self.transaction();
-        let mut renamed = (*person).clone();
-        renamed.login = format!("{}@deleted.invalid", person.id).into();
+        let mut renamed = (*user).clone();
+        renamed.login = format!("{}@deleted.invalid", user.id).into();
         self.record(clock, &renamed, Kind::UpdateProfile, &transaction, now);
         let mut rest = vec![(Kind::DeleteInitiated, sub(now, INITIATED_BEFORE), transaction)];
-        if &*person.status != "DEPROVISIONED" {
+        if &*user.status != "DEPROVISIONED" {
             let deactivated = (Kind::Deactivate, sub(now, DEACTIVATED_BEFORE), self.transaction());
             rest.insert(usize::from(order == DeleteOrder::InitiatedFirst), deactivated);
         }
         for (kind, published, transaction) in rest {
-            self.record(clock, &person, kind, &transaction, published);
+            self.record(clock, &user, kind, &transaction, published);
         }
-        self.directory.remove(&person.id, clock.monotonic());
+        self.directory.remove(&user.id, clock.monotonic());
         Ok(())
     }
 }

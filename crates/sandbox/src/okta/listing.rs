@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::expression::{Expression, Operator};
 use crate::message::Inbound;
 
-use super::directory::{CaseSensitive, Directory, Person};
+use super::directory::{CaseSensitive, Directory, User};
 use super::problem::Problem;
 
 /// The most users of a page.
@@ -28,18 +28,18 @@ enum Selection {
 }
 
 impl Selection {
-    fn wants(&self, person: &Person) -> bool {
-        let deprovisioned = &*person.status == "DEPROVISIONED";
+    fn wants(&self, user: &User) -> bool {
+        let deprovisioned = &*user.status == "DEPROVISIONED";
         match self {
             Self::Everybody => !deprovisioned,
             Self::Beginning(text) => {
                 let begins = |value: &Option<Box<str>>| {
                     value.as_ref().is_some_and(|value| value.to_lowercase().starts_with(text.as_str()))
                 };
-                !deprovisioned && [&person.first_name, &person.last_name, &person.email].into_iter().any(begins)
+                !deprovisioned && [&user.first_name, &user.last_name, &user.email].into_iter().any(begins)
             }
-            Self::Filter(expression) => expression.holds(&CaseSensitive(person)),
-            Self::Search(expression) => expression.holds(person),
+            Self::Filter(expression) => expression.holds(&CaseSensitive(user)),
+            Self::Search(expression) => expression.holds(user),
         }
     }
 
@@ -61,7 +61,7 @@ const SEARCHED: [&str; 6] = ["id", "status", "created", "activated", "statusChan
 
 /// A page of users, and the cursor after it if there are more.
 pub(super) struct Page {
-    pub(super) people: Vec<Arc<Person>>,
+    pub(super) users: Vec<Arc<User>>,
     pub(super) after: Option<String>,
 }
 
@@ -89,11 +89,10 @@ pub(super) fn page(
         }
     };
     let from = if newest_first { 0 } else { after.map_or(0, |last| last + 1) };
-    let found = directory
-        .indexed(selection.expression(), from, now)
-        .filter(|(_, person)| !person.hidden && selection.wants(person));
+    let found =
+        directory.indexed(selection.expression(), from, now).filter(|(_, user)| !user.hidden && selection.wants(user));
     // One more than the page size shows whether there is another page.
-    let mut found: Vec<(usize, &Arc<Person>)> = if newest_first {
+    let mut found: Vec<(usize, &Arc<User>)> = if newest_first {
         let mut all: Vec<_> = found.filter(|(place, _)| after.is_none_or(|last| *place < last)).collect();
         all.reverse();
         all.truncate(limit + 1);
@@ -104,7 +103,7 @@ pub(super) fn page(
     let more = found.len() > limit;
     found.truncate(limit);
     let after = found.last().filter(|_| more).map(|(place, _)| format!("200u{place:08}"));
-    Ok(Page { people: found.into_iter().map(|(_, person)| person.clone()).collect(), after })
+    Ok(Page { users: found.into_iter().map(|(_, user)| user.clone()).collect(), after })
 }
 
 fn selection(request: &Inbound) -> Result<Selection, Problem> {

@@ -211,8 +211,8 @@ impl OktaTenant {
     #[expect(clippy::panic, reason = "documented: the caller reuses a login")]
     pub(super) fn create_preexisting_user(&self, user: &NewUser) -> UserId {
         let added = self.org().add(&*self.context.clock, &user.profile(), user.activate, true);
-        let person = added.unwrap_or_else(|_| panic!("{}: the login is taken", user.login));
-        UserId::new(&person.id)
+        let user = added.unwrap_or_else(|_| panic!("{}: the login is taken", user.login));
+        UserId::new(&user.id)
     }
 
     /// Logs another activation of the user.
@@ -222,7 +222,7 @@ impl OktaTenant {
 
     fn try_create_user(&self, user: &NewUser) -> Result<UserId, String> {
         let created = self.org().create(&*self.context.clock, &user.profile(), user.activate, true);
-        created.map(|person| UserId::new(&person.id)).map_err(|problem| problem.summary)
+        created.map(|user| UserId::new(&user.id)).map_err(|problem| problem.summary)
     }
 
     /// Applies an operation to a user.
@@ -288,11 +288,11 @@ impl OktaTenant {
     pub fn set_status(&self, id: impl AsRef<str>, status: &str, transitioning_to: Option<&str>) {
         self.operate(id, |org, clock, id| {
             let now = clock.now();
-            let changed = org.directory.change(id, clock.monotonic(), |person| {
-                person.status = status.into();
-                person.transitioning = transitioning_to.map(Into::into);
-                person.status_changed = Some(now);
-                person.last_updated = now;
+            let changed = org.directory.change(id, clock.monotonic(), |user| {
+                user.status = status.into();
+                user.transitioning = transitioning_to.map(Into::into);
+                user.status_changed = Some(now);
+                user.last_updated = now;
             });
             changed.ok_or_else(|| problem::Problem::not_found(id))
         });
@@ -311,7 +311,7 @@ impl OktaTenant {
     fn set_hidden(&self, id: impl AsRef<str>, hidden: bool) {
         self.operate(id, |org, clock, id| {
             org.directory
-                .change(id, clock.monotonic(), |person| person.hidden = hidden)
+                .change(id, clock.monotonic(), |user| user.hidden = hidden)
                 .ok_or_else(|| problem::Problem::not_found(id))
         });
     }
@@ -320,14 +320,14 @@ impl OktaTenant {
     pub fn user(&self, id: impl AsRef<str>) -> Option<Value> {
         let org = self.org();
         let view = View { credentials: true, links: true, listed: false, names_hidden: false };
-        org.directory.get(id.as_ref()).map(|person| person.json(&org.url, view))
+        org.directory.get(id.as_ref()).map(|user| user.json(&org.url, view))
     }
 
     /// All users of any status in order of creation.
     pub fn users(&self) -> Vec<Value> {
         let org = self.org();
         let view = View { credentials: true, links: true, listed: true, names_hidden: false };
-        org.directory.current().map(|person| person.json(&org.url, view)).collect()
+        org.directory.current().map(|user| user.json(&org.url, view)).collect()
     }
 
     /// Appends an event to the log verbatim: late if its `published` is in the past, a duplicate if its `uuid` is

@@ -116,29 +116,29 @@ impl Org {
             ("GET", ["api", "v1", "users"]) => self.list(request, clock)?,
             ("POST", ["api", "v1", "users"]) => self.post_user(request, clock)?,
             ("GET", ["api", "v1", "users", id]) => {
-                let person = self.visible(id)?;
-                Reply::json(200, &person.json(&self.url, self.view(request, false)))
+                let user = self.visible(id)?;
+                Reply::json(200, &user.json(&self.url, self.view(request, false)))
             }
             (method @ ("POST" | "PUT"), ["api", "v1", "users", id]) => {
-                let person = self.visible(id)?;
+                let user = self.visible(id)?;
                 let body = body_object(request)?;
                 let profile = body.get("profile").and_then(Value::as_object).cloned().unwrap_or_default();
-                let person = self.update_profile(clock, &person.id, &profile, method == "PUT")?;
-                Reply::json(200, &person.json(&self.url, self.view(request, false)))
+                let user = self.update_profile(clock, &user.id, &profile, method == "PUT")?;
+                Reply::json(200, &user.json(&self.url, self.view(request, false)))
             }
             ("DELETE", ["api", "v1", "users", id]) => {
-                let person = self.visible(id)?;
-                if &*person.status == "DEPROVISIONED" {
+                let user = self.visible(id)?;
+                if &*user.status == "DEPROVISIONED" {
                     let order = self.options.delete_order;
-                    self.delete(clock, &person.id, order)?;
+                    self.delete(clock, &user.id, order)?;
                 } else {
-                    self.deactivate(clock, &person.id)?;
+                    self.deactivate(clock, &user.id)?;
                 }
                 Reply::empty(204)
             }
             ("POST", ["api", "v1", "users", id, "lifecycle", operation]) => {
-                let person = self.visible(id)?;
-                self.lifecycle(operation, &person.id, clock)?
+                let user = self.visible(id)?;
+                self.lifecycle(operation, &user.id, clock)?
             }
             ("GET", ["api", "v1", "api-tokens", "current"]) => self.current_token(clock),
             ("DELETE", ["api", "v1", "api-tokens", "current"]) => {
@@ -219,8 +219,8 @@ impl Org {
         let profile = body.get("profile").and_then(Value::as_object).cloned().unwrap_or_default();
         let has_password = body.get("credentials").is_some_and(|credentials| !credentials["password"].is_null());
         let activate = request.param("activate").as_deref() != Some("false");
-        let person = self.create(clock, &profile, activate, has_password)?;
-        Ok(Reply::json(200, &person.json(&self.url, self.view(request, false))))
+        let user = self.create(clock, &profile, activate, has_password)?;
+        Ok(Reply::json(200, &user.json(&self.url, self.view(request, false))))
     }
 
     /// The parts of a user that the caller asks for and may see.
@@ -238,8 +238,8 @@ impl Org {
     fn list(&mut self, request: &Inbound, clock: &dyn Clock) -> Result<Reply, Problem> {
         let newest_first = self.options.page_order == PageOrder::NewestFirst;
         let page = listing::page(&self.directory, request, newest_first, clock.monotonic())?;
-        let people: Vec<Value> = page.people.iter().map(|p| p.json(&self.url, self.view(request, true))).collect();
-        let mut answer = Reply::json(200, &Value::Array(people));
+        let users: Vec<Value> = page.users.iter().map(|p| p.json(&self.url, self.view(request, true))).collect();
+        let mut answer = Reply::json(200, &Value::Array(users));
         self.link(&mut answer, "self", &request.target());
         if let Some(after) = page.after {
             self.link(&mut answer, "next", &with_params(request, &[], &[("after", &after)]));

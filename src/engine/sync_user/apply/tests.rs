@@ -17,7 +17,7 @@ const USERS: &str = "/api/v2/users/";
 
 /// Creates Ann and her account, a day ago.
 async fn ann(harness: &Harness) -> (OktaUserId, String) {
-    let ann = (harness.person("ann@example.com"), harness.account("ann@example.com"));
+    let ann = (harness.user("ann@example.com"), harness.account("ann@example.com"));
     harness.sync().await;
     harness.passes(DAY).await;
     ann
@@ -80,23 +80,23 @@ fn mark(harness: &Harness, account: &str) -> Value {
 #[tokio::test]
 async fn lag_is_recorded_after_first_poll_only() {
     let harness = Harness::with(|_| ()).await;
-    let people = ["ann", "bob", "carol"].map(|name| {
+    let users = ["ann", "bob", "carol"].map(|name| {
         let email = format!("{name}@example.com");
         harness.account(&email);
-        harness.person(&email)
+        harness.user(&email)
     });
     harness.passes(DAY).await;
-    harness.okta().deactivate(&people[0]);
+    harness.okta().deactivate(&users[0]);
     harness.poll().await;
     // In the moment of the first poll: no lag is recorded.
-    harness.okta().deactivate(&people[1]);
+    harness.okta().deactivate(&users[1]);
     harness.passes(10 * SECOND).await;
-    harness.okta().deactivate(&people[2]);
+    harness.okta().deactivate(&users[2]);
     harness.passes(5 * SECOND).await;
     let reports = harness.sync().await;
     assert!(reports.len() == 3 && reports.iter().all(|report| report.writes == 1), "{reports:#?}");
     let mut lags = Vec::new();
-    for who in &people {
+    for who in &users {
         lags.push(account_of(&harness, who).await.lag_s);
     }
     assert_eq!(lags, [None, None, Some(7.0)]);
@@ -105,19 +105,19 @@ async fn lag_is_recorded_after_first_poll_only() {
 #[tokio::test]
 async fn late_denial_raises_momentary_alarm() {
     let harness = Harness::with(|_| ()).await;
-    let people = ["ann@example.com", "bob@example.com"].map(|email| {
+    let users = ["ann@example.com", "bob@example.com"].map(|email| {
         harness.account(email);
-        harness.person(email)
+        harness.user(email)
     });
     harness.sync().await;
     harness.passes(DAY).await;
-    harness.okta().deactivate(&people[0]);
+    harness.okta().deactivate(&users[0]);
     harness.passes(SECOND).await;
-    harness.okta().deactivate(&people[1]);
+    harness.okta().deactivate(&users[1]);
     harness.passes(298 * SECOND).await;
     harness.sync().await;
-    assert_eq!(account_of(&harness, &people[1]).await.lag_s, Some(300.0));
-    let late = format!("{} was denied 301 s after the deactivation was published", people[0]);
+    assert_eq!(account_of(&harness, &users[1]).await.lag_s, Some(300.0));
+    let late = format!("{} was denied 301 s after the deactivation was published", users[0]);
     assert_eq!(raised(&harness).await, [("denial_late".to_owned(), late)]);
     assert!(harness.engine().store().open_alarms().await.unwrap().is_empty());
 }
@@ -218,7 +218,7 @@ async fn failed_session_end_is_retried_by_next_look() {
 async fn missing_session_endpoint_raises_one_alarm() {
     let harness = Harness::with(|options| options.rules.end_sessions = true).await;
     let (ann, _) = ann(&harness).await;
-    let bob = harness.person("bob@example.com");
+    let bob = harness.user("bob@example.com");
     harness.account("bob@example.com");
     harness.auth0().faults().add(Fault::status("DELETE", USERS, 404));
     leaves(&harness, &ann).await;
@@ -259,15 +259,15 @@ async fn pending_session_end_is_per_account() {
 #[tokio::test]
 async fn unblocked_account_stays_unblocked_for_next_owner() {
     let mut harness = Harness::with(|options| options.rules.mark.block = true).await;
-    let people = ["ann", "bob"].map(|login| create_user(harness.okta(), login, "team@example.com"));
+    let users = ["ann", "bob"].map(|login| create_user(harness.okta(), login, "team@example.com"));
     let account = harness.account("team@example.com");
     harness.sync().await;
     harness.passes(DAY).await;
-    people.iter().for_each(|who| harness.okta().deactivate(who));
+    users.iter().for_each(|who| harness.okta().deactivate(who));
     harness.sync().await;
     assert!(is_blocked(&harness, &account));
     let owner = mark(&harness, &account)["okta_user_id"].clone();
-    let other = people.iter().find(|who| owner != who.as_str()).unwrap();
+    let other = users.iter().find(|who| owner != who.as_str()).unwrap();
     harness.change(|options| options.rules.mark.block = false);
     wipe(&harness, &account);
     harness.auth0().set_user(&account, |user| user["blocked"] = json!(false));
@@ -279,7 +279,7 @@ async fn unblocked_account_stays_unblocked_for_next_owner() {
 #[tokio::test]
 async fn our_block_is_lifted_though_mark_and_state_are_lost() {
     let harness = Harness::with(|options| options.rules.mark.block = true).await;
-    let ann = harness.person("ann@example.com");
+    let ann = harness.user("ann@example.com");
     harness.sync().await;
     harness.passes(DAY).await;
     harness.okta().deactivate_silently(&ann);
