@@ -365,7 +365,7 @@ pub struct SandboxArgs {
     ///
     /// Of every hundred, one has an account with an upper-case address, and one shares the address with a user who
     /// stays active.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(long = "people", value_name = "COUNT", default_value_t = 0)]
     pub users: usize,
 
     /// Number of these users that are deactivated at the start

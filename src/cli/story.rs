@@ -19,6 +19,8 @@ const SHOWN_MAX: usize = 50;
 /// Everything that the state knows about a user.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Story {
+    /// The name is part of the interface.
+    #[serde(rename = "person")]
     pub(crate) user: UserRow,
     pub(crate) addresses: Vec<String>,
     pub(crate) accounts: Vec<AccountRow>,
