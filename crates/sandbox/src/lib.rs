@@ -54,7 +54,8 @@ use tenant::TenantContext;
 use wire::Loopback;
 
 pub use auth0::{
-    ActionEffects, Auth0Options, Auth0Tenant, Bucket, Connection, Flow, Login, LoginKind, ProfileLimit, run_action,
+    ActionEffects, Auth0Options, Auth0Tenant, Bucket, Connection, EventOptions, EventStream, Flow, Login, LoginKind,
+    ProfileLimit, run_action,
 };
 pub use faults::{Effect, Fault, FaultId, Faults, Hold, Matcher, PathMatch, RateLimited};
 pub use journal::{Journal, Recorded};

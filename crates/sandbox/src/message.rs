@@ -1,8 +1,17 @@
 //! The requests and responses of the stand-ins.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use futures_core::Stream;
 use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::lock;
 
 /// A complete request. Not `Debug`: it contains credentials.
 pub(super) struct Inbound {
@@ -25,6 +34,12 @@ impl Inbound {
     pub(super) fn param(&self, name: &str) -> Option<String> {
         url::form_urlencoded::parse(self.query.as_bytes())
             .find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+    }
+
+    /// Every decoded value of the query parameter `name`.
+    pub(super) fn params(&self, name: &str) -> Vec<String> {
+        let pairs = url::form_urlencoded::parse(self.query.as_bytes());
+        pairs.filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect()
     }
 
     /// A header as text.
@@ -54,6 +69,47 @@ impl Inbound {
     }
 }
 
+/// A body that is sent piece by piece. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Feed(Arc<Mutex<Option<mpsc::Receiver<io::Result<Bytes>>>>>);
+
+impl Feed {
+    /// A body, and where its pieces go: at most `ahead` of them before the client takes one. An error cuts the body.
+    pub(super) fn new(ahead: usize) -> (mpsc::Sender<io::Result<Bytes>>, Self) {
+        let (sender, pieces) = mpsc::channel(ahead);
+        (sender, Self(Arc::new(Mutex::new(Some(pieces)))))
+    }
+
+    fn into_body(self) -> Body {
+        lock(&self.0).take().map_or_else(Body::empty, |pieces| Body::from_stream(Pieces { pieces, cut: None }))
+    }
+}
+
+struct Pieces {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// The error that cuts the body, until what was sent before it is on its way.
+    cut: Option<io::Error>,
+}
+
+impl Stream for Pieces {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
+        match self.pieces.poll_recv(cx) {
+            Poll::Ready(Some(Err(cut))) => {
+                // The server sends what it has when a body has to be waited for, and drops it at an error.
+                self.cut = Some(cut);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+}
+
 /// A response, before network faults apply.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
@@ -61,6 +117,8 @@ pub(super) struct Reply {
     /// Boxed, because responses are moved, also as errors.
     pub(super) headers: Box<HeaderMap>,
     pub(super) body: Bytes,
+    /// Instead of `body`: a body without an end that is known.
+    pub(super) feed: Option<Feed>,
 }
 
 impl Reply {
@@ -73,12 +131,12 @@ impl Reply {
     pub(super) fn text(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let mut headers = Box::new(HeaderMap::new());
         headers.insert("content-type", HeaderValue::from_static(content_type));
-        Self { status, headers, body: body.into() }
+        Self { status, headers, body: body.into(), feed: None }
     }
 
     /// No body.
     pub(super) fn empty(status: u16) -> Self {
-        Self { status, headers: Box::default(), body: Bytes::new() }
+        Self { status, headers: Box::default(), body: Bytes::new(), feed: None }
     }
 
     /// Sets a header, and ignores names and values that are not valid in HTTP: they come from experiments.
@@ -103,7 +161,8 @@ impl Reply {
 
     /// Converts it for the server.
     pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.body));
+        let body = self.feed.map_or_else(|| Body::from(self.body), Feed::into_body);
+        let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = *self.headers;
         response

@@ -1,6 +1,7 @@
 //! Both tenants as a client sees them, over real HTTP.
 
 mod auth0;
+mod events;
 mod network;
 mod okta;
 

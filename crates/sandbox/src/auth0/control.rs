@@ -11,6 +11,7 @@
 //! | `GET /_sandbox/action` | the names of the Actions in the post-login flow, in order |
 //! | `POST /_sandbox/action` | `{"bound":true,"code"?}` for the Action |
 //! | `POST /_sandbox/tokens/revoke` | revokes every access token |
+//! | `POST /_sandbox/events` | `{"do":"close"}`, or `cut`, `expire`, `silence`, `resume`: to the event stream |
 //! | `POST /_sandbox/scope` | `{"scope":"read:users …"}`: changes the granted scopes, also of existing tokens |
 
 use serde_json::{Value, json};
@@ -69,6 +70,14 @@ pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> 
             tenant.revoke_tokens();
             Reply::empty(204)
         }
+        ("POST", ["events"]) => match body["do"].as_str() {
+            Some("close") => done(|| tenant.events().close()),
+            Some("cut") => done(|| tenant.events().cut()),
+            Some("expire") => done(|| tenant.events().expire_offsets()),
+            Some("silence") => done(|| tenant.events().set_silent(true)),
+            Some("resume") => done(|| tenant.events().set_silent(false)),
+            _ => refused(400, "`do` is one of close, cut, expire, silence, resume"),
+        },
         ("POST", ["scope"]) => match body["scope"].as_str() {
             Some(scope) => {
                 tenant.set_granted_scope(scope);
@@ -79,6 +88,11 @@ pub(super) fn answer(tenant: &Auth0Tenant, path: &[&str], request: &Inbound) -> 
         _ => return None,
     };
     Some(answer)
+}
+
+fn done(act: impl FnOnce()) -> Reply {
+    act();
+    Reply::empty(204)
 }
 
 fn ended(login: Login) -> Value {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,7 @@ use okta_auth0_sync_clock::{Clock, timestamp_text};
 
 use super::accounts::{Accounts, user_id};
 use super::actions::{ACTION_NAME, Actions};
+use super::events::{EventLog, Subscription};
 use super::limits::{Level, Standing};
 use super::login::{self, Login, LoginKind};
 use super::problem::Problem;
@@ -42,6 +44,9 @@ pub(super) struct Tenancy {
     pub(super) actions: Actions,
     pub(super) open: HashMap<String, Open>,
     pub(super) level: Level,
+    pub(super) events: EventLog,
+    /// A stream that the request under way opens, and how long its token is valid.
+    pub(super) opening: Option<(Subscription, Duration)>,
 }
 
 impl Tenancy {
@@ -60,6 +65,8 @@ impl Tenancy {
             actions,
             open: HashMap::new(),
             level: Level::full(options.bucket, clock.monotonic()),
+            events: EventLog::new(options.events, options.seed),
+            opening: None,
             options,
         }
     }
@@ -135,6 +142,7 @@ impl Tenancy {
             (_, ["users", id, what @ ("sessions" | "refresh-tokens" | "revoke-access")]) => {
                 self.open_things(method, id, what, &body)?
             }
+            ("GET", ["events"]) => self.open_events(request, clock),
             ("GET", ["client-grants"]) => self.client_grants(request),
             (_, ["actions", rest @ ..]) => self.actions.answer(rest, request, &body, &mut self.ids, clock.now())?,
             _ => return Err(Problem::not_found("Not Found")),
@@ -271,6 +279,9 @@ impl Tenancy {
             user.insert("email".to_owned(), json!(email));
         }
         self.accounts.insert(Value::Object(user), clock.monotonic());
+        if let Some(user) = self.accounts.get(&id).cloned() {
+            self.events.record("user.created", user, None, clock);
+        }
         Ok(id)
     }
 
@@ -311,14 +322,16 @@ impl Tenancy {
             return Err(Problem::new(limit.status, None, "The user profile exceeds the maximum size."));
         }
         after.insert("updated_at".to_owned(), json!(timestamp_text(clock.now())));
-        let user = self.accounts.change(id, clock.monotonic(), |fields| *fields = after);
+        let user = self.change(id, clock, |fields| *fields = after);
         Ok(Reply::json(200, &*user.ok_or_else(Problem::no_such_user)?))
     }
 
     /// Deletes a user. The API answers 204 whether or not the user existed.
     pub(super) fn delete(&mut self, id: &str, clock: &dyn Clock) -> bool {
         self.open.remove(id);
-        self.accounts.remove(id, clock.monotonic()).is_some()
+        let Some(gone) = self.accounts.remove(id, clock.monotonic()) else { return false };
+        self.events.record("user.deleted", gone, None, clock);
+        true
     }
 
     /// Links `secondary` into `primary`: its profile vanishes, its metadata and block with it. Auth0 docs: "User account
@@ -335,7 +348,7 @@ impl Tenancy {
                 "email": gone["email"], "email_verified": gone["email_verified"], "name": gone["name"],
             });
         }
-        let user = self.accounts.change(primary, clock.monotonic(), |fields| {
+        let user = self.change(primary, clock, |fields| {
             if let Some(Value::Array(own)) = fields.get_mut("identities") {
                 own.extend(identities);
             }
@@ -373,6 +386,29 @@ impl Tenancy {
         })
     }
 
+    fn open_events(&mut self, request: &Inbound, clock: &dyn Clock) -> Reply {
+        match self.events.subscribe(request, clock) {
+            Ok(subscription) => {
+                self.opening = Some((subscription, self.tokens.time_left(request, clock)));
+                Reply::text(200, "text/event-stream", "")
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    /// Changes an account, and records the change.
+    pub(super) fn change(
+        &mut self,
+        id: &str,
+        clock: &dyn Clock,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) -> Option<Arc<Value>> {
+        let before = self.accounts.get(id).cloned();
+        let after = self.accounts.change(id, clock.monotonic(), change)?;
+        self.events.record("user.updated", after.clone(), before, clock);
+        Some(after)
+    }
+
     fn client_grants(&self, request: &Inbound) -> Reply {
         let audience = self.options.audience_at(&self.url);
         let scope: Vec<&str> = self.options.granted_scope.split_whitespace().collect();
@@ -390,11 +426,16 @@ impl Tenancy {
     /// A login of this user. The session is created before the Actions run, so a denied user has one too.
     pub(super) fn login(&mut self, id: &str, kind: LoginKind, clock: &dyn Clock) -> Login {
         let now = timestamp_text(clock.now());
-        let user = self.accounts.change(id, clock.monotonic(), |user| {
+        let count = |user: &mut Map<String, Value>| {
             let logins = user.get("logins_count").and_then(Value::as_u64).unwrap_or(0) + 1;
             user.insert("logins_count".to_owned(), json!(logins));
             user.insert("last_login".to_owned(), json!(now));
-        });
+        };
+        let user = if self.events.login_updates() {
+            self.change(id, clock, count)
+        } else {
+            self.accounts.change(id, clock.monotonic(), count)
+        };
         let Some(user) = user else {
             return Login::denied("Wrong email or password.");
         };
@@ -436,7 +477,7 @@ impl Tenancy {
                 .map(|(name, metadata)| (name.clone(), metadata.clone()))
                 .collect();
             if !changes.is_empty() {
-                self.accounts.change(id, clock.monotonic(), |user| patch::merge(user, &changes));
+                self.change(id, clock, |user| patch::merge(user, &changes));
             }
             if let Some(reason) = spoken.denied {
                 return Login::denied(reason);

@@ -3,6 +3,7 @@
 mod accounts;
 mod actions;
 mod control;
+mod events;
 mod limits;
 mod login;
 mod management;
@@ -26,6 +27,7 @@ use super::tenant::{Tenant, TenantContext};
 use actions::ACTION_NAME;
 use management::Tenancy;
 
+pub use events::{EventOptions, EventStream};
 pub use limits::Bucket;
 pub use login::{ActionEffects, Login, LoginKind, run_action};
 
@@ -99,6 +101,8 @@ pub struct Auth0Options {
     pub profile_limit: Option<ProfileLimit>,
     /// Whether the plan has the endpoints for sessions and refresh tokens (Enterprise).
     pub has_session_api: bool,
+    /// The event stream.
+    pub events: EventOptions,
     /// Whether the Action is bound at the start.
     pub action_bound: bool,
     /// The seed of all ids.
@@ -108,7 +112,7 @@ pub struct Auth0Options {
 /// Every scope that okta-auth0-sync can use.
 const GRANTED_SCOPE: &str = "read:users create:users update:users update:users_app_metadata delete:users read:sessions \
                              delete:sessions read:refresh_tokens delete:refresh_tokens read:actions create:actions \
-                             update:actions delete:actions read:client_grants";
+                             update:actions delete:actions read:client_grants read:events";
 
 impl Default for Auth0Options {
     fn default() -> Self {
@@ -142,6 +146,7 @@ impl Default for Auth0Options {
             ],
             profile_limit: None,
             has_session_api: true,
+            events: EventOptions::default(),
             action_bound: true,
             seed: 2,
         }
@@ -253,8 +258,7 @@ impl Auth0Tenant {
 
     /// Edits a user, as another administrator would. Returns whether the user exists. `user_id` cannot be changed.
     pub fn set_user(&self, id: &str, edit: impl FnOnce(&mut Value)) -> bool {
-        let now = self.context.clock.monotonic();
-        let changed = self.tenancy().accounts.change(id, now, |fields| {
+        let changed = self.tenancy().change(id, &*self.context.clock, |fields| {
             let mut user = Value::Object(std::mem::take(fields));
             edit(&mut user);
             *fields = match user {
@@ -293,6 +297,11 @@ impl Auth0Tenant {
     pub fn open_sessions(&self, user_id: &str) -> (usize, usize) {
         let tenancy = self.tenancy();
         tenancy.open.get(user_id).map_or((0, 0), |open| (open.sessions.len(), open.refresh_tokens.len()))
+    }
+
+    /// The event stream.
+    pub fn events(&self) -> EventStream<'_> {
+        EventStream(self)
     }
 
     /// The post-login flow.
@@ -373,7 +382,13 @@ impl Flow<'_> {
 
 impl Tenant for Auth0Tenant {
     fn answer(&self, request: &Inbound) -> Reply {
-        self.tenancy().answer(request, &*self.context.clock)
+        let (mut answer, opening) = {
+            let mut tenancy = self.tenancy();
+            let answer = tenancy.answer(request, &*self.context.clock);
+            (answer, tenancy.opening.take())
+        };
+        answer.feed = opening.map(|(subscription, token_left)| subscription.start(self.clone(), token_left));
+        answer
     }
 
     fn control(&self, path: &[&str], request: &Inbound) -> Option<Reply> {

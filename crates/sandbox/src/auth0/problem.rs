@@ -81,6 +81,7 @@ impl Problem {
             403 => "Forbidden",
             404 => "Not Found",
             409 => "Conflict",
+            410 => "Gone",
             413 => "Payload Too Large",
             429 => "Too Many Requests",
             _ => "Internal Server Error",

@@ -172,6 +172,13 @@ impl Tokens {
         Ok(grant.scopes.clone())
     }
 
+    /// How long the caller's token is still valid.
+    pub(super) fn time_left(&self, request: &Inbound, clock: &dyn Clock) -> Duration {
+        let token = request.header("authorization").and_then(|header| header.strip_prefix("Bearer "));
+        let grant = token.and_then(|token| self.issued.get(token));
+        grant.map_or(Duration::ZERO, |grant| grant.expires.saturating_sub(clock.monotonic()))
+    }
+
     /// Revokes every token. (Real ones cannot be revoked; a rotated signing key has the same effect.)
     pub(super) fn revoke(&mut self) {
         self.issued.clear();
@@ -202,6 +209,7 @@ pub(super) fn needed(method: &str, path: &[&str], body: Option<&Value>) -> Optio
         ("DELETE", ["users", _, "sessions"]) | ("POST", ["users", _, "revoke-access"]) => &["delete:sessions"],
         ("GET", ["users", _, "refresh-tokens"]) => &["read:refresh_tokens"],
         ("DELETE", ["users", _, "refresh-tokens"]) => &["delete:refresh_tokens"],
+        ("GET", ["events"]) => &["read:events"],
         ("GET", ["client-grants"]) => &["read:client_grants"],
         ("GET", ["actions", ..]) => &["read:actions"],
         ("POST", ["actions", "actions"] | ["actions", "actions", _, "deploy"]) => &["create:actions"],
