@@ -60,15 +60,6 @@ impl<'a> From<&'a Mark> for WireMark<'a> {
     }
 }
 
-/// The former keys with one of our marks, which the write of the current one removes. Another installation may use the
-/// same former key; its marks stay.
-fn former_keys<'a>(record: &'a AccountRecord, ours: Option<&Mark>) -> impl Iterator<Item = &'a str> {
-    let org = ours.and_then(|mark| mark.okta_org.clone());
-    let is_ours =
-        move |(key, mark): &'a (String, Mark)| mark.other_org(org.as_deref()).is_none().then_some(key.as_str());
-    record.former.iter().filter_map(is_ours)
-}
-
 /// The body for `patch`. If `user_metadata.okta` is not an object, the body omits the mirror, since writing it would destroy
 /// another program's data.
 ///
@@ -83,8 +74,7 @@ pub(super) fn of(patch: &Patch, key: &str, record: &AccountRecord) -> Result<Box
         }
         _ => None,
     };
-    let mut app_metadata: BTreeMap<_, _> =
-        former_keys(record, Some(&patch.mark)).map(|former| (former, None)).collect();
+    let mut app_metadata: BTreeMap<_, _> = patch.removed_keys.iter().map(|former| (former.as_str(), None)).collect();
     app_metadata.insert(key, Some(WireMark::from(&patch.mark)));
     to_raw_value(&Body { app_metadata, user_metadata, blocked: patch.blocked })
 }
@@ -118,7 +108,7 @@ struct Removing<'a> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub(super) fn removing(
-    removal: Removal,
+    removal: &Removal,
     key: &str,
     record: &AccountRecord,
 ) -> Result<Box<RawValue>, serde_json::Error> {
@@ -130,6 +120,6 @@ pub(super) fn removing(
         }
         _ => None,
     };
-    let app_metadata = former_keys(record, record.account.mark.as_ref()).chain([key]).map(|key| (key, ())).collect();
+    let app_metadata = removal.removed_keys.iter().map(String::as_str).chain([key]).map(|key| (key, ())).collect();
     to_raw_value(&Removing { app_metadata, user_metadata, blocked: removal.unblock.then_some(false) })
 }

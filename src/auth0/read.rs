@@ -59,14 +59,19 @@ pub enum AccountQuery<'a> {
     },
     /// Accounts into which this one was linked.
     Linked(&'a AccountId),
-    /// Accounts that our mark denies.
-    Marked,
-    /// Accounts that our mark denies and that were created at this time or later.
-    MarkedSince(&'a str),
+    /// Accounts that our mark denies, under the configured keys.
+    Marked {
+        /// Only accounts that were created at this time or later.
+        since: Option<&'a str>,
+    },
     /// Accounts with a mark in force under a former metadata key.
     MarkedUnderFormerKeys,
-    /// Accounts that the original flow's flag denies, and our mark does not.
-    FlaggedByOthers,
+    /// Accounts that the original flow's flag denies, and no mark under a configured key does. Our marks under other keys are
+    /// among them, if they were written with the mirror: Auth0 has no search over all keys.
+    FlaggedOnly {
+        /// Only accounts that were created at this time or later.
+        since: Option<&'a str>,
+    },
     /// Accounts with our mark for this user, on or off.
     MarkedFor(&'a OktaUserId),
 }
@@ -79,6 +84,10 @@ impl AccountQuery<'_> {
                 keys.all().map(|key| format!("app_metadata.{key}.{field}:{}", quoted(value))).collect();
             if terms.len() == 1 { terms.concat() } else { format!("({})", terms.join(" OR ")) }
         };
+        let created = |query: String, since: &Option<&str>| match since {
+            Some(since) => format!("{query} AND created_at:[{since} TO *]"),
+            None => query,
+        };
         match self {
             Self::Identities { identifiers: [], .. } => None,
             Self::Identities { identifiers, connections } => {
@@ -90,17 +99,15 @@ impl AccountQuery<'_> {
                 let (_, own) = account.as_str().split_once('|')?;
                 Some(format!("identities.user_id:{}", quoted(own)))
             }
-            Self::Marked => Some(marked("deactivated", "true")),
-            Self::MarkedSince(since) => {
-                Some(format!("{} AND created_at:[{since} TO *]", marked("deactivated", "true")))
-            }
+            Self::Marked { since } => Some(created(marked("deactivated", "true"), since)),
             Self::MarkedUnderFormerKeys => {
                 let terms: Vec<String> =
                     keys.former.iter().map(|key| format!("app_metadata.{key}.deactivated:\"true\"")).collect();
                 (!terms.is_empty()).then(|| terms.join(" OR "))
             }
-            Self::FlaggedByOthers => {
-                Some(format!("user_metadata.okta.deactivated:\"true\" AND NOT {}", marked("deactivated", "true")))
+            Self::FlaggedOnly { since } => {
+                let flagged = "user_metadata.okta.deactivated:\"true\"";
+                Some(created(format!("{flagged} AND NOT {}", marked("deactivated", "true")), since))
             }
             Self::MarkedFor(user) => Some(marked("okta_user_id", user.as_str())),
         }

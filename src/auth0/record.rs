@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Fields;
-use crate::domain::account::{Identity, Mirror, OtherMarks};
+use crate::domain::account::{Identity, KeyedMark, Mirror, OtherMarks};
 use crate::domain::mark::MetadataKeys;
 use crate::domain::{Account, AccountId, Address, Mark, OktaUserId, Timestamp};
 use crate::http::lenient;
@@ -33,8 +33,6 @@ pub struct AccountRecord {
     /// The current `user_metadata.okta`. Auth0 merges the first level only, so writing our key alone would delete its
     /// siblings. `None` if it is not an object, or was not read.
     pub(super) beside_mirror: Option<Shallow>,
-    /// The marks under former metadata keys. The next write removes them.
-    pub(super) former: Vec<(String, Mark)>,
 }
 
 impl fmt::Debug for AccountRecord {
@@ -95,7 +93,6 @@ impl AccountRecord {
         let wire: Wire = serde_json::from_str(raw.get()).map_err(|error| format!("not an account: {error}"))?;
         let id = wire.user_id.filter(|id| !id.is_empty()).ok_or("an account without a user_id")?;
         let marks = Marks::read(shallow(wire.app_metadata.as_deref()).unwrap_or_default(), keys);
-        let (mark, former_mark) = marks.in_force();
         let okta = shallow(wire.user_metadata.as_deref())
             .and_then(|mut metadata| metadata.remove(MIRROR_OBJECT))
             .filter(|object| !lenient::is_null(object.get()));
@@ -120,51 +117,38 @@ impl AccountRecord {
             email_verified: is_true(wire.email_verified.as_deref()),
             identities: wire.identities.into_iter().map(WireIdentity::read).collect(),
             blocked: is_true(wire.blocked.as_deref()),
-            mark: mark.cloned(),
-            former_mark,
-            other_marks: marks.others,
+            mark: marks.current,
+            former_mark: false,
+            keyed: marks.keyed,
+            other_marks: OtherMarks::default(),
             unread: fields < Fields::Mark,
             mirror,
         };
         let created_at = wire.created_at.filter(|at| at.parse::<Timestamp>().is_ok());
-        Ok(Self { account, created_at, beside_mirror, former: marks.former })
+        Ok(Self { account, created_at, beside_mirror })
     }
 }
 
 /// The marks on one account.
 struct Marks {
     current: Option<Mark>,
-    /// Those under former keys of this installation.
-    former: Vec<(String, Mark)>,
-    /// Those under other keys that name an Okta org: other installations wrote them.
-    others: OtherMarks,
+    /// Those under other keys. Which of them are ours, the parser cannot know.
+    keyed: Vec<KeyedMark>,
 }
 
 impl Marks {
-    fn read(metadata: Shallow, keys: &MetadataKeys) -> Self {
-        let mut marks = Self { current: None, former: Vec::new(), others: OtherMarks::default() };
+    fn read(mut metadata: Shallow, keys: &MetadataKeys) -> Self {
+        let mut read = |key: &str| metadata.remove(key).and_then(|value| shallow(Some(&value)).as_ref().map(mark));
+        let current = read(&keys.current);
+        let listed = |key: &String| KeyedMark { key: key.clone(), listed: true, mark: read(key) };
+        let mut keyed: Vec<KeyedMark> = keys.former.iter().map(listed).collect();
         for (key, value) in metadata {
-            let Some(mark) = shallow(Some(&value)).map(|object| mark(&object)) else { continue };
-            if key == keys.current {
-                marks.current = Some(mark);
-            } else if keys.former.contains(&key) {
-                marks.former.push((key, mark));
-            } else if mark.deactivated && mark.okta_org.is_some() {
-                marks.others.denied = true;
-                marks.others.blocked |= mark.blocked;
+            let mark = shallow(Some(&value)).as_ref().map(mark);
+            if let Some(mark) = mark.filter(|mark| mark.deactivated && mark.okta_org.is_some()) {
+                keyed.push(KeyedMark { key, listed: false, mark: Some(mark) });
             }
         }
-        marks
-    }
-
-    /// The mark that counts, and whether it is under a former key: the current one, unless only a former one denies.
-    fn in_force(&self) -> (Option<&Mark>, bool) {
-        let mut former = self.former.iter().map(|(_, mark)| mark).filter(|mark| mark.deactivated);
-        match (&self.current, former.next()) {
-            (Some(current), former) if current.deactivated || former.is_none() => (Some(current), former.is_some()),
-            (_, Some(former)) => (Some(former), true),
-            (current, None) => (current.as_ref(), false),
-        }
+        Self { current, keyed }
     }
 }
 

@@ -36,7 +36,7 @@ impl Auth0 {
                 let body = body::blocking(*blocked).map_err(|error| PATCH.rejected(error.to_string()))?;
                 self.send_patch(&record.account.id, correlation_id(None, Some(user)), &body).await
             }
-            Write::Remove(removal) => self.remove_mark(record, *removal).await,
+            Write::Remove(removal) => self.remove_mark(record, removal).await,
             Write::Nothing => Ok(Patched { account: Some(record.clone()), request_id: None }),
         }
     }
@@ -52,7 +52,7 @@ impl Auth0 {
     ///
     /// # Errors
     /// Classified, as [`Auth0::write`].
-    pub async fn remove_mark(&self, record: &AccountRecord, removal: Removal) -> Result<Patched, Failure> {
+    pub async fn remove_mark(&self, record: &AccountRecord, removal: &Removal) -> Result<Patched, Failure> {
         let body =
             body::removing(removal, &self.keys.current, record).map_err(|error| PATCH.rejected(error.to_string()))?;
         let owner = record.account.mark.as_ref().and_then(|mark| mark.okta_user_id.as_ref());

@@ -45,9 +45,14 @@ pub(crate) async fn inspect(
 ///
 /// # Errors
 /// If a secret cannot be used, or a remote cannot be read.
-pub(crate) async fn search(config: &Config, clock: &Arc<dyn Clock>, who: &str) -> Result<Unknown, Error> {
+pub(crate) async fn search(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    who: &str,
+    org: Option<&str>,
+) -> Result<Unknown, Error> {
     let (clients, options) = (wiring::clients(config, clock)?, wiring::options(config));
-    Ok(Unknown(inspector(&clients, &options, clock).search(who).await?))
+    Ok(Unknown(inspector(&clients, &options, clock).search(who, org).await?))
 }
 
 fn inspector<'a>(clients: &'a Clients, options: &'a Options, clock: &'a Arc<dyn Clock>) -> Inspector<'a> {
@@ -237,6 +242,7 @@ mod tests {
             mark,
             unread: false,
             former_mark: false,
+            keyed: Vec::new(),
             other_marks: OtherMarks::default(),
             mirror: Mirror::Absent,
         };

@@ -30,13 +30,15 @@ pub(crate) async fn run(config: &Config, arguments: &UserArgs, clock: &Arc<dyn C
         Some(store) => UserMatch::find(store, &arguments.who).await?,
         None => UserMatch::None,
     };
+    let mut org = None;
     if let Some(store) = store {
+        org = store.okta_org().await?;
         store.close().await;
     }
     match matched {
         UserMatch::One(user) => known(config, arguments, &user_match::id_of(&user)?, clock).await,
         UserMatch::Ambiguous(users) => several(arguments, &users, clock),
-        UserMatch::None if arguments.live => unknown(config, arguments, clock).await,
+        UserMatch::None if arguments.live => unknown(config, arguments, org.as_deref(), clock).await,
         UserMatch::None => {
             if arguments.json {
                 print_json(&json!({ "matches": [] }))?;
@@ -149,8 +151,13 @@ fn report_json(report: &Report) -> Value {
 }
 
 /// A user that is not in the state: searches both tenants, and with `--sync` processes the user if Okta has one.
-async fn unknown(config: &Config, arguments: &UserArgs, clock: &Arc<dyn Clock>) -> Result<Exit, Error> {
-    let found = live::search(config, clock, &arguments.who).await?;
+async fn unknown(
+    config: &Config,
+    arguments: &UserArgs,
+    org: Option<&str>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Exit, Error> {
+    let found = live::search(config, clock, &arguments.who, org).await?;
     if let (true, [user]) = (arguments.sync, found.0.users.as_slice()) {
         return known(config, arguments, &user.id, clock).await;
     }

@@ -128,6 +128,32 @@ pub struct OtherMarks {
     pub blocked: bool,
 }
 
+/// A key in `app_metadata` beside the configured one: a former key of the configuration, or one that holds a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyedMark {
+    /// The key.
+    pub key: String,
+    /// The configuration lists it as a former key.
+    pub listed: bool,
+    /// The mark under it, on or off. `None`: there is none, or it could not be read.
+    pub mark: Option<Mark>,
+}
+
+impl KeyedMark {
+    /// Whether a mark under this key is ours, if `org` is our Okta org: an unlisted key is, if its mark names our org.
+    pub fn is_ours(&self, org: Option<&str>) -> bool {
+        match &self.mark {
+            Some(mark) if self.listed => mark.other_org(org).is_none(),
+            Some(mark) => org.is_some() && mark.okta_org.as_deref() == org,
+            None => self.listed,
+        }
+    }
+
+    fn denies(&self) -> Option<&Mark> {
+        self.mark.as_ref().filter(|mark| mark.deactivated)
+    }
+}
+
 /// An account as described by one response of Auth0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -145,6 +171,8 @@ pub struct Account {
     pub mark: Option<Mark>,
     /// A mark is in force under a former metadata key: it has to be rewritten under the current one.
     pub former_mark: bool,
+    /// The other keys that hold a mark, or may hold one.
+    pub keyed: Vec<KeyedMark>,
     /// What other installations say about the account, under their metadata keys.
     pub other_marks: OtherMarks,
     /// `app_metadata` was not read, because it is too large or was not asked for: the account may carry a mark.
@@ -154,6 +182,30 @@ pub struct Account {
 }
 
 impl Account {
+    /// Judges the marks under other keys, now that our Okta org is known: ours count as marks under a former key, the others
+    /// belong to other installations. Without it, only the mark under the configured key counts.
+    pub fn claim_marks(&mut self, org: Option<&str>) {
+        if self.keyed.is_empty() {
+            return;
+        }
+        let (ours, others): (Vec<_>, Vec<_>) = self.keyed.iter().partition(|keyed| keyed.is_ours(org));
+        self.other_marks = OtherMarks {
+            denied: others.iter().any(|keyed| keyed.denies().is_some()),
+            blocked: others.iter().filter_map(|keyed| keyed.denies()).any(|mark| mark.blocked),
+        };
+        let former = ours.iter().find_map(|keyed| keyed.denies()).cloned();
+        self.former_mark = former.is_some();
+        if former.is_some() && !self.mark.as_ref().is_some_and(|mark| mark.deactivated) {
+            self.mark = former;
+        }
+    }
+
+    /// The keys other than the configured one under which a mark of ours is, or may be.
+    pub fn former_keys(&self, org: Option<&str>) -> Vec<String> {
+        let holds = |keyed: &&KeyedMark| keyed.is_ours(org) && (keyed.mark.is_some() || self.unread);
+        self.keyed.iter().filter(holds).map(|keyed| keyed.key.clone()).collect()
+    }
+
     /// The connections of its identities: the primary's first.
     pub fn connections(&self) -> impl Iterator<Item = &str> {
         self.identities.iter().filter_map(|identity| identity.connection.as_deref())

@@ -360,10 +360,11 @@ pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
 pub fn agrees(
     known: &KnownUser,
     identifiers: &[Identifier],
-    accounts: Vec<Account>,
+    mut accounts: Vec<Account>,
     rules: &Rules,
     now: Timestamp,
 ) -> bool {
+    accounts.iter_mut().for_each(|account| account.claim_marks(known.okta_org.as_deref()));
     let assessment = Assessment {
         read: None,
         transitional: false,
@@ -417,6 +418,15 @@ pub fn marked_accounts<'a>(known: &'a KnownUser, course: &Course) -> Vec<&'a Mar
 /// Whether an account may carry a mark for this user that the store does not know: the user has just returned.
 pub fn may_have_unknown_mark(known: &KnownUser) -> bool {
     known.events.iter().any(|event| event.open && Signal::of(&event.event_type) == Signal::Returned)
+}
+
+/// Whether the account carries our mark for this user, or one of ours without an owner.
+pub fn is_marked_for(account: &Account, user: &KnownUser) -> bool {
+    account.mark.as_ref().is_some_and(|mark| {
+        mark.deactivated
+            && mark.other_org(user.okta_org.as_deref()).is_none()
+            && mark.okta_user_id.as_ref().is_none_or(|owner| *owner == user.id)
+    })
 }
 
 /// Whether a reconcile was missed: the last good one (or else the first poll) is older than two periods. A time in the future

@@ -61,6 +61,8 @@ pub struct Patch {
     pub mirror: Option<bool>,
     /// The new value of `blocked`, if it changes.
     pub blocked: Option<bool>,
+    /// The former metadata keys that are removed with their marks.
+    pub removed_keys: Vec<String>,
 }
 
 /// The optional parts of a mark that this installation writes.
@@ -182,6 +184,7 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
         },
         mirror: mirror.then_some(true),
         blocked: block.then_some(true),
+        removed_keys: account.former_keys(reason.okta_org.as_deref()),
     })
 }
 
@@ -225,6 +228,7 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
         },
         mirror: mirror.then_some(false),
         blocked: unblock.then_some(false),
+        removed_keys: account.former_keys(reason.okta_org.as_deref()),
     })
 }
 
@@ -247,7 +251,7 @@ pub fn attempts(account: &Account, patch: &Patch) -> Vec<Write> {
     let mut attempts = vec![Write::Mark(patch.clone())];
     if patch.mirror.is_some() && !patch.mark.deactivated {
         // Removed with its mirror: a mirror that stays denies the account.
-        attempts.push(Write::Remove(Removal { mirror: true, unblock: patch.blocked == Some(false) }));
+        attempts.push(Write::Remove(removal_instead_of(patch, true)));
     }
     if patch.mirror.is_some() {
         // Everything but the mirror is there, so another write would change nothing.
@@ -258,7 +262,7 @@ pub fn attempts(account: &Account, patch: &Patch) -> Vec<Write> {
         attempts.push(Write::Mark(Patch { mirror: None, ..patch.clone() }));
     }
     let minimal = Mark { status: None, at: None, event_id: None, ..patch.mark.clone() };
-    attempts.push(Write::Mark(Patch { mark: minimal, mirror: None, blocked: patch.blocked }));
+    attempts.push(Write::Mark(Patch { mark: minimal, mirror: None, ..patch.clone() }));
     attempts.extend(if patch.mark.deactivated {
         deny_without_mark(account, patch)
     } else {
@@ -279,9 +283,14 @@ fn deny_without_mark(account: &Account, patch: &Patch) -> Option<Write> {
 /// The last resort of a lifted mark.
 fn lift_without_mark(account: &Account, patch: &Patch) -> Option<Write> {
     if account.mark.is_some() || account.unread {
-        return Some(Write::Remove(Removal { mirror: false, unblock: patch.blocked == Some(false) }));
+        return Some(Write::Remove(removal_instead_of(patch, false)));
     }
     patch.blocked.map(Write::Block)
+}
+
+/// The removal with the same effect as a patch that lifts a mark.
+fn removal_instead_of(patch: &Patch, mirror: bool) -> Removal {
+    Removal { mirror, unblock: patch.blocked == Some(false), removed_keys: patch.removed_keys.clone() }
 }
 
 /// Whether the response to a write contains what was sent.
@@ -292,18 +301,20 @@ pub fn took_hold(account: &Account, write: &Write) -> bool {
                 && patch.blocked.is_none_or(|blocked| account.blocked == blocked)
         }
         Write::Block(blocked) => account.blocked == *blocked,
-        Write::Remove(removal) => is_removed(account, *removal),
+        Write::Remove(removal) => is_removed(account, removal),
         Write::Nothing => true,
     }
 }
 
 /// The changes that remove all of our data from an account. Our object in `app_metadata` is always removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
     /// Remove `deactivated` from `user_metadata.okta`.
     pub mirror: bool,
     /// Lift the block.
     pub unblock: bool,
+    /// The former metadata keys that are removed with their marks.
+    pub removed_keys: Vec<String>,
 }
 
 /// Computes what to remove so that none of our data is left on `account`; `None` if there is none. If `known` says that
@@ -313,25 +324,30 @@ pub struct Removal {
 /// `org` is not ours, and the mirror and the block stay if another installation denies the account.
 pub fn removal(account: &Account, known: Known, org: Option<&str>) -> Option<Removal> {
     let others = account.other_marks;
+    let removed_keys = account.former_keys(org);
     match &account.mark {
         Some(mark) if mark.other_org(org).is_some() => None,
         Some(mark) => Some(Removal {
             mirror: matches!(account.mirror, Mirror::On | Mirror::Off) && !others.denied,
             unblock: mark.blocked && account.blocked && !others.blocked,
+            removed_keys,
         }),
         None => {
             let removal = Removal {
                 mirror: known.denied && account.mirror == Mirror::On && !others.denied,
                 unblock: known.denied && known.blocked && account.blocked && !others.blocked,
+                removed_keys,
             };
-            (removal.mirror || removal.unblock || (known.denied && account.unread)).then_some(removal)
+            let takes = removal.mirror || removal.unblock || !removal.removed_keys.is_empty();
+            (takes || (known.denied && account.unread)).then_some(removal)
         }
     }
 }
 
 /// Whether the response to a PATCH no longer contains what was removed.
-pub fn is_removed(account: &Account, removal: Removal) -> bool {
+pub fn is_removed(account: &Account, removal: &Removal) -> bool {
     account.mark.is_none()
+        && !account.keyed.iter().any(|keyed| keyed.mark.is_some() && removal.removed_keys.contains(&keyed.key))
         && !(removal.mirror && matches!(account.mirror, Mirror::On | Mirror::Off))
         && !(removal.unblock && account.blocked)
 }
@@ -340,7 +356,7 @@ pub fn is_removed(account: &Account, removal: Removal) -> bool {
 mod tests {
     use super::*;
     use crate::domain::AccountId;
-    use crate::domain::account::OtherMarks;
+    use crate::domain::account::{KeyedMark, OtherMarks};
 
     const BOTH: MarkOptions = MarkOptions { mirror: true, block: false };
     const BLOCK: MarkOptions = MarkOptions { mirror: true, block: true };
@@ -356,6 +372,7 @@ mod tests {
             blocked: false,
             mark: None,
             former_mark: false,
+            keyed: Vec::new(),
             other_marks: OtherMarks::default(),
             unread: false,
             mirror: Mirror::Absent,
@@ -385,6 +402,51 @@ mod tests {
             blocked: patch.blocked.unwrap_or(account.blocked),
             ..account.clone()
         }
+    }
+
+    fn removing(mirror: bool, unblock: bool) -> Removal {
+        Removal { mirror, unblock, removed_keys: Vec::new() }
+    }
+
+    /// An account with a mark of this org under another key.
+    fn keyed(key: &str, listed: bool, org: &str) -> Account {
+        let denied = after(&account(), deny(&account(), &reason("00u1"), BOTH, NEW));
+        let mark = denied.mark.map(|mark| Mark { okta_org: Some(org.to_owned()), ..mark });
+        Account { keyed: vec![KeyedMark { key: key.to_owned(), listed, mark }], mirror: Mirror::On, ..account() }
+    }
+
+    #[test]
+    fn unlisted_key_with_our_org_is_a_former_key() {
+        for (listed, org, ours) in
+            [(true, "00o1", true), (false, "00o1", true), (true, "00o2", false), (false, "00o2", false)]
+        {
+            let mut account = keyed("acme", listed, org);
+            account.claim_marks(Some("00o1"));
+            let case = format!("listed {listed}, {org}");
+            assert_eq!((account.former_mark, account.other_marks.denied), (ours, !ours), "{case}");
+            let removed = if ours { vec!["acme".to_owned()] } else { Vec::new() };
+            let Difference::Patch(patch) = deny(&account, &reason("00u1"), BOTH, NEW) else { panic!("{case}") };
+            assert_eq!(patch.removed_keys, removed, "{case}");
+            match allow(&account, &reason("00u1"), NEW) {
+                Difference::Patch(patch) => assert_eq!((ours, patch.removed_keys), (true, removed.clone()), "{case}"),
+                other => assert_eq!((ours, other), (false, Difference::None), "{case}"),
+            }
+            let taken = removal(&account, NEW, Some("00o1")).map(|removal| removal.removed_keys);
+            assert_eq!(taken, ours.then_some(removed), "{case}");
+        }
+        let mut unknown = keyed("acme", false, "00o1");
+        unknown.claim_marks(None);
+        assert!(!unknown.former_mark && unknown.other_marks.denied, "our org is not known yet");
+    }
+
+    #[test]
+    fn unread_account_loses_listed_former_keys() {
+        let slot = KeyedMark { key: "acme".to_owned(), listed: true, mark: None };
+        let unread = Account { unread: true, mirror: Mirror::Unread, keyed: vec![slot], ..account() };
+        let known = Known { denied: true, blocked: false };
+        let Difference::Patch(patch) = allow(&unread, &reason("00u1"), known) else { panic!("must differ") };
+        assert_eq!(patch.removed_keys, ["acme"]);
+        assert_eq!(removal(&unread, known, Some("00o1")).unwrap().removed_keys, ["acme"]);
     }
 
     #[test]
@@ -503,28 +565,28 @@ mod tests {
     #[test]
     fn removal_takes_all_of_ours_and_only_ours() {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
-        let both = Removal { mirror: true, unblock: true };
-        assert_eq!(removal(&denied, NEW, None), Some(both));
+        let both = removing(true, true);
+        assert_eq!(removal(&denied, NEW, None), Some(both.clone()));
         let open = Account { mark: None, mirror: Mirror::Absent, blocked: false, ..denied.clone() };
-        assert!(is_removed(&open, both));
+        assert!(is_removed(&open, &both));
         for left in [
             Account { mark: denied.mark.clone(), ..open.clone() },
             Account { mirror: Mirror::On, ..open.clone() },
             Account { mirror: Mirror::Off, ..open.clone() },
             Account { blocked: true, ..open.clone() },
         ] {
-            assert!(!is_removed(&left, both), "{left:?}");
+            assert!(!is_removed(&left, &both), "{left:?}");
         }
         // The rest belongs to another program and may stay.
         let theirs = Account { mirror: Mirror::Foreign, blocked: true, ..open.clone() };
-        assert!(is_removed(&theirs, Removal { mirror: false, unblock: false }));
+        assert!(is_removed(&theirs, &removing(false, false)));
 
         let unblocked = Account { blocked: false, ..denied.clone() };
-        assert_eq!(removal(&unblocked, NEW, None), Some(Removal { mirror: true, unblock: false }));
+        assert_eq!(removal(&unblocked, NEW, None), Some(removing(true, false)));
         let wiped = Account { mark: None, ..denied };
         assert_eq!(
             removal(&wiped, Known { denied: true, blocked: false }, None),
-            Some(Removal { mirror: true, unblock: false }),
+            Some(removing(true, false)),
             "the owner of the block is unknown"
         );
         assert_eq!(removal(&wiped, NEW, None), None, "the mirror of another program");
@@ -557,7 +619,7 @@ mod tests {
         let denied = after(&account(), deny(&account(), &reason("00u1"), BLOCK, NEW));
         let Difference::Patch(patch) = allow(&denied, &reason("00u1"), NEW) else { panic!("must differ") };
         let last = attempts(&denied, &patch).pop();
-        assert_eq!(last, Some(Write::Remove(Removal { mirror: false, unblock: true })));
+        assert_eq!(last, Some(Write::Remove(removing(false, true))));
     }
 
     #[test]

@@ -126,11 +126,12 @@ impl Inspector<'_> {
         })
     }
 
-    /// Searches for a user that the state does not know: in Okta by id or address, in Auth0 by address.
+    /// Searches for a user that the state does not know: in Okta by id or address, in Auth0 by address. `org` is our Okta org,
+    /// if it is known.
     ///
     /// # Errors
     /// When a remote cannot be read.
-    pub async fn search(&self, who: &str) -> Result<Strangers, InspectError> {
+    pub async fn search(&self, who: &str, org: Option<&str>) -> Result<Strangers, InspectError> {
         let mut users: Vec<OktaUser> = Vec::new();
         // Okta accepts a login here too, so only text that looks like an id is used as one.
         if let Some(id) = OktaUserId::parse(who.trim()).filter(|id| id.as_str().starts_with("00u")) {
@@ -143,11 +144,11 @@ impl Inspector<'_> {
         addresses.extend(users.iter().flat_map(OktaUser::addresses));
         let by_id = users.iter().map(|user| Identifier::OktaId(user.id.clone()));
         let identifiers: Vec<Identifier> = addresses.into_iter().map(Identifier::Address).chain(by_id).collect();
-        Ok(Strangers { accounts: self.accounts(&identifiers).await?, users })
+        Ok(Strangers { accounts: self.accounts(&identifiers, org).await?, users })
     }
 
     /// The accounts that one of these identifies.
-    async fn accounts(&self, identifiers: &[Identifier]) -> Result<Vec<Account>, InspectError> {
+    async fn accounts(&self, identifiers: &[Identifier], org: Option<&str>) -> Result<Vec<Account>, InspectError> {
         let mut accounts: Vec<Account> = Vec::new();
         for spelling in spellings(&addresses_among(identifiers)) {
             for AccountRecord { account, .. } in self.all_by_email(&spelling).await? {
@@ -164,6 +165,7 @@ impl Inspector<'_> {
                 accounts.push(record.account);
             }
         }
+        accounts.iter_mut().for_each(|account| account.claim_marks(org));
         Ok(accounts)
     }
 
@@ -239,32 +241,25 @@ impl Gathering<'_> {
     /// those that once carried our mark.
     async fn add_others(&mut self, assessment: &Assessment<'_>) -> Result<(), InspectError> {
         let allows = matches!(assessment.course, Course::Allow { .. });
+        let org = self.known.okta_org.as_deref();
         if !matches!(assessment.course, Course::Deny(_)) {
-            for account in self.inspector.accounts(&self.identifiers).await? {
+            for account in self.inspector.accounts(&self.identifiers, org).await? {
                 if !self.seen.iter().any(|seen| seen.id == account.id) {
                     // The store does not know this mark; the next reconcile finds it.
-                    let wrong = allows && is_marked_for(&account, self.known);
+                    let wrong = allows && decide::is_marked_for(&account, self.known);
                     self.note(account.id.clone(), Some(account), wrong);
                 }
             }
         }
         for known in &self.known.accounts {
             if !self.seen.iter().any(|seen| seen.id == known.id) {
-                let account = self.inspector.account(&known.id).await?.map(|record| record.account);
+                let mut account = self.inspector.account(&known.id).await?.map(|record| record.account);
+                account.iter_mut().for_each(|account| account.claim_marks(org));
                 self.note(known.id.clone(), account, false);
             }
         }
         Ok(())
     }
-}
-
-/// Whether the account carries our mark, for this user or without an owner.
-fn is_marked_for(account: &Account, user: &KnownUser) -> bool {
-    account.mark.as_ref().is_some_and(|mark| {
-        mark.deactivated
-            && mark.other_org(user.okta_org.as_deref()).is_none()
-            && mark.okta_user_id.as_ref().is_none_or(|owner| *owner == user.id)
-    })
 }
 
 impl Tenants for Gathering<'_> {

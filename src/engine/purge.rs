@@ -57,6 +57,17 @@ pub struct Purge {
     pub incomplete: Option<String>,
 }
 
+/// What a search shows.
+#[derive(Default)]
+struct FoundRange {
+    found: Vec<AccountId>,
+    listed: u64,
+    /// The number of hits, shown or not.
+    total: u64,
+    /// When the last of them was created.
+    last: Option<String>,
+}
+
 /// Why an account was not cleared.
 enum Trouble {
     /// This account failed; the purge continues.
@@ -121,43 +132,78 @@ impl Engine {
                 self.purge_one(&known.account, Some(known), dry_run, on_cleared, purge).await?;
             }
         }
-        let mut stale = 0;
+        let queries: [fn(Option<&str>) -> AccountQuery<'_>; 2] =
+            [|since| AccountQuery::Marked { since }, |since| AccountQuery::FlaggedOnly { since }];
+        for query in queries {
+            self.purge_found(query, dry_run, stop, on_cleared, &mut done, purge).await?;
+        }
+        Ok(())
+    }
+
+    /// Clears the accounts that a search finds. Auth0 shows the first 1,000 hits, so they are searched in the order of their
+    /// creation, in ranges: the marks of other installations stay, and must not hide ours.
+    async fn purge_found(
+        &self,
+        query: fn(Option<&str>) -> AccountQuery<'_>,
+        dry_run: bool,
+        stop: &CancellationToken,
+        on_cleared: &impl Fn(&ClearedAccount),
+        done: &mut BTreeSet<AccountId>,
+        purge: &mut Purge,
+    ) -> Result<(), Trouble> {
+        let (mut since, mut stale, mut is_new) = (None::<String>, 0, false);
         loop {
-            let (mut found, mut listed, mut total) = (Vec::new(), 0_u64, 0_u64);
-            for page in 0..SEARCH_PAGES_MAX {
+            let range = self.search_range(&query(since.as_deref()), stop).await?;
+            let freed = purge.freed;
+            for id in range.found {
                 bail_if_cancelled(stop)?;
-                let hits = self
-                    .with_retries(auth0::endpoints::SEARCH, "purge", || {
-                        self.auth0.search(&AccountQuery::Marked, page, Fields::Id)
-                    })
-                    .await
-                    .map_err(Trouble::of_search)?;
-                total = hits.total;
-                let count = hits.accounts.len();
-                listed += count as u64;
-                found.extend(hits.accounts.into_iter().map(|record| record.account.id));
-                if count == 0 || listed >= total {
-                    break;
+                if done.insert(id.clone()) {
+                    self.purge_one(&id, None, dry_run, on_cleared, purge).await?;
                 }
             }
-            let new: Vec<AccountId> = found.into_iter().filter(|id| done.insert(id.clone())).collect();
-            for id in &new {
-                bail_if_cancelled(stop)?;
-                self.purge_one(id, None, dry_run, on_cleared, purge).await?;
+            is_new |= purge.freed > freed;
+            let more = range.total > range.listed;
+            if more && range.last.is_some() && range.last != since {
+                since = range.last;
+                continue;
             }
-            // Cleared accounts leave the first thousand hits a little later, which makes room for the rest.
-            let more = total > listed;
-            stale = if new.is_empty() { stale + 1 } else { 0 };
-            if new.is_empty() && !more {
+            // Cleared accounts leave the search a little later, which makes room for the rest.
+            stale = if is_new { 0 } else { stale + 1 };
+            if !more && (dry_run || !is_new) {
                 return Ok(());
             }
             if more && (dry_run || stale > STALE_ROUNDS_MAX) {
                 return Err(Trouble::All(format!(
-                    "Auth0's search shows {listed} of {total} marked accounts; run `purge` again for the rest"
+                    "Auth0's search shows {} of {} accounts that were created at the same time; run `purge` again for the \
+                     rest",
+                    range.listed, range.total
                 )));
             }
+            (since, is_new) = (if more { since } else { None }, false);
             self.clock.sleep(ROUND_PAUSE).await;
         }
+    }
+
+    /// The first 1,000 hits of a search.
+    async fn search_range(&self, query: &AccountQuery<'_>, stop: &CancellationToken) -> Result<FoundRange, Trouble> {
+        let mut range = FoundRange::default();
+        for page in 0..SEARCH_PAGES_MAX {
+            bail_if_cancelled(stop)?;
+            let search = || self.auth0.search(query, page, Fields::Id);
+            let hits =
+                self.with_retries(auth0::endpoints::SEARCH, "purge", search).await.map_err(Trouble::of_search)?;
+            range.total = hits.total;
+            range.listed += hits.accounts.len() as u64;
+            if let Some(last) = hits.accounts.last() {
+                range.last.clone_from(&last.created_at);
+            }
+            let empty = hits.accounts.is_empty();
+            range.found.extend(hits.accounts.into_iter().map(|record| record.account.id));
+            if empty || range.listed >= range.total {
+                break;
+            }
+        }
+        Ok(range)
     }
 
     async fn purge_one(
@@ -175,7 +221,8 @@ impl Engine {
                 Ok(())
             }
             Ok(None) => {
-                purge.clean += 1;
+                // A search also finds accounts with the marks and flags of others.
+                purge.clean += u64::from(known.is_some());
                 Ok(())
             }
             Err(Trouble::Account(why)) => {
@@ -194,14 +241,15 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Option<ClearedAccount>, Trouble> {
         let subject = id.as_str();
-        let record = self.read_any(id).await?;
+        let mut record = self.read_any(id).await?;
+        let org = self.store.okta_org().await?;
+        record.iter_mut().for_each(|record| record.account.claim_marks(org.as_deref()));
         let ours = mark::Known {
             // The search found it by its mark, which may be unreadable.
             denied: known
                 .map_or_else(|| record.as_ref().is_some_and(|record| record.account.unread), |known| known.denied),
             blocked: known.is_some_and(|known| known.blocked),
         };
-        let org = self.store.okta_org().await?;
         if let (None, Some(theirs)) =
             (&org, record.as_ref().and_then(|record| record.account.mark.as_ref()?.okta_org.as_ref()))
         {
@@ -225,17 +273,17 @@ impl Engine {
             after: after.summary(),
         };
         if dry_run {
-            return Ok(Some(freed(&without(account, removal))));
+            return Ok(Some(freed(&without(account, &removal))));
         }
         let patched =
-            self.with_retries(auth0::endpoints::PATCH, subject, || self.auth0.remove_mark(&record, removal)).await?;
+            self.with_retries(auth0::endpoints::PATCH, subject, || self.auth0.remove_mark(&record, &removal)).await?;
         let after = match patched.account {
             Some(record) => Some(record),
             None => self.read_any(id).await?,
         };
         // An account that is gone has none of our data.
-        let after = after.map_or_else(|| without(account, removal), |record| record.account);
-        if !mark::is_removed(&after, removal) {
+        let after = after.map_or_else(|| without(account, &removal), |record| record.account);
+        if !mark::is_removed(&after, &removal) {
             return Err(Trouble::Account(
                 "Auth0 accepted the write but its response still has our mark; another program writes the same key"
                     .to_owned(),
@@ -305,10 +353,11 @@ fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
 }
 
 /// The account after the removal.
-fn without(account: &Account, removal: Removal) -> Account {
+fn without(account: &Account, removal: &Removal) -> Account {
     Account {
         mark: None,
         former_mark: false,
+        keyed: Vec::new(),
         mirror: if removal.mirror { Mirror::Absent } else { account.mirror },
         blocked: account.blocked && !removal.unblock,
         ..account.clone()

@@ -5,12 +5,13 @@
 //! Both listings lag by about a second, so a recent change can cause a needless look or be missed until the next night. The
 //! log covers recent changes.
 //!
-//! Three stages, each resumable page by page:
+//! Four stages, each resumable page by page:
 //!
 //! 1. `known`: users that the state has as denied, held, skipped, failed or without an account.
 //! 2. `deniable`: users that Okta lists in one of the denying statuses, without those of the first stage.
-//! 3. `marked`: accounts in Auth0 with our mark, for users that the state does not have as denied. Accounts that another
-//!    flow's flag denies are only counted.
+//! 3. `marked`: accounts in Auth0 with our mark, for users that the state does not have as denied.
+//! 4. `flagged`: accounts that only the mirror shows: our marks under keys that the configuration does not list, which are
+//!    adopted too, and accounts that another flow's flag denies, which are only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -20,7 +21,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use super::alarms::OTHER_ORG;
 use super::error::{CallError, PassError};
 use super::page_limit::PageLimit;
 use super::smaller::AsksForLess;
@@ -35,10 +35,9 @@ use crate::domain::{
 use crate::http::Failure;
 use crate::http::pacing::Priority;
 use crate::okta::{self, UserPage, UserQuery};
-use crate::store::{Alarm, AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError, Unchecked};
+use crate::store::{AlarmKind, Known, ReconcileRun, RunCounts, RunKind, StoreError, Unchecked};
 
-use parts::Listed;
-
+mod marks;
 mod parts;
 
 /// How far back a reconcile goes by default: as far as Okta's log.
@@ -72,6 +71,8 @@ pub struct ReconcileProgress {
     ownerless: u64,
     /// Accounts with a mark for another Okta org under our metadata key.
     other_org: u64,
+    /// Accounts that another flow's flag denies.
+    foreign: u64,
     /// The listing of Okta was restarted after a failed page.
     restarted: bool,
     /// It finished.
@@ -84,6 +85,7 @@ enum Stage {
     Known,
     Deniable,
     Marked,
+    Flagged,
 }
 
 impl Stage {
@@ -92,6 +94,7 @@ impl Stage {
             Self::Known => "known",
             Self::Deniable => "deniable",
             Self::Marked => "marked",
+            Self::Flagged => "flagged",
         }
     }
 
@@ -99,6 +102,7 @@ impl Stage {
         match text {
             "deniable" => Self::Deniable,
             "marked" => Self::Marked,
+            "flagged" => Self::Flagged,
             _ => Self::Known,
         }
     }
@@ -233,6 +237,7 @@ impl Engine {
             Stage::Known => self.compare_known(run).await,
             Stage::Deniable => self.compare_deniable(run, progress).await,
             Stage::Marked => self.compare_marked(run, progress).await,
+            Stage::Flagged => self.compare_flagged(run, progress).await,
         }
     }
 
@@ -338,140 +343,6 @@ impl Engine {
         let made_due = self.queue(due).await?;
         let stage = if page.next.is_some() { Stage::Deniable } else { Stage::Marked };
         Ok(Step { stage: Some(stage), next: page.next, listed: page.users.len() as u64, made_due, skipped })
-    }
-
-    /// Adopts accounts with our mark that the state does not know as denied. Auth0 shows the first 1,000 hits, so the accounts
-    /// are listed in the order of their creation, in ranges.
-    async fn compare_marked(&self, run: &ReconcileRun, progress: &mut ReconcileProgress) -> Result<Step, PassError> {
-        let since = run.next.as_deref();
-        let query = since.map_or(AccountQuery::Marked, AccountQuery::MarkedSince);
-        let mut skipped = Vec::new();
-        let listed = match self.list_marked(&query).await {
-            Ok(listed) => listed,
-            Err(CallError::Failed(failure)) => {
-                skipped.push(format!("the accounts with a mark ({failure})"));
-                Listed::default()
-            }
-            Err(paused) => return Err(paused.into()),
-        };
-        let mut due = BTreeSet::new();
-        for record in &listed.records {
-            self.adopt(record, since, &mut due, &mut skipped, progress).await?;
-        }
-        for (id, failure) in &listed.unread {
-            skipped.push(format!("{id} ({failure})"));
-        }
-        let made_due = self.queue(due).await?;
-        if listed.hits < listed.total {
-            if listed.last.is_some() && listed.last.as_deref() != since {
-                return Ok(Step { stage: Some(Stage::Marked), next: listed.last, listed: 0, made_due, skipped });
-            }
-            warn!(
-                event = "marks_beyond_search",
-                total = listed.total,
-                seen = listed.hits,
-                "Auth0's search does not show all marked accounts; unknown marks beyond them are not found"
-            );
-            skipped.push(format!("{} accounts with a mark that the search does not show", listed.total - listed.hits));
-        }
-        self.report_other_org(progress.other_org).await?;
-        if let Err(error) = self.report_foreign_flags(progress.ownerless).await {
-            match error {
-                PassError::Failed(failure) => skipped.push(format!("the accounts with a flag ({failure})")),
-                other => return Err(other),
-            }
-        }
-        Ok(Step { stage: None, next: None, listed: 0, made_due, skipped })
-    }
-
-    /// Adopts an account with our mark, if the state does not know it as denied.
-    async fn adopt(
-        &self,
-        record: &AccountRecord,
-        since: Option<&str>,
-        due: &mut BTreeSet<OktaUserId>,
-        skipped: &mut Vec<String>,
-        progress: &mut ReconcileProgress,
-    ) -> Result<(), PassError> {
-        let (account, now) = (&record.account, self.clock.now());
-        if account.unread {
-            let known = self.store.denied_among(std::slice::from_ref(&account.id)).await?;
-            if !known.contains(&account.id) {
-                skipped.push(format!("{} (its mark is too large to read)", account.id));
-            }
-            return Ok(());
-        }
-        let Some(mark) = account.mark.as_ref().filter(|mark| mark.deactivated) else { return Ok(()) };
-        // The previous range ended with the accounts of this moment, so it has counted them.
-        let again = since.is_some() && record.created_at.as_deref() == since;
-        if mark.other_org(self.store.okta_org().await?.as_deref()).is_some() {
-            progress.other_org += u64::from(!account.former_mark && !again);
-            return Ok(());
-        }
-        let Some(owner) = &mark.okta_user_id else {
-            progress.ownerless += u64::from(!again);
-            return Ok(());
-        };
-        let known = self.store.known(std::slice::from_ref(owner)).await?;
-        if known.get(owner).is_some_and(|user| user.denied.contains(&account.id)) {
-            return Ok(());
-        }
-        // The index lags, so the account is read again by id.
-        let current = match self.tried(|| self.read_account(&account.id)).await {
-            Ok(Some(current)) => current,
-            Ok(None) => return Ok(()),
-            Err(CallError::Failed(failure)) => {
-                skipped.push(format!("{} ({failure})", account.id));
-                return Ok(());
-            }
-            Err(paused) => return Err(paused.into()),
-        };
-        let still = current
-            .account
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.deactivated && mark.okta_user_id.as_ref() == Some(owner));
-        let denied_at = mark.at.as_deref().and_then(|at| parse_timestamp(at).ok()).unwrap_or(now);
-        if still && self.store.adopt_account(owner, &account.id, account.email.as_ref(), denied_at, now).await? {
-            due.insert(owner.clone());
-        }
-        Ok(())
-    }
-
-    /// Raises an alarm if another installation writes its marks under our metadata key: an account has room for one of them.
-    async fn report_other_org(&self, count: u64) -> Result<(), StoreError> {
-        if count == 0 {
-            self.store.clear_alarm(AlarmKind::ForeignFlag, OTHER_ORG, self.clock.now()).await?;
-            return Ok(());
-        }
-        let alarm = Alarm::other_org(count);
-        if self.store.raise_alarm(&alarm, self.clock.now()).await? {
-            self.log_raised(alarm.kind, &alarm.subject);
-        }
-        Ok(())
-    }
-
-    /// Raises an alarm if accounts are denied without a known user: by an earlier flow, by hand, or by a mark that lost its
-    /// owner. The daemon adopts them when it denies their user, but never lifts them, so operators have to know.
-    async fn report_foreign_flags(&self, ownerless: u64) -> Result<(), PassError> {
-        let listed = self.list_marked(&AccountQuery::FlaggedByOthers).await?;
-        // Another installation, with a different metadata key, denies an account and its mirror.
-        let (theirs, rest): (Vec<_>, Vec<_>) =
-            listed.records.into_iter().partition(|record| record.account.other_marks.denied);
-        let ids: Vec<AccountId> = rest.into_iter().map(|record| record.account.id).collect();
-        // An account that we denied and that kept only the mirror is not foreign: this reconcile restores its mark.
-        let ours = self.store.denied_among(&ids).await?.len() as u64;
-        let explained = ours + theirs.len() as u64;
-        let (count, now) = (listed.total.saturating_sub(explained) + ownerless, self.clock.now());
-        if count == 0 {
-            self.store.clear_alarm(AlarmKind::ForeignFlag, "", now).await?;
-            return Ok(());
-        }
-        let alarm = Alarm::foreign_flag(count);
-        if self.store.raise_alarm(&alarm, now).await? {
-            self.log_raised(alarm.kind, &alarm.subject);
-        }
-        Ok(())
     }
 
     /// The users, all with the verdict `Deny`, whose accounts disagree according to Auth0's search.

@@ -222,6 +222,7 @@ impl Memory {
             blocked: false,
             mark: None,
             former_mark: false,
+            keyed: Vec::new(),
             other_marks: OtherMarks::default(),
             unread: false,
             mirror: Mirror::Absent,

@@ -6,7 +6,9 @@ use okta_auth0_sync::store::StoreError;
 use okta_auth0_sync_sandbox::Auth0Tenant;
 use serde_json::{Value, json};
 
-use crate::world::{MINUTE, Network, World};
+use okta_auth0_sync::domain::OktaUserId;
+
+use crate::world::{DAY, MINUTE, Network, World};
 
 const OTHER_ORG: &str = "00oOtherOrg000000000";
 
@@ -74,6 +76,33 @@ async fn purge_and_reconcile_leave_others_marks() {
         assert!(!ours.lets_in(&account), "{key}: the other installation denies the account");
         assert_eq!(ours.auth0().user(&account).unwrap()["blocked"], json!(true));
     }
+}
+
+#[tokio::test]
+async fn purge_finds_ours_behind_many_of_another_org() {
+    let world = World::new().await;
+    let marked = |name: &str, org: &str| {
+        world.auth0().create_user(json!({
+            "email": format!("{name}@example.com"),
+            "app_metadata": { "okta_sync": { "deactivated": "true", "okta_user_id": "00uLost", "okta_org": org } },
+        }))
+    };
+    for number in 0..1100 {
+        marked(&format!("p{number}"), OTHER_ORG);
+        if number % 100 == 0 {
+            world.passes(MINUTE);
+        }
+    }
+    world.sync().await;
+    let org = world.store().okta_org().await.unwrap().unwrap();
+    let ours = marked("ours", &org);
+    world.passes(MINUTE);
+    let stop = tokio_util::sync::CancellationToken::new();
+    for dry_run in [true, false] {
+        let purge = world.engine().purge(dry_run, &stop, |_| ()).await.unwrap();
+        assert_eq!((purge.freed, purge.incomplete, purge.left.len()), (1, None, 0), "dry run {dry_run}");
+    }
+    assert!(world.lets_in(&ours));
 }
 
 #[tokio::test]
@@ -187,4 +216,64 @@ async fn changed_key_without_the_former_one_is_refused() {
     assert!(matches!(error, StoreError::KeyChanged { .. }) && error.is_configuration(), "{error}");
     world.keys = changed();
     world.try_restart().await.unwrap();
+}
+
+/// A world in which `ann` left and was marked under a key that the configuration does not name: with a mirror, or without.
+async fn marked_under_an_unnamed_key(mirror: bool) -> (World, OktaUserId, String) {
+    let mut world = World::with(|setup| setup.options.rules.mark.mirror = mirror).await;
+    world.keys = MetadataKeys::only("acme_sync");
+    bind_action(world.auth0(), "acme_sync");
+    world.restart_with(Network::default()).await;
+    let (ann, account) = (world.user("ann@example.com"), world.account("ann@example.com"));
+    world.leaves(&ann).await;
+    assert!(!world.lets_in(&account));
+    // The state is lost, and the key is set back.
+    world.engine().store().close().await;
+    world.folder = tempfile::tempdir().unwrap();
+    world.keys = MetadataKeys::only("okta_sync");
+    (world, ann, account)
+}
+
+#[tokio::test]
+async fn unnamed_key_of_our_org_is_lifted_on_return() {
+    for mirror in [true, false] {
+        let (mut world, ann, account) = marked_under_an_unnamed_key(mirror).await;
+        world.restart_with(Network::default()).await;
+        world.returns(&ann).await;
+        let metadata = world.auth0().user(&account).unwrap()["app_metadata"].clone();
+        assert!(world.lets_in(&account), "mirror {mirror}: {metadata}");
+        assert_eq!(metadata["acme_sync"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn reconcile_finds_unnamed_key_by_the_mirror() {
+    let (mut world, ann, account) = marked_under_an_unnamed_key(true).await;
+    world.restart_with(Network::default()).await;
+    // The return happened before the state begins.
+    world.okta().activate(&ann);
+    world.passes(30 * DAY);
+    world.sync().await;
+    world.reconcile().await;
+    assert!(world.lets_in(&account), "{:?}", world.alarms().await);
+    assert_eq!(world.alarms().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn unnamed_key_moves_while_denied_and_is_purged() {
+    let (mut world, ann, account) = marked_under_an_unnamed_key(false).await;
+    world.restart_with(Network::default()).await;
+    world.sync().await;
+    world.reconcile().await;
+    let metadata = world.auth0().user(&account).unwrap()["app_metadata"].clone();
+    assert_eq!(metadata["okta_sync"]["okta_user_id"], ann.as_str());
+    assert_eq!(metadata["acme_sync"], Value::Null, "{metadata}");
+
+    let (mut world, _, account) = marked_under_an_unnamed_key(true).await;
+    world.restart_with(Network::default()).await;
+    world.poll().await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let purge = world.engine().purge(false, &stop, |_| ()).await.unwrap();
+    assert_eq!((purge.freed, purge.incomplete), (1, None));
+    assert!(world.lets_in(&account));
 }

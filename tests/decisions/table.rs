@@ -58,6 +58,7 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         blocked: false,
         unread: false,
         former_mark: false,
+        keyed: Vec::new(),
         other_marks: OtherMarks::default(),
         mirror: if mark == "none" { Mirror::Absent } else { Mirror::On },
         mark: owner.map(|owner| Mark {

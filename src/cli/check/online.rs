@@ -325,7 +325,7 @@ impl Online<'_> {
             if self.expect("Auth0 search", found).is_some() {
                 self.report.pass("Auth0 search", "works");
                 let marked = paced(pacer, auth0::endpoints::SEARCH, clock, || {
-                    auth0.search(&AccountQuery::Marked, 0, Fields::Id)
+                    auth0.search(&AccountQuery::Marked { since: None }, 0, Fields::Id)
                 })
                 .await;
                 let marked = self.expect("Auth0 marked accounts", marked);

@@ -47,6 +47,18 @@ pub(super) struct Listed {
     pub(super) last: Option<String>,
 }
 
+impl Listed {
+    /// Where the next range begins, if the search has more hits than it shows; `None` also if there is no smaller question.
+    pub(super) fn next_range(&self, since: Option<&str>) -> Option<String> {
+        self.last.clone().filter(|last| self.beyond() > 0 && Some(last.as_str()) != since)
+    }
+
+    /// The number of hits that the search does not show.
+    pub(super) fn beyond(&self) -> u64 {
+        self.total.saturating_sub(self.hits)
+    }
+}
+
 impl Engine {
     /// Requests a batch, and where that fails, smaller and smaller parts of it.
     pub(super) async fn in_parts<R, F, Fut>(&self, count: usize, ask: F) -> Result<Parts<R>, PassError>

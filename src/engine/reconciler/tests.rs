@@ -63,6 +63,7 @@ fn account(id: &str, owner: Option<&str>, mirror: Mirror, blocked: bool) -> Acco
         }),
         unread: false,
         former_mark: false,
+        keyed: Vec::new(),
         other_marks: OtherMarks::default(),
         mirror,
     }

@@ -158,6 +158,7 @@ impl<T: Tenants> Rounds<'_, T> {
         // The store may be older than the mark: a restored backup, or a mark that the log no longer explains.
         if marked.is_empty() && decide::may_have_unknown_mark(self.known) {
             match self.tenants.search_marked(&self.known.id).await {
+                Ok(found) if found.is_empty() => return self.allow_under_any_key().await,
                 Ok(found) => marked = found,
                 Err(failure) => self.tenants.defer(failure)?,
             }
@@ -170,8 +171,31 @@ impl<T: Tenants> Rounds<'_, T> {
                     continue;
                 }
             };
-            let holders = self.holders_beside(record.as_ref(), &[]).await?;
-            self.round(vec![(id, record)], FoundBy::Mark, holders).await?;
+            self.allow_one(id, record).await?;
+        }
+        Ok(())
+    }
+
+    async fn allow_one(&mut self, id: AccountId, record: Option<AccountRecord>) -> Result<(), T::Error> {
+        let holders = self.holders_beside(record.as_ref(), &[]).await?;
+        self.round(vec![(id, record)], FoundBy::Mark, holders).await
+    }
+
+    /// The user's accounts with our mark under a key that the configuration does not list: Auth0 has no search over all keys,
+    /// so the accounts are found by the user's identifiers.
+    async fn allow_under_any_key(&mut self) -> Result<(), T::Error> {
+        let addresses = self.assessment.read.as_ref().map_or(&self.known.addresses, |read| &read.addresses);
+        let identifiers = self.rules.policy.identifiers(&self.known.id, addresses);
+        let found = match self.tenants.search_accounts(&identifiers).await {
+            Ok(found) => found,
+            Err(failure) => return self.tenants.defer(failure),
+        };
+        for id in found {
+            let Some(mut record) = self.read_or_defer(&id).await? else { continue };
+            record.account.claim_marks(self.known.okta_org.as_deref());
+            if decide::is_marked_for(&record.account, self.known) {
+                self.allow_one(id, Some(record)).await?;
+            }
         }
         Ok(())
     }
@@ -253,13 +277,16 @@ impl<T: Tenants> Rounds<'_, T> {
     /// Runs one round: evidence, plan, and its consumption.
     async fn round(
         &mut self,
-        found: Vec<(AccountId, Option<AccountRecord>)>,
+        mut found: Vec<(AccountId, Option<AccountRecord>)>,
         by: FoundBy,
         holders: Holders,
     ) -> Result<(), T::Error> {
         let denies = matches!(self.assessment.course, Course::Deny(_));
         let mut accounts = Vec::with_capacity(found.len());
-        for (id, record) in &found {
+        for (id, record) in &mut found {
+            if let Some(record) = record {
+                record.account.claim_marks(self.known.okta_org.as_deref());
+            }
             let account = record.as_ref().map(|record| record.account.clone());
             let may_hide = account.as_ref().is_some_and(|account| decide::may_hide_our_block(account, self.known));
             let blocked_by_us = denies && may_hide && self.tenants.is_blocked_by_us(id).await?;
