@@ -109,6 +109,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Ends the alarms about what a listing found, when the org is no longer listed. Users who left are still read by looks, so
+    /// the alarm about their addresses stays until Okta shows them.
+    pub(super) async fn end_listing_alarms(&self) -> Result<(), StoreError> {
+        self.store.clear_alarm(AlarmKind::RoleTooNarrow, NO_USERS, self.now()).await?;
+        self.store.forget_hidden_listed().await?;
+        if self.store.hidden_users().await? == 0 {
+            self.store.clear_alarm(AlarmKind::RoleTooNarrow, ADDRESSES, self.now()).await?;
+        }
+        Ok(())
+    }
+
     async fn raise(&self, alarm: Alarm) -> Result<(), StoreError> {
         if self.store.raise_alarm(&alarm, self.now()).await? {
             self.log_raised(alarm.kind, &alarm.subject);
@@ -140,7 +151,6 @@ impl Engine {
     /// Lists the directory at the start if that is due, and at each tick of the reconcile's schedule.
     pub(super) async fn directory_loop(&self, stop: &CancellationToken) -> Result<(), Fatal> {
         if !self.options.directory {
-            self.store.clear_alarm(AlarmKind::RoleTooNarrow, NO_USERS, self.now()).await?;
             stop.cancelled().await;
             return Ok(());
         }

@@ -243,6 +243,9 @@ impl Engine {
             // No look ends sessions now, so no look would clear the alarm.
             self.store.clear_alarm(AlarmKind::SessionsUnavailable, "", self.now()).await?;
         }
+        if !self.options.directory {
+            self.end_listing_alarms().await?;
+        }
         Ok(())
     }
 

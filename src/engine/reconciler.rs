@@ -287,7 +287,10 @@ impl Engine {
             }
             // Okta does not list deleted users, so a missing user counts as deleted.
             let status = now_there.get(&user.id).map_or(Status::Deleted, |there| there.status.clone());
-            if self.options.rules.policy.verdict(&status) == Verdict::Deny && user.status.as_ref() == Some(&status) {
+            // Okta shows the login and e-mail that it hid before, or the reverse.
+            let is_news = now_there.get(&user.id).is_some_and(|there| there.hides_addresses() != user.address_hidden);
+            let denies = self.options.rules.policy.verdict(&status) == Verdict::Deny;
+            if denies && user.status.as_ref() == Some(&status) && !is_news {
                 let mut addresses = user.addresses.clone();
                 addresses.extend(now_there.get(&user.id).map(OktaUser::addresses).unwrap_or_default());
                 denied.push(Candidate::new(&user.id, addresses, &user.denied));

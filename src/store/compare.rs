@@ -19,6 +19,8 @@ pub struct Known {
     pub outcome: Option<OutcomeKind>,
     /// Has an unsettled reason to look.
     pub open: bool,
+    /// Okta hid the login and e-mail from us when the user was last read.
+    pub address_hidden: bool,
     /// Every address ever read for the user.
     #[sqlx(skip)]
     pub addresses: Vec<Address>,
@@ -39,7 +41,7 @@ impl Store {
         let list = json_list(ids.iter().map(OktaUserId::as_str));
         let mut tx = self.reader().begin().await?;
         let users: Vec<Known> = sqlx::query_as(
-            "SELECT okta_user_id AS id, status, outcome, due_seq > settled_seq AS open FROM users
+            "SELECT okta_user_id AS id, status, outcome, due_seq > settled_seq AS open, address_hidden FROM users
              WHERE okta_user_id IN (SELECT value FROM json_each(?))",
         )
         .bind(&list)

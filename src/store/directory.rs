@@ -188,6 +188,17 @@ impl Store {
             .await?)
     }
 
+    /// Forgets that the listing of the org did not show a user's login and e-mail, for users who have not left: without the
+    /// listing, nothing reads these users, so nothing would notice that Okta shows them again.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn forget_hidden_listed(&self) -> Result<(), StoreError> {
+        let forget = sqlx::query("UPDATE users SET address_hidden = 0 WHERE address_hidden = 1 AND left_seen = 0");
+        self.write(Write::ForgetHiddenListed, forget).await?;
+        Ok(())
+    }
+
     /// How many users had login and e-mail hidden from us when they were last read.
     ///
     /// # Errors

@@ -224,6 +224,26 @@ async fn listing_of_hidden_addresses_raises_alarm() {
 }
 
 #[tokio::test]
+async fn alarm_about_addresses_ends_without_listing() {
+    for known_before in [false, true] {
+        let (mut world, users) = after_years(&["ann@example.com", "bob@example.com"]).await;
+        let account = world.account("ann@example.com");
+        if known_before {
+            world.list_directory().await;
+        }
+        world.okta().hide_names(true);
+        world.list_directory().await;
+        world.leaves(&users[0]).await;
+        world.restart(|options| options.directory = false).await;
+        assert_eq!(world.alarms().await, ["role_too_narrow of addresses"], "ann left, and her addresses are hidden");
+        world.okta().hide_names(false);
+        world.reconcile().await;
+        world.assert_denied_for(&account, &users[0]);
+        assert_eq!(world.alarms().await, [""; 0], "known before: {known_before}");
+    }
+}
+
+#[tokio::test]
 async fn role_without_users_raises_alarm() {
     let (world, users) = after_years(&["ann@example.com"]).await;
     world.okta().hide(&users[0]);

@@ -204,7 +204,7 @@ async fn written(remote: &Remote, record: &AccountRecord, answer: &[u8]) {
         let _ = remote.auth0.write(record, &Write::Mark(patch), &anybody()).await;
     }
     if let Some(removal) = removal(&record.account, Known { denied: true, blocked: true }, None) {
-        let _ = remote.auth0.remove_mark(record, removal).await;
+        let _ = remote.auth0.remove_mark(record, &removal).await;
     }
     for asked in remote.asked() {
         assert!(asked.line().starts_with("PATCH /api/v2/users/auth0%7C"), "{}", asked.line());
