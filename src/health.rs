@@ -1,6 +1,7 @@
 //! Health: the obligations of the installation, what violates them, and what the operator does about it. The one
 //! definition for alarms, `status`, `/readyz`, the metrics and the line in `systemctl status`.
 
+mod guard;
 mod headline;
 mod obligations;
 
@@ -9,7 +10,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::domain::{OutcomeKind, Timestamp, clock};
-use crate::store::{AlarmKind, AlarmRow, LeftOpen, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError, UserRow};
+use crate::store::{
+    AlarmKind, AlarmRow, GuardReport, GuardWindow, LeftOpen, QuarantinedRow, RemoteRow, StatusRow, Store, StoreError,
+    UserRow,
+};
 
 pub use headline::{Headline, Level};
 pub use obligations::{Deadlines, Obligation, Stopwatches};
@@ -36,7 +40,9 @@ pub struct Health {
     pub alarms: Vec<AlarmRow>,
     /// Users whose looks failed, oldest first.
     pub failed: Vec<UserRow>,
-    /// Users that are held, oldest first.
+    /// The guard; `None` if it was not read.
+    pub guard: Option<GuardReport>,
+    /// Users that are held for another reason than the guard, oldest first.
     pub held: Vec<UserRow>,
     /// System Log events that could not be parsed, newest first.
     pub quarantined: Vec<QuarantinedRow>,
@@ -89,17 +95,23 @@ impl Health {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn counts(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn counts(store: &Store, guard: GuardWindow, now: Timestamp) -> Result<Self, StoreError> {
         let obligations = Obligation::judge_all(store.obligation_facts().await?, now);
-        Self::with(store, obligations).await
+        Self::with(store, obligations, guard, now).await
     }
 
     /// The same, with obligations that were judged already.
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn with(store: &Store, obligations: Vec<Obligation>) -> Result<Self, StoreError> {
+    pub async fn with(
+        store: &Store,
+        obligations: Vec<Obligation>,
+        guard: GuardWindow,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
+            guard: Some(store.guard_report(guard, now).await?),
             status: store.status().await?,
             obligations,
             denials_waiting: store.denials_waiting().await?,
@@ -114,12 +126,12 @@ impl Health {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn read(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn read(store: &Store, guard: GuardWindow, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             failed: store.users_with_outcome(OutcomeKind::Failed, LISTED_MAX).await?,
-            held: store.users_with_outcome(OutcomeKind::Held, LISTED_MAX).await?,
+            held: store.held_individually(LISTED_MAX).await?,
             quarantined: store.quarantined(LISTED_MAX).await?,
-            ..Self::counts(store, now).await?
+            ..Self::counts(store, guard, now).await?
         })
     }
 
@@ -237,7 +249,9 @@ impl Health {
             });
         }
         // Alarms about users and events that are listed below would repeat them.
+        let incident = self.guard_incident();
         let listed_below = |alarm: &AlarmRow| match alarm.kind.as_str() {
+            "guard" => incident.is_some(),
             "failed" => self.failed.iter().any(|user| user.okta_user_id == alarm.subject),
             "held" => self.held.iter().any(|user| user.okta_user_id == alarm.subject),
             "quarantined" => !self.quarantined.is_empty(),
@@ -251,6 +265,7 @@ impl Health {
             since: Some(self.began_at(alarm)),
             remedy: alarm.remedy.clone(),
         }));
+        list.extend(self.guard_incident());
         for (kind, users) in [("failed", &self.failed), ("held", &self.held)] {
             list.extend(users.iter().map(|user| Attention {
                 kind: kind.to_owned(),
@@ -286,7 +301,7 @@ impl Health {
         let beyond = |count: i64, listed: usize| usize::try_from(count).unwrap_or(0).saturating_sub(listed);
         let more = self.status.as_ref().map_or(0, |status| {
             beyond(status.failed, self.failed.len())
-                + beyond(status.held, self.held.len())
+                + beyond(self.held_individually(status.held), self.held.len())
                 + beyond(status.quarantined, self.quarantined.len())
         });
         listed.len() + more
@@ -316,7 +331,6 @@ fn remedy_for(kind: &str, user: &UserRow) -> String {
     let id = &user.okta_user_id;
     match (kind, user.why.as_deref().unwrap_or_default()) {
         ("failed", _) => format!("okta-auth0-sync retry {id}"),
-        (_, "guard") => format!("okta-auth0-sync approve {id} (or --all)"),
         (_, "vanished") => {
             format!("okta-auth0-sync approve {id} if the user was deleted; otherwise widen our role in Okta and retry")
         }

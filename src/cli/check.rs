@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Error, Exit, screen, wiring};
 use crate::config::{Auth0Credentials, Config, Environment, Listen, OktaCredentials, Problem, Schedule};
-use crate::domain::{Timestamp, escape, timestamp_text};
+use crate::domain::{DenialsMax, Timestamp, escape, timestamp_text};
 
 mod limits;
 pub(super) mod online;
@@ -202,6 +202,18 @@ fn of_config(config: &Config, now: Timestamp) -> Report {
     if !config.engine.enforce {
         report.warn("engine.enforce", "is false: nothing is written to Auth0, no user is denied");
     }
+    let guard = config.guard;
+    report.pass(
+        "guard",
+        format!(
+            "up to {} may be denied for the first time within {}; further denials wait for `approve`",
+            match guard.max_denials {
+                DenialsMax::Users(users) => screen::count(users, "user"),
+                share @ DenialsMax::Share(_) => format!("{share} of the known users"),
+            },
+            humantime::format_duration(guard.window)
+        ),
+    );
     schedule(&mut report, "schedule.poll", &config.schedule.poll, now);
     schedule(&mut report, "schedule.reconcile", &config.schedule.reconcile, now);
     report

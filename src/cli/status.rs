@@ -23,7 +23,7 @@ const SHOWN_MAX: usize = 10;
 pub(crate) async fn run(config: &Config, as_json: bool, check: bool, now: Timestamp) -> Result<Exit, Error> {
     let health = match wiring::state(&config.store.path).await {
         Ok(store) => {
-            let mut health = Health::read(&store, now).await?;
+            let mut health = Health::read(&store, wiring::guard(config), now).await?;
             store.close().await;
             // A killed daemon leaves its last sign of life behind. Without the lock file nothing is known.
             match crate::store::is_in_use(&config.store.path) {
@@ -84,6 +84,9 @@ pub fn to_json(health: &Health, now: Timestamp) -> Result<Value, serde_json::Err
     object.insert("never_ran".to_owned(), health.last_poll_ok_at().is_none().into());
     object.insert("headline".to_owned(), health.headline(now).text.into());
     object.insert("obligations".to_owned(), serde_json::to_value(&health.obligations)?);
+    if let Some(guard) = &health.guard {
+        object.insert("guard".to_owned(), serde_json::to_value(guard)?);
+    }
     object.insert("left_open".to_owned(), serde_json::to_value(health.left_open)?);
     object.insert("remotes".to_owned(), serde_json::to_value(&health.remotes)?);
     object.insert("alarms".to_owned(), serde_json::to_value(&health.alarms)?);
@@ -148,6 +151,10 @@ fn facts<'a>(health: &'a Health, status: &StatusRow, now: Timestamp) -> Vec<(&'a
         ("last reconcile", when(&status.last_reconcile_ok_at)),
         ("cursor moved", when(&status.cursor_moved_at)),
         ("accounts denied", status.denied.to_string()),
+        (
+            "guard",
+            health.guard.as_ref().map_or_else(String::new, |guard| format!("{}; {} held", guard.usage(), guard.held)),
+        ),
         ("users", format!("{} pending, {} failed, {} held", status.pending, status.failed, status.held)),
         ("events", format!("{} quarantined", status.quarantined)),
     ];
@@ -233,7 +240,7 @@ fn attention_text(health: &Health, attention: &[Attention], now: Timestamp, widt
         }
         let counted = health.status.as_ref().map_or(0, |status| match kind {
             "failed" => status.failed,
-            "held" => status.held,
+            "held" => status.held - health.guard.as_ref().map_or(0, |guard| guard.held),
             "quarantined" => status.quarantined,
             _ => 0,
         });

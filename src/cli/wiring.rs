@@ -192,6 +192,11 @@ pub(crate) fn policy_fingerprint(config: &Config) -> String {
     format!("{} {}", rules(config).fingerprint(), config.auth0.keys.fingerprint())
 }
 
+/// The guard of the configuration.
+pub(crate) fn guard(config: &Config) -> GuardWindow {
+    GuardWindow { denials_max: config.guard.max_denials, span: config.guard.window }
+}
+
 /// The engine's options from the configuration.
 pub(crate) fn options(config: &Config) -> Options {
     Options {
@@ -201,7 +206,7 @@ pub(crate) fn options(config: &Config) -> Options {
         enforce: config.engine.enforce,
         concurrency: config.engine.concurrency,
         max_attempts: config.engine.max_attempts,
-        guard: GuardWindow { denials_max: u64::from(config.guard.max_denials), span: config.guard.window },
+        guard: guard(config),
         initial_lookback: config.okta.initial_lookback,
         directory: config.okta.directory,
         retention: config.store.retention,

@@ -33,8 +33,8 @@ pub use schedule::Schedule;
 pub use secret::Secret;
 pub use value::{Dpop, LogFormat};
 
-use crate::domain::Policy;
 use crate::domain::mark::{MarkOptions, MetadataKeys};
+use crate::domain::{DenialsMax, Policy};
 
 /// Where a package puts the configuration.
 const SYSTEM_FILE: &str = "/etc/okta-auth0-sync/config.toml";
@@ -192,7 +192,7 @@ pub struct LimitsConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct GuardConfig {
     /// New denials per window; further ones are held. 0 holds every denial.
-    pub max_denials: u32,
+    pub max_denials: DenialsMax,
     /// From a minute to 30 days.
     pub window: Duration,
 }

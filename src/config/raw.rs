@@ -10,9 +10,10 @@ use super::environment::{Environment, PREFIX, nearest};
 use super::problem::Problem;
 use super::value::{
     ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MatchName,
-    MetadataKey, OptionalGroup, OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName, Text, Whole,
+    MaxDenials, MetadataKey, OptionalGroup, OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName,
+    Text, Whole,
 };
-use crate::domain::Status;
+use crate::domain::{DenialsMax, Status};
 
 /// The name of a key in the file.
 macro_rules! name {
@@ -136,7 +137,7 @@ tables! {
 
     /// `[guard]`
     Guard at "guard" {
-        max_denials: Whole<0, 1_000_000> = Whole(200);
+        max_denials: MaxDenials = MaxDenials(DenialsMax::Users(200));
         window: Span = Span::from_hours(1);
     }
 

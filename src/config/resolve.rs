@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::event::transitions_of;
 use crate::domain::mark::{MarkOptions, MetadataKeys};
-use crate::domain::{MatchBy, Policy, Status};
+use crate::domain::{DenialsMax, MatchBy, Policy, Status};
 
 /// Okta refuses a `since` older than 180 days (Okta docs: "System Log query", errors); one day of margin.
 const LOOKBACK_MAX: Duration = Span::from_days(179).0;
@@ -91,6 +91,12 @@ impl Resolver<'_> {
             exempt: raw.scope.exempt.0.into_iter().map(|exempt| exempt.0).collect(),
         };
         self.check_statuses(&policy.deny_statuses);
+        if matches!(raw.guard.max_denials.0, DenialsMax::Share(_)) && !raw.okta.directory {
+            self.wrong(
+                "guard.max_denials",
+                "a share of the known users needs okta.directory = true, which lists all users; give a number instead",
+            );
+        }
         let okta = self.okta(raw.okta);
         let auth0 = self.auth0(raw.auth0);
         if raw.schedule.poll.period() < POLL_PERIOD_MIN {

@@ -51,7 +51,7 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.schedule.reconcile.pattern(), "0 0 3 * * *");
     assert_eq!(config.auth0.mark, MarkOptions { mirror: true, block: false });
     assert!(config.auth0.search && config.engine.enforce && !config.auth0.require_verified_email);
-    assert_eq!((config.engine.concurrency, config.engine.max_attempts, config.guard.max_denials), (4, 12, 200));
+    assert_eq!((config.engine.concurrency, config.engine.max_attempts, config.guard.max_denials), (4, 12, 200.into()));
     assert_eq!(config.store.path, Path::new("/var/lib/okta-auth0-sync/state.db"));
     assert_eq!(config.store.retention, Duration::from_secs(400 * 86_400));
     assert_eq!(config.http.listen, None);
@@ -244,6 +244,9 @@ fn problems_name_location_and_remedy() {
         ("engine", "enforce = \"no\"", "engine.enforce: invalid type: string \"no\", expected a boolean"),
         ("limits", "okta_share = 0", "limits.okta_share: must be more than 0 and at most 1"),
         ("limits", "auth0_share = 1.5", "must be more than 0 and at most 1"),
+        ("guard", "max_denials = \"0%\"", "guard.max_denials: must be a whole number from 0 to 1000000, or a share"),
+        ("guard", "max_denials = -1", "or a share of the known users such as \"2%\""),
+        ("guard", "max_denials = 2000000", "must be a whole number from 0 to 1000000"),
         ("guard", "window = \"1s\"", "guard.window: must be at least 1m"),
         ("store", "retention = \"1h\"", "store.retention: must be at least 1day"),
         ("store", "path = \"\"", "store.path: is empty"),

@@ -15,7 +15,7 @@ use tracing_subscriber::filter::Targets;
 use url::{Host, Url};
 
 use super::Listen;
-use crate::domain::{Address, OktaUserId, Status};
+use crate::domain::{Address, DenialsMax, OktaUserId, Status};
 
 /// A setting that an environment variable can hold.
 pub(super) trait Setting: Sized {
@@ -587,6 +587,49 @@ impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Whole<MIN, MAX> {
 impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
     fn from_variable(text: &str) -> Result<Self, String> {
         text.trim().parse().map_err(|_| format!("must be a whole number from {MIN} to {MAX}")).and_then(Self::new)
+    }
+}
+
+/// The guard's limit: a whole number, or a percentage in quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MaxDenials(pub(super) DenialsMax);
+
+impl MaxDenials {
+    const EXPECTED: &'static str = "a whole number from 0 to 1000000, or a share of the known users such as \"2%\"";
+
+    fn new(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(DenialsMax::Users(1_000_001..)) | Err(()) => Err(format!("must be {}", Self::EXPECTED)),
+            Ok(limit) => Ok(Self(limit)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxDenials {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Limit;
+        impl Visitor<'_> for Limit {
+            type Value = MaxDenials;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(MaxDenials::EXPECTED)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<MaxDenials, E> {
+                MaxDenials::new(&number.to_string()).map_err(E::custom)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MaxDenials, E> {
+                MaxDenials::new(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Limit)
+    }
+}
+
+impl Setting for MaxDenials {
+    fn from_variable(text: &str) -> Result<Self, String> {
+        Self::new(text)
     }
 }
 

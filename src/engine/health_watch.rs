@@ -144,7 +144,7 @@ impl Engine {
             }
         }
         self.judge_file(&mut judged);
-        Health::with(&self.store, judged).await
+        Health::with(&self.store, judged, self.options.guard, self.now()).await
     }
 
     /// The state itself does not say whether it is still the file at its path.

@@ -11,12 +11,15 @@ use tracing::{info, warn};
 use super::Engine;
 use crate::alert::{Alert, Message};
 use crate::domain::backoff::Backoff;
+use crate::domain::{Timestamp, clock};
 use crate::store::{AlarmKind, PendingNotification, StoreError};
 
 /// How often to poll the store for notifications.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// A message that the webhook has refused this many times is skipped.
 const REFUSALS_MAX: u32 = 3;
+/// How long the notification about the guard waits for the looks that are due.
+const GUARD_SETTLES: Duration = Duration::from_secs(30);
 /// The waits while the webhook fails.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(600) };
 
@@ -96,9 +99,25 @@ impl Engine {
         }
     }
 
+    /// The guard's notification has the numbers of the whole incident, so it waits for the looks in progress, but not long.
+    async fn more_may_be_held(&self, untold: &PendingNotification) -> Result<bool, StoreError> {
+        let raised_at = clock::parse_timestamp(&untold.alarm.raised_at).unwrap_or(Timestamp::MIN);
+        let is_new = clock::since(self.now(), raised_at) < GUARD_SETTLES;
+        Ok(is_new && self.store.denials_waiting().await? > 0)
+    }
+
     async fn deliver_next(&self, refusals: &mut Refusals) -> Result<Delivery, StoreError> {
         let Some(alert) = self.alert.as_ref().filter(|alert| alert.has_webhook()) else { return Ok(Delivery::Nothing) };
-        let Some(untold) = self.store.pending_notification().await? else { return Ok(Delivery::Nothing) };
+        let Some(mut untold) = self.store.pending_notification().await? else { return Ok(Delivery::Nothing) };
+        if untold.alarm.kind == AlarmKind::Guard.as_str() && !untold.over {
+            if self.more_may_be_held(&untold).await? {
+                return Ok(Delivery::Nothing);
+            }
+            let guard = self.store.guard_report(self.options.guard, self.now()).await?;
+            if guard.held > 0 {
+                (untold.alarm.detail, untold.alarm.remedy) = (guard.detail(), guard.remedy());
+            }
+        }
         match alert.notify(&message(&untold, &self.options.okta_url)).await {
             Ok(()) => {
                 self.store.mark_delivered(&untold, self.clock.now()).await?;

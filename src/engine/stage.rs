@@ -107,7 +107,7 @@ impl Stage {
             enforce: true,
             concurrency: 4,
             max_attempts: 12,
-            guard: GuardWindow { denials_max: 10_000, span: Duration::from_secs(3600) },
+            guard: GuardWindow { denials_max: 10_000.into(), span: Duration::from_secs(3600) },
             initial_lookback: Duration::from_secs(7 * 86_400),
             directory: true,
             retention: Duration::from_secs(400 * 86_400),

@@ -48,6 +48,12 @@ pub(super) async fn render(engine: &Engine) -> Result<String, Error> {
         let is_healthy = health.violations().is_empty();
         register_state(&mut registry, status, is_healthy);
     }
+    if let Some(guard) = &health.guard {
+        let held: Gauge = Gauge::default();
+        held.set(guard.held);
+        let help = "Users that the guard holds: one open alarm of the kind guard, however many they are";
+        registry.register("guard_held_users", help, held);
+    }
     register_obligations(&mut registry, &health.obligations);
     register_alarms(&mut registry, &health.alarms);
     register_loops(&mut registry, engine);

@@ -255,7 +255,7 @@ macro_rules! open_events {
     };
 }
 
-const USER: &str = "SELECT okta_user_id, login, email, status, status_at, outcome, why, since, due_at, cause, attempts, \
+pub(super) const USER: &str = "SELECT okta_user_id, login, email, status, status_at, outcome, why, since, due_at, cause, attempts, \
                       last_error, due_seq > settled_seq AS open FROM users";
 
 impl Store {

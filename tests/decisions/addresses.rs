@@ -333,7 +333,7 @@ async fn skipped_user_denied_when_other_holder_leaves() {
         world.leaves(&ann).await;
         match way {
             "guard" => {
-                world.restart(|options| options.guard.denials_max = 0).await;
+                world.restart(|options| options.guard.denials_max = 0.into()).await;
                 world.leaves(&bob).await;
                 assert_ne!(world.approve_without_a_look(None).await, 0);
                 world.settle().await;

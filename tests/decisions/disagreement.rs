@@ -65,7 +65,7 @@ async fn stale_denial_lifts_once_okta_catches_up() {
 
 #[tokio::test]
 async fn contradicting_hold_is_rechecked() {
-    let mut world = World::with(|setup| setup.options.guard.denials_max = 0).await;
+    let mut world = World::with(|setup| setup.options.guard.denials_max = 0.into()).await;
     let ann = world.user("ann@example.com");
     let account = world.account("ann@example.com");
     world.leaves(&ann).await;

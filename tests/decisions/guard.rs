@@ -6,7 +6,7 @@ use okta_auth0_sync_sandbox::Fault;
 use super::world::{DAY, HOUR, World};
 
 async fn guarded(denials_max: u64, users: usize) -> (World, Vec<OktaUserId>) {
-    let world = World::with(|setup| setup.options.guard.denials_max = denials_max).await;
+    let world = World::with(|setup| setup.options.guard.denials_max = denials_max.into()).await;
     let users: Vec<OktaUserId> = (0..users)
         .map(|number| {
             let address = format!("p{number}@example.com");
@@ -60,7 +60,7 @@ async fn failures_do_not_use_up_guard() {
     let (mut world, users) = guarded(0, 1).await;
     world.leaves(&users[0]).await;
     assert_eq!(world.outcome(&users[0]).await, "held: guard");
-    world.restart(|options| options.guard.denials_max = 1).await;
+    world.restart(|options| options.guard.denials_max = 1.into()).await;
     world.auth0().faults().add(Fault::status("GET", "/api/v2/users-by-email", 500).times(2));
     world.request(&users[0]).await;
     assert!(world.outcome(&users[0]).await.starts_with("retry"));
@@ -119,4 +119,20 @@ async fn user_without_account_uses_no_guard() {
     }
     world.leaves(&users[0]).await;
     assert_eq!(denied(&world), 1);
+}
+
+#[tokio::test]
+async fn share_counts_known_users() {
+    let (mut world, users) = guarded(200, 8).await;
+    world.restart(|options| options.guard.denials_max = "25%".parse().unwrap()).await;
+    for who in &users {
+        world.request(who).await;
+    }
+    users.iter().for_each(|who| world.okta().deactivate(who));
+    world.sync().await;
+    assert_eq!(denied(&world), 2, "a quarter of eight");
+    let health = world.engine().health().await.unwrap();
+    let guard = health.guard.unwrap();
+    assert_eq!((guard.limit, guard.used, guard.held), (2, 2, 6));
+    assert!(guard.usage().starts_with("2 of 2 (25%) first denials in 1h are used until "), "{}", guard.usage());
 }

@@ -86,7 +86,7 @@ impl History {
             setup.options.rules.mark.block = block;
             setup.options.rules.end_sessions = sessions;
             setup.options.search = search;
-            setup.options.guard.denials_max = if tight { 2 } else { 200 };
+            setup.options.guard.denials_max = if tight { 2 } else { 200 }.into();
             setup.sandbox.okta.search_lag = if lag_okta { SECOND } else { Duration::ZERO };
             setup.sandbox.auth0.search_lag = if lag_auth0 { 2 * SECOND } else { Duration::ZERO };
             if limited {

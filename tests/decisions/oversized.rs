@@ -274,7 +274,7 @@ async fn returned_user_is_found_by_mark() {
 
 #[tokio::test]
 async fn reconcile_pages_2500_marks() {
-    let world = World::with(|setup| setup.options.guard.denials_max = 10_000).await;
+    let world = World::with(|setup| setup.options.guard.denials_max = 10_000.into()).await;
     let accounts: Vec<String> = (0..2500)
         .map(|number| {
             let who = world.user(&format!("p{number}@example.com"));

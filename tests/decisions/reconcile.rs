@@ -69,7 +69,7 @@ async fn reconcile_repairs_ours_and_reports_foreign() {
 
 #[tokio::test]
 async fn reconcile_resumes_after_stop() {
-    let mut world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
+    let mut world = World::with(|setup| setup.options.guard.denials_max = 1000.into()).await;
     let users: Vec<_> = (0..120)
         .map(|number| {
             let address = format!("p{number}@example.com");
@@ -148,7 +148,7 @@ async fn reconcile_at_scale_repairs_only_drift() {
     let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "2000,100,5".to_owned());
     let scale: Vec<usize> = scale.split(',').map(|number| number.parse().unwrap()).collect();
     let [everybody, denied, drifted] = scale[..] else { panic!("three numbers: people, denied, drifted") };
-    let world = World::with(|setup| setup.options.guard.denials_max = u64::MAX).await;
+    let world = World::with(|setup| setup.options.guard.denials_max = u64::MAX.into()).await;
     let mut leavers = Vec::new();
     for number in 0..everybody {
         let address = format!("p{number}@example.com");
@@ -262,14 +262,14 @@ async fn dead_search_ends_an_incomplete_reconcile() {
 
 #[tokio::test]
 async fn refused_listing_cursor_restarts_the_listing() {
-    let world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
+    let world = World::with(|setup| setup.options.guard.denials_max = 1000.into()).await;
     let accounts = silent_leavers(&world, 250);
     world.okta().faults().add(fault(PathMatch::Contains("after=".to_owned()), 400).times(1));
     world.reconcile().await;
     assert!(accounts.iter().all(|account| !world.lets_in(account)));
     assert!(last_good(&world).await);
 
-    let world = World::with(|setup| setup.options.guard.denials_max = 1000).await;
+    let world = World::with(|setup| setup.options.guard.denials_max = 1000.into()).await;
     silent_leavers(&world, 250);
     world.okta().faults().add(fault(PathMatch::Contains("after=".to_owned()), 400));
     world.reconcile().await;

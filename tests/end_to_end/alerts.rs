@@ -93,7 +93,7 @@ async fn alarm_webhook_retries_and_delivers_once() {
     let heard = receiver.heard.borrow().clone();
     assert_eq!(heard.refused.len(), 2, "retried until the receiver accepted it");
     let told = about_the_guard(&heard.taken, "raised")[0];
-    assert!(told["detail"].as_str().unwrap().contains("max_denials"), "{told}");
+    assert!(told["detail"].as_str().unwrap().contains("the guard holds 1 user"), "{told}");
     let remedy = told["remedy"].as_str().unwrap();
     assert!(remedy.contains("approve --all"), "{told}");
     let text = told["text"].as_str().unwrap();

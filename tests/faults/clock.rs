@@ -40,7 +40,7 @@ async fn step_of_the_clock_delays_no_retry() {
 #[tokio::test]
 async fn step_of_the_clock_does_not_reset_the_guard() {
     for step in [-24 * HOUR, 24 * HOUR] {
-        let world = start_with(|setup| setup.options.guard.denials_max = 1).await;
+        let world = start_with(|setup| setup.options.guard.denials_max = 1.into()).await;
         world.denies(&[world.leaver("ann")]).await;
         world.host.set_ahead(step);
         let bob = world.leaver("bob");

@@ -37,7 +37,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Setup)) -> World {
         setup.sandbox.okta.limits = Limits::default();
         setup.sandbox.auth0.bucket = Bucket::default();
         setup.options.concurrency = 4;
-        setup.options.guard.denials_max = 10_000;
+        setup.options.guard.denials_max = 10_000.into();
         setup.network.shares = shares();
         change(setup);
     })

@@ -4,14 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use okta_auth0_sync::cli::status::to_text;
-use okta_auth0_sync::domain::timestamp_text;
+use okta_auth0_sync::domain::{DenialsMax, timestamp_text};
 use okta_auth0_sync::health::Health;
-use okta_auth0_sync::store::{Access, Enforcement, Evaluation, RemoteError, Store};
+use okta_auth0_sync::store::{Access, Enforcement, Evaluation, GuardWindow, RemoteError, Store};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
 use crate::filled::{Folder, ago, now, page};
+
+/// The default.
+const GUARD: GuardWindow =
+    GuardWindow { denials_max: DenialsMax::Users(200), span: std::time::Duration::from_secs(3600) };
 
 #[test]
 fn missing_state_never_ran() {
@@ -138,7 +142,7 @@ async fn each_problem_is_listed_with_remedy() {
 async fn status_fits_eighty_columns() {
     let folder = Folder::troubled().await;
     let store = Store::open_beside(&folder.state(), Access::Read).await.unwrap();
-    let health = Health::read(&store, now()).await.unwrap();
+    let health = Health::read(&store, GUARD, now()).await.unwrap();
     let text = to_text(&health, now(), Some(80));
     let plain = strip(&text);
     assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
@@ -201,7 +205,7 @@ async fn action_state_is_shown_with_age() {
         let store = folder.open().await;
         let at = ago(180);
         store.note_enforcement(found, at).await.unwrap();
-        let health = Health::read(&store, now()).await.unwrap();
+        let health = Health::read(&store, GUARD, now()).await.unwrap();
         store.close().await;
         let text = strip(&to_text(&health, now(), None));
         assert_eq!(action(&text), format!("action           {word}, 3 min ago"));

@@ -86,6 +86,40 @@ async fn only_approve_releases_held_users() {
     sandbox.stop().await;
 }
 
+/// One import that goes wrong is one incident, whoever it concerns.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_held_by_guard_are_one_issue() {
+    let (sandbox, folder, _, _) = ann("[guard]\nmax_denials = 1\n[engine]\nconcurrency = 1\n").await;
+    for name in ["bob", "eve", "kim"] {
+        let address = format!("{name}@example.com");
+        let user = sandbox.okta().create_user(&NewUser::new(&address, &address));
+        sandbox.auth0().create_user(json!({
+            "email": address, "email_verified": true, "connection": "Username-Password-Authentication",
+        }));
+        sandbox.okta().deactivate(&user);
+    }
+    assert_eq!(folder.run(&["sync"]).code, 1);
+    let ran = folder.run(&["status"]);
+    let issues: Vec<&str> =
+        ran.out.lines().filter(|line| line.contains(" guard  ") || line.contains(" held  ")).collect();
+    assert_eq!(issues.len(), 1, "{}", ran.out);
+    for expected in [
+        "the guard holds 3 users, the first since",
+        "1 of 1 first denials in 1h are used",
+        "in Okta by admin@sandbox.example (3)",
+        "okta-auth0-sync approve --all",
+        "okta-auth0-sync audit export --since",
+    ] {
+        assert!(ran.out.contains(expected), "expected: {expected}\n{}", ran.out);
+    }
+    let status: Value = serde_json::from_str(&folder.run(&["status", "--json"]).out).unwrap();
+    let attention = status["attention"].as_array().unwrap();
+    let kinds: Vec<&str> = attention.iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert!(kinds.contains(&"guard") && !kinds.contains(&"held"), "{status:#}");
+    assert_eq!((&status["guard"]["held"], &status["guard"]["limit"]), (&3.into(), &1.into()), "{status:#}");
+    sandbox.stop().await;
+}
+
 /// Bob is held as vanished, Ann by the guard. Only Ann's denial is what `--all` is for.
 #[tokio::test(flavor = "multi_thread")]
 async fn approve_all_means_the_guard_only() {

@@ -148,7 +148,7 @@ impl World {
             enforce: true,
             concurrency: 1,
             max_attempts: 12,
-            guard: GuardWindow { denials_max: 200, span: HOUR },
+            guard: GuardWindow { denials_max: 200.into(), span: HOUR },
             initial_lookback: 7 * DAY,
             directory: true,
             retention: 400 * DAY,

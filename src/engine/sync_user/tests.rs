@@ -138,7 +138,7 @@ async fn restored_mark_is_not_attributed_to_the_event() {
 
 #[tokio::test]
 async fn guard_raises_one_alarm_without_names() {
-    let harness = Harness::with(|options| options.guard.denials_max = 0).await;
+    let harness = Harness::with(|options| options.guard.denials_max = 0.into()).await;
     let logs = CapturedLogs::new();
     let users = ["ann", "bob"].map(|name| {
         let address = format!("{name}@example.com");

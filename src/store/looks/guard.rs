@@ -3,7 +3,7 @@
 use super::super::write::{Tx, Write};
 use super::super::{Store, StoreError};
 use super::{Admission, Denial, GuardWindow, Intent};
-use crate::domain::{Address, OktaUserId, Timestamp, clock, timestamp_text};
+use crate::domain::{Address, DenialsMax, OktaUserId, Timestamp, clock, timestamp_text};
 
 /// Returns whether the guard holds the user ?1, whether the window since ?2 contains the user, and the number of rows.
 const GUARD_STATE: &str = "
@@ -55,7 +55,8 @@ impl Store {
         let (held, known, all): (bool, bool, i64) =
             sqlx::query_as(GUARD_STATE).bind(user.as_str()).bind(&window_start).fetch_one(&mut *tx).await?;
         let mut counted = u64::try_from(all).unwrap_or(0);
-        if counted >= guard.denials_max || held {
+        let limit = limit_in(&mut tx, guard).await?;
+        if counted >= limit || held {
             let others: i64 = sqlx::query_scalar(COUNT_OTHERS)
                 .bind(reconcile)
                 .bind(&window_start)
@@ -64,7 +65,7 @@ impl Store {
                 .await?;
             counted = u64::try_from(others).unwrap_or(0);
         }
-        let admitted = approved || (!held && (known || counted < guard.denials_max));
+        let admitted = approved || (!held && (known || counted < limit));
         if held == admitted {
             // Not derived from the outcome: a failed attempt in between must not release the hold.
             sqlx::query("UPDATE users SET guarded = NOT guarded WHERE okta_user_id = ?")
@@ -118,4 +119,13 @@ impl Store {
             .await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Gone { what: "user", id: user.to_string() }) }
     }
+}
+
+/// The limit in users. Only a share needs the number of known users.
+async fn limit_in(tx: &mut Tx, guard: GuardWindow) -> Result<u64, StoreError> {
+    let known: i64 = match guard.denials_max {
+        DenialsMax::Users(_) => 0,
+        DenialsMax::Share(_) => sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut **tx).await?,
+    };
+    Ok(guard.denials_max.of(u64::try_from(known).unwrap_or(0)))
 }

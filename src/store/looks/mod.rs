@@ -11,6 +11,7 @@ use sqlx::FromRow;
 
 use super::Alarm;
 use super::types::OptionalTime;
+use crate::domain::DenialsMax;
 use crate::domain::decide::Conclusion;
 use crate::domain::{
     AccountId, Address, Cause, DecisionOutcome, EventSeen, Held, KnownUser, Lane, MarkedAccount, OktaUserId, Outcome,
@@ -107,7 +108,7 @@ pub enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardWindow {
     /// First denials admitted per window.
-    pub denials_max: u64,
+    pub denials_max: DenialsMax,
     /// Length of the window.
     pub span: Duration,
 }

@@ -139,7 +139,7 @@ pub(super) async fn add_user_with_history(store: &Store, n: u32, name: &str, den
         addresses: address.iter().cloned().collect(),
         address_hidden: false,
     };
-    let guard = GuardWindow { denials_max: u64::MAX, span: Duration::from_secs(3600) };
+    let guard = GuardWindow { denials_max: u64::MAX.into(), span: Duration::from_secs(3600) };
     let denial = Denial { user: &user, read: &read, reconcile: false, approved: false, intent: None };
     store.prepare_denial(denial, guard, noon()).await.unwrap();
     let accounts = [AccountChange {

@@ -61,7 +61,7 @@ async fn guard_counts_user_once_per_window() {
     let (_dir, store) = store().await;
     let events: Vec<Event> = (1..=4).map(|n| event(n, &format!("u{n}"), "deactivate")).collect();
     store.record_page(page(0, &events), noon()).await.unwrap();
-    let guard = looks::GuardWindow { denials_max: 1, span: Duration::from_secs(3600) };
+    let guard = looks::GuardWindow { denials_max: 1.into(), span: Duration::from_secs(3600) };
     let later = clock::add(noon(), Duration::from_secs(3601));
     assert_eq!(ask_guard(&store, "u1", false, false, guard, noon()).await, Admission::Admitted);
     assert_eq!(ask_guard(&store, "u1", false, false, guard, noon()).await, Admission::Admitted);
@@ -78,7 +78,7 @@ async fn guard_counts_user_once_per_window() {
 }
 
 fn guard() -> GuardWindow {
-    GuardWindow { denials_max: 1, span: Duration::from_secs(3600) }
+    GuardWindow { denials_max: 1.into(), span: Duration::from_secs(3600) }
 }
 
 async fn ask_guard(
@@ -118,7 +118,7 @@ async fn approval_counts_for_its_reason_only() {
 async fn guard_hold_needs_approval() {
     let (_dir, store) = store().await;
     record_events(&store, &[event(1, "u1", "deactivate")]).await;
-    let full = GuardWindow { denials_max: 0, ..guard() };
+    let full = GuardWindow { denials_max: 0.into(), ..guard() };
     assert_eq!(ask_guard(&store, "u1", false, false, full, noon()).await, Admission::Refused(0));
     look_at(&store, "u1", &Outcome::Held(crate::domain::Held::Guard), noon()).await;
     let tomorrow = clock::add(noon(), Duration::from_secs(86_400));
