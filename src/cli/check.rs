@@ -243,7 +243,10 @@ fn secrets(report: &mut Report, config: &Config) {
             secret.read().map(|_| ()).map_err(|problem| problem.to_string())
         };
         match usable {
-            Ok(()) => report.pass(name, format!("{}{}", secret.origin(), how(name))),
+            Ok(()) => match secret.oddity() {
+                None => report.pass(name, format!("{}{}", secret.origin(), how(name))),
+                Some(oddity) => report.warn(name, oddity.to_string()),
+            },
             Err(message) => report.fail(name, message),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use super::raw::Raw;
+use super::wording;
 use crate::domain;
 
 /// The longest part of a line that is shown, in characters.
@@ -10,15 +11,16 @@ const SHOWN_MAX: usize = 160;
 /// Describes `error` with its location in `text`.
 pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, key: &str) -> Problem {
     // Both repeat names from the file, and TOML allows any character in them: escape what would control the terminal.
-    let message = error.message().lines().map(domain::escape).collect::<Vec<_>>().join("\n");
     let key = domain::escape(key);
+    let escaped = |message: &str| message.lines().map(domain::escape).collect::<Vec<_>>().join("\n");
     let Some(span) = error.span() else {
         let subject = if key.is_empty() { source_name } else { &key };
-        return Problem::new(subject, message);
+        return Problem::new(subject, escaped(error.message()));
     };
     let start = floor(text, span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
+    let message = escaped(&wording::plain(error.message(), line));
     let number = text[..line_start].matches('\n').count() + 1;
     let column = text[line_start..start].chars().count() + 1;
     let location = format!("{source_name}, line {number}, column {column}");

@@ -57,6 +57,11 @@ pub(super) fn read_text(file: File, length_max: u64) -> Result<String, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("is UTF-16: save it as UTF-8".to_owned());
     }
+    if bytes.starts_with(&[0x30, 0x82]) {
+        return Err("is binary (DER or PKCS#12): convert it to PEM, for example with `openssl pkey -inform DER -in FILE` for a \
+                    key, or `openssl x509 -inform DER -in FILE` for a certificate"
+            .to_owned());
+    }
     if bytes.contains(&0) {
         return Err("contains NUL bytes, as UTF-16 and binary files do: save it as UTF-8 text".to_owned());
     }

@@ -17,6 +17,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 mod value;
+mod wording;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

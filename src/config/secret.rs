@@ -106,6 +106,16 @@ impl Secret {
         }
     }
 
+    /// What looks wrong about a secret that can be read, such as quotes around it. Any text can be a password, so this is not
+    /// an error; the message never contains the secret.
+    pub fn oddity(&self) -> Option<Problem> {
+        let value = self.read().ok()?;
+        match self.kind {
+            Kind::Password => wrapping(value.expose_secret()).map(|oddity| self.problem(oddity)),
+            Kind::Token | Kind::PrivateKey | Kind::Address => None,
+        }
+    }
+
     /// Where it comes from, for messages: the key, and the file if there is one. Never the secret itself.
     pub fn origin(&self) -> String {
         match &self.source {
@@ -175,25 +185,52 @@ impl Secret {
         if text.contains('\0') {
             return Some("contains NUL characters: save it as UTF-8 text".to_owned());
         }
-        if text.contains('\u{feff}') {
+        if text.contains('\u{feff}') && self.kind != Kind::PrivateKey {
             return Some("contains a byte order mark (BOM): save it as UTF-8 without one".to_owned());
         }
         match self.kind {
             Kind::Password => None,
-            Kind::Token => (!text.bytes().all(|b| b.is_ascii_graphic()))
-                .then(|| "contains white space or other characters that a token cannot have".to_owned()),
+            // Its parser says what is wrong with a key.
             Kind::PrivateKey => {
-                let start = text.trim_start();
-                let pem = start.starts_with("-----BEGIN") && start.contains("PRIVATE KEY-----");
-                (!pem && !start.starts_with('{'))
-                    .then(|| "is not a private key in PEM (-----BEGIN … PRIVATE KEY-----) or JWK ({…}) form".to_owned())
+                let is_json = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n', '"', '\'']).starts_with('{');
+                (!is_json && !text.contains("-----BEGIN ")).then(|| {
+                    "is not a private key in PEM or JWK ({…}) form; the lines -----BEGIN … PRIVATE KEY----- and -----END …----- are \
+                     part of a PEM"
+                        .to_owned()
+                })
             }
+            Kind::Token => wrapping(text).or_else(|| {
+                (!text.bytes().all(|b| b.is_ascii_graphic()))
+                    .then(|| "contains white space or other characters that a token cannot have".to_owned())
+            }),
             Kind::Address => match Url::parse(text.trim()) {
                 Ok(url) => require_private_transport(&url).err(),
                 Err(error) => Some(format!("is not a URL ({error})")),
             },
         }
     }
+}
+
+/// What surrounds the secret, as pasted with it.
+fn wrapping(text: &str) -> Option<String> {
+    let is_quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if is_quoted('"') || is_quoted('\'') || is_quoted('`') {
+        return Some("has quotes around it: remove them, since only a TOML file needs quotes".to_owned());
+    }
+    if text.trim() != text {
+        return Some("has blanks around it: remove them".to_owned());
+    }
+    if let Some(scheme) = ["SSWS ", "Bearer ", "Basic "].into_iter().find(|scheme| text.starts_with(scheme)) {
+        return Some(format!(
+            "begins with `{}`, which belongs to the HTTP header and not to the secret: remove it",
+            scheme.trim_end()
+        ));
+    }
+    let (name, _) = text.split_once(['=', ':'])?;
+    let name = name.trim().to_ascii_lowercase();
+    let is_name = ["token", "secret", "key", "password"].iter().any(|end| name.ends_with(end));
+    is_name
+        .then(|| "looks like a line of a configuration file: keep only the secret itself, without its name".to_owned())
 }
 
 impl fmt::Debug for Secret {

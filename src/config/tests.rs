@@ -241,7 +241,17 @@ fn problems_name_location_and_remedy() {
         ("engine", "concurrency = 65", "engine.concurrency: must be a whole number from 1 to 64"),
         ("engine", "concurrency = 0", "must be a whole number from 1 to 64"),
         ("engine", "max_attempts = 0", "must be a whole number from 1 to 1000"),
-        ("engine", "enforce = \"no\"", "engine.enforce: invalid type: string \"no\", expected a boolean"),
+        ("engine", "enforce = \"no\"", "engine.enforce: must be true or false, without quotes: write false"),
+        (
+            "engine",
+            "concurrency = \"8\"",
+            "engine.concurrency: must be a whole number from 1 to 64, without quotes: write 8",
+        ),
+        ("engine", "concurrency = 1.5", "engine.concurrency: must be a whole number from 1 to 64"),
+        ("engine", "enforce = no", "must be true or false: write false"),
+        ("limits", "okta_share = \"90%\"", "at most 1, such as 0.8: write 0.9"),
+        ("limits", "okta_share = 90%", "must be a number: write 0.9"),
+        ("log", "filter = info", "write text in quotes"),
         ("limits", "okta_share = 0", "limits.okta_share: must be more than 0 and at most 1"),
         ("limits", "auth0_share = 1.5", "must be more than 0 and at most 1"),
         ("guard", "max_denials = \"0%\"", "guard.max_denials: must be a whole number from 0 to 1000000, or a share"),
@@ -539,6 +549,11 @@ mod files {
             (b"\n", 0o600, format!("{shown} is empty")),
             (b"", 0o600, format!("{shown} is empty")),
             (b"a b", 0o600, format!("{shown} contains white space")),
+            (b"\"abc\"\n", 0o600, format!("{shown} has quotes around it: remove them")),
+            (b" abc\n", 0o600, format!("{shown} has blanks around it: remove them")),
+            (b"SSWS abc\n", 0o600, format!("{shown} begins with `SSWS`")),
+            (b"api_token=abc\n", 0o600, format!("{shown} looks like a line of a configuration file")),
+            (b"\x30\x82\x04\xbd", 0o600, format!("{shown} is binary (DER or PKCS#12)")),
             (b"\xef\xbb\xbfabc\n", 0o600, format!("{shown} contains a byte order mark (BOM)")),
             (b"\xff\xfea\0b\0", 0o600, format!("{shown} is UTF-16: save it as UTF-8")),
             (b"\xfe\xff\0a\0b", 0o600, format!("{shown} is UTF-16: save it as UTF-8")),
@@ -652,8 +667,8 @@ mod files {
 
     #[test]
     fn invalid_private_key_is_rejected_early() {
-        let text = MINIMAL.replace("client_secret = \"two words\"", "private_key = \"-----BEGIN CERTIFICATE-----\"");
-        assert!(refusal(&text, &[]).contains("auth0.private_key: is not a private key in PEM"));
+        let text = MINIMAL.replace("client_secret = \"two words\"", "private_key = \"a certificate\"");
+        assert!(refusal(&text, &[]).contains("auth0.private_key: is not a private key in PEM or JWK"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Signing keys and signed tokens: compact JWS (RFC 7515), JWK (RFC 7517) and its thumbprint (RFC 7638).
 
+mod text;
+
 use std::fmt;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -14,6 +16,8 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
+use text::KeyText;
+
 /// The shortest RSA key accepted, in bits.
 const RSA_BITS_MIN: usize = 2048;
 
@@ -21,14 +25,25 @@ const RSA_BITS_MIN: usize = 2048;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
     /// Neither PEM nor JSON.
-    #[error("neither a PEM private key nor a private JWK")]
+    #[error("this is neither a private key in PEM (-----BEGIN … PRIVATE KEY-----) nor a private JWK ({{…}})")]
     Unrecognized,
     /// A PEM key with a passphrase.
-    #[error("the private key is encrypted: decrypt it first, e.g. with `openssl pkey`")]
+    #[error(
+        "the private key is encrypted: decrypt it with `openssl pkey -in FILE -out NEWFILE`, and chmod 600 the new file"
+    )]
     Encrypted,
+    /// OpenSSH's form.
+    #[error(
+        "the private key is in OpenSSH's form: convert a copy of it with `ssh-keygen -p -N '' -m PEM -f COPY`, which overwrites \
+         the copy"
+    )]
+    OpenSsh,
     /// A public key or certificate.
-    #[error("a public key or certificate: the private key is needed")]
+    #[error("this is a public key or certificate: the private key that belongs to it is needed")]
     Public,
+    /// More than one private key.
+    #[error("there are several private keys: keep only the one whose public key is registered")]
+    Several,
     /// Another key type or curve.
     #[error("unsupported key type: use RSA, or EC on P-256, P-384 or P-521")]
     Unsupported,
@@ -158,8 +173,10 @@ impl SigningKey {
     /// # Errors
     /// The errors never contain a part of the key.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let text = text.trim();
-        if text.starts_with('{') { Self::from_jwk(text) } else { Self::from_pem(text) }
+        match KeyText::find(text)? {
+            KeyText::Jwk(jwk) => Self::from_jwk(&jwk),
+            KeyText::Pem(pem) => Self::from_pem(&pem),
+        }
     }
 
     /// Generates a P-256 key.
@@ -172,21 +189,7 @@ impl SigningKey {
     }
 
     fn from_pem(text: &str) -> Result<Self, KeyError> {
-        if text.contains("ENCRYPTED") {
-            return Err(KeyError::Encrypted);
-        }
-        let Ok(der) = PrivateKeyDer::from_pem_slice(text.as_bytes()) else {
-            return Err(match text {
-                _ if text.contains("BEGIN PUBLIC KEY")
-                    || text.contains("BEGIN CERTIFICATE")
-                    || text.contains("BEGIN RSA PUBLIC KEY") =>
-                {
-                    KeyError::Public
-                }
-                _ if text.contains("PRIVATE KEY-----") => KeyError::Damaged,
-                _ => KeyError::Unrecognized,
-            });
-        };
+        let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::Damaged)?;
         let rsa = match &der {
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()).ok(),
             PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok(),

@@ -125,6 +125,31 @@ fn all_key_forms_produce_valid_signatures() {
     verify(&SigningKey::generate().unwrap());
 }
 
+/// As people paste, export and store keys.
+#[test]
+fn key_is_found_in_any_form() {
+    let rsa = Rsa::new();
+    let text = pem("PRIVATE KEY", &rsa.pkcs8);
+    let certificate = pem("CERTIFICATE", b"anything");
+    for (form, key) in [
+        ("escaped", text.replace('\n', "\\n")),
+        ("escaped twice", text.replace('\n', "\\r\\n")),
+        ("one line", text.replace('\n', " ")),
+        ("no line ends", text.replace('\n', "")),
+        ("CRLF", text.replace('\n', "\r\n")),
+        ("BOM", format!("\u{feff}{text}")),
+        ("quotes", format!("\"{}\"", text.replace('\n', "\\n"))),
+        ("bag", format!("Bag Attributes\n    friendlyName: x\nKey Attributes: <No Attributes>\n{text}")),
+        ("chain", format!("{certificate}{text}")),
+        ("set", json!({ "keys": [{ "kty": "RSA", "n": "x", "e": "AQAB" }, rsa.jwk()] }).to_string()),
+    ] {
+        match SigningKey::parse(&key) {
+            Ok(key) => verify(&key),
+            Err(error) => panic!("{form}: {error}"),
+        }
+    }
+}
+
 #[test]
 fn invalid_keys_fail_without_leaking() {
     let rsa = Rsa::new();
@@ -141,6 +166,10 @@ fn invalid_keys_fail_without_leaking() {
         ("{\"canary\":1}".to_owned(), KeyError::Unrecognized),
         (pem("ENCRYPTED PRIVATE KEY", b"canary"), KeyError::Encrypted),
         ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\ncanary".to_owned(), KeyError::Encrypted),
+        (pem("OPENSSH PRIVATE KEY", b"canary"), KeyError::OpenSsh),
+        (format!("{}{}", pem("PRIVATE KEY", &rsa.pkcs8), pem("PRIVATE KEY", &rsa.pkcs8)), KeyError::Several),
+        (json!({ "keys": [rsa.jwk(), rsa.jwk()] }).to_string(), KeyError::Several),
+        (json!({ "keys": [{ "kty": "RSA", "n": "canary", "e": "AQAB" }] }).to_string(), KeyError::Public),
         (pem("PUBLIC KEY", b"canary"), KeyError::Public),
         (pem("CERTIFICATE", b"canary"), KeyError::Public),
         ("-----BEGIN PRIVATE KEY-----\ncanary!".to_owned(), KeyError::Damaged),
