@@ -13,7 +13,7 @@ use crate::domain::{Clock, Rules};
 use crate::engine::{Engine, Options};
 use crate::http::jws::SigningKey;
 use crate::http::pacing::{Pacer, Shares};
-use crate::http::{Http, HttpOptions, ProxyOptions, Timeouts};
+use crate::http::{Http, HttpOptions, ProxyOptions, Route, Timeouts};
 use crate::monitor::{ListenAddress, Monitor};
 use crate::okta::{self, DpopMode, Okta, OktaOptions};
 use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
@@ -99,6 +99,10 @@ pub(crate) fn http(config: &Config) -> Result<Http, Error> {
             http: address(&proxies.http),
             bypass: proxies.bypass.clone(),
         },
+        route: Route {
+            proxy: proxies.https.as_ref().map(ToString::to_string),
+            ca_file: config.tls.ca_file.as_ref().map(|file| file.display().to_string()),
+        },
     };
     Http::new(&options).map_err(|error| Error::Setup(chain(&error)))
 }
@@ -123,6 +127,9 @@ fn auth0_credentials(config: &Config) -> Result<auth0::Credentials, Error> {
     let client_id = config.auth0.client_id.clone();
     Ok(match &config.auth0.credentials {
         Auth0Credentials::ClientSecret(client_secret) => {
+            if let Some(oddity) = client_secret.oddity() {
+                warn!(event = "secret_odd", "{oddity}");
+            }
             auth0::Credentials::Secret { client_id, client_secret: client_secret.read().map_err(secret)? }
         }
         Auth0Credentials::PrivateKey { key, key_id } => {

@@ -12,8 +12,9 @@ use super::connections::{Connections, ProxyOptions, Timeouts};
 use super::failure::{self, Failure, Kind, Remote};
 use super::pacing::InFlight;
 use super::redact::RequestSecrets;
-use super::remedy::{self, Remedy};
+use super::remedy::{self, Remedy, Route};
 use super::remote_time::RemoteTimes;
+use super::web_page;
 use crate::domain::Clock;
 use crate::failpoint::{self, Phase};
 
@@ -47,6 +48,8 @@ pub struct HttpOptions {
     pub timeouts: Timeouts,
     /// The proxies to use.
     pub proxies: ProxyOptions,
+    /// How messages name what lies between us and the remotes.
+    pub route: Route,
 }
 
 /// Errors from building the HTTP client.
@@ -70,6 +73,7 @@ pub enum HttpError {
 pub struct Http {
     connections: Arc<Connections>,
     remote_times: RemoteTimes,
+    route: Arc<Route>,
 }
 
 impl Http {
@@ -80,7 +84,7 @@ impl Http {
     /// If the additional roots cannot be read, or the system has none.
     pub fn new(options: &HttpOptions) -> Result<Self, HttpError> {
         let connections = Arc::new(Connections::new(options)?);
-        Ok(Self { connections, remote_times: RemoteTimes::default() })
+        Ok(Self { connections, remote_times: RemoteTimes::default(), route: Arc::new(options.route.clone()) })
     }
 
     /// The underlying client, to build requests.
@@ -129,7 +133,7 @@ impl Http {
         clock: &dyn Clock,
     ) -> Result<Answer, Failure> {
         let Call { remote, endpoint, limits, remedy } = call;
-        let transport = |error: reqwest::Error| Failure::of_transport(remote, endpoint, error);
+        let transport = |error: reqwest::Error| Failure::of_transport(remote, endpoint, error, &self.route);
         let (_, request) = request.timeout(limits.timeout).build_split();
         let request = request.map_err(transport)?;
         let current = self.connections.current();
@@ -261,8 +265,10 @@ impl Answer {
 
     /// A successful response whose body does not match the API.
     pub fn malformed(&self, message: impl Into<String>) -> Failure {
-        let message = self.redacted(&message.into());
+        let page = web_page::describe(&self.headers, &self.body);
+        let message = self.redacted(page.as_deref().unwrap_or(&message.into()));
         let mut failure = Failure::malformed(self.remote, self.endpoint, message).with_status(self.status);
+        failure.remedy = page.map(|_| web_page::REMEDY.to_owned());
         failure.request_id = self.request_id();
         failure
     }

@@ -12,7 +12,8 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
-use super::{headers, remedy};
+use super::remedy::Route;
+use super::{headers, remedy, web_page};
 use crate::domain::Timestamp;
 use crate::domain::escape::escape_bounded;
 
@@ -199,6 +200,7 @@ impl Failure {
         body: &[u8],
         now: Timestamp,
     ) -> Self {
+        let page = web_page::describe(headers, body);
         let body: Body = serde_json::from_slice(body).unwrap_or_default();
         // Auth0's API repeats the status text in `error`; only token endpoints send a code there.
         let is_oauth = body.error_description.is_some() || (body.message.is_none() && body.error_summary.is_none());
@@ -209,6 +211,10 @@ impl Failure {
             message.push_str("; ");
             message.push_str(&cause);
         }
+        let remedy = remedy::of_status(status.as_u16()).or_else(|| page.as_ref().map(|_| web_page::REMEDY.to_owned()));
+        if let Some(page) = page {
+            message = page;
+        }
         if message.is_empty() {
             message = status.canonical_reason().unwrap_or("no reason given").to_owned();
         }
@@ -217,7 +223,6 @@ impl Failure {
             .then(|| headers::retry_after(headers, now).or_else(|| headers::reset_in(headers, now)))
             .flatten();
         let message = escape_bounded(&message, MESSAGE_CHARS_MAX);
-        let remedy = remedy::of_status(status.as_u16());
         Self {
             kind,
             remote,
@@ -240,7 +245,7 @@ impl Failure {
     }
 
     /// Classifies a transport error. Drops the URL, which may contain email addresses.
-    pub fn of_transport(remote: Remote, endpoint: &'static str, error: reqwest::Error) -> Self {
+    pub fn of_transport(remote: Remote, endpoint: &'static str, error: reqwest::Error, route: &Route) -> Self {
         let error = error.without_url();
         let kind = if error.is_timeout() {
             Kind::Timeout
@@ -264,7 +269,7 @@ impl Failure {
             }
             source = cause.source();
         }
-        let remedy = remedy::of_transport(kind, &message);
+        let remedy = remedy::of_transport(kind, &message, route);
         let message = escape_bounded(&message, MESSAGE_CHARS_MAX);
         Self { remedy, ..Self::bare(kind, remote, endpoint, message) }
     }

@@ -27,6 +27,18 @@ pub(crate) fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
+/// A number of seconds: a number, with or without a fraction, or one as a string. `None` for anything else.
+pub(crate) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    let number = serde_json::from_str::<f64>(raw.get()).ok().or_else(|| string(raw.get())?.trim().parse().ok());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a lifetime in seconds, truncated on purpose"
+    )]
+    Ok(number.filter(|number| (0.0..1e15).contains(number)).map(|number| number as u64))
+}
+
 /// Whether `json` is `true` or the string `"true"`.
 pub(crate) fn is_true(json: &str) -> bool {
     serde_json::from_str(json).unwrap_or(false) || string(json).as_deref() == Some("true")

@@ -20,10 +20,12 @@ mod redact;
 pub mod remedy;
 pub mod remote_time;
 pub mod token;
+mod web_page;
 
 pub use client::{Answer, Call, Http, HttpError, HttpOptions, Limits};
 pub use connections::{ProxyOptions, Timeouts};
 pub use endpoint::Endpoint;
 pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};
+pub use remedy::Route;
 pub use remote_time::Deviation;

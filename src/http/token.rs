@@ -18,6 +18,7 @@ pub struct TokenAnswer {
     #[serde(deserialize_with = "secret")]
     pub access_token: SecretString,
     /// Its lifetime in seconds.
+    #[serde(default, deserialize_with = "super::lenient::seconds")]
     pub expires_in: Option<u64>,
     /// The granted scopes, separated by spaces.
     pub scope: Option<String>,
@@ -188,6 +189,23 @@ mod tests {
             clock.advance(Duration::from_secs(17));
         }
         assert_eq!(mint.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn lifetime_is_read_in_any_form() {
+        for (text, expected) in [
+            ("3600", Some(3600)),
+            ("3600.0", Some(3600)),
+            ("\"3600\"", Some(3600)),
+            ("null", None),
+            ("\"soon\"", None),
+            ("-1", None),
+        ] {
+            let body = format!("{{\"access_token\":\"canary\",\"expires_in\":{text}}}");
+            let answer: TokenAnswer = serde_json::from_str(&body).unwrap();
+            assert_eq!(answer.expires_in, expected, "{text}");
+        }
+        assert_eq!(serde_json::from_str::<TokenAnswer>("{\"access_token\":\"canary\"}").unwrap().expires_in, None);
     }
 
     #[tokio::test]

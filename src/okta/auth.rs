@@ -14,9 +14,11 @@ use url::Url;
 use super::NONCES_MAX;
 use super::dpop::Prover;
 use super::endpoints::TOKEN;
+use super::remedy;
 use crate::domain::Clock;
 use crate::http::assertion::{self, client_assertion};
 use crate::http::jws::SigningKey;
+use crate::http::remedy::Remedy;
 use crate::http::token::{Token, TokenAnswer, TokenCache};
 use crate::http::{Answer, Failure, Http, Remote};
 
@@ -107,6 +109,14 @@ impl Authenticator {
                     cache: TokenCache::new(RENEW_EARLY),
                 }))
             }
+        }
+    }
+
+    /// What an operator can do about a refused call with this credential.
+    pub(super) const fn remedy(&self) -> Remedy {
+        match self {
+            Self::ApiToken(_) => remedy::remedy,
+            Self::OAuth(_) => remedy::of_service_app,
         }
     }
 

@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use url::Url;
 
 use crate::domain::{Clock, Timestamp};
-use crate::http::{Answer, Deviation, Endpoint, Failure, Http, Pacer, Remote};
+use crate::http::{Answer, Call, Deviation, Endpoint, Failure, Http, Pacer, Remote};
 
 mod auth;
 mod dpop;
@@ -102,7 +102,8 @@ impl Okta {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
         let in_flight = self.pacer.start_request(endpoint.bucket, self.clock.as_ref());
         let request = self.http.client().get(url).headers(headers);
-        self.http.send(endpoint.call(), request, Some(in_flight), self.clock.as_ref()).await
+        let call = Call { remedy: self.authenticator.remedy(), ..endpoint.call() };
+        self.http.send(call, request, Some(in_flight), self.clock.as_ref()).await
     }
 }
 

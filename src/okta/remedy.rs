@@ -2,14 +2,29 @@
 
 use crate::http::Kind;
 
+/// The same for a call with an access token of a service app: no API token is involved.
+pub(crate) fn of_service_app(kind: Kind, code: Option<&str>, message: &str) -> Option<String> {
+    match code {
+        Some("E0000011" | "E0000005") => Some(
+            "Okta refuses the access token of the service app: check that okta.url is the org of okta.oauth.client_id, that the app \
+             is active, and that the clock of this host is right"
+                .to_owned(),
+        ),
+        _ => remedy(kind, code, message),
+    }
+}
+
 /// The remedy for a classified error response, if one is known.
 pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<String> {
     let message = message.to_lowercase();
     let text = match code {
         Some("E0000011") => {
-            "the API token is invalid, expired (30 days without use) or its administrator was deactivated; create a new one"
+            "check that the API token was pasted completely and belongs to this org; a token also ends after 30 days without \
+             use, and with its administrator's account: create a new one then"
         }
-        Some("E0000005") => "the credential's session is not valid; create another API token",
+        Some("E0000005") => {
+            "the API token has no valid session: check that its administrator is active; otherwise create another one"
+        }
         Some("E0000015") => "this Okta org lacks the feature that this call needs",
         Some("E0000006") => {
             "give the credential an administrator role that may read users and the System Log (least standard role: \

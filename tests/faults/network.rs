@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use okta_auth0_sync::http::Timeouts;
 use okta_auth0_sync_sandbox as sandbox;
+use okta_auth0_sync_sandbox::{Effect, Fault};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -39,10 +40,20 @@ async fn private_ca_works_only_if_configured() {
         } else {
             let why = paused(world.try_poll().await);
             assert!(why.contains("unreachable") && why.contains("certificate"), "{why}");
-            assert!(why.contains("set tls.ca_file to its root certificate"), "{why}");
+            assert!(why.contains("[tls] ca_file to the PEM file of its root certificate"), "{why}");
         }
     }
     assert_eq!(world.pages().len(), 2, "no request was sent to an untrusted server");
+}
+
+#[tokio::test]
+async fn login_page_is_named_as_a_web_page() {
+    let world = start().await;
+    let page = b"<!DOCTYPE html><html><head><title>Sign in to Wi-Fi</title></head></html>".to_vec();
+    world.okta().faults().add(Fault::new("GET", "/api/v1/logs", Effect::ReplaceBody(page)));
+    let why = paused(world.try_poll().await);
+    assert!(why.contains("the response is a web page (\"Sign in to Wi-Fi\"), not the API's"), "{why}");
+    assert!(why.contains("is the URL right"), "{why}");
 }
 
 #[tokio::test]

@@ -370,8 +370,8 @@ impl Online<'_> {
             total => self.report.warn(
                 line,
                 format!(
-                    "{total} accounts still have their mark under {keys}; the daemon rewrites them, and `reconcile --all` \
-                     does so at once. Keep the Action for the former key bound until then"
+                    "{total} accounts still have their mark under {keys}; the daemon's next reconcile rewrites them; with \
+                     the daemon stopped, `reconcile --all` does so at once. Keep the Action for the former key bound until then"
                 ),
             ),
         }

@@ -1,7 +1,7 @@
 //! All statuses, documented and recorded bodies, and arbitrary input.
 
 use proptest::prelude::*;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::*;
 
@@ -408,4 +408,50 @@ proptest! {
 fn deep_nesting_does_not_overflow() {
     let deep = format!("{{\"errorCauses\":{}", "[".repeat(200_000));
     assert_eq!(of(Remote::Okta, 500, &deep).kind, Kind::Server);
+}
+
+#[test]
+fn web_page_is_not_the_api() {
+    let html: HeaderMap = [(CONTENT_TYPE, "text/html".parse().unwrap())].into_iter().collect();
+    let body = b"<html><head><title>Access Denied</title></head><body>canary</body></html>";
+    for status in [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE] {
+        let failure = Failure::of_answer(Remote::Okta, "GET /x", status, &html, body, now())
+            .with_remedy(crate::okta::remedy::remedy)
+            .to_string();
+        assert!(failure.contains("the response is a web page (\"Access Denied\"), not the API's"), "{failure}");
+        assert!(failure.contains("is the URL right") && !failure.contains("role"), "{failure}");
+        assert!(failure.contains(status.as_str()) && !failure.contains("canary"), "{failure}");
+    }
+}
+
+#[test]
+fn service_app_is_not_told_about_api_tokens() {
+    use crate::okta::remedy::{of_service_app, remedy};
+    for code in ["E0000011", "E0000005"] {
+        let of = |remedy: remedy::Remedy| remedy(Kind::Unauthorized, Some(code), "Invalid token provided").unwrap();
+        assert!(of(remedy).contains("API token") && !of(of_service_app).contains("API token"), "{code}");
+    }
+}
+
+#[test]
+fn network_remedies_name_what_is_in_between() {
+    let direct = Route::default();
+    let proxy = Route { proxy: Some("http://proxy:3128 (HTTPS_PROXY)".to_owned()), ca_file: None };
+    let roots = Route { proxy: None, ca_file: Some("/etc/roots.pem".to_owned()) };
+    let untrusted = "invalid peer certificate: UnknownIssuer";
+    for (message, route, expected) in [
+        ("error connecting: tunnel error: unsuccessful", &proxy, "the proxy http://proxy:3128 (HTTPS_PROXY) refused"),
+        ("tunnel error: proxy authorization required", &proxy, "requires credentials"),
+        ("dns error: failed to lookup address", &proxy, "the name of the proxy http://proxy:3128"),
+        ("dns error: failed to lookup address", &direct, "check the url and this machine's name resolution"),
+        (untrusted, &direct, "set [tls] ca_file to the PEM file"),
+        (untrusted, &proxy, "if the proxy http://proxy:3128 (HTTPS_PROXY) is in between"),
+        (untrusted, &roots, "/etc/roots.pem ([tls] ca_file)"),
+        ("invalid peer certificate: certificate not valid for name", &direct, "for another host"),
+        ("invalid peer certificate: Expired", &direct, "check this machine's clock"),
+        ("connection refused", &direct, "check the network; behind a proxy, set HTTPS_PROXY"),
+    ] {
+        let remedy = remedy::of_transport(Kind::Unreachable, message, route).unwrap();
+        assert!(remedy.contains(expected), "{message}: {remedy}");
+    }
 }
