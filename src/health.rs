@@ -260,7 +260,7 @@ impl Health {
         list.extend(self.other_alarms().filter(|alarm| !listed_below(alarm)).map(|alarm| Attention {
             kind: alarm.kind.clone(),
             subject: alarm.subject.clone(),
-            name: None,
+            name: alarm.name.clone(),
             detail: alarm.detail.clone(),
             since: Some(self.began_at(alarm)),
             remedy: alarm.remedy.clone(),

@@ -391,6 +391,10 @@ pub struct SandboxArgs {
     /// Disable the rate limits of both tenants
     #[arg(long, conflicts_with = "auth0_burst")]
     pub unlimited: bool,
+
+    /// Start without the Action, to practice `action deploy`
+    #[arg(long)]
+    pub no_action: bool,
 }
 
 /// `completions`

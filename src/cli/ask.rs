@@ -31,6 +31,14 @@ pub(crate) async fn ask(config: &Config, request: Request<'_>, clock: &Arc<dyn C
         }
     }
     let store = Store::open_beside(&config.store.path, Access::Beside).await?;
+    let policy = store.policy().await?;
+    if policy.is_some_and(|policy| policy != wiring::policy_fingerprint(config)) {
+        screen::remark(&format!(
+            "{}: the running daemon was started with another configuration, and decides by that one: restart it so that your \
+             changes take effect",
+            screen::paint(screen::WARNING, "warning")
+        ));
+    }
     let answers = answer_by_daemon(&store, request, clock.as_ref(), &stop).await;
     store.close().await;
     Ok(answers?)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::args::SandboxArgs;
 use super::{Error, Exit, screen, signals};
-use crate::auth0::ACTION_SOURCE;
+use crate::auth0::{ACTION_NAME, ACTION_SOURCE};
 use crate::domain::Clock;
 use okta_auth0_sync_sandbox::{Bucket, Effect, Fault, Limits, Options, Population, Sandbox};
 
@@ -31,6 +31,9 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
     let sandbox = Sandbox::start(options, ACTION_SOURCE)
         .await
         .map_err(|error| Error::Setup(format!("cannot start the sandbox: {error}; choose other ports or omit them")))?;
+    if arguments.no_action {
+        sandbox.auth0().action().remove(ACTION_NAME);
+    }
     sandbox.populate(Population { users, leavers, history });
     if let Some(span) = arguments.latency {
         for faults in [sandbox.okta().faults(), sandbox.auth0().faults()] {
@@ -40,15 +43,15 @@ pub(crate) async fn run(arguments: &SandboxArgs, clock: Arc<dyn Clock>) -> Resul
     let text = format!(
         "# An in-memory Okta org and Auth0 tenant on loopback. Paste this into a config.toml (mode 0600):\n\n\
          {}\n[store]\npath = \"state.db\"\n\n\
-         # Create a user in both, then deactivate the user in Okta:\n\
-         #   curl -s -H 'Authorization: SSWS {token}' -H 'Content-Type: application/json' \\\n\
-         #     '{okta}/api/v1/users?activate=true' \\\n\
-         #     -d '{{\"profile\":{{\"login\":\"ann@example.com\",\"email\":\"ann@example.com\",\"firstName\":\"Ann\",\"lastName\":\"E\"}}}}'\n\
-         #   curl -s -X POST -H 'Authorization: SSWS {token}' '{okta}/api/v1/users/<id>/lifecycle/deactivate'\n\
-         # Faults, logins, the clock and the request journal are under /_sandbox/ on each port.\n",
+         # Create a user in both tenants, then deactivate the user in Okta and log in as them:\n\
+         #   curl -s {okta}/_sandbox/users -d '{{\"login\":\"ann@example.com\"}}'\n\
+         #   curl -s {auth0}/_sandbox/users -d '{{\"email\":\"ann@example.com\",\"email_verified\":true,\"connection\":\"Username-Password-Authentication\"}}'\n\
+         #   curl -s -X POST {okta}/_sandbox/users/<id of the first answer>/deactivate\n\
+         #   curl -s {auth0}/_sandbox/login -d '{{\"user_id\":\"<user_id of the second answer>\"}}'\n\
+         # Faults, the clock, the journal of requests and all else: curl -s {okta}/_sandbox/ and {auth0}/_sandbox/\n",
         sandbox.config_toml(),
-        token = sandbox.okta().api_token(),
         okta = sandbox.okta().url(),
+        auth0 = sandbox.auth0().url(),
     );
     screen::out(&text).map_err(Error::Output)?;
     screen::remark("serving; press Ctrl-C to stop");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Effects, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::domain::{Timestamp, clock, escape};
 
@@ -93,8 +93,8 @@ pub fn remark(text: &str) {
 const PROSE_MIN: usize = 20;
 
 /// A table without rulings, readable and greppable: as wide as the terminal, unwrapped without one. Escapes cells, which
-/// may contain remote text. Never breaks a word, so that ids can be copied: if the words of a row are too wide for the
-/// terminal, the cells are stacked.
+/// may contain remote text. Never breaks an id, so that it can be copied: if the words of a row are too wide for the
+/// terminal even with shortened addresses, the cells are stacked.
 pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     table_of_width(head, rows, terminal_width())
 }
@@ -105,7 +105,10 @@ pub fn table_of_width<const N: usize>(
     rows: impl IntoIterator<Item = [String; N]>,
     width: Option<u16>,
 ) -> String {
-    let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| escape(&cell))).collect();
+    let mut rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| escape(&cell))).collect();
+    if let Some(width) = width {
+        shorten_addresses(head, &mut rows, width);
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     match width {
@@ -113,11 +116,7 @@ pub fn table_of_width<const N: usize>(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
         Some(width) => {
-            let narrowest: [usize; N] = std::array::from_fn(|column| {
-                let cells = || rows.iter().map(|row| row[column].as_str()).chain([head[column]]);
-                let word = cells().flat_map(|cell| cell.split(' ')).map(UnicodeWidthStr::width).max().unwrap_or(0);
-                word.max(cells().map(UnicodeWidthStr::width).max().unwrap_or(0).min(PROSE_MIN)) + CELL_PADDING
-            });
+            let narrowest = narrowest(head, &rows);
             if narrowest.iter().sum::<usize>() > usize::from(width) {
                 return stacked(head, &rows, width);
             }
@@ -139,6 +138,59 @@ pub fn table_of_width<const N: usize>(
 
 /// Spaces around a cell.
 const CELL_PADDING: usize = 2;
+/// Addresses are not shortened below this width.
+const ADDRESS_MIN: usize = 18;
+
+/// The width of each column, with its padding, below which a word would be broken.
+fn narrowest<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> [usize; N] {
+    std::array::from_fn(|column| {
+        let cells = || rows.iter().map(|row| row[column].as_str()).chain([head[column]]);
+        let word = cells().flat_map(|cell| cell.split(' ')).map(UnicodeWidthStr::width).max().unwrap_or(0);
+        word.max(cells().map(UnicodeWidthStr::width).max().unwrap_or(0).min(PROSE_MIN)) + CELL_PADDING
+    })
+}
+
+/// Shortens addresses in the middle if the table is too wide otherwise, the widest column first. Ids stay whole: unlike an
+/// address they cannot be recognized by their ends.
+fn shorten_addresses<const N: usize>(head: [&str; N], rows: &mut [[String; N]], width: u16) {
+    let widths = narrowest(head, rows);
+    let mut excess = widths.iter().sum::<usize>().saturating_sub(usize::from(width));
+    let mut columns: Vec<usize> = (0..N).collect();
+    columns.sort_by_key(|column| std::cmp::Reverse(widths[*column]));
+    for column in columns {
+        let most = (widths[column] - CELL_PADDING).saturating_sub(excess).max(ADDRESS_MIN);
+        if excess == 0 || !rows.iter().any(|row| row[column].contains('@')) {
+            continue;
+        }
+        for row in rows.iter_mut() {
+            let words = row[column].split(' ').map(|word| match word.contains('@') && !word.contains('|') {
+                true => shortened(word, most),
+                false => word.to_owned(),
+            });
+            row[column] = words.collect::<Vec<_>>().join(" ");
+        }
+        excess = narrowest(head, rows).iter().sum::<usize>().saturating_sub(usize::from(width));
+    }
+}
+
+/// `word`, or its two ends with `…` between them.
+fn shortened(word: &str, columns_max: usize) -> String {
+    if word.width() <= columns_max {
+        return word.to_owned();
+    }
+    let take = |signs: &mut dyn Iterator<Item = char>, room: usize| {
+        let mut used = 0;
+        let part = signs.take_while(|sign| {
+            used += sign.width().unwrap_or(0);
+            used <= room
+        });
+        part.collect::<Vec<char>>()
+    };
+    let room = columns_max.saturating_sub(1);
+    let end = take(&mut word.chars().rev(), room / 2);
+    let start = take(&mut word.chars(), room - room / 2);
+    start.into_iter().chain(['…']).chain(end.into_iter().rev()).collect()
+}
 
 /// The cells of each row below each other, after their headings; omits empty cells.
 fn stacked<const N: usize>(head: [&str; N], rows: &[[String; N]], width: u16) -> String {
@@ -316,6 +368,27 @@ mod tests {
             assert_eq!(shown.starts_with("account  samlp"), stacked, "{shown}");
             assert_eq!(shown.contains("nothing"), !stacked, "{shown}");
         }
+    }
+
+    #[test]
+    fn long_address_is_shortened_not_stacked() {
+        let rows = || {
+            [
+                [
+                    "a.rather.long.name.of.a.user@a.rather.long.domain.example.com",
+                    "00ud384zryL1GFAg30h7",
+                    "applied",
+                    "by ann@example.com",
+                ],
+                ["ann@example.com", "00ubKraGXy1EavbGP045", "held", ""],
+            ]
+            .map(|row| row.map(str::to_owned))
+        };
+        let shown = table_of_width(["USER", "OKTA ID", "OUTCOME", "NOTE"], rows(), Some(80));
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.contains(" a.rather.lo") && shown.contains("…") && shown.contains("example.com "), "{shown}");
+        assert!(shown.contains("00ud384zryL1GFAg30h7") && shown.contains(" ann@example.com "), "{shown}");
+        assert!(table_of_width(["USER", "", "", ""], rows(), None).contains("user@a.rather.long.domain"));
     }
 
     #[test]

@@ -174,12 +174,25 @@ impl Story {
                     shown(&account.email),
                     shown(&account.connection),
                     mark.to_owned(),
-                    screen::relative_text(account.denied_at.as_deref(), now),
+                    screen::relative_text(self.state_since(account), now),
                     account.lag_s.map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1} s")),
                 ]
             }),
             width,
         )
+    }
+
+    /// Since when the account is denied or open. An open account still has the time of its last denial.
+    fn state_since<'a>(&'a self, account: &'a AccountRow) -> Option<&'a str> {
+        if account.denied {
+            return account.denied_at.as_deref();
+        }
+        let opened = self.decisions.iter().rev().find(|decision| {
+            decision.auth0_user_id.as_ref() == Some(&account.auth0_user_id)
+                && decision.before != decision.after
+                && decision.outcome == "applied"
+        });
+        opened.map(|decision| decision.at.as_str())
     }
 
     fn events_text(&self, now: Timestamp, width: Option<u16>) -> String {
@@ -399,6 +412,7 @@ mod tests {
             id: 1,
             kind: "failed".to_owned(),
             subject: "00ud384zryL1GFAg30h7".to_owned(),
+            name: None,
             detail: "could not be settled".to_owned(),
             remedy: "okta-auth0-sync retry 00ud384zryL1GFAg30h7".to_owned(),
             raised_at: "2026-11-23T11:00:00.000Z".to_owned(),

@@ -74,8 +74,9 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
         // Another process has forgotten the user since.
         return user_match::report_no_match(id.as_str(), &UserMatch::None, clock.now());
     };
-    // A skipped user is correctly not denied; the history says why.
-    let skipped = user.outcome == Some(OutcomeKind::Skipped);
+    // By configuration. An account that stays open because another user has its address is still open to a user who left.
+    let is_shared = user.why.as_deref().is_some_and(|why| why.starts_with("shared_address"));
+    let skipped = user.outcome == Some(OutcomeKind::Skipped) && !is_shared;
     let story = Story::read(&store, *user).await?;
     let live = match arguments.live {
         true => Some(live::inspect(config, clock, &store, id).await?),

@@ -57,7 +57,7 @@ impl Alarm {
                  <who>` to lift the mark",
             ),
         };
-        Self::new(kind, subject, format!("{user} is held: {why}"), remedy)
+        Self::new(kind, subject, format!("the user is held: {why}"), remedy)
     }
 
     /// A user has used up their attempts.
@@ -86,7 +86,7 @@ impl Alarm {
         Self::new(
             AlarmKind::ExemptLeft,
             user.to_string(),
-            format!("{user} left Okta ({status}) but is exempt from denial"),
+            format!("the user left Okta ({status}) but is exempt from denial"),
             "deny the user by hand in Auth0 if you want that, or remove the user from [scope] exempt",
         )
     }
@@ -237,7 +237,7 @@ impl Alarm {
         Self::new(
             AlarmKind::DenialLate,
             user.to_string(),
-            format!("{user} was denied {} s after the deactivation was published", lag_ms / 1000),
+            format!("the user was denied {} s after the deactivation was published", lag_ms / 1000),
             "`status` shows the cause: a remote that was down, a rate limit, or downtime of this daemon",
         )
         .momentary()

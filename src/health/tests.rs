@@ -70,6 +70,7 @@ fn alarm(kind: &str, subject: &str) -> AlarmRow {
         id: 1,
         kind: kind.to_owned(),
         subject: subject.to_owned(),
+        name: None,
         detail: "d".to_owned(),
         remedy: "r".to_owned(),
         raised_at: NOON.to_owned(),

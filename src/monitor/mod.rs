@@ -106,7 +106,8 @@ impl Monitor {
         let checks_host = matches!(self.listener, Listener::Tcp(_));
         let shared = Shared { started_at: clock.now(), engine, checks_host };
         let app = router(shared);
-        info!(event = "monitoring", address = ?self.address(), "serving /metrics, /healthz and /readyz");
+        let address = self.address().map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string());
+        info!(event = "monitoring", address, "serving /metrics, /healthz and /readyz");
         let stopped = stop.cancelled_owned();
         let served = match self.listener {
             Listener::Tcp(listener) => {

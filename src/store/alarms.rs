@@ -151,6 +151,10 @@ pub struct AlarmRow {
     pub kind: String,
     /// The user or account concerned; empty for the whole installation.
     pub subject: String,
+    /// The e-mail or login of the user concerned, where it was read.
+    #[sqlx(default)]
+    #[serde(skip)]
+    pub name: Option<String>,
     /// What happened.
     pub detail: String,
     /// What to do.
@@ -289,8 +293,9 @@ impl Store {
     /// When the state cannot be read.
     pub async fn open_alarms(&self) -> Result<Vec<AlarmRow>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at FROM alarms WHERE cleared_at IS NULL
-             ORDER BY id LIMIT 1000",
+            "SELECT id, kind, subject, detail, remedy, raised_at, cleared_at,
+                    (SELECT coalesce(email, login) FROM users WHERE okta_user_id = subject) AS name
+             FROM alarms WHERE cleared_at IS NULL ORDER BY id LIMIT 1000",
         )
         .fetch_all(self.reader())
         .await?)

@@ -241,6 +241,14 @@ impl Store {
         Ok(sqlx::query_scalar("SELECT okta_org_id FROM installation").fetch_optional(self.reader()).await?.flatten())
     }
 
+    /// The policy of the process that opened the state last: [`Binding::policy`].
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn policy(&self) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT policy FROM installation").fetch_optional(self.reader()).await?)
+    }
+
     /// A read-only store over an existing pool.
     pub(super) fn over(path: &Path, readers: SqlitePool) -> Self {
         Self { path: path.to_owned(), writer: readers.clone(), readers, lock: Mutex::default() }

@@ -15,7 +15,8 @@ use crate::harness::Harness;
 use crate::terminal::{Seen, on_terminal};
 
 /// Commands that a test cannot run, and why.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("/_sandbox/", "talks to stand-ins that the reader has started"),
     ("setpriv", "needs the group of a proxy"),
     ("apt-get", "installs packages of the system, as root; `packaging/test-deb.sh` does"),
     ("cargo", "builds, or runs these tests; `.ci/run` does, and another test plays the drills"),

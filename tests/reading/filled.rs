@@ -59,6 +59,13 @@ impl Folder {
         Self { directory }
     }
 
+    /// Appends to the configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        let path = self.directory.path().join("config.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, format!("{text}\n{more}")).unwrap();
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state.db")
     }

@@ -126,7 +126,7 @@ async fn each_problem_is_listed_with_remedy() {
         "users            1 pending, 1 failed, 2 held",
         "max 10.5 s",
         "okta-auth0-sync retry 00ubob",
-        "okta-auth0-sync approve 00ucyd ",
+        "the guard holds 1 user",
         "okta-auth0-sync approve q-1",
         "gone\\u{1b}[2J\\nbad",
     ] {

@@ -6,6 +6,8 @@ use okta_auth0_sync::auth0::ACTION_SOURCE;
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::{NewUser, Options, Sandbox};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 
 use crate::filled::Folder;
 
@@ -120,6 +122,37 @@ async fn users_held_by_guard_are_one_issue() {
     sandbox.stop().await;
 }
 
+/// Ann left, and her account stays open because Kim has her address.
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_address_is_not_agreement() {
+    let (sandbox, folder, id, account) = ann("").await;
+    let kim = NewUser::new("kim@example.com", "ann@example.com");
+    sandbox.okta().create_user(&kim);
+    folder.run(&["sync"]);
+    assert!(!is_denied(&sandbox, &account));
+    let ran = folder.run(&["user", id.as_str(), "--live"]);
+    assert!(ran.code == 1 && ran.out.contains("shared_address") && ran.out.contains("NOT"), "{}{}", ran.out, ran.err);
+    let status = folder.run(&["status"]);
+    assert!(status.out.contains("1 user who left shares an address with an active user"), "{}", status.out);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_account_shows_when_it_was_opened() {
+    let (sandbox, folder, id, account) = ann("").await;
+    assert_eq!(folder.run(&["sync"]).code, 0);
+    let mut state =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(folder.state())).await.unwrap();
+    sqlx::query("UPDATE accounts SET denied_at = '2026-01-01T00:00:00.000Z'").execute(&mut state).await.unwrap();
+    state.close().await.unwrap();
+    sandbox.okta().activate(&id);
+    assert_eq!(folder.run(&["sync"]).code, 0);
+    let ran = folder.run(&["user", id.as_str()]);
+    let row = ran.out.lines().find(|line| line.contains(&account) && line.contains(" open ")).unwrap();
+    assert!(!row.contains(" days ago"), "{}", ran.out);
+    sandbox.stop().await;
+}
+
 /// Bob is held as vanished, Ann by the guard. Only Ann's denial is what `--all` is for.
 #[tokio::test(flavor = "multi_thread")]
 async fn approve_all_means_the_guard_only() {
@@ -201,6 +234,10 @@ async fn daemon_serves_request_and_caller_waits() {
     let ran = folder.run(&["retry", "ann@example.com"]);
     assert!(ran.code == 0 && ran.out.contains("1 processed, all settled"), "{}{}", ran.out, ran.err);
     assert!(is_denied(&sandbox, &account), "the daemon has looked");
+    assert!(!ran.err.contains("another configuration"), "{}", ran.err);
+    folder.configure("[scope]\nexempt = [\"ann@example.com\"]\n");
+    let ran = folder.run(&["user", "ann@example.com", "--sync"]);
+    assert!(ran.out.contains("unchanged") && ran.err.contains("started with another configuration"), "{}", ran.err);
     let ran = folder.run(&["sync"]);
     assert_eq!(ran.code, 75, "the state is in use: {}", ran.err);
     let ran = folder.run(&["user", id.as_str(), "--sync", "--json"]);

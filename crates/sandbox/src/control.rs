@@ -3,6 +3,7 @@
 //!
 //! | request | does |
 //! |---|---|
+//! | `GET /_sandbox/` | this text |
 //! | `GET /_sandbox/journal` | the received requests |
 //! | `DELETE /_sandbox/journal` | removes them |
 //! | `GET /_sandbox/faults` | the active faults |
@@ -31,9 +32,21 @@ use super::tenant::{Tenant, TenantContext};
 
 /// Handles a request of the control API.
 pub(super) fn answer<T: Tenant>(tenant: &T, context: &TenantContext, path: &[&str], request: &Inbound) -> Reply {
+    if path.is_empty() && request.method == "GET" {
+        return Reply::text(200, "text/plain; charset=utf-8", help(tenant.control_source()));
+    }
     shared(context, path, request)
         .or_else(|| tenant.control(path, request))
-        .unwrap_or_else(|| refused(404, "unknown control: see crates/sandbox/src/control.rs"))
+        .unwrap_or_else(|| refused(404, "unknown control: GET /_sandbox/ lists them"))
+}
+
+/// What the control API can do: the tables at the head of the modules.
+fn help(of_tenant: &str) -> String {
+    let tables = [include_str!("control.rs"), of_tenant].map(|source| {
+        let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+        lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect::<String>()
+    });
+    tables.join("\n")
 }
 
 /// An error response of the control API.

@@ -17,6 +17,9 @@ pub(super) trait Tenant: Send + Sync + 'static {
     /// The tenant-specific part of `/_sandbox/`; `path` follows that prefix. `None` if it is unknown.
     fn control(&self, path: &[&str], request: &Inbound) -> Option<Reply>;
 
+    /// The source of that part, whose head describes it.
+    fn control_source(&self) -> &'static str;
+
     /// A 429 of this tenant.
     fn rate_limited(&self, kind: RateLimited) -> Reply;
 }

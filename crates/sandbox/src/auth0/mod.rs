@@ -395,6 +395,10 @@ impl Tenant for Auth0Tenant {
         control::answer(self, path, request)
     }
 
+    fn control_source(&self) -> &'static str {
+        include_str!("control.rs")
+    }
+
     fn rate_limited(&self, kind: RateLimited) -> Reply {
         self.tenancy().rate_limited(kind, &*self.context.clock)
     }

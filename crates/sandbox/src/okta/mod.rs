@@ -415,6 +415,10 @@ impl Tenant for OktaTenant {
         control::answer(self, path, request)
     }
 
+    fn control_source(&self) -> &'static str {
+        include_str!("control.rs")
+    }
+
     fn rate_limited(&self, kind: RateLimited) -> Reply {
         self.org().rate_limited(kind, &*self.context.clock)
     }

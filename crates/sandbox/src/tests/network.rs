@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{Effect, Fault, Matcher, NewUser, RateLimited};
+use crate::{Effect, Fault, Matcher, NewUser, Options, RateLimited, Sandbox};
 
 use super::Stage;
 
@@ -138,6 +138,25 @@ async fn stop_ends_held_requests() {
     hold.arrived().await;
     sandbox.stop().await;
     assert!(asked.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn control_api_lists_itself() {
+    let sandbox = Sandbox::start(Options::default(), "").await.unwrap();
+    for (url, own) in [
+        (sandbox.okta().url(), "POST /_sandbox/users/{id}/{operation}"),
+        (sandbox.auth0().url(), "POST /_sandbox/login"),
+    ] {
+        let answer = reqwest::get(format!("{url}/_sandbox/")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let text = answer.text().await.unwrap();
+        for expected in ["POST /_sandbox/faults", "`rate_limited`", own] {
+            assert!(text.contains(expected), "expected: {expected}\n{text}");
+        }
+        let answer = reqwest::get(format!("{url}/_sandbox/nothing")).await.unwrap();
+        assert!(answer.text().await.unwrap().contains("GET /_sandbox/ lists them"));
+    }
+    sandbox.stop().await;
 }
 
 #[tokio::test]
