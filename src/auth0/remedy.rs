@@ -22,6 +22,9 @@ pub(crate) fn remedy(kind: Kind, code: Option<&str>, message: &str) -> Option<St
         });
     }
     let text = match kind {
+        Kind::Forbidden if lower.contains("service not found") => {
+            "auth0.audience must be the Management API's identifier, https://TENANT.REGION.auth0.com/api/v2/"
+        }
         Kind::Forbidden if lower.contains("client-grant") || lower.contains("not authorized to access") => {
             "authorize the application for the Auth0 Management API (Applications, APIs, Auth0 Management API, Machine to \
              Machine Applications), and check auth0.audience"

@@ -66,6 +66,15 @@ fn inspector<'a>(clients: &'a Clients, options: &'a Options, clock: &'a Arc<dyn 
 }
 
 impl Live {
+    /// An account that stays open because another user has its address is open to a user who left all the same.
+    pub(crate) fn expect_denied(&mut self) {
+        for seen in self.0.accounts.iter_mut().filter(|seen| !seen.outside) {
+            let is_denied =
+                |account: &Account| account.blocked || account.mark.as_ref().is_some_and(|mark| mark.deactivated);
+            seen.wrong |= seen.account.as_ref().is_some_and(|account| !is_denied(account));
+        }
+    }
+
     /// Does every account match the verdict?
     pub(crate) fn agrees(&self) -> bool {
         self.0.wrong().next().is_none()

@@ -79,7 +79,13 @@ async fn known(config: &Config, arguments: &UserArgs, id: &OktaUserId, clock: &A
     let skipped = user.outcome == Some(OutcomeKind::Skipped) && !is_shared;
     let story = Story::read(&store, *user).await?;
     let live = match arguments.live {
-        true => Some(live::inspect(config, clock, &store, id).await?),
+        true => {
+            let mut live = live::inspect(config, clock, &store, id).await?;
+            if is_shared {
+                live.expect_denied();
+            }
+            Some(live)
+        }
         false => None,
     };
     store.close().await;

@@ -1,7 +1,7 @@
 //! Shows where in the file an error is: line, column, key and a caret, but never a secret.
 
 use super::problem::Problem;
-use super::raw::Raw;
+use super::raw::{self, Raw};
 use super::wording;
 use crate::domain;
 
@@ -20,7 +20,9 @@ pub(super) fn problem(text: &str, source_name: &str, error: &toml::de::Error, ke
     let start = floor(text, span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
-    let message = escaped(&wording::plain(error.message(), line));
+    let message =
+        wording::misplaced(error.message(), raw::KEYS).unwrap_or_else(|| wording::plain(error.message(), line));
+    let message = escaped(&message);
     let number = text[..line_start].matches('\n').count() + 1;
     let column = text[line_start..start].chars().count() + 1;
     let location = format!("{source_name}, line {number}, column {column}");

@@ -60,6 +60,8 @@ macro_rules! tables {
         }
         )*
 
+        /// Every key.
+        pub(super) const KEYS: &[&str] = &[$($(concat!($path, ".", name!($key)),)*)*];
         /// The last part of every key.
         const NAMES: &[&str] = &[$($(name!($key),)*)*];
     };

@@ -205,7 +205,7 @@ impl Secret {
             }),
             Kind::Address => match Url::parse(text.trim()) {
                 Ok(url) => require_private_transport(&url).err(),
-                Err(error) => Some(format!("is not a URL ({error})")),
+                Err(error) => Some(format!("is not a URL ({error}): write it whole, with https:// before it")),
             },
         }
     }
@@ -213,6 +213,9 @@ impl Secret {
 
 /// What surrounds the secret, as pasted with it.
 fn wrapping(text: &str) -> Option<String> {
+    if text.contains("-----BEGIN ") {
+        return Some("is a key or certificate in PEM form: give a private key with private_key_file".to_owned());
+    }
     let is_quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     if is_quoted('"') || is_quoted('\'') || is_quoted('`') {
         return Some("has quotes around it: remove them, since only a TOML file needs quotes".to_owned());

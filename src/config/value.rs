@@ -100,10 +100,15 @@ impl FromStr for Origin {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("must not contain a user name or password: use the settings for credentials".to_owned());
         }
+        if url.host_str() == Some("manage.auth0.com") {
+            return Err("is the address of Auth0's dashboard: set it to the tenant's domain, such as \"https://acme.eu.auth0.com\" \
+                        (dashboard: Applications, Settings, Domain)"
+                .to_owned());
+        }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(format!(
                 "must end after the host: write \"{}\", without a path, query or fragment",
-                url.origin().ascii_serialization()
+                url.origin().ascii_serialization().replace("-admin.okta", ".okta")
             ));
         }
         Ok(Self(url))

@@ -1,5 +1,17 @@
 //! The TOML parser's messages in the operator's words: what to write, without names of Rust types.
 
+/// Where a key that is not in this section belongs, if another section has it.
+pub(super) fn misplaced(message: &str, keys: &[&str]) -> Option<String> {
+    let name = message.strip_prefix("unknown field `")?.split('`').next()?;
+    let sections: Vec<String> = keys
+        .iter()
+        .filter_map(|key| key.rsplit_once('.'))
+        .filter(|(_, last)| *last == name)
+        .map(|(section, _)| format!("[{section}]"))
+        .collect();
+    (!sections.is_empty()).then(|| format!("`{name}` belongs in the section {}", sections.join(" or ")))
+}
+
 /// Rewrites a message about the value that ends `line`. Never repeats the value, which may be a secret, unless it is a number,
 /// a percentage or a word for yes or no.
 pub(super) fn plain(message: &str, line: &str) -> String {
@@ -12,7 +24,15 @@ pub(super) fn plain(message: &str, line: &str) -> String {
     {
         return mistyped(found, expected, value);
     }
-    let unquoted = ["invalid float, expected", "invalid boolean, expected", "string values must be quoted"];
+    if message.starts_with("unexpected key or value, expected newline") {
+        return "there is something after the value: write one key per line, and text in one pair of quotes".to_owned();
+    }
+    let unquoted = [
+        "unexpected leading zero",
+        "invalid float, expected",
+        "invalid boolean, expected",
+        "string values must be quoted",
+    ];
     if unquoted.iter().any(|start| message.starts_with(start)) {
         return bare(value);
     }
@@ -86,6 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn misplaced_key_leads_to_its_section() {
+        let keys = ["guard.max_denials", "okta.oauth.client_id", "auth0.client_id"];
+        let of = |name: &str| misplaced(&format!("unknown field `{name}`, expected one of `a`"), &keys);
+        assert_eq!(of("max_denials").unwrap(), "`max_denials` belongs in the section [guard]");
+        assert_eq!(of("client_id").unwrap(), "`client_id` belongs in the section [okta.oauth] or [auth0]");
+        assert_eq!((of("max"), misplaced("duplicate key", &keys)), (None, None));
+    }
+
+    #[test]
     fn messages_name_what_to_write() {
         let number = "invalid type: string \"8\", expected a whole number from 1 to 64";
         let share = "invalid type: string \"90%\", expected a number of more than 0 and at most 1, such as 0.8";
@@ -117,6 +146,16 @@ mod tests {
                 "invalid type: map, expected a boolean",
                 "[[engine]]",
                 "a section has its name in single brackets, such as [engine]",
+            ),
+            (
+                "unexpected leading zero, expected nothing",
+                "x = 00a",
+                "this value is not a number, true or false: write text in quotes (\"…\"), also a time span such as \"1h\"",
+            ),
+            (
+                "unexpected key or value, expected newline, `#`",
+                "x = \"a\" b",
+                "there is something after the value: write one key per line, and text in one pair of quotes",
             ),
             ("unclosed table, expected `]`", "[engine", "unclosed table, expected `]`"),
         ] {

@@ -126,7 +126,7 @@ async fn each_problem_is_listed_with_remedy() {
         "users            1 pending, 1 failed, 2 held",
         "max 10.5 s",
         "okta-auth0-sync retry 00ubob",
-        "the guard holds 1 user",
+        "the guard holds 2 users",
         "okta-auth0-sync approve q-1",
         "gone\\u{1b}[2J\\nbad",
     ] {
@@ -187,7 +187,7 @@ async fn status_json_has_every_view_column() {
     assert_eq!((&json["held"], &json["enforce"], &json["lag_max_s"]), (&2.into(), &true.into(), &10.5.into()));
     let kinds: Vec<&str> =
         json["attention"].as_array().unwrap().iter().filter_map(|item| item["kind"].as_str()).collect();
-    assert_eq!(kinds, ["daemon", "refused", "gap", "failed", "held", "held", "quarantined"]);
+    assert_eq!(kinds, ["daemon", "refused", "gap", "guard", "failed", "quarantined"]);
     assert_eq!(json["remotes"][1]["error"], "insufficient_scope");
     assert!(!ran.out.contains("eve@example.com"), "the text of an entry may hold personal data");
 }
