@@ -18,20 +18,20 @@ demo:
 
 # Rewrite the snapshots of everything that operators read; review their diff
 snapshots:
-    INSTA_UPDATE=always cargo test --locked --test screens
+    INSTA_UPDATE=always cargo test --locked --test all screens::
 
 # The long runs of the random and simulated tests: hours on two cores
 soak: soak-lives soak-histories soak-days soak-disk soak-fuzz
 
 # A process that dies at every point, one life after the other, on one state
 soak-lives lives="500":
-    OKTA_AUTH0_SYNC_LIVES={{ lives }} cargo test --locked --profile soak --test end_to_end crashes:: -- --include-ignored --nocapture
+    OKTA_AUTH0_SYNC_LIVES={{ lives }} cargo test --locked --profile soak --test all end_to_end::crashes:: -- --include-ignored --nocapture
 
 # Random histories of both tenants, compared with a model; and a reconcile at scale
 soak-histories count="2000":
-    OKTA_AUTH0_SYNC_HISTORIES={{ count }} cargo test --locked --profile soak --test decisions property::
-    OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test --locked --profile soak --test decisions reconcile:: -- --nocapture
-    cargo test --locked --profile soak --test catch_up
+    OKTA_AUTH0_SYNC_HISTORIES={{ count }} cargo test --locked --profile soak --test all decisions::property::
+    OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test --locked --profile soak --test all decisions::reconcile:: -- --nocapture
+    cargo test --locked --profile soak --test all catch_up::
 
 # A month of normal days: files, tasks, memory and state must not grow
 soak-days days="31":
@@ -39,11 +39,11 @@ soak-days days="31":
 
 # A disk that fails at each write
 soak-disk:
-    OKTA_AUTH0_SYNC_DISK_STEP=1 cargo test --locked --profile soak --test disk -- --nocapture
+    OKTA_AUTH0_SYNC_DISK_STEP=1 cargo test --locked --profile soak --test all disk:: -- --nocapture
 
 # Random inputs for each fuzz target, and many cases for each property
 soak-fuzz inputs="100000":
-    OKTA_AUTH0_SYNC_INPUTS={{ inputs }} cargo test --locked --profile soak --test fuzz -- --nocapture
+    OKTA_AUTH0_SYNC_INPUTS={{ inputs }} cargo test --locked --profile soak --test all fuzz:: -- --nocapture
     PROPTEST_CASES={{ inputs }} cargo test --locked --profile soak --lib
 
 # One fuzz target, guided by coverage; needs cargo-fuzz and a nightly compiler: just fuzz log_page 300

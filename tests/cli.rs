@@ -1,7 +1,5 @@
 //! The binary, from the outside: exit codes, what goes where, and how errors read.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Checks what the pages claim: their lists are complete, and everything that they name exists.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

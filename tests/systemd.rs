@@ -1,7 +1,5 @@
 //! Checks the units with systemd-analyze.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Runs `check`, `action` and `purge` of the binary against both stand-ins.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

@@ -61,6 +61,8 @@ pub(super) async fn connect(
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(60))
+        // A write waits for those before it: on a slow disk, more than the two seconds at which sqlx warns.
+        .acquire_slow_threshold(Duration::from_secs(30))
         // There is no server that could close the connection.
         .test_before_acquire(false)
         // After some errors (a full disk) SQLite rolls back automatically while sqlx still counts an open transaction and

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use okta_auth0_sync::domain::Policy;
 use serde_json::json;
 
-use super::world::{DAY, World};
+use crate::world::{DAY, World};
 
 #[tokio::test]
 async fn denies_and_restores_every_account() {

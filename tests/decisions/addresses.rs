@@ -3,7 +3,7 @@
 use okta_auth0_sync::domain::OktaUserId;
 use serde_json::json;
 
-use super::world::{DAY, HOUR, MINUTE, World};
+use crate::world::{DAY, HOUR, MINUTE, World};
 
 #[tokio::test]
 async fn old_address_counts_if_ever_seen() {

@@ -5,7 +5,7 @@ use okta_auth0_sync_sandbox::{Effect, Fault};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use super::world::{DAY, MINUTE, World};
+use crate::world::{DAY, MINUTE, World};
 
 const USERS: &str = "/api/v1/users";
 

@@ -2,7 +2,7 @@
 
 use okta_auth0_sync::domain::{Clock, clock};
 
-use super::world::{DAY, HOUR, MINUTE, SECOND, World};
+use crate::world::{DAY, HOUR, MINUTE, SECOND, World};
 
 /// Deactivated, and Okta still answers with the user as they were.
 async fn stale(world: &World) -> (okta_auth0_sync::domain::OktaUserId, String) {

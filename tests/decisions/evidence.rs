@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tokio_util::sync::CancellationToken;
 
-use super::world::{DAY, World};
+use crate::world::{DAY, World};
 
 /// The decisions about this user with this outcome.
 async fn decisions(world: &World, who: &OktaUserId, outcome: &str) -> Vec<DecisionRow> {

@@ -3,7 +3,7 @@
 use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::Fault;
 
-use super::world::{DAY, HOUR, World};
+use crate::world::{DAY, HOUR, World};
 
 async fn guarded(denials_max: u64, users: usize) -> (World, Vec<OktaUserId>) {
     let world = World::with(|setup| setup.options.guard.denials_max = denials_max.into()).await;

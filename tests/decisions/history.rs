@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::model::{self, FinalUser};
-use super::world::{DAY, HOUR, MINUTE, SECOND, World};
+use crate::world::{DAY, HOUR, MINUTE, SECOND, World};
 
 /// The length of a history and the range of faults in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Drop for History {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{}", self.trace.join("\n"));
-            println!("replay with OKTA_AUTH0_SYNC_SEED={} cargo test --test decisions {}", self.seed, self.kind.test());
+            println!("replay with OKTA_AUTH0_SYNC_SEED={} cargo test --test all {}", self.seed, self.kind.test());
         }
     }
 }

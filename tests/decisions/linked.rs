@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::World;
+use crate::world::World;
 
 const CORPORATE: &str = "ann@example.com";
 const PRIVATE: &str = "ann@home.example";

@@ -3,7 +3,7 @@
 use okta_auth0_sync_sandbox::{Effect, Fault, ProfileLimit};
 use serde_json::{Value, json};
 
-use super::world::{DAY, HOUR, World};
+use crate::world::{DAY, HOUR, World};
 
 #[tokio::test]
 async fn our_block_follows_the_mark() {
@@ -241,7 +241,7 @@ async fn response_without_mark_is_not_trusted() {
     world.leaves(&ann).await;
     assert!(world.outcome(&ann).await.starts_with("retry"));
     world.assert_denied_for(&other, &ann);
-    world.let_pass(10 * super::world::SECOND).await;
+    world.let_pass(10 * crate::world::SECOND).await;
     world.assert_denied_for(&account, &ann);
     assert_eq!(world.outcome(&ann).await, "unchanged");
 }
@@ -265,9 +265,9 @@ async fn account_deleted_before_write_does_not_fail() {
         world.auth0().delete_user(&account);
         hold.release();
     });
-    assert_eq!(super::world::outcomes(&looked), ["retry"]);
+    assert_eq!(crate::world::outcomes(&looked), ["retry"]);
     world.assert_denied_for(&other, &ann);
-    world.let_pass(10 * super::world::SECOND).await;
+    world.let_pass(10 * crate::world::SECOND).await;
     assert_eq!(world.outcome(&ann).await, "unchanged");
     assert!(
         world.store().accounts_of(&ann).await.unwrap().iter().all(|row| row.auth0_user_id != account || !row.denied)
@@ -288,7 +288,7 @@ async fn lost_response_is_undone_when_user_returns() {
         world.restart(|_| ()).await;
         world.okta().activate(&ann);
         world.sync().await;
-        world.let_pass(2 * super::world::MINUTE).await;
+        world.let_pass(2 * crate::world::MINUTE).await;
         world.assert_open(&account);
         assert!(world.reconcile().await.iter().all(|report| report.writes == 0));
     }

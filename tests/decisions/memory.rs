@@ -1,7 +1,7 @@
 //! Random histories against `decide` alone: both tenants and the store are in memory, so that tens of thousands of
 //! histories take seconds. The final state must match the model, and another look must write nothing.
 //!
-//! `OKTA_AUTH0_SYNC_SEED=… cargo test --test decisions memory_histories` replays one history and prints its steps;
+//! `OKTA_AUTH0_SYNC_SEED=… cargo test --test all memory_histories` replays one history and prints its steps;
 //! `OKTA_AUTH0_SYNC_HISTORIES=…` runs that number of histories from a random first seed.
 
 use std::collections::{BTreeMap, BTreeSet};

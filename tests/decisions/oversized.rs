@@ -6,7 +6,7 @@ use okta_auth0_sync_sandbox::ProfileLimit;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::world::{DAY, World};
+use crate::world::{DAY, World};
 
 /// More than the client reads of any response.
 const TOO_MUCH: usize = 9 << 20;
@@ -273,9 +273,9 @@ async fn returned_user_is_found_by_mark() {
 }
 
 #[tokio::test]
-async fn reconcile_pages_2500_marks() {
+async fn reconcile_pages_1200_marks() {
     let world = World::with(|setup| setup.options.guard.denials_max = 10_000.into()).await;
-    let accounts: Vec<String> = (0..2500)
+    let accounts: Vec<String> = (0..1200)
         .map(|number| {
             let who = world.user(&format!("p{number}@example.com"));
             let mut account = marked(&who, &format!("p{number}@example.com"));
@@ -286,7 +286,7 @@ async fn reconcile_pages_2500_marks() {
         })
         .collect();
     world.passes(DAY);
-    assert_eq!(world.compare(okta_auth0_sync::engine::reconciler::Scope::All).await, 2500);
+    assert_eq!(world.compare(okta_auth0_sync::engine::reconciler::Scope::All).await, 1200);
     world.settle().await;
     assert_eq!(accounts.iter().filter(|account| !world.lets_in(account)).count(), 0);
 }

@@ -5,7 +5,7 @@ use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync_sandbox::{Fault, PathMatch};
 use serde_json::json;
 
-use super::world::{DAY, HOUR, World};
+use crate::world::{DAY, HOUR, World};
 
 #[tokio::test]
 async fn reconcile_repairs_ours_and_reports_foreign() {
@@ -142,7 +142,7 @@ async fn ownerless_marks_raise_one_alarm() {
 }
 
 /// Numbers of users, of denied users and of drifted accounts: `OKTA_AUTH0_SYNC_SCALE=100000,5000,50 cargo test --release
-/// --test decisions at_scale -- --nocapture` prints the cost for a large tenant.
+/// --test all at_scale -- --nocapture` prints the cost for a large tenant.
 #[tokio::test]
 async fn reconcile_at_scale_repairs_only_drift() {
     let scale = std::env::var("OKTA_AUTH0_SYNC_SCALE").unwrap_or_else(|_| "2000,100,5".to_owned());

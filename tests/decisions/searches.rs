@@ -4,7 +4,7 @@ use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::{Fault, PathMatch};
 use serde_json::json;
 
-use super::world::World;
+use crate::world::World;
 
 /// Creates this number of users, each with an account that only the search finds.
 fn users(world: &World, count: usize) -> Vec<(OktaUserId, String)> {
@@ -92,7 +92,7 @@ async fn stale_batch_results_are_refreshed() {
     world.engine().look_at(&[users[0].0.clone()]).await.unwrap();
     // Signs up while the other look waits.
     let late = world.auth0().create_user(json!({ "connection": "acme-saml", "email": "PERSON1@example.com" }));
-    world.passes(super::world::MINUTE);
+    world.passes(crate::world::MINUTE);
     world.settle().await;
     world.assert_denied_for(&late, &users[1].0);
 }

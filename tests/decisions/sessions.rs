@@ -2,7 +2,7 @@
 
 use okta_auth0_sync_sandbox::{Effect, Fault};
 
-use super::world::{DAY, MINUTE, World};
+use crate::world::{DAY, MINUTE, World};
 
 const SESSIONS: &str = "DELETE";
 

@@ -3,7 +3,7 @@
 use okta_auth0_sync::domain::{Policy, Status};
 use okta_auth0_sync_sandbox::{DeleteOrder, Fault};
 
-use super::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
+use crate::world::{DAY, HOUR, MINUTE, SECOND, World, outcomes};
 
 #[tokio::test]
 async fn every_status_reaches_its_verdict() {

@@ -10,7 +10,7 @@ use okta_auth0_sync::domain::{
 };
 use serde_json::json;
 
-use super::world::{DAY, World};
+use crate::world::{DAY, World};
 
 const PAGE: &str = include_str!("../../docs/decision-table.md");
 

@@ -2,7 +2,7 @@
 
 use okta_auth0_sync_sandbox::{Effect, Fault};
 
-use super::world::{DAY, HOUR, MINUTE, World};
+use crate::world::{DAY, HOUR, MINUTE, World};
 
 #[tokio::test]
 async fn failing_user_does_not_stop_others() {

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
-use super::world::{DAY, HOUR, MINUTE, SECOND};
+use crate::world::{DAY, HOUR, MINUTE, SECOND};
 
 /// Upper limit of a history: users without an account are only rechecked for 90 days.
 const MAX_ELAPSED: Duration = Duration::from_secs(50 * 86_400);

@@ -112,11 +112,11 @@ async fn golden_states_of_each_schema_open() {
         for id in [&cast.denied.0, &cast.without_account] {
             okta.deactivate_silently(id);
         }
-        harness.run(&["reconcile", "--all"]).await;
+        let reconciled = harness.run(&["reconcile", "--all"]).await.out;
         assert_eq!(
             harness.shut_out(),
             [cast.denied.1.clone()].into(),
-            "{number}: exactly the denied users are denied again"
+            "{number}: exactly the denied users are denied again\n{reconciled}"
         );
         okta.deactivate(&cast.stays.0);
         okta.activate(&cast.denied.0);

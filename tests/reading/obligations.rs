@@ -6,7 +6,7 @@ use okta_auth0_sync::store::{Access, Store};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-use crate::filled::{Folder, now};
+use super::filled::{Folder, now};
 
 /// A row of the view.
 type Row = (String, Option<bool>, Option<i64>, Option<f64>, Option<String>, String, String);

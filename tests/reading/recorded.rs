@@ -3,7 +3,7 @@
 use okta_auth0_sync::store::{Access, Store};
 use serde_json::Value;
 
-use crate::filled::Folder;
+use super::filled::Folder;
 
 #[test]
 fn commands_without_state_exit_1() {

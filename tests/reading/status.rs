@@ -11,7 +11,7 @@ use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
-use crate::filled::{Folder, ago, now, page};
+use super::filled::{Folder, ago, now, page};
 
 /// The default.
 const GUARD: GuardWindow =

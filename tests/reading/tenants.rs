@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
-use crate::filled::Folder;
+use super::filled::Folder;
 
 /// Ann in both tenants, deactivated in Okta, and a configuration for the stand-ins.
 async fn ann(more: &str) -> (Sandbox, Folder, OktaUserId, String) {

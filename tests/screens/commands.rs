@@ -7,8 +7,8 @@ use okta_auth0_sync::domain::OktaUserId;
 use okta_auth0_sync_sandbox::Fault;
 use serde_json::json;
 
-use super::harness::Harness;
 use super::{name, same, shown};
+use crate::harness::Harness;
 
 /// Ann is denied, Bob fails, Eve shares an address with a colleague, Max has no account, and Zoe is held; one entry of the
 /// log cannot be read.
@@ -36,7 +36,7 @@ pub(crate) async fn furnished() -> (Harness, [OktaUserId; 5]) {
     okta.deactivate(&zoe);
     let mut held = harness.program(&["sync"]);
     held.env("OKTA_AUTH0_SYNC__GUARD__MAX_DENIALS", "0");
-    super::harness::finish(held).await;
+    crate::harness::finish(held).await;
     (harness, [ann, bob, eve, max, zoe])
 }
 

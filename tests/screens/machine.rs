@@ -10,8 +10,8 @@ use axum::{Json, Router};
 use serde_json::Value;
 
 use super::commands::furnished;
-use super::harness::{Harness, finish, within};
 use super::{POLL, name, same};
+use crate::harness::{Harness, finish, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_of_every_command() {

@@ -3,15 +3,11 @@
 //! The tests check what the tenants hold afterwards, who can log in, and which calls came in; what the program says about
 //! itself is never enough.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 mod alerts;
 mod backlog;
 mod canaries;
 mod crashes;
 mod golden;
-#[path = "../support/harness.rs"]
-mod harness;
 mod hostility;
 mod kills;
 mod recorded;

@@ -1,11 +1,9 @@
 //! Runs the targets of `fuzz/` without a fuzzer: on every input of the corpus, and on random variations of them.
 //!
-//! `OKTA_AUTH0_SYNC_INPUTS=100000 cargo test --release --test fuzz` makes this many for each target, from a random
+//! `OKTA_AUTH0_SYNC_INPUTS=100000 cargo test --release --test all fuzz::` makes this many for each target, from a random
 //! seed; `OKTA_AUTH0_SYNC_SEED=…` repeats those of a seed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-// These modules are public because the fuzz crate uses them too.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, reason = "the crate in fuzz/ has these modules too")]
 
 mod remote;
 mod targets;
@@ -14,8 +12,8 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
+use self::targets::Target;
 use fastrand::Rng;
-use targets::Target;
 
 const SEED: u64 = 20_261_123;
 const INPUTS: u64 = 300;

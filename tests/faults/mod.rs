@@ -3,8 +3,6 @@
 //! Tests of waiting use simulated time: the engine and both stand-ins share one clock, and a sleep advances it. So the
 //! request times in the stand-ins' journals show the pacing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 mod auth0_identity;
 mod backlog;
 mod clock;
@@ -17,6 +15,3 @@ mod network;
 mod okta_identity;
 mod relay;
 mod small_plan;
-#[allow(dead_code, reason = "other tests use the rest")]
-#[path = "../support/world.rs"]
-mod world;

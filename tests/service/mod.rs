@@ -3,8 +3,6 @@
 //!
 //! In most tests both remotes are unreachable: an outage must fail neither the start nor the watchdog.
 
-#![allow(clippy::unwrap_used)]
-
 mod daemon;
 mod exposition;
 mod idle;

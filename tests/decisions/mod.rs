@@ -1,5 +1,4 @@
 //! Denies the right users and only those: each decision rule, against both stand-ins over real HTTP, with a manual clock.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 mod accounts;
 mod addresses;
@@ -23,5 +22,3 @@ mod statuses;
 mod table;
 mod trouble;
 mod weeks;
-#[path = "../support/world.rs"]
-mod world;

@@ -1,18 +1,13 @@
 //! Catching up after an outage of an hour, of a week, and of more than Okta's log retention: of the process, of Okta, of
 //! Auth0, and of both. No user is lost, the state names the problem during the outage, and after it the daemon catches up
 //! within a probe and a poll.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
-
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "../support/world.rs"]
-mod world;
 
 use std::time::Duration;
 
+use crate::world::{DAY, HOUR, MINUTE, World};
 use okta_auth0_sync::domain::Clock;
 use okta_auth0_sync_sandbox::{Effect, Fault};
 use tokio_util::sync::CancellationToken;
-use world::{DAY, HOUR, MINUTE, World};
 
 /// A probe waits at most 30 s and a poll 15 s; twice that leaves time for the look.
 const CATCH_UP_MAX: Duration = Duration::from_secs(90);

@@ -3,13 +3,6 @@
 //!
 //! `OKTA_AUTH0_SYNC_DISK_STEP=1` fails every write of a run instead of a sample.
 
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
-#[allow(dead_code, reason = "what only the end-to-end tests need")]
-#[path = "../support/harness.rs"]
-mod harness;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +11,7 @@ use std::process::{Command, Stdio};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use harness::{Daemon, Harness, Ran, finish, within};
+use crate::harness::{Daemon, Harness, Ran, finish, within};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;

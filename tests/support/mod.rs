@@ -1,0 +1,5 @@
+//! What several tests use.
+
+pub(crate) mod harness;
+pub(crate) mod terminal;
+pub(crate) mod world;
