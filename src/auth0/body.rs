@@ -75,7 +75,8 @@ pub(super) fn of(patch: &Patch, key: &str, record: &AccountRecord) -> Result<Box
         _ => None,
     };
     let mut app_metadata: BTreeMap<_, _> = patch.removed_keys.iter().map(|former| (former.as_str(), None)).collect();
-    app_metadata.insert(key, Some(WireMark::from(&patch.mark)));
+    let written = patch.copy_keys.iter().map(String::as_str).chain([key]);
+    app_metadata.extend(written.map(|key| (key, Some(WireMark::from(&patch.mark)))));
     to_raw_value(&Body { app_metadata, user_metadata, blocked: patch.blocked })
 }
 

@@ -86,6 +86,11 @@ pub struct Auth0 {
 }
 
 impl Auth0 {
+    /// The keys of our mark in `app_metadata`.
+    pub fn keys(&self) -> &MetadataKeys {
+        &self.keys
+    }
+
     /// Creates a client without sending a request.
     ///
     /// It reports each call to `pacer` but does not wait for it: the caller acquires a permit first.

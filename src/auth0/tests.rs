@@ -147,7 +147,10 @@ fn body_is_exactly_the_mark() {
         read(&account(json!({ "plan": "gold" }), json!({ "okta": { "hr": { "n": 1.50 }, "deactivated": "false" } })));
     let mark = Mark { event_id: Some("e1".to_owned()), blocked: true, ..on() };
     assert_eq!(
-        body(&record, &Patch { mark, mirror: Some(true), blocked: Some(true), removed_keys: Vec::new() }),
+        body(
+            &record,
+            &Patch { mark, mirror: Some(true), blocked: Some(true), removed_keys: Vec::new(), copy_keys: Vec::new() }
+        ),
         json!({
             "app_metadata": { "okta_sync": {
                 "deactivated": "true", "okta_user_id": "00u1", "status": "DEPROVISIONED",
@@ -159,7 +162,10 @@ fn body_is_exactly_the_mark() {
     );
     let off = Mark { deactivated: false, ..on() };
     assert_eq!(
-        body(&record, &Patch { mark: off, mirror: None, blocked: None, removed_keys: Vec::new() }),
+        body(
+            &record,
+            &Patch { mark: off, mirror: None, blocked: None, removed_keys: Vec::new(), copy_keys: Vec::new() }
+        ),
         json!({ "app_metadata": { "okta_sync": {
             "deactivated": "false", "okta_user_id": "00u1", "status": "DEPROVISIONED", "at": "2026-11-23T10:00:00.000Z"
         } } })
@@ -175,9 +181,12 @@ fn siblings_of_the_mirror_are_kept() {
         Fields::All,
     )
     .unwrap();
-    let body =
-        body::of(&Patch { mark: on(), mirror: Some(true), blocked: None, removed_keys: Vec::new() }, "k", &record)
-            .unwrap();
+    let body = body::of(
+        &Patch { mark: on(), mirror: Some(true), blocked: None, removed_keys: Vec::new(), copy_keys: Vec::new() },
+        "k",
+        &record,
+    )
+    .unwrap();
     assert!(body.get().contains(r#"{"okta":{"big":12345678901234567890123,"deactivated":"true","f":1.10}}"#), "{body}");
 }
 
@@ -193,7 +202,8 @@ async fn patch_response_is_read_back() {
     ])
     .await;
     let record = read(&account(json!({}), json!({})));
-    let patch = Patch { mark: on(), mirror: Some(true), blocked: None, removed_keys: Vec::new() };
+    let patch =
+        Patch { mark: on(), mirror: Some(true), blocked: None, removed_keys: Vec::new(), copy_keys: Vec::new() };
     let user = OktaUserId::parse("00u1").unwrap();
     let write = Write::Mark(patch.clone());
     let without_mirror = Write::Mark(Patch { mirror: None, ..patch });
@@ -413,7 +423,7 @@ proptest! {
     #[test]
     fn any_metadata_parses_and_survives_patch(app in metadata(), user in metadata(), mirror: Option<bool>) {
         let record = read(&account(app, user.clone()));
-        let body = body(&record, &Patch { mark: on(), mirror, blocked: None, removed_keys: Vec::new() });
+        let body = body(&record, &Patch { mark: on(), mirror, blocked: None, removed_keys: Vec::new(), copy_keys: Vec::new() });
         let top: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
         prop_assert!(top == ["app_metadata"] || top == ["app_metadata", "user_metadata"]);
         prop_assert_eq!(body["app_metadata"].as_object().unwrap().len(), 1);

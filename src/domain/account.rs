@@ -117,6 +117,8 @@ pub struct MarkedAccount {
     pub sessions_owed: bool,
     /// We sent a mark and did not receive the response: the account may carry a mark although `denied` is false.
     pub unconfirmed: bool,
+    /// Its mark is under a former metadata key.
+    pub unmoved: bool,
 }
 
 /// The marks of other installations on an account: of those for other Okta orgs, under other metadata keys.
@@ -169,8 +171,11 @@ pub struct Account {
     pub blocked: bool,
     /// Our mark, if there is one, also when it denies nothing.
     pub mark: Option<Mark>,
-    /// A mark is in force under a former metadata key: it has to be rewritten under the current one.
-    pub former_mark: bool,
+    /// The former metadata key under which a mark is in force: it has to move to the configured one.
+    pub former_key: Option<String>,
+    /// Marks under former keys stay, and a new mark is written under every key: the Action that reads the configured key is not
+    /// known to be in force.
+    pub keeps_former: bool,
     /// The other keys that hold a mark, or may hold one.
     pub keyed: Vec<KeyedMark>,
     /// What other installations say about the account, under their metadata keys.
@@ -184,7 +189,8 @@ pub struct Account {
 impl Account {
     /// Judges the marks under other keys, now that our Okta org is known: ours count as marks under a former key, the others
     /// belong to other installations. Without it, only the mark under the configured key counts.
-    pub fn claim_marks(&mut self, org: Option<&str>) {
+    pub fn claim_marks(&mut self, org: Option<&str>, keeps_former: bool) {
+        self.keeps_former = keeps_former;
         if self.keyed.is_empty() {
             return;
         }
@@ -193,11 +199,19 @@ impl Account {
             denied: others.iter().any(|keyed| keyed.denies().is_some()),
             blocked: others.iter().filter_map(|keyed| keyed.denies()).any(|mark| mark.blocked),
         };
-        let former = ours.iter().find_map(|keyed| keyed.denies()).cloned();
-        self.former_mark = former.is_some();
-        if former.is_some() && !self.mark.as_ref().is_some_and(|mark| mark.deactivated) {
-            self.mark = former;
+        let former = ours.iter().find(|keyed| keyed.denies().is_some());
+        self.former_key = former.map(|keyed| keyed.key.clone());
+        if let Some(former) = former
+            && !self.mark.as_ref().is_some_and(|mark| mark.deactivated)
+        {
+            self.mark.clone_from(&former.mark);
         }
+    }
+
+    /// The keys other than the configured one under which a new mark is written too.
+    pub fn copy_keys(&self, org: Option<&str>) -> Vec<String> {
+        let keyed = self.keyed.iter().filter(|keyed| self.keeps_former && keyed.is_ours(org));
+        keyed.map(|keyed| keyed.key.clone()).collect()
     }
 
     /// The keys other than the configured one under which a mark of ours is, or may be.

@@ -345,7 +345,9 @@ impl Action {
 pub fn decide(evidence: &Evidence<'_>, rules: &Rules, now: Timestamp) -> Plan {
     let case = Case { evidence, rules, reason: reason(evidence.known, evidence.assessment, now) };
     let steps = match &evidence.assessment.course {
-        Course::Vanished | Course::Leave | Course::Skip(_) => Vec::new(),
+        Course::Vanished | Course::Leave | Course::Skip(_) => {
+            evidence.accounts.iter().filter_map(|found| case.move_mark(found)).collect()
+        }
         Course::Allow { .. } => {
             let clear = evidence.accounts.iter().filter(|found| !case.is_unclear(found));
             clear.map(|found| case.allow(found)).collect()
@@ -364,7 +366,7 @@ pub fn agrees(
     rules: &Rules,
     now: Timestamp,
 ) -> bool {
-    accounts.iter_mut().for_each(|account| account.claim_marks(known.okta_org.as_deref()));
+    accounts.iter_mut().for_each(|account| account.claim_marks(known.okta_org.as_deref(), !known.may_move_marks));
     let assessment = Assessment {
         read: None,
         transitional: false,
@@ -410,7 +412,7 @@ pub fn marked_accounts<'a>(known: &'a KnownUser, course: &Course) -> Vec<&'a Mar
     let wanted = |account: &&MarkedAccount| match course {
         Course::Allow { .. } => account.denied || account.blocked || account.unconfirmed,
         Course::Deny(_) => account.denied || account.unconfirmed || account.sessions_owed,
-        Course::Vanished | Course::Leave | Course::Skip(_) => false,
+        Course::Vanished | Course::Leave | Course::Skip(_) => account.denied && account.unmoved && known.may_move_marks,
     };
     known.accounts.iter().filter(wanted).collect()
 }
@@ -556,6 +558,14 @@ impl Case<'_> {
             Difference::Patch(patch) => Action::Lift(patch),
         };
         step(account, action, None)
+    }
+
+    /// Moves a mark under a former metadata key, although nothing is decided about the user.
+    fn move_mark(&self, found: &Found) -> Option<Step> {
+        let account = found.account.as_ref()?;
+        let patch = mark::moved(account, self.reason.okta_org.as_deref())?;
+        is_marked_for(account, self.evidence.known)
+            .then(|| step(account, Action::Deny { patch, restores: false, first: false }, None))
     }
 
     /// Whether an operator approved that this opens an account, and the verdict is still the one that they saw.

@@ -63,6 +63,8 @@ pub struct Patch {
     pub blocked: Option<bool>,
     /// The former metadata keys that are removed with their marks.
     pub removed_keys: Vec<String>,
+    /// The former metadata keys under which the mark is written too.
+    pub copy_keys: Vec<String>,
 }
 
 /// The optional parts of a mark that this installation writes.
@@ -150,7 +152,7 @@ pub enum Difference {
 pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Known) -> Difference {
     let other_org = account.mark.as_ref().and_then(|mark| mark.other_org(reason.okta_org.as_deref()));
     let current = account.mark.as_ref().filter(|mark| mark.deactivated && other_org.is_none());
-    if let (Some(org), false) = (other_org, account.former_mark)
+    if let (Some(org), None) = (other_org, &account.former_key)
         && account.mark.as_ref().is_some_and(|mark| mark.deactivated)
     {
         return Difference::OtherOrg(org.to_owned());
@@ -166,7 +168,7 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
     let ours_blocked = if owned { current.is_some_and(|mark| mark.blocked) } else { known.blocked };
     let mirror = options.mirror && matches!(account.mirror, Mirror::Absent | Mirror::Off);
     let block = (options.block || ours_blocked) && !account.blocked;
-    let rewrite = account.former_mark && other_org.is_none();
+    let rewrite = account.former_key.is_some() && other_org.is_none() && !account.keeps_former;
     if owned && !mirror && !block && !rewrite {
         return Difference::None;
     }
@@ -184,7 +186,8 @@ pub fn deny(account: &Account, reason: &Reason, options: MarkOptions, known: Kno
         },
         mirror: mirror.then_some(true),
         blocked: block.then_some(true),
-        removed_keys: account.former_keys(reason.okta_org.as_deref()),
+        removed_keys: if account.keeps_former { Vec::new() } else { account.former_keys(reason.okta_org.as_deref()) },
+        copy_keys: account.copy_keys(reason.okta_org.as_deref()),
     })
 }
 
@@ -229,6 +232,20 @@ pub fn allow(account: &Account, reason: &Reason, known: Known) -> Difference {
         mirror: mirror.then_some(false),
         blocked: unblock.then_some(false),
         removed_keys: account.former_keys(reason.okta_org.as_deref()),
+        copy_keys: Vec::new(),
+    })
+}
+
+/// The patch that moves a mark under a former key to the configured one, and changes nothing else; `None` if there is none, or
+/// if it has to stay. It is not a decision about the user, so it is right whatever their status is.
+pub fn moved(account: &Account, org: Option<&str>) -> Option<Patch> {
+    let mark = account.mark.clone().filter(|mark| mark.deactivated && mark.other_org(org).is_none())?;
+    (account.former_key.is_some() && !account.keeps_former).then(|| Patch {
+        mark,
+        mirror: None,
+        blocked: None,
+        removed_keys: account.former_keys(org),
+        copy_keys: Vec::new(),
     })
 }
 
@@ -371,7 +388,8 @@ mod tests {
             identities: Vec::new(),
             blocked: false,
             mark: None,
-            former_mark: false,
+            former_key: None,
+            keeps_former: false,
             keyed: Vec::new(),
             other_marks: OtherMarks::default(),
             unread: false,
@@ -421,9 +439,9 @@ mod tests {
             [(true, "00o1", true), (false, "00o1", true), (true, "00o2", false), (false, "00o2", false)]
         {
             let mut account = keyed("acme", listed, org);
-            account.claim_marks(Some("00o1"));
+            account.claim_marks(Some("00o1"), false);
             let case = format!("listed {listed}, {org}");
-            assert_eq!((account.former_mark, account.other_marks.denied), (ours, !ours), "{case}");
+            assert_eq!((account.former_key.is_some(), account.other_marks.denied), (ours, !ours), "{case}");
             let removed = if ours { vec!["acme".to_owned()] } else { Vec::new() };
             let Difference::Patch(patch) = deny(&account, &reason("00u1"), BOTH, NEW) else { panic!("{case}") };
             assert_eq!(patch.removed_keys, removed, "{case}");
@@ -435,8 +453,27 @@ mod tests {
             assert_eq!(taken, ours.then_some(removed), "{case}");
         }
         let mut unknown = keyed("acme", false, "00o1");
-        unknown.claim_marks(None);
-        assert!(!unknown.former_mark && unknown.other_marks.denied, "our org is not known yet");
+        unknown.claim_marks(None, false);
+        assert!(unknown.former_key.is_none() && unknown.other_marks.denied, "our org is not known yet");
+    }
+
+    #[test]
+    fn marks_stay_and_are_copied_until_the_action_is_bound() {
+        let mut account = keyed("acme", true, "00o1");
+        account.claim_marks(Some("00o1"), true);
+        assert_eq!(deny(&account, &reason("00u1"), BOTH, NEW), Difference::None, "it stays where it is");
+        assert_eq!(moved(&account, Some("00o1")), None);
+        let Difference::Patch(patch) = allow(&account, &reason("00u1"), NEW) else { panic!("must differ") };
+        assert_eq!((patch.removed_keys, patch.copy_keys), (vec!["acme".to_owned()], Vec::new()));
+        account.keyed[0].mark = None;
+        account.mark = None;
+        let Difference::Patch(patch) = deny(&account, &reason("00u1"), BOTH, NEW) else { panic!("must differ") };
+        assert_eq!((patch.removed_keys, patch.copy_keys), (Vec::new(), vec!["acme".to_owned()]));
+        let mut account = keyed("acme", true, "00o1");
+        account.claim_marks(Some("00o1"), false);
+        let patch = moved(&account, Some("00o1")).unwrap();
+        assert_eq!((Some(&patch.mark), patch.mirror, patch.blocked), (account.mark.as_ref(), None, None));
+        assert_eq!(patch.removed_keys, ["acme"]);
     }
 
     #[test]

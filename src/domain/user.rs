@@ -184,6 +184,8 @@ pub struct KnownUser {
     pub id: OktaUserId,
     /// The id of the org that the state belongs to, once it is known.
     pub okta_org: Option<String>,
+    /// The Action that reads the configured metadata key is in force, so marks under former keys may move to it.
+    pub may_move_marks: bool,
     /// What made the user due last.
     pub cause: Cause,
     /// An operator approved this reason for holding the user, and no other.

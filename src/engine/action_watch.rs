@@ -66,6 +66,7 @@ impl Engine {
         self.store.note_enforcement(enforcement, now).await?;
         let (state, detail) = action_state(standing.as_ref(), self.options.rules.mark.block);
         self.store.note_action(state, &detail, now).await?;
+        self.note_action_key(state).await?;
         // Only an Action seen in the flow clears the alarm; losing the scope does not.
         match standing {
             // A block denies the login without any Action.

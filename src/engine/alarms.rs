@@ -9,7 +9,7 @@ use crate::domain::clock::timestamp_text;
 use crate::domain::{AccountId, Held, OktaUserId, Timestamp};
 use crate::health::{Obligation, counted};
 use crate::http::{Failure, Remote};
-use crate::store::{Alarm, AlarmKind};
+use crate::store::{Alarm, AlarmKind, UnmovedMarks};
 
 /// The subject of an alarm that concerns the whole installation.
 const INSTALLATION: &str = "";
@@ -314,6 +314,34 @@ impl Alarm {
             "assign the service app an admin role that covers all users (read-only administrator); `check` says whether \
              it works",
         )
+    }
+
+    /// Marks are still under a former metadata key.
+    pub(super) fn key_change(unmoved: &UnmovedMarks) -> Self {
+        let UnmovedMarks { accounts, former, current, .. } = unmoved;
+        let waits = format!("marks still under the former metadata key {former}: {accounts}");
+        let (detail, remedy) = if unmoved.may_move {
+            (
+                format!("{waits}; the daemon moves them to {current}"),
+                format!(
+                    "keep {former} in auth0.former_metadata_keys and its Action bound until this alarm ends; the log says \
+                     why a mark does not move, and `reconcile --all` tries again"
+                ),
+            )
+        } else if unmoved.lacks_scope {
+            (
+                format!(
+                    "{waits}; they stay there, because the daemon may not check that the Action for {current} is bound"
+                ),
+                "grant read:actions to our credential in Auth0, then run `okta-auth0-sync action deploy`".to_owned(),
+            )
+        } else {
+            (
+                format!("{waits}; they stay there until the Action for {current} is deployed and bound"),
+                "run `okta-auth0-sync action deploy`, and leave the Action for the former key bound".to_owned(),
+            )
+        };
+        Self::new(AlarmKind::KeyChange, INSTALLATION, detail, remedy)
     }
 
     /// Another installation writes its marks under our metadata key.

@@ -119,6 +119,7 @@ impl Engine {
         self.update_alarms(&judged, now).await?;
         self.update_limits(now).await?;
         self.check_directory_age().await?;
+        self.update_key_change().await?;
         Ok(judged)
     }
 

@@ -165,7 +165,7 @@ impl Inspector<'_> {
                 accounts.push(record.account);
             }
         }
-        accounts.iter_mut().for_each(|account| account.claim_marks(org));
+        accounts.iter_mut().for_each(|account| account.claim_marks(org, false));
         Ok(accounts)
     }
 
@@ -254,7 +254,7 @@ impl Gathering<'_> {
         for known in &self.known.accounts {
             if !self.seen.iter().any(|seen| seen.id == known.id) {
                 let mut account = self.inspector.account(&known.id).await?.map(|record| record.account);
-                account.iter_mut().for_each(|account| account.claim_marks(org));
+                account.iter_mut().for_each(|account| account.claim_marks(org, false));
                 self.note(known.id.clone(), account, false);
             }
         }

@@ -27,6 +27,7 @@ pub mod error;
 mod health_watch;
 pub mod heartbeat;
 pub mod inspect;
+mod key_change;
 pub mod metrics;
 mod notifier;
 mod page_limit;

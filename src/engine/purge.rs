@@ -243,7 +243,7 @@ impl Engine {
         let subject = id.as_str();
         let mut record = self.read_any(id).await?;
         let org = self.store.okta_org().await?;
-        record.iter_mut().for_each(|record| record.account.claim_marks(org.as_deref()));
+        record.iter_mut().for_each(|record| record.account.claim_marks(org.as_deref(), false));
         let ours = mark::Known {
             // The search found it by its mark, which may be unreadable.
             denied: known
@@ -356,7 +356,8 @@ fn bail_if_cancelled(stop: &CancellationToken) -> Result<(), Trouble> {
 fn without(account: &Account, removal: &Removal) -> Account {
     Account {
         mark: None,
-        former_mark: false,
+        former_key: None,
+        keeps_former: false,
         keyed: Vec::new(),
         mirror: if removal.mirror { Mirror::Absent } else { account.mirror },
         blocked: account.blocked && !removal.unblock,

@@ -187,6 +187,7 @@ impl Engine {
 
     async fn compare_pages(&self, progress: &mut ReconcileProgress, stop: &CancellationToken) -> Result<(), PassError> {
         self.org("reconciler").await?;
+        self.look_at_action_if_marks_wait().await?;
         while let Some(run) = self.store.current_reconcile().await? {
             self.heartbeats.reconciler.stamp(self.clock.as_ref());
             if stop.is_cancelled() {
@@ -229,6 +230,7 @@ impl Engine {
             }
         }
         progress.done = true;
+        self.update_key_change().await?;
         Ok(())
     }
 
@@ -363,8 +365,10 @@ impl Engine {
         let mut batch: Vec<Candidate> = Vec::new();
         let mut identifiers = 0;
         let org = self.store.okta_org().await?;
+        let may_move_marks = self.store.may_move_marks().await?;
         for mut user in users {
             user.known.okta_org.clone_from(&org);
+            user.known.may_move_marks = may_move_marks;
             if policy.is_exempt(&user.known.id, &user.known.addresses) {
                 due.insert(user.known.id);
                 continue;
@@ -500,10 +504,12 @@ impl Candidate {
             blocked: false,
             sessions_owed: false,
             unconfirmed: false,
+            unmoved: false,
         };
         let known = KnownUser {
             id: id.clone(),
             okta_org: None,
+            may_move_marks: false,
             cause: Cause::Reconcile,
             approved: None,
             recheck_step: 0,

@@ -45,6 +45,8 @@ pub enum AlarmKind {
     SessionsUnavailable,
     /// An account has a mark that we did not write and that names no user.
     ForeignFlag,
+    /// Marks are still under a former metadata key.
+    KeyChange,
     /// Our admin role in Okta hides users, or their addresses.
     RoleTooNarrow,
     /// A user waits for a look for too long.
@@ -65,7 +67,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Guard,
         Self::Held,
         Self::Failed,
@@ -84,6 +86,7 @@ impl AlarmKind {
         Self::MirrorRefused,
         Self::SessionsUnavailable,
         Self::ForeignFlag,
+        Self::KeyChange,
         Self::RoleTooNarrow,
         Self::PendingLate,
         Self::ReconcileLate,
@@ -115,6 +118,7 @@ impl AlarmKind {
             Self::MirrorRefused => "mirror_refused",
             Self::SessionsUnavailable => "sessions_unavailable",
             Self::ForeignFlag => "foreign_flag",
+            Self::KeyChange => "key_change",
             Self::RoleTooNarrow => "role_too_narrow",
             Self::PendingLate => "pending_late",
             Self::ReconcileLate => "reconcile_late",

@@ -102,7 +102,7 @@ pub enum StoreError {
     },
     /// Accounts are denied by marks under a key that the configuration no longer names.
     #[error(
-        "auth0.metadata_key is {now:?}, but the accounts denied so far have their mark under {last:?}: add {last:?} to auth0.former_metadata_keys, so that these marks are found and rewritten, and run `action deploy` before the restart"
+        "auth0.metadata_key is {now:?}, but accounts are denied by marks under {last:?}: list {last:?} in auth0.former_metadata_keys until every mark has moved (`check` and `status` say when), and run `action deploy`, which binds the Action for {now:?} beside the other one"
     )]
     KeyChanged {
         /// The key of the last run.

@@ -29,6 +29,7 @@ mod health;
 mod intake;
 mod lock;
 mod looks;
+mod mark_keys;
 mod migrate;
 mod open;
 mod purge;
@@ -58,6 +59,7 @@ pub use lock::is_in_use;
 pub use looks::{
     AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart,
 };
+pub use mark_keys::UnmovedMarks;
 pub use open::{Access, Binding, Opened, Store};
 pub use purge::MarkedByUs;
 pub use reconciles::{ReconcileRun, Unchecked};

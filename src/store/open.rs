@@ -92,6 +92,9 @@ const BOUND: &str = "
         EXISTS (SELECT 1 FROM accounts WHERE denied)
     FROM installation";
 
+/// The schema that records the key of each mark.
+const MARK_KEYS_SCHEMA: i64 = 12;
+
 /// How messages name the org that answers.
 const ORG: &str = "the Okta org with id";
 
@@ -346,6 +349,23 @@ fn require_known_key(last_policy: &str, binding: &Binding) -> Result<(), StoreEr
     }
 }
 
+/// Refuses a configuration that names neither as its key nor as a former one a key that still holds marks: new denials would not
+/// be written under it, and the Action that reads it is perhaps the only one that is bound.
+async fn require_known_marks(pool: &SqlitePool, path: &Path, schema: i64, binding: &Binding) -> Result<(), StoreError> {
+    let Some(now) = MetadataKeys::current_of(&binding.policy).filter(|_| schema >= MARK_KEYS_SCHEMA) else {
+        return Ok(());
+    };
+    let keys: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT mark_key FROM accounts WHERE denied = 1 AND mark_key IS NOT NULL")
+            .fetch_all(pool)
+            .await
+            .map_err(StoreError::at(path))?;
+    match keys.into_iter().find(|key| key != now && !binding.former_keys.contains(key)) {
+        Some(last) => Err(StoreError::KeyChanged { last, now: now.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a file that is not ours, has a newer schema, or belongs to another org or tenant. Changes nothing.
 async fn inspect(path: &Path, binding: &Binding, migrations: &Migrator) -> Result<(), StoreError> {
     // A process that died while creating the file left a journal; only a write connection can roll it back.
@@ -380,6 +400,7 @@ pub(super) async fn inspect_with(
     require_bound(path, "the Auth0 tenant", &audience, &binding.auth0_audience)?;
     if denies {
         require_known_key(&policy, binding)?;
+        require_known_marks(pool, path, found, binding).await?;
     }
     Ok(org)
 }

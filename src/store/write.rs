@@ -99,6 +99,8 @@ writes! {
     NoteStopped = "note_stopped",
     /// [`Store::note_action`].
     NoteAction = "note_action",
+    /// [`Store::note_action_key`].
+    NoteActionKey = "note_action_key",
     /// [`Store::forget_hidden_listed`].
     ForgetHiddenListed = "forget_hidden_listed",
     /// [`Store::begin_run`].

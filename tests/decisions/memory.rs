@@ -221,7 +221,8 @@ impl Memory {
             identities: Vec::new(),
             blocked: false,
             mark: None,
-            former_mark: false,
+            former_key: None,
+            keeps_former: false,
             keyed: Vec::new(),
             other_marks: OtherMarks::default(),
             unread: false,
@@ -479,9 +480,11 @@ impl Memory {
             blocked: of.blocked || of.unconfirmed == 2,
             sessions_owed: false,
             unconfirmed: of.unconfirmed > 0,
+            unmoved: false,
         };
         KnownUser {
             id: id.clone(),
+            may_move_marks: true,
             okta_org: Some(ORG.to_owned()),
             cause: row.due.unwrap_or(Cause::Command),
             approved: row.approved.clone(),

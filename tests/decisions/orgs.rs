@@ -3,12 +3,12 @@
 use okta_auth0_sync::auth0::ShippedAction;
 use okta_auth0_sync::domain::mark::MetadataKeys;
 use okta_auth0_sync::store::StoreError;
-use okta_auth0_sync_sandbox::Auth0Tenant;
+use okta_auth0_sync_sandbox::{Auth0Tenant, Fault};
 use serde_json::{Value, json};
 
 use okta_auth0_sync::domain::OktaUserId;
 
-use crate::world::{DAY, MINUTE, Network, World};
+use crate::world::{DAY, HOUR, MINUTE, Network, World};
 
 const OTHER_ORG: &str = "00oOtherOrg000000000";
 
@@ -276,4 +276,80 @@ async fn unnamed_key_moves_while_denied_and_is_purged() {
     let purge = world.engine().purge(false, &stop, |_| ()).await.unwrap();
     assert_eq!((purge.freed, purge.incomplete), (1, None));
     assert!(world.lets_in(&account));
+}
+
+#[tokio::test]
+async fn marks_wait_for_the_action_of_the_new_key() {
+    let mut world = World::with(|setup| setup.options.rules.mark.mirror = false).await;
+    let emails = ["ann", "bob", "eve"].map(|name| format!("{name}@example.com"));
+    let users: Vec<_> = emails.iter().map(|email| (world.user(email), world.account(email))).collect();
+    let (ann, bob, eve) = (&users[0], &users[1], &users[2]);
+    world.leaves(&ann.0).await;
+    world.leaves(&eve.0).await;
+    // Restarted before `action deploy`: only the Action for the old key is bound.
+    world.keys = changed();
+    world.restart_with(Network::default()).await;
+    world.sync().await;
+    world.reconcile().await;
+    world.leaves(&bob.0).await;
+    for (_, account) in &users {
+        let metadata = world.auth0().user(account).unwrap()["app_metadata"].clone();
+        assert!(!world.lets_in(account), "{account}: {metadata}");
+    }
+    world.engine().update_key_change().await.unwrap();
+    let open = world.store().open_alarms().await.unwrap();
+    let waits = open.iter().find(|alarm| alarm.kind == "key_change").expect("status says what it waits for");
+    assert!(waits.detail.contains("under the former metadata key okta_sync: 3"), "{waits:?}");
+    assert!(waits.remedy.contains("okta-auth0-sync action deploy"), "{waits:?}");
+
+    // Both keys are lifted, and written again.
+    world.returns(&bob.0).await;
+    assert!(world.lets_in(&bob.1));
+    world.leaves(&bob.0).await;
+
+    // The former key cannot be dropped while marks are under it.
+    world.keys = MetadataKeys::only("acme_sync");
+    let error = world.try_restart().await.unwrap_err();
+    assert!(matches!(error, StoreError::KeyChanged { .. }) && error.is_configuration(), "{error}");
+    world.keys = changed();
+    world.restart_with(Network::default()).await;
+
+    // Nothing is decided about a suspended user, but the mark moves too.
+    world.okta().activate(&eve.0);
+    world.okta().suspend(&eve.0);
+    world.sync().await;
+    assert!(!world.lets_in(&eve.1));
+    bind_action(world.auth0(), "acme_sync");
+    world.reconcile().await;
+    world.engine().update_key_change().await.unwrap();
+    assert!(world.auth0().action().remove("okta-auth0-sync"));
+    for (who, account) in &users {
+        let metadata = world.auth0().user(account).unwrap()["app_metadata"].clone();
+        assert!(!world.lets_in(account), "{metadata}");
+        assert_eq!(
+            (&metadata["okta_sync"], &metadata["acme_sync"]["okta_user_id"]),
+            (&Value::Null, &json!(who.as_str()))
+        );
+    }
+    assert_eq!(world.alarms().await, [""; 0]);
+    world.keys = MetadataKeys::only("acme_sync");
+    world.try_restart().await.unwrap();
+}
+
+#[tokio::test]
+async fn mark_that_does_not_move_is_an_alarm() {
+    let mut world = World::new().await;
+    let (ann, account) = (world.user("ann@example.com"), world.account("ann@example.com"));
+    world.leaves(&ann).await;
+    bind_action(world.auth0(), "acme_sync");
+    world.keys = changed();
+    world.restart_with(Network::default()).await;
+    let fault = world.auth0().faults().add(Fault::status("PATCH", "/api/v2/users", 500));
+    world.reconcile().await;
+    assert!(world.alarms().await.contains(&"key_change".to_owned()), "{:?}", world.alarms().await);
+    world.auth0().faults().remove(fault);
+    world.let_pass(HOUR).await;
+    world.engine().update_key_change().await.unwrap();
+    assert!(!world.alarms().await.contains(&"key_change".to_owned()));
+    assert_eq!(world.auth0().user(&account).unwrap()["app_metadata"]["okta_sync"], Value::Null);
 }

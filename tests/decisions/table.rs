@@ -57,7 +57,8 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         identities: Vec::new(),
         blocked: false,
         unread: false,
-        former_mark: false,
+        former_key: None,
+        keeps_former: false,
         keyed: Vec::new(),
         other_marks: OtherMarks::default(),
         mirror: if mark == "none" { Mirror::Absent } else { Mirror::On },
@@ -78,10 +79,12 @@ fn decided(verdict: &str, mark: &str, is_held: bool) -> (String, String) {
         blocked: false,
         sessions_owed: false,
         unconfirmed: false,
+        unmoved: false,
     };
     let known = KnownUser {
         id: ann.clone(),
         okta_org: None,
+        may_move_marks: true,
         cause: Cause::Command,
         approved: None,
         recheck_step: 0,

@@ -133,6 +133,7 @@ impl Folder {
             published: Some(ago(3600)),
             lag_ms: Some(10_500),
             sessions_owed: false,
+            former_key: None,
         };
         let decision = Decision {
             okta_user_id: Some("00uann".to_owned()),

@@ -211,6 +211,7 @@ impl World {
             ..HttpOptions::default()
         };
         let http = Http::new(&http).unwrap();
+        self.options.action = okta_auth0_sync::auth0::ShippedAction::new("account_deactivated", &self.keys.current);
         let (store, opened) = Store::open(&self.folder.path().join("state.db"), &binding, clock.now()).await?;
         let okta_client = Okta::new(okta_options, http.clone(), Arc::new(okta_pacer.clone()), clock.clone());
         let auth0_client = Auth0::new(auth0_options, http, Arc::new(auth0_pacer.clone()), clock.clone());

@@ -66,7 +66,7 @@ impl Engine {
         let org = self.store.okta_org().await?;
         let (mut due, mut foreign) = (BTreeSet::new(), Vec::new());
         for mut record in listed.records.iter().cloned() {
-            record.account.claim_marks(org.as_deref());
+            record.account.claim_marks(org.as_deref(), false);
             let account = &record.account;
             if account.mark.as_ref().is_some_and(|mark| mark.deactivated) {
                 self.adopt(&record, since, &mut due, &mut skipped, progress).await?;
@@ -114,7 +114,7 @@ impl Engine {
     ) -> Result<(), PassError> {
         let (mut account, now) = (record.account.clone(), self.clock.now());
         let org = self.store.okta_org().await?;
-        account.claim_marks(org.as_deref());
+        account.claim_marks(org.as_deref(), false);
         if account.unread {
             let known = self.store.denied_among(std::slice::from_ref(&account.id)).await?;
             if !known.contains(&account.id) {
@@ -139,7 +139,7 @@ impl Engine {
         // The index lags, so the account is read again by id.
         let current = match self.tried(|| self.read_account(&account.id)).await {
             Ok(Some(mut current)) => {
-                current.account.claim_marks(org.as_deref());
+                current.account.claim_marks(org.as_deref(), false);
                 current
             }
             Ok(None) => return Ok(()),

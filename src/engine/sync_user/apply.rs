@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// The account carries no mark for this user.
 fn open(account: &Account) -> AccountChange {
-    AccountChange { denied: false, ..denied(account) }
+    AccountChange { denied: false, former_key: None, ..denied(account) }
 }
 
 /// The account carries our mark; when and why are unknown.
@@ -37,6 +37,7 @@ fn denied(account: &Account) -> AccountChange {
         published: None,
         lag_ms: None,
         sessions_owed: false,
+        former_key: account.former_key.clone(),
     }
 }
 
@@ -218,6 +219,7 @@ impl UserSync<'_> {
             published,
             lag_ms,
             sessions_owed: owing,
+            former_key: mark.patch.copy_keys.first().cloned(),
             ..denied(account)
         });
         if let Some(lag_ms) = lag_ms.filter(|lag_ms| *lag_ms > LATE_MS) {
@@ -463,6 +465,7 @@ impl UserSync<'_> {
             published: None,
             lag_ms: None,
             sessions_owed: false,
+            former_key: None,
         });
     }
 }

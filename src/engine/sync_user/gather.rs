@@ -71,7 +71,7 @@ pub(in crate::engine) async fn run_rounds<T: Tenants>(
 ) -> Result<(), T::Error> {
     let mut rounds = Rounds { tenants, known, assessment, rules, done: BTreeSet::new(), holders: None };
     match &assessment.course {
-        Course::Vanished | Course::Leave | Course::Skip(_) => Ok(()),
+        Course::Vanished | Course::Leave | Course::Skip(_) => rounds.move_marks().await,
         Course::Allow { .. } => rounds.allow().await,
         Course::Deny(identifiers) => rounds.deny(identifiers).await,
     }
@@ -176,6 +176,16 @@ impl<T: Tenants> Rounds<'_, T> {
         Ok(())
     }
 
+    /// Moves marks under a former metadata key of a user about whom nothing is decided.
+    async fn move_marks(&mut self) -> Result<(), T::Error> {
+        for id in self.marked() {
+            if let Some(record) = self.read_or_defer(&id).await? {
+                self.round(vec![(id, Some(record))], FoundBy::Mark, Holders::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn allow_one(&mut self, id: AccountId, record: Option<AccountRecord>) -> Result<(), T::Error> {
         let holders = self.holders_beside(record.as_ref(), &[]).await?;
         self.round(vec![(id, record)], FoundBy::Mark, holders).await
@@ -192,7 +202,7 @@ impl<T: Tenants> Rounds<'_, T> {
         };
         for id in found {
             let Some(mut record) = self.read_or_defer(&id).await? else { continue };
-            record.account.claim_marks(self.known.okta_org.as_deref());
+            record.account.claim_marks(self.known.okta_org.as_deref(), !self.known.may_move_marks);
             if decide::is_marked_for(&record.account, self.known) {
                 self.allow_one(id, Some(record)).await?;
             }
@@ -285,7 +295,7 @@ impl<T: Tenants> Rounds<'_, T> {
         let mut accounts = Vec::with_capacity(found.len());
         for (id, record) in &mut found {
             if let Some(record) = record {
-                record.account.claim_marks(self.known.okta_org.as_deref());
+                record.account.claim_marks(self.known.okta_org.as_deref(), !self.known.may_move_marks);
             }
             let account = record.as_ref().map(|record| record.account.clone());
             let may_hide = account.as_ref().is_some_and(|account| decide::may_hide_our_block(account, self.known));

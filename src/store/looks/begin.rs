@@ -20,12 +20,14 @@ const USER: &str = "
            iif(approved AND (approved_for = 'guard' OR approved_status IS status), approved_for, NULL) AS approved,
            recheck_step, outcome, login, email, status, status_at, left_at, returned_at,
            (SELECT first_poll_at FROM installation) AS first_poll_at,
-           (SELECT okta_org_id FROM installation) AS okta_org
+           (SELECT okta_org_id FROM installation) AS okta_org,
+           (SELECT EXISTS (SELECT 1 FROM installation i, health h WHERE h.action_key = i.metadata_key)) AS may_move_marks
     FROM users WHERE okta_user_id = ?";
 
 const ACCOUNTS: &str = "
     SELECT auth0_user_id, email, denied, blocked OR unconfirmed = 2 AS blocked, sessions_owed,
-           unconfirmed > 0 AS unconfirmed
+           unconfirmed > 0 AS unconfirmed,
+           denied AND coalesce(mark_key <> (SELECT metadata_key FROM installation), 0) AS unmoved
     FROM accounts WHERE okta_user_id = ? ORDER BY auth0_user_id";
 
 /// The newest 100 events that no look has settled, and of the last 30 those received after ?3. The limits are
@@ -59,6 +61,7 @@ struct MarkedRow {
     blocked: bool,
     sessions_owed: bool,
     unconfirmed: bool,
+    unmoved: bool,
 }
 
 impl From<MarkedRow> for MarkedAccount {
@@ -70,6 +73,7 @@ impl From<MarkedRow> for MarkedAccount {
             blocked: row.blocked,
             sessions_owed: row.sessions_owed,
             unconfirmed: row.unconfirmed,
+            unmoved: row.unmoved,
         }
     }
 }

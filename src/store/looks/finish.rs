@@ -188,8 +188,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO accounts (auth0_user_id, okta_user_id, email, connection, denied, blocked, denied_at, event_id,
-                 published, lag_ms, sessions_owed, changed_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, coalesce(?7, iif(?5, ?12, NULL)), ?8, ?9, ?10, ?11, ?12)
+                 published, lag_ms, sessions_owed, changed_at, mark_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, coalesce(?7, iif(?5, ?12, NULL)), ?8, ?9, ?10, ?11, ?12,
+                 iif(?5, coalesce(?13, (SELECT metadata_key FROM installation)), NULL))
              ON CONFLICT (auth0_user_id) DO UPDATE SET
                  okta_user_id = excluded.okta_user_id,
                  email = coalesce(excluded.email, email),
@@ -199,7 +200,7 @@ impl Store {
                  lag_ms = iif(?7 IS NULL AND denied >= ?5, lag_ms, excluded.lag_ms),
                  denied_at = coalesce(?7, iif(denied >= ?5, denied_at, NULL), excluded.denied_at),
                  denied = excluded.denied, blocked = excluded.blocked, sessions_owed = excluded.sessions_owed,
-                 unconfirmed = 0, changed_at = excluded.changed_at
+                 unconfirmed = 0, changed_at = excluded.changed_at, mark_key = excluded.mark_key
              WHERE okta_user_id = excluded.okta_user_id OR denied = 0 OR excluded.denied = 1",
         )
         .bind(account.id.as_str())
@@ -214,6 +215,7 @@ impl Store {
         .bind(account.lag_ms)
         .bind(account.sessions_owed)
         .bind(now_text)
+        .bind(&account.former_key)
         .execute(&mut **tx)
         .await?;
         Ok(())

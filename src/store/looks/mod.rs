@@ -28,6 +28,8 @@ pub struct LookStart {
     pub id: OktaUserId,
     /// The id of the org that the state belongs to, once it is known.
     pub okta_org: Option<String>,
+    /// The Action that reads the configured metadata key is in force.
+    pub may_move_marks: bool,
     /// The look settles reasons up to this one.
     pub claimed_seq: i64,
     /// The priority.
@@ -80,6 +82,7 @@ impl LookStart {
         KnownUser {
             id: self.id.clone(),
             okta_org: self.okta_org.clone(),
+            may_move_marks: self.may_move_marks,
             cause: self.cause,
             approved: self.approved.clone(),
             recheck_step: self.recheck_step,
@@ -197,6 +200,8 @@ pub struct AccountChange {
     pub lag_ms: Option<i64>,
     /// Its sessions must still be ended.
     pub sessions_owed: bool,
+    /// The former metadata key that holds the mark, alone or beside the configured one.
+    pub former_key: Option<String>,
 }
 
 /// The result of a look.

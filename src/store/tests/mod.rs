@@ -108,6 +108,7 @@ fn account(id: &str, denied: bool) -> AccountChange {
         published: None,
         lag_ms: None,
         sessions_owed: false,
+        former_key: None,
     }
 }
 
