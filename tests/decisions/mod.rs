@@ -6,6 +6,7 @@ mod departures;
 mod directory;
 mod disagreement;
 mod evidence;
+mod forgotten;
 mod guard;
 mod history;
 mod linked;
