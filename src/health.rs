@@ -77,7 +77,7 @@ pub struct Attention {
 
 /// The alarm of a missed obligation, and the rule of `status --check` that it violates. `daemon` has an alarm only while a
 /// loop is stuck, and `enforcement` has none: switching it off is the operator's decision.
-pub const ALARMS: [(&str, &str, Option<AlarmKind>); 9] = [
+pub const ALARMS: [(&str, &str, Option<AlarmKind>); 10] = [
     ("daemon", "daemon", Some(AlarmKind::Stuck)),
     ("enforcement", "enforcement", None),
     ("poll", "poll_late", Some(AlarmKind::PollLate)),
@@ -87,6 +87,7 @@ pub const ALARMS: [(&str, &str, Option<AlarmKind>); 9] = [
     ("notifications", "notifications", Some(AlarmKind::NotificationsLate)),
     ("clock", "clock", Some(AlarmKind::Clock)),
     ("state", "state", Some(AlarmKind::State)),
+    ("account_events", "account_events", Some(AlarmKind::EventsLate)),
 ];
 
 impl Health {

@@ -38,9 +38,11 @@ pub const TRIGGERS: Endpoint = auth0("GET /api/v2/actions/triggers", Bucket::Aut
 pub const BINDINGS: Endpoint = auth0("GET /api/v2/actions/triggers/post-login/bindings", Bucket::Auth0Other);
 /// A change of the post-login flow.
 pub const BIND: Endpoint = auth0("PATCH /api/v2/actions/triggers/post-login/bindings", Bucket::Auth0Other);
+/// The event stream.
+pub const EVENTS: Endpoint = auth0("GET /api/v2/events", Bucket::Auth0Other);
 
 /// All of them.
-pub const ALL: [Endpoint; 15] = [
+pub const ALL: [Endpoint; 16] = [
     TOKEN,
     BY_EMAIL,
     ACCOUNT,
@@ -56,4 +58,5 @@ pub const ALL: [Endpoint; 15] = [
     TRIGGERS,
     BINDINGS,
     BIND,
+    EVENTS,
 ];

@@ -19,6 +19,7 @@ use crate::http::{Answer, Deviation, Endpoint, Failure, Http, Pacer, Remote};
 mod actions;
 mod body;
 pub mod endpoints;
+mod events;
 mod read;
 mod record;
 pub(crate) mod remedy;
@@ -28,6 +29,7 @@ mod token;
 mod write;
 
 pub use actions::{Action, BOUND_MAX, Bound, Build, Place, Trigger};
+pub use events::{AccountStream, StreamBatch, StreamStart};
 pub use read::{AccountQuery, Fields, SearchPage};
 pub use record::AccountRecord;
 pub use shipped::{ACTION_NAME, ACTION_SOURCE, ShippedAction, is_same_code};

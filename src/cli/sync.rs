@@ -60,7 +60,7 @@ pub(crate) async fn show(first: &'static str, mut heard: mpsc::UnboundedReceiver
                 progress.at(looks);
                 keep(&mut reports, report);
             }
-            Note::Pass { .. } => {}
+            Note::Pass { .. } | Note::Watched { .. } | Note::Stream { .. } => {}
         }
     }
     progress.end();

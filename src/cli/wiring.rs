@@ -22,7 +22,7 @@ use crate::store::{Access, Binding, GuardWindow, Opened, Store, StoreError};
 pub(crate) const USER_AGENT: &str = concat!("okta-auth0-sync/", env!("CARGO_PKG_VERSION"));
 
 /// Loops that make calls in addition to the concurrent looks: poller, reconciler, Action watch, and a token request.
-const LOOPS: usize = 4;
+const LOOPS: usize = 5;
 
 /// Both clients and their pacers.
 pub(crate) struct Clients {
@@ -215,6 +215,7 @@ pub(crate) fn options(config: &Config) -> Options {
         max_attempts: config.engine.max_attempts,
         guard: guard(config),
         initial_lookback: config.okta.initial_lookback,
+        events: config.auth0.events,
         directory: config.okta.directory,
         retention: config.store.retention,
         okta_url: config.okta.url.origin().ascii_serialization(),

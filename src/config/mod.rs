@@ -35,7 +35,7 @@ pub use secret::Secret;
 pub use value::{Dpop, LogFormat};
 
 use crate::domain::mark::{MarkOptions, MetadataKeys};
-use crate::domain::{DenialsMax, Policy};
+use crate::domain::{DenialsMax, Policy, WatchMode};
 
 /// Where a package puts the configuration.
 const SYSTEM_FILE: &str = "/etc/okta-auth0-sync/config.toml";
@@ -132,6 +132,8 @@ pub struct Auth0Config {
     pub require_verified_email: bool,
     /// Connections whose addresses count as verified.
     pub trusted_connections: Vec<String>,
+    /// Whether its event stream is watched.
+    pub events: WatchMode,
     /// Also use the case-insensitive search?
     pub search: bool,
     /// What is written on an account in addition to `app_metadata`.

@@ -9,11 +9,11 @@ use super::Schedule;
 use super::environment::{Environment, PREFIX, nearest};
 use super::problem::Problem;
 use super::value::{
-    ActionMessage, DomainName, Dpop, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MatchName,
+    ActionMessage, DomainName, Dpop, Events, Exempt, InlineSecret, List, LogFilter, LogFormat, MarkTarget, MatchName,
     MaxDenials, MetadataKey, OptionalGroup, OptionalListen, OptionalPath, Origin, Setting, Share, Span, StatusName,
     Text, Whole,
 };
-use crate::domain::{DenialsMax, Status};
+use crate::domain::{DenialsMax, Status, WatchMode};
 
 /// The name of a key in the file.
 macro_rules! name {
@@ -109,6 +109,7 @@ tables! {
         action_message: ActionMessage = ActionMessage("account_deactivated".to_owned());
         block: bool = false;
         end_sessions: bool = false;
+        events: Events = Events(WatchMode::Auto);
     }
 
     /// `[scope]`

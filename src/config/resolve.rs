@@ -293,6 +293,7 @@ impl Resolver<'_> {
             connections: raw.connections.0.into_iter().map(|name| name.0).collect(),
             require_verified_email: raw.require_verified_email,
             trusted_connections: raw.trusted_connections.0.into_iter().map(|name| name.0).collect(),
+            events: raw.events.0,
             search: raw.search,
             mark: MarkOptions { mirror: raw.write_to.0.contains(&MarkTarget::UserMetadata), block: raw.block },
             keys: MetadataKeys { current: raw.metadata_key.0, former },

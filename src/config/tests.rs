@@ -149,7 +149,7 @@ fn other_value(key: &str) -> &'static str {
         "scope.email_domains" => "example.org",
         "scope.exempt" => "[\"00u1\"]",
         "schedule.poll" | "schedule.reconcile" => "0 */5 * * * *",
-        "okta.oauth.dpop" => "never",
+        "okta.oauth.dpop" | "auth0.events" => "never",
         "log.format" => "json",
         "log.filter" => "warn",
         "http.listen" => "127.0.0.1:9465",

@@ -15,7 +15,7 @@ use tracing_subscriber::filter::Targets;
 use url::{Host, Url};
 
 use super::Listen;
-use crate::domain::{Address, DenialsMax, OktaUserId, Status};
+use crate::domain::{Address, DenialsMax, OktaUserId, Status, WatchMode};
 
 /// A setting that an environment variable can hold.
 pub(super) trait Setting: Sized {
@@ -77,6 +77,7 @@ text_setting! {
     MetadataKey: "a string";
     ActionMessage: "a string";
     Dpop: "\"auto\", \"always\" or \"never\"";
+    Events: "\"auto\", \"always\" or \"never\"";
     LogFormat: "\"auto\", \"text\" or \"json\"";
     LogFilter: "a log filter such as \"info\"";
     super::Schedule: "a schedule such as \"*/15 * * * * *\"";
@@ -489,6 +490,20 @@ impl FromStr for Dpop {
             "never" => Ok(Self::Never),
             _ => Err("must be \"auto\", \"always\" or \"never\"".to_owned()),
         }
+    }
+}
+
+/// Whether Auth0's event stream is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Events(pub(super) WatchMode);
+
+impl FromStr for Events {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let modes = [WatchMode::Auto, WatchMode::Always, WatchMode::Never];
+        let mode = modes.into_iter().find(|mode| mode.as_str() == text.trim());
+        mode.map(Self).ok_or_else(|| "must be \"auto\", \"always\" or \"never\"".to_owned())
     }
 }
 

@@ -17,6 +17,9 @@ pub const LOOKS: Backoff = Backoff { first: Duration::from_secs(1), longest: Dur
 /// While a remote is down: from a second to half a minute.
 pub const PROBES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 
+/// While the event stream cannot be opened: from a second to a minute.
+pub const STREAMS: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
+
 /// While a reconcile is interrupted: from a second to five minutes.
 pub const RECONCILES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
 

@@ -3,6 +3,7 @@
 //! All of it can be read and tested without knowing that Okta and Auth0 are called over HTTP.
 
 pub mod account;
+pub mod account_event;
 pub mod address;
 pub mod backoff;
 pub mod decide;
@@ -15,6 +16,7 @@ pub mod policy;
 pub mod user;
 
 pub use account::{Account, AccountId, MarkedAccount};
+pub use account_event::{AccountEvent, Change, Concerned, WatchMode};
 pub use address::Address;
 pub use escape::escape;
 pub use event::{Event, EventSeen, Signal};

@@ -51,12 +51,14 @@ pub enum Cause {
     Neighbour,
     /// A change of the configuration.
     Policy,
+    /// An event of Auth0 about an account. Not stored with the user, whose cause is `event` then.
+    Account,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 6] =
-        [Self::Event, Self::Recheck, Self::Reconcile, Self::Command, Self::Neighbour, Self::Policy];
+    pub const ALL: [Self; 7] =
+        [Self::Event, Self::Recheck, Self::Reconcile, Self::Command, Self::Neighbour, Self::Policy, Self::Account];
 
     /// The word in the store and on screens.
     pub const fn as_str(self) -> &'static str {
@@ -67,6 +69,7 @@ impl Cause {
             Self::Command => "command",
             Self::Neighbour => "neighbour",
             Self::Policy => "policy",
+            Self::Account => "account",
         }
     }
 

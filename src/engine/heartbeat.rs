@@ -33,6 +33,8 @@ pub struct Heartbeats {
     pub applier: Heartbeat,
     /// The loop that reconciles.
     pub reconciler: Heartbeat,
+    /// The loop that reads Auth0's event stream.
+    pub watcher: Heartbeat,
     /// The loop that evaluates the health.
     pub health: Heartbeat,
 }
@@ -48,11 +50,12 @@ impl Heartbeats {
     }
 
     /// The loops by name.
-    pub fn by_name(&self) -> [(&'static str, &Heartbeat); 4] {
+    pub fn by_name(&self) -> [(&'static str, &Heartbeat); 5] {
         [
             ("poller", &self.poller),
             ("applier", &self.applier),
             ("reconciler", &self.reconciler),
+            ("watcher", &self.watcher),
             ("health check", &self.health),
         ]
     }

@@ -42,6 +42,7 @@ mod stage;
 pub mod supervisor;
 pub mod sync_user;
 mod ticks;
+pub mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ use tracing::info;
 
 use crate::alert::Alert;
 use crate::auth0::Auth0;
-use crate::domain::{Clock, Rules, Timestamp};
+use crate::domain::{Clock, Rules, Timestamp, WatchMode};
 use crate::http::pacing::Pacer;
 use crate::http::{Deviation, Remote};
 use crate::okta::Okta;
@@ -84,6 +85,8 @@ pub struct Options {
     pub initial_lookback: Duration,
     /// How long settled events, decisions and runs are kept.
     pub retention: Duration,
+    /// Whether the event stream of Auth0 is watched.
+    pub events: WatchMode,
     /// List every user of the org.
     pub directory: bool,
     /// Origin of the org. A stored cursor is valid for one origin only.
@@ -102,6 +105,18 @@ pub enum Note {
     Page {
         /// Events that were new.
         new_events: u64,
+    },
+    /// A piece of Auth0's event stream was processed.
+    Watched {
+        /// Events about accounts.
+        events: u64,
+        /// Users that they made due.
+        made_due: u64,
+    },
+    /// A connection to the event stream was opened, or ended.
+    Stream {
+        /// It is open.
+        is_open: bool,
     },
     /// The looks at due users begin.
     Due {

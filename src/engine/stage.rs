@@ -15,7 +15,7 @@ use super::{Engine, Options};
 use crate::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options, ShippedAction};
 use crate::domain::mark::MarkOptions;
 use crate::domain::mark::MetadataKeys;
-use crate::domain::{ManualClock, OktaUserId, Policy, Rules, Timestamp};
+use crate::domain::{ManualClock, OktaUserId, Policy, Rules, Timestamp, WatchMode};
 use crate::http::pacing::{Pacer, Shares};
 use crate::http::{Http, HttpOptions};
 use crate::okta::{self, Okta, OktaOptions};
@@ -108,6 +108,7 @@ impl Stage {
             concurrency: 4,
             max_attempts: 12,
             guard: GuardWindow { denials_max: 10_000.into(), span: Duration::from_secs(3600) },
+            events: WatchMode::Never,
             initial_lookback: Duration::from_secs(7 * 86_400),
             directory: true,
             retention: Duration::from_secs(400 * 86_400),

@@ -71,6 +71,9 @@ impl Engine {
         loops.spawn(async move { ("reconciler", engine.reconcile_loop(period, &token).await) });
 
         let (engine, token) = (self.clone(), stop.clone());
+        loops.spawn(async move { ("watcher", engine.watch_loop(&token).await) });
+
+        let (engine, token) = (self.clone(), stop.clone());
         loops.spawn(async move { ("directory", engine.directory_loop(&token).await) });
 
         let (engine, token) = (self.clone(), stop.clone());

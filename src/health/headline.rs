@@ -124,7 +124,7 @@ impl Health {
 
 /// Lower is worse. What may let a user who left log in comes first.
 fn severity(name: &str) -> usize {
-    ["poll", "action", "pending", "state", "clock", "reconcile", "notifications"]
+    ["poll", "action", "pending", "state", "clock", "reconcile", "account_events", "notifications"]
         .iter()
         .position(|known| *known == name)
         .unwrap_or(usize::MAX)

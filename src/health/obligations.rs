@@ -24,7 +24,8 @@ const RECONCILES: usize = 2;
 /// One obligation and whether it is met.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Obligation {
-    /// `daemon`, `enforcement`, `poll`, `pending`, `reconcile`, `action`, `notifications`, `clock` or `state`.
+    /// `daemon`, `enforcement`, `poll`, `pending`, `reconcile`, `action`, `notifications`, `clock`, `state` or
+    /// `account_events`.
     pub name: String,
     /// `None`: unknown, which is not met.
     pub met: Option<bool>,

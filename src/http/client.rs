@@ -92,6 +92,14 @@ impl Http {
         self.connections.current().client
     }
 
+    pub(super) fn route(&self) -> Arc<Route> {
+        self.route.clone()
+    }
+
+    pub(super) fn streaming_client(&self) -> Result<reqwest::Client, HttpError> {
+        self.connections.streaming()
+    }
+
     /// Sends a request and returns the response before its body.
     ///
     /// # Errors

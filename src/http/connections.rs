@@ -1,12 +1,13 @@
 //! The connections to a remote, and when they are given up.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::client::{HttpError, HttpOptions, Limits};
+use super::stream;
 
 /// How long a connection may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,16 +66,32 @@ pub(super) struct Generation {
 pub(super) struct Connections {
     options: HttpOptions,
     current: RwLock<Generation>,
+    /// For responses without a known end: without a limit on the whole, and apart from the calls.
+    streaming: OnceLock<Client>,
 }
 
 impl Connections {
     pub(super) fn new(options: &HttpOptions) -> Result<Self, HttpError> {
         let client = build(options)?;
-        Ok(Self { options: options.clone(), current: RwLock::new(Generation { client, number: 0 }) })
+        Ok(Self {
+            options: options.clone(),
+            current: RwLock::new(Generation { client, number: 0 }),
+            streaming: OnceLock::new(),
+        })
     }
 
     pub(super) fn current(&self) -> Generation {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The client for responses without a known end, built when it is first needed.
+    pub(super) fn streaming(&self) -> Result<Client, HttpError> {
+        if let Some(client) = self.streaming.get() {
+            return Ok(client.clone());
+        }
+        let builder = timed(Client::builder(), self.options.timeouts).read_timeout(stream::STALL);
+        let client = build_from(builder, &self.options)?;
+        Ok(self.streaming.get_or_init(|| client).clone())
     }
 
     /// Returns `result` unchanged. After a time-out, later calls use new connections.
@@ -100,7 +117,11 @@ impl Connections {
 }
 
 fn build(options: &HttpOptions) -> Result<Client, HttpError> {
-    let mut builder = proxied(timed(Client::builder(), options.timeouts), &options.proxies)?
+    build_from(timed(Client::builder(), options.timeouts).timeout(Limits::LOG_PAGE.timeout), options)
+}
+
+fn build_from(builder: ClientBuilder, options: &HttpOptions) -> Result<Client, HttpError> {
+    let mut builder = proxied(builder, &options.proxies)?
         .user_agent(&options.user_agent)
         .pool_max_idle_per_host(options.connections.max(1))
         .redirect(reqwest::redirect::Policy::none())
@@ -134,7 +155,6 @@ fn timed(builder: ClientBuilder, timeouts: Timeouts) -> ClientBuilder {
     builder
         .connect_timeout(timeouts.connect)
         .read_timeout(timeouts.stall)
-        .timeout(Limits::LOG_PAGE.timeout)
         .pool_idle_timeout(timeouts.idle)
         .http2_keep_alive_interval(timeouts.ping_every)
         .http2_keep_alive_timeout(timeouts.ping_answer)

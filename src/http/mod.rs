@@ -19,6 +19,7 @@ pub(crate) mod playback;
 mod redact;
 pub mod remedy;
 pub mod remote_time;
+mod stream;
 pub mod token;
 mod web_page;
 
@@ -29,3 +30,4 @@ pub use failure::{Failure, Kind, Remote};
 pub use pacing::{Bucket, Pacer, Permit, Priority};
 pub use remedy::Route;
 pub use remote_time::Deviation;
+pub use stream::StreamBody;

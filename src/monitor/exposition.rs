@@ -73,6 +73,14 @@ pub(super) async fn render(engine: &Engine) -> Result<String, Error> {
         Unit::Seconds,
         counters.denial_lag.clone(),
     );
+    for (name, help, lags) in [
+        ("sign_up_lag", "Time from the creation of an account to the mark on it", &counters.sign_up_lag),
+        ("restore_lag", "Time from the removal of a mark to its restoration", &counters.restore_lag),
+    ] {
+        registry.register_with_unit(name, help, Unit::Seconds, lags.clone());
+    }
+    let help = "Events of Auth0's stream, by whether they made a user due";
+    registry.register("account_events", help, counters.account_events.clone());
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

@@ -63,11 +63,13 @@ pub enum AlarmKind {
     State,
     /// A loop of the daemon makes no progress.
     Stuck,
+    /// Auth0's event stream was not open for too long.
+    EventsLate,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Guard,
         Self::Held,
         Self::Failed,
@@ -95,6 +97,7 @@ impl AlarmKind {
         Self::Clock,
         Self::State,
         Self::Stuck,
+        Self::EventsLate,
     ];
 
     /// The stable name used in the store, logs and webhooks.
@@ -127,6 +130,7 @@ impl AlarmKind {
             Self::Clock => "clock",
             Self::State => "state",
             Self::Stuck => "stuck",
+            Self::EventsLate => "events_late",
         }
     }
 }

@@ -23,7 +23,7 @@ const IS_UNFINISHED: &str = "
     SELECT left_seen = 1 AND (due_since IS NOT NULL OR outcome IN ('held', 'failed')) FROM users WHERE okta_user_id = ?";
 
 /// Removes the values of the user ?1, and ?2, the list of [`NEEDLES`], from free text, and the user as the actor of events.
-const FORGET_VALUES: [&str; 9] = [
+const FORGET_VALUES: [&str; 10] = [
     // An alarm about the whole installation stays open: it is still true for the others.
     "UPDATE alarms SET detail = 'forgotten'
      WHERE subject = '' AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(lower(detail), lower(value)))",
@@ -37,6 +37,7 @@ const FORGET_VALUES: [&str; 9] = [
      WHERE error IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(?2) WHERE instr(lower(error), lower(value)))",
     "UPDATE events SET actor = NULL WHERE lower(actor) IN (SELECT lower(value) FROM json_each(?2))",
     "DELETE FROM addresses WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)",
+    "DELETE FROM account_events WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?1)",
     "DELETE FROM first_denials WHERE okta_user_id = ?1",
     "UPDATE accounts SET email = NULL, connection = NULL, event_id = NULL WHERE okta_user_id = ?1",
 ];

@@ -15,7 +15,7 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 /// The facts of the view `obligations`, as the migration has them: there is one definition, and only the comparison with
 /// the current time differs between `sqlite3`, which has only the wall clock, and the daemon.
 static FACTS: LazyLock<String> = LazyLock::new(|| {
-    let migration = include_str!("../../migrations/0009_unknown.sql");
+    let migration = include_str!("../../migrations/0011_account_events.sql");
     let facts = migration.split_once("-- facts begin").and_then(|(_, rest)| rest.split_once("-- facts end"));
     format!(
         "WITH facts (rank, name, since, judged, late, detail, remedy) AS ({})

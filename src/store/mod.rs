@@ -12,6 +12,7 @@
 //!    deferred transaction once another process has written, whatever the busy timeout. Readers have their own
 //!    connections and never block the writer (WAL).
 
+mod account_events;
 mod alarms;
 mod audit;
 mod backup;
@@ -44,6 +45,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use account_events::{DueByAccount, StreamPage, StreamPosition, WatcherState, seen_hash};
 pub use alarms::{Alarm, AlarmKind, AlarmRow, PendingNotification};
 pub use audit::Verified;
 pub use check::CheckedState;
@@ -58,6 +60,7 @@ pub use intake::{Checkpoint, Page, QuarantinedEvent, Recorded};
 pub use lock::is_in_use;
 pub use looks::{
     AccountChange, Admission, Decision, Denial, DueUser, Finished, GuardWindow, Intent, LookFinish, LookStart,
+    NamedAccount,
 };
 pub use mark_keys::UnmovedMarks;
 pub use open::{Access, Binding, Opened, Store};

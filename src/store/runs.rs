@@ -62,11 +62,13 @@ pub struct RemoteError<'a> {
 ///
 /// Also addresses that Okta stopped showing for their user before ?1. Users who left, or may have, keep theirs: an account
 /// with an old address may still appear.
-const EXPIRE: [&str; 5] = [
+const EXPIRE: [&str; 6] = [
     "DELETE FROM events WHERE seq IN (
          SELECT seq FROM events e WHERE received_at < ?1 AND state <> 'quarantined'
            AND NOT EXISTS (SELECT 1 FROM event_users eu WHERE eu.event_seq = e.seq AND eu.settled_at IS NULL)
          ORDER BY received_at LIMIT ?2)",
+    "DELETE FROM account_events WHERE (event_id, user_seq) IN (
+         SELECT event_id, user_seq FROM account_events WHERE received_at < ?1 AND settled_at IS NOT NULL LIMIT ?2)",
     "DELETE FROM run_log WHERE id IN (
          SELECT id FROM run_log WHERE started_at < ?1 AND finished_at IS NOT NULL LIMIT ?2)",
     "DELETE FROM alarms WHERE id IN (SELECT id FROM alarms WHERE cleared_at < ?1 LIMIT ?2)",

@@ -51,6 +51,12 @@ writes! {
     RecordPage = "record_page",
     /// [`Store::reanchor`].
     Reanchor = "reanchor",
+    /// [`Store::record_account_events`].
+    RecordAccountEvents = "record_account_events",
+    /// [`Store::resume_by_time`].
+    ResumeByTime = "resume_by_time",
+    /// [`Store::note_watcher`].
+    NoteWatcher = "note_watcher",
     /// [`Store::prepare_denial`].
     PrepareDenial = "prepare_denial",
     /// [`Store::intend_mark`].

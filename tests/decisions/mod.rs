@@ -1,5 +1,6 @@
 //! Denies the right users and only those: each decision rule, against both stand-ins over real HTTP, with a manual clock.
 
+mod account_events;
 mod accounts;
 mod addresses;
 mod departures;

@@ -11,7 +11,7 @@ use crate::harness::Harness;
 const ALARMS: &str = include_str!("../../docs/drill-alarms.sh");
 
 /// Alarms that need minutes to days, and the test that provokes each on a clock that it sets.
-const SIMULATED: [(AlarmKind, &str); 10] = [
+const SIMULATED: [(AlarmKind, &str); 11] = [
     (AlarmKind::Gap, "eighty_days_without_poll_is_a_gap"),
     (AlarmKind::RoleTooNarrow, "hidden_addresses_raise_alarm_and_are_unmatched"),
     (AlarmKind::PendingLate, "limit_on_everything_names_waiting_denials"),
@@ -22,6 +22,7 @@ const SIMULATED: [(AlarmKind, &str); 10] = [
     (AlarmKind::State, "wal_that_only_grows_is_named"),
     (AlarmKind::KeyChange, "marks_wait_for_the_action_of_the_new_key"),
     (AlarmKind::Stuck, "stuck_loop_is_named"),
+    (AlarmKind::EventsLate, "silent_stream_raises_alarm_after_five_minutes"),
 ];
 
 #[test]
@@ -32,6 +33,7 @@ fn alarm_drill_covers_every_kind() {
         include_str!("../../src/engine/poller/tests.rs"),
         include_str!("../decisions/directory.rs"),
         include_str!("../decisions/orgs.rs"),
+        include_str!("../decisions/account_events.rs"),
     ]
     .concat();
     for (kind, test) in SIMULATED {

@@ -11,10 +11,12 @@ use okta_auth0_sync::auth0::{self, ACTION_SOURCE, Auth0, Auth0Options};
 use okta_auth0_sync::domain::clock::{Sleep, Waiting};
 use okta_auth0_sync::domain::mark::MarkOptions;
 use okta_auth0_sync::domain::mark::MetadataKeys;
-use okta_auth0_sync::domain::{Clock, ManualClock, OktaUserId, Policy, Rules, SteadyClock, Timestamp, clock};
+use okta_auth0_sync::domain::{
+    Clock, ManualClock, OktaUserId, Policy, Rules, SteadyClock, Timestamp, WatchMode, clock,
+};
 use okta_auth0_sync::engine::reconciler::Scope;
 use okta_auth0_sync::engine::sync_user::Report;
-use okta_auth0_sync::engine::{Engine, Options};
+use okta_auth0_sync::engine::{Engine, Note, Options};
 use okta_auth0_sync::http::pacing::{Pacer, Shares};
 use okta_auth0_sync::http::{Http, HttpOptions, Timeouts};
 use okta_auth0_sync::okta::{self, Okta, OktaOptions};
@@ -22,6 +24,8 @@ use okta_auth0_sync::store::{Approval, Binding, GuardWindow, Store, StoreError, 
 use okta_auth0_sync_sandbox::{self as sandbox, Auth0Tenant, Bucket, Limits, NewUser, OktaTenant, Sandbox};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -96,6 +100,51 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     engine: Option<Arc<Engine>>,
     stop: CancellationToken,
+    /// What the engine reports, where the event stream is watched.
+    notes: Option<mpsc::UnboundedReceiver<Note>>,
+}
+
+/// A watcher at work, on a clock that the test moves.
+pub(crate) struct Watch {
+    notes: mpsc::UnboundedReceiver<Note>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Waits until the stream shows a sign of life.
+    pub(crate) async fn opened(&mut self) {
+        while !matches!(self.next().await, Note::Stream { is_open: true }) {}
+    }
+
+    /// Waits until the connection has ended.
+    pub(crate) async fn closed(&mut self) {
+        while !matches!(self.next().await, Note::Stream { is_open: false }) {}
+    }
+
+    /// Waits until this many events about accounts have been processed. Returns how many users they made due.
+    pub(crate) async fn events(&mut self, count: u64) -> u64 {
+        let (mut seen, mut due) = (0, 0);
+        while seen < count {
+            if let Note::Watched { events, made_due } = self.next().await {
+                seen += events;
+                due += made_due;
+            }
+        }
+        due
+    }
+
+    /// The next report of the engine.
+    pub(crate) async fn next(&mut self) -> Note {
+        self.notes.recv().await.expect("the watcher ended")
+    }
+
+    /// Stops it, as the end of the daemon does.
+    pub(crate) async fn stop(self) -> mpsc::UnboundedReceiver<Note> {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        self.notes
+    }
 }
 
 impl World {
@@ -112,6 +161,25 @@ impl World {
     pub(crate) async fn at(start: &str, change: impl FnOnce(&mut Setup)) -> Self {
         let clock = Arc::new(ManualClock::stepping(start.parse().unwrap()));
         Self::on_clock(clock, MetadataKeys::only("okta_sync"), change).await
+    }
+
+    /// With a watched event stream, on a clock that only the test moves.
+    pub(crate) async fn watched(change: impl FnOnce(&mut Setup)) -> Self {
+        let clock = Arc::new(ManualClock::new("2026-03-02T08:00:00Z".parse().unwrap()));
+        Self::on_clock(clock, MetadataKeys::only("okta_sync"), |setup| {
+            setup.options.events = WatchMode::Auto;
+            change(setup);
+        })
+        .await
+    }
+
+    /// Starts the watcher.
+    pub(crate) fn watch(&mut self) -> Watch {
+        let notes = self.notes.take().expect("made by World::watched");
+        let (engine, stop) = (self.engine().clone(), CancellationToken::new());
+        let token = stop.clone();
+        let task = tokio::spawn(async move { engine.watch_loop(&token).await.unwrap() });
+        Watch { notes, stop, task }
     }
 
     /// Another installation: for an Okta org of its own, and the Auth0 tenant of this one.
@@ -149,6 +217,7 @@ impl World {
             concurrency: 1,
             max_attempts: 12,
             guard: GuardWindow { denials_max: 200.into(), span: HOUR },
+            events: WatchMode::Never,
             initial_lookback: 7 * DAY,
             directory: true,
             retention: 400 * DAY,
@@ -166,6 +235,7 @@ impl World {
             folder: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
             engine: None,
             stop: CancellationToken::new(),
+            notes: None,
         };
         world.open(setup.network).await.unwrap();
         world
@@ -222,6 +292,13 @@ impl World {
             clock,
             self.options.clone(),
         );
+        let engine = if self.options.events == WatchMode::Never {
+            engine
+        } else {
+            let (sender, notes) = mpsc::unbounded_channel();
+            self.notes = Some(notes);
+            engine.with_notes(sender)
+        };
         engine.apply_config_changes(&opened).await.unwrap();
         self.engine = Some(Arc::new(engine));
         Ok(())

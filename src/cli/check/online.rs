@@ -14,7 +14,7 @@ use crate::auth0::{self, AccountQuery, Auth0, Fields};
 use crate::config::{Config, Environment, OktaCredentials};
 use crate::domain::account::Identifier;
 use crate::domain::clock::{parse_timestamp, since};
-use crate::domain::{Address, Clock, OktaUser, clock};
+use crate::domain::{Address, Clock, OktaUser, WatchMode, clock};
 use crate::engine::calls::paced;
 use crate::engine::deploy::Deployment;
 use crate::http::pacing::{Bucket, Pacer};
@@ -397,6 +397,7 @@ impl Online<'_> {
                 ),
             );
         }
+        self.events(scopes);
         let dangerous: Vec<&str> =
             DANGEROUS_SCOPES.into_iter().filter(|scope| scopes.iter().any(|have| have == scope)).collect();
         if !dangerous.is_empty() {
@@ -404,6 +405,22 @@ impl Online<'_> {
                 "Auth0 scopes",
                 format!("revoke {}: it lets the application grant itself any scope", dangerous.join(" ")),
             );
+        }
+    }
+
+    /// Whether the daemon can watch the event stream, and what that adds.
+    fn events(&mut self, scopes: &[String]) {
+        let line = "Auth0 events";
+        let adds = "late sign-ups and removed marks are handled within seconds";
+        if self.config.auth0.events == WatchMode::Never {
+            self.report.pass(line, "not watched: [auth0] events = \"never\"");
+        } else if scopes.is_empty() || action::missing(scopes, &["read:events"]).is_empty() {
+            self.report.pass(line, adds);
+        } else if self.config.auth0.events == WatchMode::Always {
+            self.report.fail(line, "grant the application read:events, or set [auth0] events = \"auto\"");
+        } else {
+            let what = format!("not watched; grant read:events, so that {adds}, not at the next reconcile");
+            self.report.warn(line, what);
         }
     }
 

@@ -52,5 +52,8 @@ async fn working_loop_stamps_its_own_heartbeat() {
     harness.engine().apply(Until::Idle(Duration::ZERO), &tokio_util::sync::CancellationToken::new()).await.unwrap();
     let clock = harness.engine().clock().as_ref();
     let ages = harness.engine().heartbeats().by_name().map(|(name, heartbeat)| (name, heartbeat.age(clock).as_secs()));
-    assert_eq!(ages, [("poller", 86_400), ("applier", 0), ("reconciler", 86_400), ("health check", 86_400)]);
+    assert_eq!(
+        ages,
+        [("poller", 86_400), ("applier", 0), ("reconciler", 86_400), ("watcher", 86_400), ("health check", 86_400)]
+    );
 }

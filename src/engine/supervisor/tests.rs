@@ -69,9 +69,10 @@ fn slowest_loop_is_named_with_its_age() {
     let heartbeats = Heartbeats::new(&clock);
     assert_eq!(heartbeats.slowest(&clock).1, Duration::ZERO, "all loops start fresh");
     let second = Duration::from_millis(1001);
-    for (fresh, slowest) in
-        [(["poller", "applier", "health check"], "reconciler"), (["poller", "reconciler", "health check"], "applier")]
-    {
+    for (fresh, slowest) in [
+        (["poller", "applier", "watcher", "health check"], "reconciler"),
+        (["poller", "reconciler", "watcher", "health check"], "applier"),
+    ] {
         clock.advance(second);
         for name in fresh {
             heartbeats.stamp(name, &clock);
@@ -87,6 +88,7 @@ fn slowest_loop_is_named_with_its_age() {
             ("poller", Duration::ZERO),
             ("applier", second),
             ("reconciler", Duration::ZERO),
+            ("watcher", Duration::ZERO),
             ("health check", Duration::ZERO),
         ]
     );

@@ -11,7 +11,7 @@ use crate::auth0::{AccountRecord, Fields};
 use crate::domain::account::{Identifier, addresses_among};
 use crate::domain::address::spellings;
 use crate::domain::decide::{self, Assessment, Course, Evidence, Found, FoundBy, Holders, Plan};
-use crate::domain::{AccountId, Address, KnownUser, OktaUser, OktaUserId, Rules, Status, Timestamp};
+use crate::domain::{AccountId, Address, KnownUser, MarkedAccount, OktaUser, OktaUserId, Rules, Status, Timestamp};
 use crate::engine::smaller::AsksForLess;
 use crate::okta::HolderList;
 
@@ -46,6 +46,10 @@ pub(in crate::engine) trait Tenants {
     async fn search_marked(&self, user: &OktaUserId) -> Result<Vec<AccountId>, Self::Error>;
     /// Auth0's search for the account into which this one was linked; it lags.
     async fn search_linked(&self, id: &AccountId) -> Result<Vec<AccountId>, Self::Error>;
+    /// Accounts that Auth0's events named as a reason for this look.
+    fn named_accounts(&self) -> Vec<AccountId> {
+        Vec::new()
+    }
     /// Does the store say that a block on this account is ours?
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, Self::Error>;
     /// Records a failed read that must not stop the decisions about other accounts.
@@ -101,6 +105,7 @@ impl<T: Tenants> Rounds<'_, T> {
             }
         }
         self.by_identity(found, identifiers).await?;
+        self.named(identifiers).await?;
         for id in self.marked() {
             if self.done.contains(&id) {
                 continue;
@@ -163,6 +168,11 @@ impl<T: Tenants> Rounds<'_, T> {
                 Err(failure) => self.tenants.defer(failure)?,
             }
         }
+        for id in self.tenants.named_accounts() {
+            if !marked.contains(&id) {
+                marked.push(id);
+            }
+        }
         for id in marked {
             let record = match self.tenants.account(&id).await {
                 Ok(record) => record,
@@ -205,6 +215,23 @@ impl<T: Tenants> Rounds<'_, T> {
             record.account.claim_marks(self.known.okta_org.as_deref(), !self.known.may_move_marks);
             if decide::is_marked_for(&record.account, self.known) {
                 self.allow_one(id, Some(record)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The accounts that Auth0's events named: the search may not have them yet.
+    async fn named(&mut self, identifiers: &[Identifier]) -> Result<(), T::Error> {
+        for id in self.tenants.named_accounts() {
+            if self.done.contains(&id) || self.known.accounts.iter().any(|account| account.denied && account.id == id) {
+                continue;
+            }
+            let Some(record) = self.read_or_defer(&id).await? else { continue };
+            let is_linked = |account: &MarkedAccount| account.denied && record.account.has_linked(&account.id);
+            if self.known.accounts.iter().any(is_linked) {
+                self.decide_one(id, Some(record), FoundBy::Link, identifiers).await?;
+            } else {
+                self.by_identity(vec![record], identifiers).await?;
             }
         }
         Ok(())

@@ -23,7 +23,7 @@ use crate::domain::clock;
 use crate::domain::decide::{self, Assessment, Concern, Course};
 use crate::domain::{DecisionOutcome, Held, KnownUser, Lane, OktaUserId, Outcome, Skipped, Status, Verdict};
 use crate::http::pacing::Priority;
-use crate::store::{AccountChange, Alarm, AlarmKind, Decision, LookFinish, LookStart, StoreError};
+use crate::store::{AccountChange, Alarm, AlarmKind, Decision, LookFinish, LookStart, NamedAccount, StoreError};
 
 use gather::Tenants;
 
@@ -264,6 +264,11 @@ impl<'a> UserSync<'a> {
         let finished = engine.store.finish_look(finish, now).await?;
         let lags = self.results.decisions.iter().filter_map(|decision| u64::try_from(decision.lag_ms?).ok());
         engine.metrics.looked(&outcome, self.results.writes, lags.map(Duration::from_millis));
+        for named in &self.start.named {
+            if self.results.decisions.iter().any(|decision| denies_named(decision, named)) {
+                engine.metrics.followed(named.change, clock::since(now, named.occurred_at));
+            }
+        }
         if finished.due_again || finished.woken > 0 {
             engine.wakes.apply.notify_one();
         }
@@ -299,6 +304,13 @@ impl<'a> UserSync<'a> {
             decision.verdict = assessment.and_then(|assessment| assessment.verdict);
         }
     }
+}
+
+/// Whether a decision wrote the mark on the account that an event named.
+fn denies_named(decision: &Decision, named: &NamedAccount) -> bool {
+    decision.auth0_user_id.as_deref() == Some(named.id.as_str())
+        && decision.verdict == Some(Verdict::Deny)
+        && matches!(decision.outcome, DecisionOutcome::Applied | DecisionOutcome::Restored)
 }
 
 fn alarm(user: &OktaUserId, concern: &Concern) -> Alarm {

@@ -127,6 +127,10 @@ impl Tenants for UserSync<'_> {
         Ok(page.accounts.into_iter().map(|record| record.account.id).collect())
     }
 
+    fn named_accounts(&self) -> Vec<AccountId> {
+        self.start.named.iter().map(|named| named.id.clone()).collect()
+    }
+
     async fn is_blocked_by_us(&self, id: &AccountId) -> Result<bool, SyncError> {
         Ok(self.engine.store.is_blocked_by_us(id).await?)
     }

@@ -7,16 +7,20 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::types::StoredTime;
 use super::super::{Store, StoreError, json_list};
-use super::LookStart;
+use super::{LookStart, NamedAccount};
 use crate::domain::{
-    AccountId, Address, EventSeen, MarkedAccount, OktaUserId, Status, Timestamp, clock, timestamp_text,
+    AccountId, Address, Change, EventSeen, MarkedAccount, OktaUserId, Status, Timestamp, clock, timestamp_text,
 };
 
 /// How old an event may be to still support or contradict Okta's answer.
 const EVENTS_BACK: Duration = Duration::from_secs(3600);
 
 const USER: &str = "
-    SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane, cause, attempts,
+    SELECT user_seq, settled_seq, okta_user_id AS id, due_seq AS claimed_seq, lane,
+           CASE WHEN cause = 'event' AND NOT EXISTS (SELECT 1 FROM event_users e WHERE e.user_seq = users.user_seq
+                     AND e.due_seq > users.settled_seq AND e.settled_at IS NULL)
+                AND EXISTS (SELECT 1 FROM account_events e WHERE e.user_seq = users.user_seq AND e.settled_at IS NULL)
+                THEN 'account' ELSE cause END AS cause, attempts,
            iif(approved AND (approved_for = 'guard' OR approved_status IS status), approved_for, NULL) AS approved,
            recheck_step, outcome, login, email, status, status_at, left_at, returned_at,
            (SELECT first_poll_at FROM installation) AS first_poll_at,
@@ -129,6 +133,7 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
         start.events = events.into_iter().map(EventSeen::from).collect();
+        start.named = named_accounts(&mut tx, user_seq, start.claimed_seq).await?;
         Ok(start)
     }
 
@@ -166,6 +171,26 @@ impl Store {
         .fetch_one(self.reader())
         .await?)
     }
+}
+
+/// The accounts that Auth0's events named since the last look that settled, the newest 50.
+async fn named_accounts(
+    connection: &mut SqliteConnection,
+    user_seq: i64,
+    claimed_seq: i64,
+) -> Result<Vec<NamedAccount>, StoreError> {
+    let rows: Vec<(AccountId, String, StoredTime)> = sqlx::query_as(
+        "SELECT auth0_user_id, event_type, occurred_at FROM account_events
+         WHERE user_seq = ? AND due_seq <= ? AND settled_at IS NULL ORDER BY due_seq DESC, event_id LIMIT 50",
+    )
+    .bind(user_seq)
+    .bind(claimed_seq)
+    .fetch_all(connection)
+    .await?;
+    let named = rows
+        .into_iter()
+        .filter_map(|(id, kind, at)| Some(NamedAccount { id, change: Change::parse(&kind)?, occurred_at: at.into() }));
+    Ok(named.collect())
 }
 
 /// Every address ever read for a user, and whether it is one of theirs as far as is known.

@@ -15,6 +15,11 @@ const SETTLE_EVENTS: &str = "
     WHERE event_users.user_seq = u.user_seq AND event_users.due_seq > u.settled_seq
       AND event_users.due_seq <= ?4 AND settled_at IS NULL";
 
+/// Settles the changes of accounts up to the claimed number.
+const SETTLE_ACCOUNT_EVENTS: &str = "
+    UPDATE account_events SET settled_at = ?1, outcome = ?2
+    WHERE user_seq = (SELECT user_seq FROM users WHERE okta_user_id = ?3) AND due_seq <= ?4 AND settled_at IS NULL";
+
 /// Clears the user's alarms that this look did not raise again.
 const CLEAR_ALARMS: &str = "
     UPDATE alarms SET cleared_at = ?1
@@ -260,13 +265,15 @@ async fn settle(tx: &mut Tx, look: &LookFinish<'_>, now_text: &str) -> Result<()
         .await?;
     sqlx::query(CLEAR_GUARD_ALARM).bind(now_text).bind(look.user).execute(&mut **tx).await?;
     sqlx::query(CLEAR_HIDDEN_ALARM).bind(now_text).execute(&mut **tx).await?;
-    sqlx::query(SETTLE_EVENTS)
-        .bind(now_text)
-        .bind(look.outcome.as_str())
-        .bind(look.user)
-        .bind(look.claimed_seq)
-        .execute(&mut **tx)
-        .await?;
+    for sql in [SETTLE_EVENTS, SETTLE_ACCOUNT_EVENTS] {
+        sqlx::query(sql)
+            .bind(now_text)
+            .bind(look.outcome.as_str())
+            .bind(look.user)
+            .bind(look.claimed_seq)
+            .execute(&mut **tx)
+            .await?;
+    }
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use super::types::OptionalTime;
 use crate::domain::DenialsMax;
 use crate::domain::decide::Conclusion;
 use crate::domain::{
-    AccountId, Address, Cause, DecisionOutcome, EventSeen, Held, KnownUser, Lane, MarkedAccount, OktaUserId, Outcome,
-    OutcomeKind, Status, Timestamp, UserRead, Verdict,
+    AccountId, Address, Cause, Change, DecisionOutcome, EventSeen, Held, KnownUser, Lane, MarkedAccount, OktaUserId,
+    Outcome, OutcomeKind, Status, Timestamp, UserRead, Verdict,
 };
 
 pub use due::DueUser;
@@ -74,6 +74,20 @@ pub struct LookStart {
     /// Open events, and recent events recorded within the last hour; oldest published first.
     #[sqlx(skip)]
     pub events: Vec<EventSeen>,
+    /// Accounts that Auth0's events named as a reason for this look, the newest first.
+    #[sqlx(skip)]
+    pub named: Vec<NamedAccount>,
+}
+
+/// An account that an event of Auth0 named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedAccount {
+    /// Auth0's id.
+    pub id: AccountId,
+    /// What happened to it.
+    pub change: Change,
+    /// When.
+    pub occurred_at: Timestamp,
 }
 
 impl LookStart {

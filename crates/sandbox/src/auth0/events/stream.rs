@@ -45,7 +45,9 @@ impl Subscription {
         let clock = tenant.context.clock.clone();
         let ends_at = opened_at + tenant.events().log(|log, _| log.options.lifetime).min(token_left);
         let source = format!("urn:auth0:{}", tenant.url());
-        sender.send(Ok(Bytes::from_static(b":connected\n\nretry: 3000\n\n"))).await.ok()?;
+        if !tenant.events().log(|log, _| log.is_silent) {
+            sender.send(Ok(Bytes::from_static(b":connected\n\nretry: 3000\n\n"))).await.ok()?;
+        }
         let mut position = self.after;
         let mut beats = 0_u64;
         let mut beat_at = opened_at + tenant.events().log(|log, _| log.options.heartbeat);
