@@ -107,7 +107,12 @@ pub fn table_of_width<const N: usize>(
 ) -> String {
     let mut rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| escape(&cell))).collect();
     if let Some(width) = width {
-        shorten_addresses(head, &mut rows, width);
+        let mut short = rows.clone();
+        shorten_addresses(head, &mut short, width);
+        // Stacked cells have room for the whole address.
+        if narrowest(head, &short).iter().sum::<usize>() <= usize::from(width) {
+            rows = short;
+        }
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);

@@ -215,13 +215,6 @@ impl Resolver<'_> {
     fn auth0(&mut self, raw: raw::Auth0) -> Option<Auth0Config> {
         let url = self.origin("auth0.url", raw.url, "https://acme.eu.auth0.com");
         self.check_host("auth0.url", url.as_ref(), OKTA_DOMAINS, "of an Okta org");
-        if url.as_ref().and_then(Url::host_str) == Some("manage.auth0.com") {
-            self.wrong(
-                "auth0.url",
-                "is the dashboard's URL: use the tenant's domain, which the settings of each application show \
-                 (Settings, Domain)",
-            );
-        }
         let client_id =
             self.required("auth0.client_id", raw.client_id, "the client id of the machine-to-machine application");
         let secret = self.secret("auth0.client_secret", Kind::Password, raw.client_secret, &raw.client_secret_file);

@@ -213,7 +213,7 @@ fn problems_name_location_and_remedy() {
     for (table, line, expected) in [
         ("okta", "initial_lookback = \"7 dys\"", "line 3, column 20, okta.initial_lookback: is not a time span"),
         ("okta", "initial_lookback = \"200days\"", "okta.initial_lookback: must be at most 179 days"),
-        ("okta", "initial_lookback = 30", "expected a time span such as \"30s\" or \"7days\""),
+        ("okta", "initial_lookback = 30", "must be a time span such as \"30s\" or \"7days\""),
         ("okta", "deny_statuses = [\"FIRED\"]", "`FIRED` is not an Okta status: use one of STAGED, PROVISIONED"),
         ("okta", "deny_statuses = []", "no user would ever be denied"),
         ("okta", "deny_statuses = [\"ACTIVE\"]", "all users would be denied"),
@@ -330,7 +330,7 @@ fn swapped_and_dashboard_urls_are_recognized() {
             "https://acme.oktapreview.com",
             "auth0.url: `acme.oktapreview.com` is the address of an Okta",
         ),
-        ("https://acme.okta.com", "https://manage.auth0.com", "auth0.url: is the dashboard's URL"),
+        ("https://acme.okta.com", "https://manage.auth0.com", "auth0.url: is the address of Auth0's dashboard"),
         ("acme.okta.com", "https://acme.eu.auth0.com", "with its scheme, such as \"https://acme.okta.com\""),
     ] {
         let text = MINIMAL.replace("https://acme.okta.com", "OKTA").replace("https://acme.eu.auth0.com", auth0);

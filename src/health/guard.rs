@@ -8,7 +8,7 @@ use crate::store::{AlarmKind, GuardReport};
 impl GuardReport {
     /// What it holds, why, and who caused it.
     pub fn detail(&self) -> String {
-        let since = self.held_since.as_deref().map_or_else(String::new, |at| format!(", the first since {}", time(at)));
+        let since = self.held_since.as_deref().map_or_else(String::new, |at| format!(", the first since {at}"));
         let names = self.names.join(", ");
         let more = usize::try_from(self.held).unwrap_or(usize::MAX).saturating_sub(self.names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -29,7 +29,7 @@ impl GuardReport {
             0 => String::new(),
             used => format!(", and {used} of {limit} by a reconcile"),
         };
-        let until = self.full_until.as_deref().map_or_else(String::new, |at| format!(" until {}", time(at)));
+        let until = self.full_until.as_deref().map_or_else(String::new, |at| format!(" until {at}"));
         format!("{} of {limit} first denials in {window} are used{reconcile}{until}", self.used)
     }
 
@@ -74,9 +74,4 @@ impl Health {
     pub(super) fn held_individually(&self, held: i64) -> i64 {
         held.saturating_sub(self.guard.as_ref().map_or(0, |guard| guard.held))
     }
-}
-
-/// `2026-11-23 10:00 UTC`.
-fn time(at: &str) -> String {
-    at.get(..16).map_or_else(|| at.to_owned(), |minute| format!("{} UTC", minute.replace('T', " ")))
 }
