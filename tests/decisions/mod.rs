@@ -23,4 +23,5 @@ mod sessions;
 mod statuses;
 mod table;
 mod trouble;
+mod upheavals;
 mod weeks;

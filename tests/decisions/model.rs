@@ -21,6 +21,9 @@ pub(crate) enum Expected {
     Leave,
 }
 
+/// What a wiped mark leaves behind.
+pub(crate) const LEFTOVERS: [&str; 2] = ["a mirror without a mark", "`blocked` and the mark's `blocked` differ"];
+
 /// Looks up the verdict on a status in the decision table.
 pub(crate) fn verdict_on(status: &str) -> Expected {
     match status {
@@ -28,6 +31,14 @@ pub(crate) fn verdict_on(status: &str) -> Expected {
         "ACTIVE" | "PROVISIONED" | "RECOVERY" | "PASSWORD_EXPIRED" | "LOCKED_OUT" => Expected::Allow,
         _ => Expected::Leave,
     }
+}
+
+/// The addresses of all identities of an account, in lower case.
+pub(crate) fn addresses_of(account: &Value) -> BTreeSet<String> {
+    let linked =
+        account["identities"].as_array().into_iter().flatten().map(|identity| &identity["profileData"]["email"]);
+    let all = std::iter::once(&account["email"]).chain(linked);
+    all.filter_map(Value::as_str).map(str::to_lowercase).collect()
 }
 
 /// Returns how `account` differs from the decision table. While a user is in `held`, the accounts that their mark denies
@@ -40,8 +51,8 @@ pub(crate) fn violations(
 ) -> Vec<String> {
     let mut violations = Vec::new();
     let mut violation = |text: &str| violations.push(text.to_owned());
-    let email = account["email"].as_str().unwrap_or_default().to_lowercase();
-    let holders = || users.iter().filter(|user| user.email.to_lowercase() == email);
+    let addresses = addresses_of(account);
+    let holders = || users.iter().filter(|user| addresses.contains(&user.email.to_lowercase()));
     let mark = &account["app_metadata"]["okta_sync"];
     let marked = mark["deactivated"] == "true";
     let mirrored = account["user_metadata"]["okta"]["deactivated"] == "true";
@@ -75,7 +86,7 @@ pub(crate) fn violations(
         }
         // With the verdict Leave the accounts are not read, so edits by others stay until the verdict changes.
         if mirrored && !is_held && !any_holder(Expected::Leave) {
-            violation("a mirror without a mark");
+            violation(LEFTOVERS[0]);
         }
     }
     if foreign_block {
@@ -87,7 +98,7 @@ pub(crate) fn violations(
         }
     } else if blocked != blocked_by_us && !is_held && !any_holder(Expected::Leave) {
         // With the verdict Leave a block is not repaired either.
-        violation("`blocked` and the mark's `blocked` differ");
+        violation(LEFTOVERS[1]);
     }
     violations
 }

@@ -318,6 +318,19 @@ impl World {
         self.restart_with(Network::default()).await;
     }
 
+    /// Ends the process, puts a copy of the state in place of the state, and starts another.
+    pub(crate) async fn restore(&mut self, copy: &std::path::Path) {
+        if let Some(engine) = self.engine.take() {
+            engine.store().close().await;
+        }
+        let state = self.folder.path().join("state.db");
+        for beside in ["state.db-wal", "state.db-shm"] {
+            let _ = std::fs::remove_file(self.folder.path().join(beside));
+        }
+        std::fs::copy(copy, state).unwrap();
+        self.open(Network::default()).await.unwrap();
+    }
+
     /// Ends the process and starts another that reaches the tenants like this.
     pub(crate) async fn restart_with(&mut self, network: Network) {
         if let Some(engine) = self.engine.take() {
