@@ -67,7 +67,7 @@ fn bad_pages() -> Vec<Bad> {
         ("a gateway's page", |_| vec![answer(502, Value::Null)], "server error (502)"),
         ("a dropped connection", |_| vec![Effect::Drop], "unreachable"),
         ("not a list", |_| vec![Effect::ReplaceBody(b"{\"a\":1}".to_vec())], "not a JSON array"),
-        ("not JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "not a JSON array"),
+        ("not JSON", |_| vec![Effect::ReplaceBody(b"<html>".to_vec())], "is a web page"),
         ("no body", |_| vec![Effect::ReplaceBody(Vec::new())], "not a JSON array"),
         (
             "invalid gzip",

@@ -51,7 +51,7 @@ async fn login_page_is_named_as_a_web_page() {
     let world = start().await;
     let page = b"<!DOCTYPE html><html><head><title>Sign in to Wi-Fi</title></head></html>".to_vec();
     world.okta().faults().add(Fault::new("GET", "/api/v1/logs", Effect::ReplaceBody(page)));
-    let why = paused(world.try_poll().await);
+    let why = world.try_poll().await.unwrap_err().to_string();
     assert!(why.contains("the response is a web page (\"Sign in to Wi-Fi\"), not the API's"), "{why}");
     assert!(why.contains("is the URL right"), "{why}");
 }

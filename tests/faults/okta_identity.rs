@@ -243,7 +243,7 @@ async fn refused_api_token_waits_then_resumes() {
         },
         Refusal {
             name: "a session that is not valid",
-            words: &["forbidden (403 E0000005)", "create another API token", "[request reqFaults]"],
+            words: &["forbidden (403 E0000005)", "otherwise create another one", "[request reqFaults]"],
             begin: |world| always(world, "GET", "/api/", okta_error(403, "E0000005", "Invalid session")),
             end: clear_faults,
         },

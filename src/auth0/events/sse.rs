@@ -1,7 +1,7 @@
 //! Server-Sent Events (WHATWG HTML, "Server-sent events"), read incrementally within a bound.
 //!
-//! A parser of our own: `eventsource-stream` 0.2 (also behind `reqwest-eventsource`) and `async-sse` are no longer maintained,
-//! and like `sse-stream` 0.3 they buffer a line or a message of any length. Crates with a bound are weeks old.
+//! A parser of our own: the established crates for this format document no bound on the length of a line or a message, and
+//! these messages are as large as other people make an account.
 
 /// One message.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -219,7 +219,7 @@ async fn stuck_loop_is_named() {
     let stage = stage().await;
     stage.settled().await;
     stage.clock.advance(STUCK_AFTER);
-    for name in ["poller", "reconciler", "health check"] {
+    for name in ["poller", "reconciler", "watcher", "health check"] {
         stage.engine.heartbeats.stamp(name, stage.clock.as_ref());
     }
     soon(stage.engine.check_health(&deadlines())).await;
