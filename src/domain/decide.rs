@@ -375,6 +375,9 @@ pub fn agrees(
         course: Course::Deny(identifiers.to_vec()),
         concerns: Vec::new(),
     };
+    if accounts.iter().any(|account| may_be_shared(account, known)) {
+        return false;
+    }
     let found = |account: Account| Found {
         id: account.id.clone(),
         account: Some(account),
@@ -394,6 +397,14 @@ pub fn agrees(
     };
     let mut denied = known.accounts.iter().filter(|account| account.denied);
     plan.steps.iter().all(is_settled) && denied.all(|account| plan.steps.iter().any(|step| step.id == account.id))
+}
+
+/// Whether the account is denied for the user and has an address that was never theirs, as after another account was linked
+/// into it: its holder may be active, which only a look finds out.
+fn may_be_shared(account: &Account, known: &KnownUser) -> bool {
+    let is_denied = known.accounts.iter().any(|marked| marked.denied && marked.id == account.id);
+    let theirs: BTreeSet<String> = known.addresses.iter().map(Address::key).collect();
+    is_denied && account.addresses_beside(&known.id).iter().any(|address| !theirs.contains(&address.key()))
 }
 
 /// The reason that a mark records.

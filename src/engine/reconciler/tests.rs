@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::stage::{CapturedLogs, Harness};
 use super::*;
-use crate::domain::account::{Identifier, Mirror, OtherMarks};
+use crate::domain::account::{Identifier, Identity, Mirror, OtherMarks};
 use crate::domain::mark::MarkOptions;
 use crate::domain::{Account, Mark, Policy, Rules};
 use okta_auth0_sync_sandbox::{Effect, Fault, PathMatch};
@@ -104,6 +104,9 @@ fn accounts_that_need_a_write_disagree() {
     let cleared = account("a|1", Some("00u1"), Mirror::Off, false);
     assert!(!agrees(&me, &[&cleared], &ids(&["a|1"]), true, false));
     assert!(agrees(&me, &[&cleared], &ids(&["a|1"]), false, false), "the mirror is off");
+    let linked = Identity { email: Address::parse("bob@example.com"), ..Identity::default() };
+    let linked = Account { identities: vec![Identity::default(), linked], ..marked };
+    assert!(!agrees(&me, &[&linked], &ids(&["a|1"]), true, false), "another user may hold the linked account");
 }
 
 #[tokio::test]
