@@ -363,10 +363,11 @@ pub fn removal(account: &Account, known: Known, org: Option<&str>) -> Option<Rem
 
 /// Whether the response to a PATCH no longer contains what was removed.
 pub fn is_removed(account: &Account, removal: &Removal) -> bool {
-    account.mark.is_none()
-        && !account.keyed.iter().any(|keyed| keyed.mark.is_some() && removal.removed_keys.contains(&keyed.key))
-        && !(removal.mirror && matches!(account.mirror, Mirror::On | Mirror::Off))
-        && !(removal.unblock && account.blocked)
+    let is_ours = |key: &String| removal.removed_keys.contains(key);
+    let has_mark = account.mark.is_some() || account.keyed.iter().any(|at| at.mark.is_some() && is_ours(&at.key));
+    let has_mirror = removal.mirror && matches!(account.mirror, Mirror::On | Mirror::Off);
+    let has_block = removal.unblock && account.blocked;
+    !(has_mark || has_mirror || has_block)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) fn describe(headers: &HeaderMap, body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body.get(..body.len().min(16 * 1024)).unwrap_or_default());
     let lower = text.trim_start().to_ascii_lowercase();
     let looks_html = lower.starts_with("<!doctype html") || lower.starts_with("<html");
-    if !looks_html && !(says_html && !lower.starts_with(['{', '['])) {
+    if !looks_html && (!says_html || lower.starts_with(['{', '['])) {
         return None;
     }
     let title =

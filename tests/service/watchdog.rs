@@ -19,7 +19,7 @@ fn outage_fails_neither_start_nor_watchdog() {
     service.wait_for("STOPPING=1");
     assert!(service.end().success());
     assert!(service.directory.path().join("state.db").exists());
-    let log: Vec<String> = service.log.try_iter().collect();
+    let log: Vec<String> = service.log.iter().collect();
     assert!(log.iter().any(|line| line.contains("\"stopped\"")), "{log:?}");
     // No poll succeeded, despite several attempts.
     assert!(log.iter().all(|line| !line.contains("\"wedged\"") && !line.contains("\"first_poll\"")), "{log:?}");

@@ -27,7 +27,7 @@ impl Stream {
     }
 
     /// Reads to the end of the stream, and returns whether it was a clean one.
-    async fn to_end(&mut self) -> bool {
+    async fn read_all(&mut self) -> bool {
         loop {
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.text.push_str(std::str::from_utf8(&chunk).unwrap()),
@@ -241,13 +241,13 @@ async fn stream_beats_and_ends_after_its_lifetime() {
     let offset = auth0.events().last_offset();
     assert!(stream.text.contains(&format!("id: {offset}")), "{}", stream.text);
     stage.clock.advance(300 * SECOND);
-    assert!(stream.to_end().await, "a clean end");
+    assert!(stream.read_all().await, "a clean end");
     let mut stream = open(&stage, "").await;
     auth0.events().cut();
-    assert!(!stream.to_end().await, "half a message");
+    assert!(!stream.read_all().await, "half a message");
     assert!(stream.text.ends_with("\"ev"), "{}", stream.text);
     let mut stream = open(&stage, "").await;
     auth0.events().fail("internal_error");
-    assert!(stream.to_end().await);
+    assert!(stream.read_all().await);
     assert!(stream.text.contains("event: error\n"), "{}", stream.text);
 }
