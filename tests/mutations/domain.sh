@@ -27,6 +27,7 @@ edition = "2024"
 
 [dependencies]
 okta-auth0-sync-clock = { path = "$root/crates/clock" }
+jiff = "1"
 serde_json = { version = "1", features = ["raw_value"] }
 
 [dev-dependencies]
@@ -37,4 +38,4 @@ proptest = "1"
 opt-level = 1
 debug = false
 END
-cargo mutants --dir "$copy" --output "${CARGO_TARGET_DIR:-$root/target}" --test-tool cargo "$@"
+env --unset=CARGO_TARGET_DIR cargo mutants --dir "$copy" --output "${CARGO_TARGET_DIR:-$root/target}" --test-tool cargo "$@"

@@ -52,6 +52,8 @@ async fn screens_that_only_read() {
     let (harness, _) = furnished().await;
     let folder = harness.folder().to_owned();
     let commands: [&[&str]; 19] = [
+        // First, as users whose recheck becomes due after a minute would be on the screen.
+        &["sync", "--dry-run"],
         &["status"],
         &["status", "--check"],
         &["check"],
@@ -59,7 +61,6 @@ async fn screens_that_only_read() {
         &["action", "check"],
         &["action", "deploy", "--dry-run"],
         &["audit", "verify"],
-        &["sync", "--dry-run"],
         &["reconcile", "--all", "--dry-run"],
         &["purge", "--dry-run"],
         &["user", "nobody@example.com"],
